@@ -1,0 +1,43 @@
+"""What can go wrong, by name.
+
+Every error that a user can cause is a `DeepVizError`: one line that says what is wrong and what to do next.
+The command line prints it and exits with `exit_code`; anything else that escapes is a bug.
+"""
+
+
+class DeepVizError(Exception):
+    """Base of every error that DeepViz raises on purpose."""
+
+    exit_code = 3
+
+
+class ImageError(DeepVizError, ValueError):
+    """A photograph that cannot be read, or not without preprocessing that nobody has named."""
+
+
+class ModelError(DeepVizError, ValueError):
+    """A model, or its weights, that cannot be loaded or does not answer with finite class scores."""
+
+
+class TargetError(DeepVizError, ValueError):
+    """A class index, label or target that this model does not have."""
+
+
+class LayerError(DeepVizError, ValueError):
+    """A layer that does not exist, is not called exactly once, or has no spatial map."""
+
+
+class NothingOverridden(DeepVizError, RuntimeError):
+    """A rule for rectifiers (guided backpropagation, deconvolution) met no rectifier that it could change."""
+
+
+class MissingExtra(DeepVizError, ImportError):
+    """An optional dependency is not installed; the message holds the pip line."""
+
+
+class OutputError(DeepVizError, OSError):
+    """A result that cannot be written where it was asked for."""
+
+
+class DeepVizWarning(UserWarning):
+    """A result that is right but needs to be read with care; also kept in the result's notes."""

@@ -1,0 +1,48 @@
+"""Where the pixels came from: the place of the model's input on the original photograph."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """The rectangle of the original photograph that the model saw.
+
+    Resizing and cropping keep the axes straight, so one rectangle tells all of it: the model's input, whatever
+    its size in pixels, is the picture inside `box`.
+
+    Args:
+        size: (width, height) of the original photograph, upright, in pixels.
+        box: (left, top, right, bottom) in pixels of the photograph, fractions allowed. It may reach outside the
+            photograph where the preprocessing pads.
+
+    Example:
+        A 400 x 300 photograph, resized to 256 on its shorter side and cropped to the central 224 x 224:
+
+        >>> Geometry.resize_crop(size=(400, 300), resized=(341, 256), crop=(224, 224)).box
+        (68.03519061583577, 18.75, 330.791788856305, 281.25)
+    """
+
+    size: tuple[int, int]
+    box: tuple[float, float, float, float]
+
+    @classmethod
+    def whole(cls, size: tuple[int, int]) -> Geometry:
+        """The model saw the whole picture of `size` = (width, height)."""
+        return cls(size, (0.0, 0.0, float(size[0]), float(size[1])))
+
+    @classmethod
+    def resize_crop(cls, size: tuple[int, int], resized: tuple[int, int], crop: tuple[int, int]) -> Geometry:
+        """The picture was resized to `resized`, then cropped (or padded) centrally to `crop`; all (width, height).
+
+        The crop starts at round((resized - crop) / 2), as torchvision's and timm's does.
+        """
+        left, top = round((resized[0] - crop[0]) / 2), round((resized[1] - crop[1]) / 2)
+        sx, sy = size[0] / resized[0], size[1] / resized[1]
+        return cls(size, (left * sx, top * sy, (left + crop[0]) * sx, (top + crop[1]) * sy))
+
+    @property
+    def covers_all(self) -> bool:
+        """Whether the model saw the whole photograph."""
+        return self == Geometry.whole(self.size)
