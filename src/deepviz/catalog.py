@@ -1,0 +1,157 @@
+"""What exists and with which options: the only introspection. Commands, pages, docs and tests read it here."""
+
+from __future__ import annotations
+
+import importlib
+import types
+from dataclasses import MISSING, dataclass, fields
+from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
+
+import deepviz.methods
+from deepviz.methods.method import Method
+from deepviz.names import nearest
+
+
+@dataclass(frozen=True)
+class Option:
+    """One option of a method: a field, as its annotation describes it.
+
+    Args:
+        name: of the field.
+        kinds: the plain types that it takes, out of bool, int, float, str and `Method`.
+        choices: the words that it takes, if only those.
+        default: its value when it is not given.
+        help: one sentence.
+    """
+
+    name: str
+    kinds: tuple[type, ...]
+    choices: tuple[str, ...]
+    optional: bool
+    default: Any
+    help: str
+
+    @property
+    def flag(self) -> str:
+        """As part of a command-line flag."""
+        return self.name.replace("_", "-")
+
+    def parse(self, text: str) -> Any:
+        """The value that `text` stands for.
+
+        Raises:
+            ValueError: if it is none of this option's.
+        """
+        if self.optional and text.lower() == "none":
+            return None
+        if text in self.choices:
+            return text
+        if bool in self.kinds and text.lower() in ("true", "false", "yes", "no", "1", "0"):
+            return text.lower() in ("true", "yes", "1")
+        if Method in self.kinds:
+            return method(text)
+        for kind in (int, float, str):
+            if kind in self.kinds:
+                try:
+                    return kind(text)
+                except ValueError:
+                    continue
+        raise ValueError(f"{self.name} takes {self.takes}, got {text!r}{nearest(text, self.choices)}")
+
+    @property
+    def takes(self) -> str:
+        """In words, what the option takes."""
+        words = {bool: "true or false", int: "a whole number", float: "a number", str: "a name", Method: "a method"}
+        named = [words[kind] for kind in self.kinds]
+        return " or ".join([*named, *self.choices, *(["none"] if self.optional else [])])
+
+
+def stem(method_class: type[Method]) -> str:
+    """The one name of a method in commands, pages and files: that of its module, `grad-cam`."""
+    return method_class.__module__.rsplit(".", 1)[-1].replace("_", "-")
+
+
+METHODS: dict[str, type[Method]] = {
+    stem(value): value
+    for value in (getattr(deepviz.methods, name) for name in deepviz.methods.__all__)
+    if isinstance(value, type) and issubclass(value, Method) and value is not Method
+}
+"""Every method, by its stem, in the order in which sheets and tables show them."""
+
+
+def options(method_class: type[Method]) -> tuple[Option, ...]:
+    """The options of a method: its fields, with type, default and description."""
+    hints = get_type_hints(method_class, include_extras=True)
+    return tuple(
+        _option(field.name, hints[field.name], _default(field)) for field in fields(method_class) if field.init
+    )
+
+
+def summary(method_class: type[Method]) -> str:
+    """The first line of the docstring."""
+    return (method_class.__doc__ or "").strip().split("\n")[0]
+
+
+def find(name: str) -> type[Method]:
+    """A method by its stem, or a stranger's as `package.module:Class`.
+
+    Raises:
+        LookupError: if there is none; with the nearest names.
+    """
+    if name in METHODS:
+        return METHODS[name]
+    if ":" in name:
+        return _strangers(name)
+    known = {**{key: key for key in METHODS}, **{cls.__name__: key for key, cls in METHODS.items()}}
+    for spelling, key in known.items():
+        if _bare(spelling) == _bare(name):
+            return METHODS[key]
+    hint = nearest(name, METHODS) or f"; there are {', '.join(METHODS)}"
+    raise LookupError(f"no method {name!r}{hint}")
+
+
+def method(name: str, **given: Any) -> Method:
+    """A method with options: `method("smooth-grad", samples=20)`."""
+    return find(name)(**given)
+
+
+def _bare(name: str) -> str:
+    return name.lower().replace("-", "").replace("_", "").replace(" ", "")
+
+
+def _strangers(name: str) -> type[Method]:
+    module, _, attribute = name.partition(":")
+    try:
+        found = getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError) as error:
+        raise LookupError(f"no method {name!r}: {error}") from error
+    if not (isinstance(found, type) and issubclass(found, Method)):
+        raise LookupError(f"{name} is not a subclass of deepviz.methods.Method")
+    return found
+
+
+def _default(field: Any) -> Any:
+    return field.default_factory() if field.default_factory is not MISSING else field.default
+
+
+def _option(name: str, hint: Any, default: Any) -> Option:
+    text = ""
+    if get_origin(hint) is Annotated:
+        hint, text = get_args(hint)[:2]
+    kinds: list[type] = []
+    choices: list[str] = []
+    optional = False
+    for part in _alternatives(hint):
+        if part is type(None):
+            optional = True
+        elif get_origin(part) is Literal:
+            choices.extend(get_args(part))
+        elif part in (bool, int, float, str) or part is Method:
+            kinds.append(part)
+    return Option(name, tuple(kinds), tuple(choices), optional, default, text)
+
+
+def _alternatives(hint: Any) -> list[Any]:
+    if get_origin(hint) in (Union, types.UnionType):
+        return [inner for part in get_args(hint) for inner in _alternatives(part)]
+    return [hint]

@@ -1,0 +1,101 @@
+"""Grad-CAM: Selvaraju et al. 2016."""
+
+from dataclasses import dataclass
+from typing import Annotated, ClassVar
+
+import torch
+from torch import Tensor
+
+from deepviz.methods.method import Method, View
+from deepviz.probe.capture import layer_gradient
+from deepviz.probe.gradient import Call
+from deepviz.probe.grid import Grid
+from deepviz.probe.layers import Layer, choose_layer, grid_of
+from deepviz.target import Score
+
+
+@dataclass(frozen=True)
+class GradCAM(Method):
+    """The feature maps of a layer, weighted by how much the class score depends on each.
+
+        w_k = 1/(h w) sum_ij dS_c / dA_kij
+        R   = relu(sum_k w_k A_k)
+
+    A_k is channel k of the layer's output. On transformers, tokens are laid out on the image's grid and class and
+    register tokens are left out.
+
+    Shapes: x (N, C, H, W) -> (N, 1, h, w), at the layer's own resolution. Drawn by bilinear upsampling, divided by
+    its maximum.
+
+    Errors: `LayerError` if the layer does not exist, has no spatial map, is not called exactly once, or does not
+    influence the score. A warning if all evidence is negative, so that the ReLU leaves nothing: `relu=False` shows
+    it. See also `Method.__call__`.
+
+    Pitfall: the map is coarse (7 x 7 on most networks), and its smooth look is the upsampling's. It depends on the
+    layer: without `layer`, the last one with a spatial map and a gradient is taken, and named in the result.
+
+    Reference: Selvaraju, Cogswell, Das, Vedantam, Parikh and Batra, "Grad-CAM" (2016), arXiv:1610.02391.
+
+    Example:
+        >>> import torch
+        >>> from torch import nn
+        >>> from deepviz.methods import GradCAM
+        >>> model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 6 * 6, 5))
+        >>> GradCAM(layer="1", relu=False)(model, torch.rand(2, 3, 8, 8), target=3).shape
+        torch.Size([2, 1, 6, 6])
+    """
+
+    layer: Annotated[
+        str | None, "Layer to explain, a name from `deepviz layers`; by default the last with a spatial map."
+    ] = None
+    relu: Annotated[bool, "Keep only positive evidence, as in the paper; without it the map is signed."] = True
+
+    title: ClassVar[str] = "Grad-CAM"
+    paper: ClassVar[str] = "Selvaraju et al. 2016, arXiv:1610.02391"
+    cost: ClassVar[str] = "1 forward, the backward above the layer"
+
+    def maps(self, call: Call, x: Tensor, score: Score) -> Tensor:
+        """relu(sum_k w_k A_k)."""
+        layer = choose_layer(call, x, score, self.layer)
+
+        def chunk(rows: slice) -> Tensor:
+            A, dA = layer_gradient(call, x[rows], score.take(rows), layer.name)
+            return class_activation(call, layer, x, A, dA, len(score.shape) > 0)
+
+        cam = call.by_rows(x, chunk)
+        if not self.relu:
+            return cam
+        warn_of_negative(call, cam)
+        return cam.relu()
+
+    @property
+    def view(self) -> View:
+        """From zero up; signed without the ReLU."""
+        return "positive" if self.relu else "sum"
+
+
+def class_activation(call: Call, layer: Layer, x: Tensor, A: Tensor, dA: Tensor, several: bool) -> Tensor:
+    """sum_k w_k A_k, (n, 1, h, w), or with several targets (n, K, 1, h, w), in float32 at least."""
+    grid = grid_of(layer, A, x)
+    call.notes.facts["layer"], call.notes.facts["grid"] = layer.name, str(grid)
+    if several:
+        return torch.stack([_weighted(grid, A, one) for one in dA.unbind(1)], 1)
+    return _weighted(grid, A, dA)
+
+
+def _weighted(grid: Grid, A: Tensor, dA: Tensor) -> Tensor:
+    precise = torch.promote_types(A.dtype, torch.float32)
+    A, dA = grid.maps(A).to(precise), grid.maps(dA).to(precise)
+    w = dA.mean((2, 3), keepdim=True)  # w_k = 1/(h w) sum_ij dS/dA_kij
+    return (w * A).sum(1, keepdim=True)  # sum_k w_k A_k
+
+
+def warn_of_negative(call: Call, cam: Tensor) -> None:
+    """Say for which rows the ReLU leaves nothing though there is evidence, all of it against the class."""
+    lowest, highest = cam.flatten(-3).aminmax(dim=-1)
+    negative = ((highest <= 0) & (lowest < 0)).cpu()
+    if bool(negative.any()):
+        call.notes.warn(
+            "Grad-CAM is all zero: at this layer all evidence is against the class; relu=False shows it",
+            negative,
+        )

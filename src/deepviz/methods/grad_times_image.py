@@ -1,0 +1,54 @@
+"""Gradient times image: Shrikumar et al. 2016."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import Tensor
+
+from deepviz.methods.method import Method, View
+from deepviz.probe.gradient import Call, input_gradient
+from deepviz.target import Score
+
+
+@dataclass(frozen=True)
+class GradTimesImage(Method):
+    """The gradient of the class score times the image.
+
+        R = x * dS_c(x) / dx
+
+    For a linear model S = w x + b the values sum to S - b exactly; for others it is the first-order Taylor estimate
+    of what changes when the input goes to zero, which in normalised space usually is the mean colour, not black.
+
+    Shapes: x (N, C, H, W) -> (N, C, H, W), in units of the score. Drawn as the signed sum over channels, which keeps
+    the additive meaning.
+
+    Errors: see `Method.__call__`.
+
+    Pitfall: it inherits the picture's edges through the factor x, and is zero wherever the normalised input is zero,
+    however much the score depends on that pixel.
+
+    Reference: Shrikumar, Greenside, Shcherbina and Kundaje, "Not Just a Black Box" (2016), arXiv:1605.01713.
+
+    Example:
+        >>> import torch
+        >>> from deepviz.methods import GradTimesImage
+        >>> model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3 * 8 * 8, 5, bias=False))
+        >>> x = torch.rand(2, 3, 8, 8)
+        >>> R = GradTimesImage()(model, x, target=3)
+        >>> torch.allclose(R.sum((1, 2, 3)), model(x)[:, 3], atol=1e-5)
+        True
+    """
+
+    title: ClassVar[str] = "Gradient × image"
+    paper: ClassVar[str] = "Shrikumar et al. 2016, arXiv:1605.01713"
+    cost: ClassVar[str] = "1 forward, 1 backward"
+
+    def maps(self, call: Call, x: Tensor, score: Score) -> Tensor:
+        """x dS/dx."""
+        dS, _ = input_gradient(call, x, score)
+        return (x.unsqueeze(1) if score.shape else x) * dS
+
+    @property
+    def view(self) -> View:
+        """The signed sum over channels."""
+        return "sum"

@@ -1,0 +1,154 @@
+"""What every attribution method is: a small frozen value, called with (model, x, target)."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass, fields, replace
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor, nn
+
+from deepviz.errors import ModelError
+from deepviz.notes import Notes
+from deepviz.probe.borrow import borrowed, original
+from deepviz.probe.gradient import Call
+from deepviz.target import Score, Target
+
+View = Literal["magnitude", "sum", "positive"]
+"""How a map becomes a picture: the maximum of |.| over channels, the signed sum over channels, or as it is, from
+zero up."""
+
+
+Colours = Callable[[str], Tensor]
+"""From the name of a colour to its value in the input's normalised space, (C, 1, 1)."""
+
+
+@dataclass(frozen=True)
+class Attribution:
+    """What a method found for a batch.
+
+    Args:
+        maps: (N, C, H, W), or (N, 1, h, w) for layer methods; with K targets a row (N, K, ...).
+        classes: the explained classes, (N,) or (N, K) on the CPU; None for a callable target.
+        notes: what was found out on the way.
+    """
+
+    maps: Tensor
+    classes: Tensor | None
+    notes: Notes
+
+
+@dataclass(frozen=True)
+class Method(ABC):
+    """A method of attribution: a pure function of (model, x, target).
+
+    Fields are plain values or other methods, all with defaults, described once in their annotation. A subclass
+    writes `maps`, the formula; everything around it (borrowing the model, choosing the class, checking the result)
+    is done here.
+    """
+
+    title: ClassVar[str]
+    """The name in captions."""
+    paper: ClassVar[str]
+    """Author, year and title, with a link."""
+    cost: ClassVar[str]
+    """What one map costs, in forward and backward passes."""
+
+    def __post_init__(self) -> None:
+        for name in (field.name for field in fields(self)):
+            value = getattr(self, name)
+            if isinstance(value, type) and issubclass(value, Method):
+                raise TypeError(
+                    f"{type(self).__name__}({name}=...) takes a method, got the class {value.__name__}; "
+                    f"did you mean {value.__name__}()?"
+                )
+
+    def __call__(self, model: nn.Module, x: Tensor, target: Target = None) -> Tensor:
+        """The attribution of `target`'s score to `x`.
+
+        Args:
+            model: any `nn.Module` that returns class scores (N, K); it is left exactly as it was.
+            x: (N, C, H, W), as the model takes it (normalised); not written to.
+            target: a class index; a tensor (N,), one class per row; (N, K), K per row, the result then is
+                (N, K, ...); a callable from the model's raw output to one score per row; None: the predicted class.
+
+        Returns:
+            Raw signed values in the input's space, of the dtype and on the device of `x`: (N, C, H, W), or
+            (N, 1, h, w) for layer methods, at the layer's resolution.
+
+        Raises:
+            TypeError: if model and image are swapped.
+            TargetError: for a class that the model does not have.
+            ModelError: if the model returns no class scores, or none that are finite or differentiable.
+        """
+        return self.attribute(model, x, target).maps
+
+    def attribute(self, model: nn.Module, x: Tensor, target: Target = None) -> Attribution:
+        """As a call, with the explained classes and the notes (layer, coverage, completeness gap, warnings)."""
+        _check_arguments(model, x)
+        module = original(model)
+        score = Score(target, len(x))
+        notes = Notes()
+        with borrowed(module):
+            maps = self.maps(Call(module, notes), x.detach(), score).to(x.dtype)
+            _check_maps(self, maps, notes)
+        notes.issue()
+        return Attribution(maps, score.indices, notes)
+
+    @abstractmethod
+    def maps(self, call: Call, x: Tensor, score: Score) -> Tensor:
+        """The formula, for a model that is already borrowed: the maps of all rows of `x`."""
+
+    @property
+    def view(self) -> View:
+        """How the map is drawn unless asked otherwise."""
+        return "magnitude"
+
+    def in_colours(self, colours: Colours) -> Method:
+        """The same method with colours by name ("black") as `colours` says they are in the input's space."""
+        inner = {
+            name: value.in_colours(colours)
+            for name, value in ((field.name, getattr(self, field.name)) for field in fields(self))
+            if isinstance(value, Method)
+        }
+        return replace(self, **inner) if inner else self
+
+    def __str__(self) -> str:
+        return self.title
+
+
+def _check_arguments(model: object, x: object) -> None:
+    if isinstance(model, Tensor) and isinstance(x, nn.Module):
+        raise TypeError("model and image are swapped: the order is (model, x, target)")
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"model must be an nn.Module, got {type(model).__name__}")
+    if not isinstance(x, Tensor):
+        raise TypeError(f"x must be a tensor (N, C, H, W), got {type(x).__name__}; for pictures use deepviz.explain")
+    if x.ndim != 4 or 0 in x.shape:
+        raise ValueError(f"x must be (N, C, H, W), got {tuple(x.shape)}")
+    if not x.is_floating_point():
+        raise ValueError(f"x must be floating point, got {str(x.dtype).removeprefix('torch.')}")
+    if not bool(torch.isfinite(x).all()):
+        raise ValueError("x holds NaN or infinity")
+
+
+def _check_maps(method: Method, maps: Tensor, notes: Notes) -> None:
+    """A map that is not finite is an error, one that is zero everywhere a warning.
+
+    Raises:
+        ModelError: for NaN or infinity.
+    """
+    flat = maps.flatten(-3)
+    if not bool(torch.isfinite(flat).all()):
+        raise ModelError(
+            f"{method.title} gave NaN or infinity though the scores are finite; "
+            "in half precision try float32, else look for a division or square root at zero in the model"
+        )
+    zero = (flat == 0).all(-1).cpu()
+    if bool(zero.any()) and not any("all zero" in text for text, _ in notes.warned):
+        notes.warn(
+            f"{method.title} is all zero: no gradient reaches the input (saturated or dead units, or a constant score)",
+            zero,
+        )

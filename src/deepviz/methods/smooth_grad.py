@@ -1,0 +1,128 @@
+"""SmoothGrad: Smilkov et al. 2017."""
+
+from dataclasses import dataclass, field
+from typing import Annotated, ClassVar, Literal
+
+import torch
+from torch import Tensor
+
+from deepviz.methods.gradient import Gradient
+from deepviz.methods.method import Method, View
+from deepviz.probe.chunks import chunk_rows, spans
+from deepviz.probe.gradient import Call
+from deepviz.target import Score
+
+Statistic = Literal["mean", "mean_square", "variance"]
+
+
+@dataclass(frozen=True)
+class SmoothGrad(Method):
+    """The mean map of noisy copies of the image.
+
+        R = 1/n sum_i M(x + e_i),    e_i ~ N(0, s^2),    s = noise (max x - min x)
+
+    M is any method, by default the gradient; its signed maps are averaged. The class is the one of the clean image.
+    `statistic="mean_square"` gives 1/n sum_i M^2 (SmoothGrad-squared), "variance" the unbiased variance of M
+    (VarGrad). The range of x is each image's own. Noise is drawn per sample from `seed`, the same for every row, so
+    that a row's result does not depend on the batch.
+
+    Shapes: those of the method inside. Drawn as that method is (squares and variance: sum over channels, from zero).
+    The notes hold "standard error": that of the mean, relative to the map, sqrt(sum var/n) / sqrt(sum mean^2).
+
+    Errors: those of the method inside; ValueError for less than 2 samples or no noise.
+
+    Pitfall: more noise looks smoother because it explains a blurrier neighbourhood of the image, not because the
+    map becomes truer. Above 20 % the network may no longer see the class.
+
+    Reference: Smilkov, Thorat, Kim, Viegas and Wattenberg, "SmoothGrad" (2017), arXiv:1706.03825.
+
+    Example:
+        >>> import torch
+        >>> from deepviz.methods import GuidedBackprop, SmoothGrad
+        >>> model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.ReLU(), torch.nn.Linear(3 * 8 * 8, 5))
+        >>> SmoothGrad(of=GuidedBackprop(), samples=10)(model, torch.rand(2, 3, 8, 8), target=3).shape
+        torch.Size([2, 3, 8, 8])
+    """
+
+    of: Annotated[Method, "Method whose maps are averaged."] = field(default_factory=Gradient)
+    samples: Annotated[int, "Noisy copies; the cost is this many maps."] = 50
+    noise: Annotated[float, "Standard deviation of the noise, as a fraction of the image's range."] = 0.15
+    statistic: Annotated[Statistic, "What is taken over the samples."] = "mean"
+    seed: Annotated[int, "Seed of the noise."] = 0
+
+    title: ClassVar[str] = "SmoothGrad"
+    paper: ClassVar[str] = "Smilkov et al. 2017, arXiv:1706.03825"
+    cost: ClassVar[str] = "`samples` maps of the method inside"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not isinstance(self.of, Method):
+            raise TypeError(f"of must be a Method such as Gradient(), got {self.of!r}")
+        if self.samples < 2:
+            raise ValueError(f"samples must be at least 2, got {self.samples}")
+        if not self.noise > 0:
+            raise ValueError(f"noise must be above 0, got {self.noise}")
+        if self.statistic not in ("mean", "mean_square", "variance"):
+            raise ValueError(f"statistic must be mean, mean_square or variance, got {self.statistic!r}")
+
+    def maps(self, call: Call, x: Tensor, score: Score) -> Tensor:
+        """The statistic of M(x + e_i) over the samples, in one pass."""
+        if not score.decided:
+            call.scores(x, score)
+        inner = call.aside()
+        s = self.noise * (x.amax((1, 2, 3)) - x.amin((1, 2, 3)))  # each image's own range
+        moments = [_Moments() for _ in range(len(x))]
+        for span in spans(self.samples, chunk_rows(call.model, x)):
+            e = torch.stack([self._draw(i, x) for i in range(span.start, span.stop)])
+            for row in range(len(x)):
+                M = self.of.maps(inner, x[row] + s[row] * e, score.take(torch.full((len(e),), row)))
+                moments[row].add(M)
+        call.notes.rows["standard error"] = torch.stack([moment.relative_error() for moment in moments]).cpu()
+        return torch.stack([moment.statistic(self.statistic) for moment in moments])
+
+    def _draw(self, sample: int, x: Tensor) -> Tensor:
+        """Standard normal noise (C, H, W) of one sample, on the CPU so that every device sees the same."""
+        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + sample)
+        noise = torch.randn(x.shape[1:], generator=generator, dtype=torch.promote_types(x.dtype, torch.float32))
+        return noise.to(x)
+
+    @property
+    def view(self) -> View:
+        """That of the method inside; squares and variances are drawn from zero up."""
+        return self.of.view if self.statistic == "mean" else "positive"
+
+    def __str__(self) -> str:
+        return self.title if isinstance(self.of, Gradient) else f"{self.title} of {self.of}"
+
+
+class _Moments:
+    """Mean and sum of squared deviations of maps that come in chunks (Chan et al. 1979), in float32 at least."""
+
+    def __init__(self) -> None:
+        self.n = 0
+        self.mean = torch.zeros(())
+        self.squares = torch.zeros(())
+
+    def add(self, maps: Tensor) -> None:
+        m = len(maps)
+        maps = maps.to(torch.promote_types(maps.dtype, torch.float32))
+        variance, mean = torch.var_mean(maps, 0, correction=0)
+        if self.n == 0:
+            self.mean, self.squares = mean, m * variance
+        else:
+            delta = mean - self.mean
+            self.squares = self.squares + m * variance + delta.square() * (self.n * m / (self.n + m))
+            self.mean = self.mean + delta * (m / (self.n + m))
+        self.n += m
+
+    def statistic(self, name: Statistic) -> Tensor:
+        if name == "mean":
+            return self.mean
+        if name == "variance":
+            return self.squares / (self.n - 1)
+        return self.squares / self.n + self.mean.square()
+
+    def relative_error(self) -> Tensor:
+        """sqrt(sum of var/n over the map) / sqrt(sum of mean^2): one number, or one for each of K targets."""
+        error = (self.squares / (self.n - 1) / self.n).sum((-3, -2, -1)).sqrt()
+        return error / self.mean.square().sum((-3, -2, -1)).sqrt().clamp_min(torch.finfo(error.dtype).tiny)

@@ -1,0 +1,205 @@
+"""Opening photographs: whatever a picture is stored as, what comes out is upright, 8 bits, RGB and whole."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from threading import Lock
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
+
+from deepviz.errors import DeepVizWarning, ImageError
+
+PhotoSource = str | os.PathLike[str] | Image.Image | np.ndarray[Any, Any]
+
+SUFFIXES = frozenset(".jpg .jpeg .jpe .jfif .png .bmp .gif .tif .tiff .webp .avif .jp2 .ppm .pgm .pbm .pnm".split())
+_LEVELS_16_PER_8 = 257  # 65535 / 255, so that white stays white
+
+_pillow_settings = Lock()
+
+
+@dataclass(frozen=True, eq=False)
+class Photo:
+    """A photograph, opened.
+
+    Args:
+        picture: upright, mode RGB, fully decoded.
+        name: what to call it: the file's name, "image" or "array".
+        notes: what had to be done to it that changes what is seen, one sentence each.
+    """
+
+    picture: Image.Image
+    name: str
+    notes: tuple[str, ...] = ()
+
+
+def open_photo(source: PhotoSource) -> Photo:
+    """Open a photograph.
+
+    Args:
+        source: a path; a PIL image; or an array (H, W), (H, W, 1), (H, W, 3) or (H, W, 4) of bool, uint8, uint16,
+            or floats from 0 to 1.
+
+    EXIF rotation is applied, transparency is laid over white, of several frames the first is taken (of a PIL
+    image, its current one), 16-bit values are scaled to 8 bits rather than clipped.
+
+    Raises:
+        ImageError: if there is no such file, it is no image, it is truncated, it has more pixels than Pillow's
+            `Image.MAX_IMAGE_PIXELS`, or its values have no known range.
+
+    Example:
+        >>> open_photo(np.zeros((20, 30), np.uint8)).picture
+        <PIL.Image.Image image mode=RGB size=30x20>
+    """
+    if isinstance(source, Image.Image):
+        name = Path(getattr(source, "filename", "") or "image").name
+        return _finished(source, name)
+    if isinstance(source, np.ndarray):
+        return _finished(_from_array(source), "array")
+    if isinstance(source, (str, os.PathLike)):
+        return _from_file(Path(source))
+    raise ImageError(f"a photograph is a path, a PIL image or an array, not {type(source).__name__}")
+
+
+def find_photos(paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]]) -> list[Path]:
+    """The photographs that `paths` name: files as given, a folder's images sorted by name, not its sub-folders.
+
+    A file is not looked at here, so that one bad photograph does not stop the others.
+
+    Raises:
+        ImageError: for a folder without an image.
+    """
+    given = [paths] if isinstance(paths, (str, os.PathLike)) else paths
+    return [photo for path in given for photo in _expanded(Path(path))]
+
+
+def _expanded(path: Path) -> list[Path]:
+    if not path.is_dir():
+        return [path]
+    inside = sorted(
+        child
+        for child in path.iterdir()
+        if child.suffix.lower() in SUFFIXES and not child.name.startswith(".") and child.is_file()
+    )
+    if not inside:
+        raise ImageError(f"{path} is a folder without an image (looked for {', '.join(sorted(SUFFIXES))})")
+    return inside
+
+
+def _from_file(path: Path) -> Photo:
+    if path.is_dir():
+        raise ImageError(f"{path} is a folder; give a photograph in it")
+    if not path.exists():
+        raise ImageError(f"{path} does not exist")
+    try:
+        with _strict_pillow(), Image.open(path) as stored:
+            return _finished(stored, path.name)
+    except ImageError as error:
+        raise ImageError(f"{path}: {error}") from None
+    except UnidentifiedImageError:
+        raise ImageError(f"{path} is not an image in a format that Pillow can read") from None
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+        raise ImageError(
+            f"{path} has more than {Image.MAX_IMAGE_PIXELS} pixels; scale it down first, "
+            "or raise PIL.Image.MAX_IMAGE_PIXELS if you trust it"
+        ) from None
+    except Exception as error:  # a broken file can make Pillow's decoders raise almost anything
+        raise ImageError(f"{path} cannot be decoded, it may be truncated: {_first_line(error)}") from error
+
+
+@contextmanager
+def _strict_pillow() -> Iterator[None]:
+    """Half a photograph is an error, and so is one above the pixel limit, whatever the program has set."""
+    with _pillow_settings, warnings.catch_warnings():
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        lenient = ImageFile.LOAD_TRUNCATED_IMAGES
+        ImageFile.LOAD_TRUNCATED_IMAGES = False
+        try:
+            yield
+        finally:
+            ImageFile.LOAD_TRUNCATED_IMAGES = lenient
+
+
+def _finished(picture: Image.Image, name: str) -> Photo:
+    notes = []
+    if getattr(picture, "is_animated", False):
+        notes.append(f"frame {picture.tell() + 1} of several")
+    if 0 in picture.size:
+        raise ImageError(f"an image without pixels: {picture.width} x {picture.height}")
+    rgb, changed = _as_rgb(ImageOps.exif_transpose(picture))
+    notes += changed
+    if min(rgb.size) == 1:
+        notes.append(f"{name} is only {rgb.width} x {rgb.height} pixels: there is next to nothing to explain")
+        warnings.warn(notes[-1], DeepVizWarning, stacklevel=4)
+    return Photo(rgb, name, tuple(notes))
+
+
+def _as_rgb(picture: Image.Image) -> tuple[Image.Image, list[str]]:
+    if picture.mode == "F":
+        return _unit_range(np.asarray(picture)).convert("RGB"), ["float values 0 to 1 scaled to 8 bits"]
+    if picture.mode == "I" or picture.mode.startswith("I;16"):
+        return _sixteen_bits(np.asarray(picture)).convert("RGB"), ["16 bits scaled to 8"]
+    if picture.has_transparency_data:
+        return _over_white(picture.convert("RGBA"))
+    try:
+        rgb = picture.convert("RGB")
+    except ValueError:
+        raise ImageError(f"colour mode {picture.mode} cannot be turned into RGB") from None
+    return rgb, ["CMYK turned into RGB"] if picture.mode == "CMYK" else []
+
+
+def _over_white(picture: Image.Image) -> tuple[Image.Image, list[str]]:
+    opaque = picture.getchannel("A").getextrema() == (255, 255)
+    white = Image.new("RGBA", picture.size, "white")
+    return Image.alpha_composite(white, picture).convert("RGB"), [] if opaque else ["transparency over white"]
+
+
+def _from_array(values: np.ndarray[Any, Any]) -> Image.Image:
+    channels = values.shape[2] if values.ndim == 3 else 1
+    if values.ndim not in (2, 3) or channels not in (1, 3, 4):
+        raise ImageError(
+            f"an array must be (H, W), (H, W, 1), (H, W, 3) or (H, W, 4), got {values.shape}; "
+            "preprocessed input (C, H, W) goes in as a torch tensor"
+        )
+    if values.size == 0:
+        raise ImageError(f"an array without pixels: {values.shape}")
+    values = values[:, :, 0] if values.ndim == 3 and channels == 1 else values
+    if values.dtype == np.uint8:
+        return Image.fromarray(np.ascontiguousarray(values))
+    if values.dtype == np.bool_:
+        return Image.fromarray(values.astype(np.uint8) * 255)
+    if values.dtype == np.uint16:
+        return _sixteen_bits(values)
+    if np.issubdtype(values.dtype, np.floating):
+        return _unit_range(values)
+    raise ImageError(f"an array of {values.dtype}; give uint8, uint16, or floats from 0 to 1")
+
+
+def _sixteen_bits(values: np.ndarray[Any, Any]) -> Image.Image:
+    _check_range(values, 0, 65535)
+    return _rounded(values / _LEVELS_16_PER_8)
+
+
+def _unit_range(values: np.ndarray[Any, Any]) -> Image.Image:
+    _check_range(values, 0, 1)
+    return _rounded(values.astype(np.float64) * 255)
+
+
+def _rounded(values: np.ndarray[Any, Any]) -> Image.Image:
+    return Image.fromarray(np.rint(values).astype(np.uint8))
+
+
+def _check_range(values: np.ndarray[Any, Any], low: int, high: int) -> None:
+    found_low, found_high = values.min(), values.max()
+    if not low <= found_low <= found_high <= high:  # false for NaN too
+        raise ImageError(f"values from {found_low:g} to {found_high:g}; scale them to {low} to {high} first")
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error) or type(error).__name__).splitlines()[0]

@@ -1,0 +1,88 @@
+"""Names of classes: reading them, and finding a class by its name."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from functools import cache
+from pathlib import Path
+
+from deepviz.errors import ModelError, TargetError
+from deepviz.names import nearest
+
+
+@cache
+def imagenet_labels() -> tuple[str, ...]:
+    """The 1000 classes of ImageNet-1k (ILSVRC 2012), in the usual order; no name occurs twice.
+
+    Example:
+        >>> imagenet_labels()[282]
+        'tiger cat'
+    """
+    return _lines(Path(__file__).with_name("imagenet_labels.txt"))
+
+
+def read_labels(labels: str | Path | Iterable[str]) -> tuple[str, ...]:
+    """Labels as they are given: a sequence, a .txt file (one a line) or a .json file.
+
+    The JSON is a list, or an object from index to label (or to [identifier, label]).
+
+    Raises:
+        ModelError: if the file does not exist or holds something else.
+    """
+    if not isinstance(labels, (str, Path)):
+        return tuple(str(label) for label in labels)
+    path = Path(labels)
+    if not path.is_file():
+        raise ModelError(f"labels file {path} does not exist")
+    try:
+        found = _from_json(path) if path.suffix.lower() == ".json" else _lines(path)
+    except (ValueError, TypeError, LookupError) as error:
+        raise ModelError(f"labels file {path} holds no labels: {str(error).splitlines()[0]}") from error
+    if not found:
+        raise ModelError(f"labels file {path} is empty")
+    return found
+
+
+def find_label(label: str, labels: Sequence[str]) -> int:
+    """The index of the class called `label`: its whole label or, failing that, one of the names between commas.
+
+    Capitals do not matter, and an underscore is a space.
+
+    Raises:
+        TargetError: if no class, or more than one, has that name.
+
+    Example:
+        >>> find_label("Tabby_cat", ["red fox", "tabby, tabby cat"])
+        1
+    """
+    wanted = _plain(label)
+    whole = [index for index, known in enumerate(labels) if _plain(known) == wanted]
+    found = whole or [index for index, known in enumerate(labels) if wanted in _synonyms(known)]
+    if len(found) > 1:
+        listed = ", ".join(f"{index} ({labels[index]})" for index in found)
+        raise TargetError(f"{len(found)} classes are called {label!r}: give one of the indices {listed}")
+    if not found:
+        raise TargetError(f"no class is called {label!r}{nearest(label.replace('_', ' '), labels)}")
+    return found[0]
+
+
+def _plain(label: str) -> str:
+    return " ".join(label.replace("_", " ").casefold().split())
+
+
+def _synonyms(label: str) -> list[str]:
+    return [_plain(name) for name in label.split(",")]
+
+
+def _lines(path: Path) -> tuple[str, ...]:
+    return tuple(path.read_text(encoding="utf-8").strip().splitlines())
+
+
+def _from_json(path: Path) -> tuple[str, ...]:
+    held = json.loads(path.read_text(encoding="utf-8"))
+    if isinstance(held, dict):
+        held = [held[str(index)] for index in range(len(held))]
+    if not isinstance(held, list):
+        raise TypeError(f"a list or an object was expected, not {type(held).__name__}")
+    return tuple(str(entry[-1] if isinstance(entry, list) else entry) for entry in held)

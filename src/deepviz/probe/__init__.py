@@ -1,0 +1,1 @@
+"""Touch a model and put it back: gradients, rules, capture, chunks."""

@@ -1,0 +1,53 @@
+"""Borrow a model for one call and give it back as it was."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+
+import torch
+from torch import nn
+
+
+def original(model: nn.Module) -> nn.Module:
+    """The module itself, out of `torch.compile`, `DataParallel` and `DistributedDataParallel`."""
+    while True:
+        if _is_compiled(model):
+            model = model._orig_mod  # type: ignore[assignment]
+        elif isinstance(model, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
+            model = model.module
+        else:
+            return model
+
+
+@contextmanager
+def borrowed(model: nn.Module) -> Iterator[None]:
+    """Eval mode, sub-module by sub-module, and gradients on; everything as before afterwards.
+
+    The flags are set directly, because a module's own `train()` may do more than set a flag (LoRA layers merge
+    their weights there). Compiled parts run eagerly: rules and hooks do not reach inside compiled code.
+    """
+    training = [module for module in model.modules() if module.training]
+    with ExitStack() as stack:
+        stack.enter_context(torch.inference_mode(False))
+        stack.enter_context(torch.enable_grad())
+        if any(_is_compiled(module) or _compiles_itself(module) for module in model.modules()):
+            stack.enter_context(torch.compiler.set_stance("force_eager"))
+        try:
+            for module in training:
+                module.training = False
+            yield
+        finally:
+            for module in training:
+                module.training = True
+
+
+def _is_compiled(module: nn.Module) -> bool:
+    # without torch._dynamo, whose import takes seconds, nothing can have been compiled
+    dynamo = sys.modules.get("torch._dynamo")
+    return dynamo is not None and isinstance(module, dynamo.eval_frame.OptimizedModule)
+
+
+def _compiles_itself(module: nn.Module) -> bool:
+    return getattr(module, "_compiled_call_impl", None) is not None

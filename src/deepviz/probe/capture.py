@@ -1,0 +1,173 @@
+"""What a layer answers during one forward pass, and the gradient that arrives there."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from deepviz.errors import LayerError, ModelError
+from deepviz.names import nearest
+from deepviz.probe.gradient import Call, backward, forward_with_rule, fresh_leaf
+from deepviz.probe.rules import Rule
+from deepviz.target import Score, describe
+
+
+def layer_module(model: nn.Module, layer: str | nn.Module) -> tuple[str, nn.Module]:
+    """A layer by its path in `named_modules()`, or the module itself, with its name.
+
+    Raises:
+        LayerError: if the model has no such layer; with the nearest names.
+    """
+    modules = dict(model.named_modules(remove_duplicate=False))
+    if isinstance(layer, nn.Module):
+        for name, module in modules.items():
+            if module is layer:
+                return name, module
+        raise LayerError(f"the layer {type(layer).__name__} given as a module is not part of this model")
+    if layer in modules and layer:
+        return layer, modules[layer]
+    raise LayerError(f"no layer {layer!r} in this model{nearest(layer, [name for name in modules if name])}")
+
+
+def layer_gradient(call: Call, x: Tensor, score: Score, layer: str) -> tuple[Tensor, Tensor]:
+    """The layer's output A and dS/dA, with a graph only from the layer on.
+
+    Below the layer the model runs without a graph; when the layer answers, the graph starts at a copy of its answer.
+
+    Returns:
+        A (n, ...) and dS/dA, (n, ...) or (n, K, ...), both detached.
+
+    Raises:
+        LayerError: if the layer is not called exactly once, or the score does not depend on it.
+    """
+    return call.in_layout(x, lambda laid: _above(call, laid, score, layer))
+
+
+def _above(call: Call, x: Tensor, score: Score, layer: str) -> tuple[Tensor, Tensor]:
+    found: list[Tensor] = []
+
+    def start_graph(inputs: Any, output: Any) -> Any:
+        answer = spatial_tensor(output)
+        if answer is None:
+            raise LayerError(f"layer {layer!r} has no tensor to explain, but {describe(output)}")
+        torch.set_grad_enabled(True)
+        leaf = fresh_leaf(answer)
+        found.append(leaf)
+        if any(answer is value for value in inputs):
+            # an in-place layer: whoever holds its input holds its output, so the tensor itself joins the graph
+            answer.copy_(leaf)
+            return None
+        return _with_tensor(output, leaf.clone())
+
+    _, module = layer_module(call.model, layer)
+    with torch.no_grad(), answering(module, layer, start_graph):
+        values = call.check(score(call.run(x)))
+    (leaf,) = called_once(found, layer)
+    if not values.requires_grad:
+        raise LayerError(
+            f"the score does not depend on layer {layer!r}, or the model calls it under no_grad; choose another layer"
+        )
+    return leaf.detach(), layer_backward(call, values, leaf, score, layer)
+
+
+def layer_and_input_gradient(
+    call: Call, x: Tensor, score: Score, layer: str, rule: Rule
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The layer's output A, the plain dS/dA, and the gradient through `rule` at the input, from one forward pass."""
+    return call.in_layout(x, lambda laid: _both(call, laid, score, layer, rule))
+
+
+def _both(call: Call, x: Tensor, score: Score, layer: str, rule: Rule) -> tuple[Tensor, Tensor, Tensor]:
+    found: list[tuple[Tensor, Any]] = []
+
+    def remember(inputs: Any, output: Any) -> None:
+        answer = spatial_tensor(output)
+        if answer is None:
+            raise LayerError(f"layer {layer!r} has no tensor to explain, but {describe(output)}")
+        if not answer.requires_grad:
+            raise LayerError(f"layer {layer!r} answers without a gradient: the model calls it under no_grad")
+        # the edge and the copy stay what they are now, even if a later layer works in place
+        found.append((answer.detach().clone(), torch.autograd.graph.get_gradient_edge(answer)))
+
+    _, module = layer_module(call.model, layer)
+    leaf = fresh_leaf(x)
+    with answering(module, layer, remember):
+        values = forward_with_rule(call, leaf, score, rule)
+    ((answer, edge),) = called_once(found, layer)
+    rule.active = False
+    plain = layer_backward(call, values, edge, score, layer, keep=True)
+    rule.active = True
+    return answer, plain, backward(call, values, leaf, score)
+
+
+def layer_backward(call: Call, values: Tensor, leaf: Any, score: Score, layer: str, keep: bool = False) -> Tensor:
+    """`backward` to a layer; a score that does not depend on it is the layer's error."""
+    try:
+        return backward(call, values, leaf, score, keep)
+    except ModelError as error:
+        raise LayerError(f"the score does not depend on layer {layer!r}; choose another layer") from error
+
+
+@contextmanager
+def answering(module: nn.Module, layer: str, respond: Callable[[Any, Any], Any]) -> Iterator[None]:
+    """Inside, `respond(inputs, output)` is called when `module` has answered, and may replace its output.
+
+    Raises:
+        LayerError: when the module is called a second time.
+    """
+    owner = threading.get_ident()
+    calls = 0
+
+    def hook(_: nn.Module, inputs: Any, output: Any) -> Any:
+        nonlocal calls
+        if threading.get_ident() != owner:  # another thread uses the same model
+            return None
+        calls += 1
+        if calls > 1:
+            raise LayerError(
+                f"layer {layer!r} is called more than once in a forward pass, so its map is not defined; "
+                "choose the module around it or one called once (see: deepviz layers)"
+            )
+        return respond(inputs, output)
+
+    handle = module.register_forward_hook(hook)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+def called_once(found: list[Any], layer: str) -> list[Any]:
+    """What the layer answered.
+
+    Raises:
+        LayerError: if it was never called.
+    """
+    if not found:
+        raise LayerError(f"layer {layer!r} is never called in the forward pass; choose another layer")
+    return found
+
+
+def spatial_tensor(output: Any) -> Tensor | None:
+    """The feature map in a layer's output: itself, or the first floating tensor of a tuple or mapping."""
+    if isinstance(output, Tensor):
+        return output if output.is_floating_point() else None
+    values = output.values() if isinstance(output, dict) else output if isinstance(output, (tuple, list)) else ()
+    return next((value for value in values if isinstance(value, Tensor) and value.is_floating_point()), None)
+
+
+def _with_tensor(output: Any, new: Tensor) -> Any:
+    if isinstance(output, Tensor):
+        return new
+    old = spatial_tensor(output)
+    if isinstance(output, dict):
+        changed = type(output)(**output) if type(output) is not dict else dict(output)
+        changed.update({key: new for key, value in output.items() if value is old})
+        return changed
+    values = [new if value is old else value for value in output]
+    return type(output)(*values) if hasattr(output, "_fields") else type(output)(values)

@@ -1,0 +1,60 @@
+"""How many rows go through a model at once."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from itertools import pairwise
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import Tensor, nn
+
+ROWS_ON_CPU = 8
+ROWS_ON_GPU = 32
+PIXELS = 224 * 224
+_reduced: WeakKeyDictionary[nn.Module, int] = WeakKeyDictionary()
+
+
+def chunk_rows(model: nn.Module, x: Tensor) -> int:
+    """Rows per chunk for inputs like `x` (N, ...): a fixed size at 224 x 224, fewer for larger pictures.
+
+    On a CPU a chunk should stay near the cache, so that time and memory stop growing with the number of rows: 4 to
+    8 rows are best on every network measured (`benchmarks/RESULTS.md`). The size does not depend on how fast the
+    machine happens to be, so that results repeat bit for bit. A GPU that ran out of memory is remembered.
+    """
+    rows = ROWS_ON_CPU if x.device.type == "cpu" else ROWS_ON_GPU
+    pixels = math.prod(x.shape[2:]) or 1
+    if pixels > PIXELS:
+        rows = max(1, rows * PIXELS // pixels)
+    return min(rows, _reduced.get(model, rows))
+
+
+def spans(total: int, size: int) -> Iterator[slice]:
+    """Slices that cut `total` rows into as few chunks of at most `size` as possible, evenly filled."""
+    count = math.ceil(total / size)
+    edges = [round(index * total / count) for index in range(count + 1)]
+    for start, stop in pairwise(edges):
+        yield slice(start, stop)
+
+
+def in_chunks(model: nn.Module, x: Tensor, total: int, work: Callable[[slice], Any]) -> None:
+    """Call `work(rows)` for all of `total` rows; on a GPU that runs out of memory, in smaller and smaller chunks.
+
+    `work` must store its result only when it has succeeded, since its rows may be tried again.
+    """
+    pending = list(spans(total, chunk_rows(model, x)))
+    while pending:
+        rows = pending.pop(0)
+        try:
+            work(rows)
+            continue
+        except torch.OutOfMemoryError:
+            size = rows.stop - rows.start
+            if size == 1:
+                raise
+        # outside the handler, so that the failed attempt's tensors are no longer held by its traceback
+        torch.cuda.empty_cache()
+        _reduced[model] = max(1, size // 2)
+        pending = [slice(rows.start + s.start, rows.start + s.stop) for s in spans(total - rows.start, size // 2)]

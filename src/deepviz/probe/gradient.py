@@ -1,0 +1,220 @@
+"""Forward passes and gradients of one borrowed model, in chunks, leaving nothing behind."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
+from weakref import WeakSet
+
+import torch
+from torch import Tensor, nn
+
+from deepviz.errors import ModelError, NothingOverridden
+from deepviz.notes import Notes
+from deepviz.probe.chunks import in_chunks
+from deepviz.probe.rules import Override, Rule, covered, refuse_scripted
+from deepviz.target import Score
+
+T = TypeVar("T")
+_contiguous_only: WeakSet[nn.Module] = WeakSet()
+
+
+@dataclass(frozen=True)
+class Call:
+    """One call of one method: the borrowed model and the notes that the result will carry."""
+
+    model: nn.Module
+    notes: Notes
+
+    def aside(self) -> Call:
+        """The same call for an inner method: what it learns about the model counts, its rows are not ours."""
+        notes = Notes()
+        notes.facts = self.notes.facts
+        return replace(self, notes=notes)
+
+    def by_rows(self, x: Tensor, compute: Callable[[slice], Tensor]) -> Tensor:
+        """`compute` for chunks of the rows of `x`, joined along the rows."""
+        parts: list[Tensor] = []
+        in_chunks(self.model, x, len(x), lambda rows: parts.append(compute(rows)))
+        return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+    def in_layout(self, x: Tensor, compute: Callable[[Tensor], T]) -> T:
+        """`compute(x)` with `x` in the memory layout that suits the machine.
+
+        Convolutions on a CPU run about twice as fast when the input is `channels_last`. A model that takes views
+        of its feature maps cannot have that: it is run again in the plain layout, which is then remembered.
+        """
+        if x.ndim == 4 and x.device.type == "cpu" and self.model not in _contiguous_only:
+            try:
+                return compute(x.contiguous(memory_format=torch.channels_last))
+            except RuntimeError as error:
+                if "view size is not compatible" not in str(error):
+                    raise
+            _contiguous_only.add(self.model)
+        return compute(x.contiguous())
+
+    def run(self, x: Tensor) -> Any:
+        """The model's raw output; if it refuses, the error says how input and model differ."""
+        try:
+            # a clone, since a model may begin with an in-place operation
+            return self.model(x.clone())
+        except (RuntimeError, TypeError, ValueError) as error:
+            error.add_note(f"x is {_place(x)}{self._parameters()}")
+            raise
+
+    def scores(self, x: Tensor, score: Score) -> Tensor:
+        """The explained scores of all rows, without a graph: (N,) or (N, K)."""
+
+        def forward(rows: slice) -> Tensor:
+            with torch.no_grad():
+                return self.in_layout(x[rows], lambda laid: self.check(score.take(rows)(self.run(laid))))
+
+        return self.by_rows(x, forward)
+
+    def check(self, values: Tensor) -> Tensor:
+        """The scores themselves, if they are finite.
+
+        Raises:
+            ModelError: naming the first parameter that is not finite, if that is why.
+        """
+        if bool(torch.isfinite(values.detach()).all()):
+            return values
+        for name, parameter in self.model.named_parameters():
+            if not bool(torch.isfinite(parameter.detach()).all()):
+                raise ModelError(f"the model's scores are not finite: parameter {name} holds NaN or infinity")
+        raise ModelError(
+            "the model's scores are not finite (NaN or infinity), though its parameters are: check the input"
+        )
+
+    def _parameters(self) -> str:
+        first = next(self.model.parameters(), None)
+        return "" if first is None else f", the model's parameters are {_place(first, shape=False)}"
+
+
+def _place(tensor: Tensor, shape: bool = True) -> str:
+    kind = f"{str(tensor.dtype).removeprefix('torch.')} on {tensor.device}"
+    return f"{tuple(tensor.shape)} {kind}" if shape else kind
+
+
+def input_gradient(call: Call, x: Tensor, score: Score, rule: Rule | None = None) -> tuple[Tensor, Tensor]:
+    """dS/dx for every row, through `rule` if there is one, and the scores S.
+
+    Args:
+        call: the borrowed model.
+        x: (N, C, H, W), any floating dtype; not written to.
+        score: what to explain; K targets a row share their forward pass.
+        rule: what rectifiers do to the signal instead of their derivative.
+
+    Returns:
+        (N, C, H, W), or (N, K, C, H, W); and the scores, (N,) or (N, K), detached.
+    """
+    values: list[Tensor] = []
+
+    def chunk(rows: slice) -> Tensor:
+        gradients, scores = call.in_layout(x[rows], lambda laid: _gradient(call, laid, score.take(rows), rule))
+        values.append(scores)
+        return gradients
+
+    gradients = call.by_rows(x, chunk)
+    return gradients, torch.cat(values)
+
+
+def _gradient(call: Call, x: Tensor, score: Score, rule: Rule | None) -> tuple[Tensor, Tensor]:
+    leaf = fresh_leaf(x)
+    values = forward_with_rule(call, leaf, score, rule)
+    gradients = backward(call, values, leaf, score)
+    return gradients, values.detach()
+
+
+def fresh_leaf(x: Tensor) -> Tensor:
+    """A tensor of its own that gradients are taken for; a clone also of what inference mode made."""
+    return x.detach().clone(memory_format=torch.preserve_format).requires_grad_()
+
+
+def forward_with_rule(call: Call, leaf: Tensor, score: Score, rule: Rule | None) -> Tensor:
+    """The scores with their graph; under a rule, what it covers goes into the notes.
+
+    Raises:
+        NothingOverridden: if no rectifier on the way to the score carries the rule.
+    """
+    if rule is None:
+        scope: Any = nullcontext()
+    else:
+        refuse_scripted(call.model)
+        scope = Override(rule)
+    with scope:
+        output = call.run(leaf)
+    values = call.check(score(output))
+    for remark in sorted(score.remarks):
+        call.notes.warn(remark)
+    if rule is not None:
+        _note_coverage(call, values, rule)
+    return values
+
+
+def _note_coverage(call: Call, values: Tensor, rule: Rule) -> None:
+    if "overridden" in call.notes.facts or values.grad_fn is None:
+        rule.carriers.clear()
+        return
+    done, missed = covered(values, rule)
+    hidden = ", ".join(f"{count} {name}" for name, count in sorted(missed.items()))
+    if not done:
+        because = f"they may hide in {hidden}" if hidden else "the model uses none"
+        raise NothingOverridden(
+            f"no rectifier (ReLU or relative) was reached, so this would be a plain gradient: {because}; "
+            "use Gradient, or spell the activation as nn.ReLU or F.relu"
+        )
+    call.notes.facts["overridden"] = dict(sorted(done.items()))
+    if hidden:
+        call.notes.facts["not overridden"] = dict(sorted(missed.items()))
+        call.notes.warn(
+            f"the rule reached {sum(done.values())} rectifiers but not what is inside {hidden}: "
+            "there the gradient is the plain one"
+        )
+
+
+def backward(call: Call, values: Tensor, leaf: Any, score: Score, keep: bool = False) -> Tensor:
+    """d(values)/d(leaf), (n, ...) or (n, K, ...) in plain memory layout; `leaf` is a tensor or a graph edge.
+
+    Raises:
+        ModelError: if the scores do not depend on `leaf`, naming the module where the graph breaks off.
+    """
+    columns = values.unbind(1) if values.ndim == 2 else (values,)
+    gradients = []
+    for k, column in enumerate(columns):
+        if not column.requires_grad:
+            raise ModelError(_broken(call, leaf))
+        held = keep or k < len(columns) - 1
+        (gradient,) = torch.autograd.grad(column.sum(), leaf, retain_graph=held, allow_unused=True)
+        if gradient is None:
+            raise ModelError(_broken(call, leaf))
+        gradients.append(gradient.contiguous())
+    return torch.stack(gradients, 1) if values.ndim == 2 else gradients[0]
+
+
+def _broken(call: Call, leaf: Any) -> str:
+    where = _breaking_module(call.model, leaf) if isinstance(leaf, Tensor) else None
+    named = f": {where} returns a result without a gradient (no_grad, detach, numpy or rounding inside?)"
+    return "the score does not depend on the input in a differentiable way" + (named if where else "")
+
+
+def _breaking_module(model: nn.Module, x: Tensor) -> str | None:
+    broken: list[str] = []
+
+    def watch(name: str) -> Callable[[nn.Module, Any, Any], None]:
+        def hook(module: nn.Module, inputs: Any, output: Any) -> None:
+            arrived = any(isinstance(value, Tensor) and value.requires_grad for value in inputs)
+            if arrived and isinstance(output, Tensor) and not output.requires_grad:
+                broken.append(name or type(module).__name__)
+
+        return hook
+
+    handles = [module.register_forward_hook(watch(name)) for name, module in model.named_modules()]
+    try:
+        model(x.detach().clone().requires_grad_())
+    finally:
+        for handle in handles:
+            handle.remove()
+    return broken[0] if broken else None

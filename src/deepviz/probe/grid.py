@@ -1,0 +1,70 @@
+"""How a layer's output lies on the image: channels first, channels last, or a row of tokens."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+MOST_PREFIX = 16
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A layer's spatial layout.
+
+    Args:
+        kind: "channels first" (N, D, h, w), "channels last" (N, h, w, D) or "tokens" (N, prefix + h w, D).
+        h: rows of the grid.
+        w: columns of the grid.
+        prefix: class and register tokens before the grid's.
+    """
+
+    kind: str
+    h: int
+    w: int
+    prefix: int = 0
+
+    def maps(self, values: Tensor) -> Tensor:
+        """(N, ...) in this layout -> (N, D, h, w)."""
+        if self.kind == "tokens":
+            values = values[:, self.prefix :].unflatten(1, (self.h, self.w))
+        return values if self.kind == "channels first" else values.movedim(-1, 1)
+
+    def __str__(self) -> str:
+        extra = f" + {self.prefix} other tokens" if self.prefix else ""
+        return f"{self.h} x {self.w}{extra}, {self.kind}"
+
+
+def follows(h: int, w: int, height: int, width: int) -> bool:
+    """Whether an h x w grid has the proportions of a height x width input, to rounding, and is no finer."""
+    return 0 < h <= height and 0 < w <= width and abs(h - w * height / width) <= 1 >= abs(w - h * width / height)
+
+
+def read_grid(shape: tuple[int, ...], size: tuple[int, int], known: tuple[int, int] | None = None) -> Grid | None:
+    """The grid of a layer's output of `shape` on an input of `size` = (H, W), or None if it has none.
+
+    Tokens are matched to the grid of square patches that leaves the fewest tokens over (at most 16 class and
+    register tokens); `known`, a grid seen earlier in the model (its patch embedding), goes first.
+    """
+    if len(shape) == 4:
+        first, last = shape[2:], shape[1:3]
+        if not follows(*first, *size) and follows(*last, *size) and last != (1, 1):
+            return Grid("channels last", *last)
+        return Grid("channels first", *first)
+    if len(shape) == 3:
+        return _token_grid(shape[1], size, known)
+    return None
+
+
+def _token_grid(length: int, size: tuple[int, int], known: tuple[int, int] | None) -> Grid | None:
+    if known is not None and 0 <= length - known[0] * known[1] <= MOST_PREFIX:
+        return Grid("tokens", *known, length - known[0] * known[1])
+    height, width = size
+    best: Grid | None = None
+    for patch in range(1, min(size) + 1):
+        for h, w in {(height // patch, width // patch), (-(-height // patch), -(-width // patch))}:
+            left = length - h * w
+            if 0 <= left <= MOST_PREFIX and h * w > 1 and (best is None or left < best.prefix):
+                best = Grid("tokens", h, w, left)
+    return best

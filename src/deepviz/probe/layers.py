@@ -1,0 +1,236 @@
+"""Which layer can be explained: feature maps on the image's grid, found by probing gradients, not by name."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from deepviz.errors import LayerError
+from deepviz.probe.capture import layer_module, spatial_tensor
+from deepviz.probe.gradient import Call, fresh_leaf
+from deepviz.probe.grid import Grid, follows, read_grid
+from deepviz.target import Score, describe
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A layer by name, and how its output lies on the image."""
+
+    name: str
+    grid: Grid
+
+    def __str__(self) -> str:
+        return f"{self.name} ({self.grid})"
+
+
+@dataclass
+class Answer:
+    """What one module answered in a probing forward pass."""
+
+    name: str
+    type: str
+    shape: tuple[int, ...]
+    grid: Grid | None
+    edge: Any = None
+    calls: int = 1
+    internal: str = ""
+    strength: float = 0.0
+
+    @property
+    def usable(self) -> bool:
+        """Whether a CAM method can explain this layer."""
+        return self.grid is not None and not self.internal and self.calls == 1 and self.strength > 0
+
+
+_found: WeakKeyDictionary[nn.Module, dict[tuple[int, ...], Layer]] = WeakKeyDictionary()
+
+
+def choose_layer(call: Call, x: Tensor, score: Score, layer: str | nn.Module | None) -> Layer:
+    """The layer asked for, or the last one that holds a spatial map and has a gradient.
+
+    Of modules that answer with the same tensor, the outermost is named. The find is remembered for the model and
+    the input's shape.
+
+    Raises:
+        LayerError: if there is no such layer, or none with a spatial map.
+    """
+    if layer is not None:
+        name, _ = layer_module(call.model, layer)
+        return Layer(name, Grid("unknown", 0, 0))
+    known = _found.setdefault(call.model, {})
+    shape = tuple(x.shape[1:])
+    if shape not in known:
+        usable = [answer for answer in probe_layers(call, x[:1], score.take(slice(0, 1))) if answer.usable]
+        if not usable:
+            raise LayerError(
+                "no layer with a spatial map between the image and the score was found; "
+                "name one with layer=... (see: deepviz layers)"
+            )
+        last = usable[-1]
+        assert last.grid is not None
+        known[shape] = Layer(_outermost(usable).name, last.grid)
+    return known[shape]
+
+
+def _outermost(answers: list[Answer]) -> Answer:
+    """Of the modules that answered with the last tensor, the one that contains the others."""
+    same = [answer for answer in answers if answer.edge == answers[-1].edge]
+    return min(same, key=lambda answer: answer.name.count("."))
+
+
+def grid_of(layer: Layer, answer: Tensor, x: Tensor) -> Grid:
+    """The grid of what `layer` answered for `x`, which is already known if the layer was found by probing.
+
+    Raises:
+        LayerError: if the answer has no spatial map.
+    """
+    if layer.grid.h:
+        return layer.grid
+    size = (x.shape[-2], x.shape[-1])
+    grid = read_grid(tuple(answer.shape), size) if len(answer) == len(x) else None
+    if grid is None or grid.h * grid.w == 1:
+        raise LayerError(
+            f"layer {layer.name!r} has no spatial map: it answers {describe(answer)} for an input {tuple(x.shape)}; "
+            "choose an earlier layer (see: deepviz layers)"
+        )
+    return grid
+
+
+def probe_layers(call: Call, x: Tensor, score: Score) -> list[Answer]:
+    """Every module of the model that answers with a tensor, in the order of answering, for one image.
+
+    Args:
+        call: the borrowed model.
+        x: (1, C, H, W).
+        score: of that one row.
+
+    Returns:
+        For each its shape, its grid if its answer lies on the image's, how often it is called, why it is an
+        internal part (of attention, pooling), and the size of the gradient that arrives on its grid.
+    """
+    answers: dict[nn.Module, Answer] = {}
+    size = (x.shape[-2], x.shape[-1])
+    watch = _Watch()
+    patches: list[tuple[int, int]] = []
+
+    def answered(name: str, module: nn.Module, output: Any) -> None:
+        if module in answers:
+            answers[module].calls += 1
+            return
+        tensor = spatial_tensor(output)
+        if tensor is None or not tensor.requires_grad:
+            return
+        grid = read_grid(tuple(tensor.shape), size, patches[-1] if patches else None)
+        if grid is not None and not _on_image(tensor, grid, size):
+            grid = None
+        if grid is not None and tensor.ndim == 4:
+            patches.append((grid.h, grid.w))
+        edge = torch.autograd.graph.get_gradient_edge(tensor)
+        answers[module] = Answer(name, type(module).__name__, tuple(tensor.shape), grid, edge)
+
+    def forward(laid: Tensor) -> Tensor:
+        answers.clear()
+        watch.running.clear()
+        with _hooked(call.model, watch, answered), watch:
+            return call.check(score(call.run(fresh_leaf(laid))))
+
+    values = call.in_layout(x, forward)
+    for module, answer in answers.items():
+        answer.internal = watch.internal(module)
+    measured = [answer for answer in answers.values() if answer.grid is not None and not answer.internal]
+    if measured and values.requires_grad:
+        edges = [answer.edge for answer in measured]
+        gradients = torch.autograd.grad(values.sum(), edges, allow_unused=True)
+        _measure(measured, gradients)
+    return list(answers.values())
+
+
+def _on_image(tensor: Tensor, grid: Grid, size: tuple[int, int]) -> bool:
+    return len(tensor) == 1 and grid.h * grid.w > 1 and follows(grid.h, grid.w, *size)
+
+
+def _measure(answers: list[Answer], gradients: tuple[Tensor | None, ...]) -> None:
+    """The gradient's size on the grid (not on class tokens), zero where it is rounding."""
+    for answer, gradient in zip(answers, gradients, strict=True):
+        assert answer.grid is not None
+        if gradient is not None:
+            on_grid = float(answer.grid.maps(gradient).abs().max())
+            everywhere = float(gradient.abs().max())
+            rounding = 8 * torch.finfo(gradient.dtype).eps * everywhere
+            answer.strength = on_grid if on_grid > rounding else 0.0
+
+
+@contextmanager
+def _hooked(model: nn.Module, watch: _Watch, answered: Callable[[str, nn.Module, Any], None]) -> Iterator[None]:
+    """Inside, `watch` knows which module is running, and `answered` hears every module's output."""
+    owner = threading.get_ident()
+    handles = []
+
+    def entering(module: nn.Module, inputs: Any) -> None:
+        if threading.get_ident() == owner:
+            watch.running.append(module)
+
+    def leaving(name: str) -> Callable[[nn.Module, Any, Any], None]:
+        def hook(module: nn.Module, inputs: Any, output: Any) -> None:
+            if threading.get_ident() == owner:
+                watch.running.pop()
+                answered(name, module, output)
+
+        return hook
+
+    try:
+        for name, module in model.named_modules():
+            if name and not isinstance(module, torch.jit.ScriptModule):
+                handles.append(module.register_forward_pre_hook(entering))
+                handles.append(module.register_forward_hook(leaving(name)))
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+_POOLING = {
+    F.adaptive_avg_pool2d,
+    F.adaptive_max_pool2d,
+    F.adaptive_max_pool2d_with_indices,
+    torch._C._nn.adaptive_avg_pool2d,
+}
+_ATTENTION = {F.scaled_dot_product_attention, F.multi_head_attention_forward}
+_SOFTMAX = {F.softmax, torch.softmax, Tensor.softmax}
+
+
+class _Watch(TorchFunctionMode):
+    """Learns from the operators which modules are attention (their parts are not feature maps) or pooling."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.running: list[nn.Module] = []
+        self.attention: set[nn.Module] = set()
+        self.pooling: set[nn.Module] = set()
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        result = func(*args, **(kwargs or {}))
+        if self.running:
+            if func in _ATTENTION or (func in _SOFTMAX and result.ndim >= 3 and result.shape[-1] > 1):
+                self.attention.add(self.running[-1])
+            elif func in _POOLING:
+                self.pooling.add(self.running[-1])
+        return result
+
+    def internal(self, module: nn.Module) -> str:
+        """Why the output of `module` is not a feature map, or "" if it may be one."""
+        if module in self.pooling:
+            return "pooling"
+        inside = any(module is not part and module in set(part.modules()) for part in self.attention)
+        return "inside attention" if inside else ""
