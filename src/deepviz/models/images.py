@@ -6,7 +6,7 @@ import os
 import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from threading import Lock
 from typing import Any
@@ -18,7 +18,10 @@ from deepviz.errors import DeepVizWarning, ImageError
 
 PhotoSource = str | os.PathLike[str] | Image.Image | np.ndarray[Any, Any]
 
-SUFFIXES = frozenset(".jpg .jpeg .jpe .jfif .png .bmp .gif .tif .tiff .webp .avif .jp2 .ppm .pgm .pbm .pnm".split())
+SUFFIXES = frozenset(
+    {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".avif", ".jp2"}
+    | {".ppm", ".pgm", ".pbm", ".pnm"}
+)
 _LEVELS_16_PER_8 = 257  # 65535 / 255, so that white stays white
 
 _pillow_settings = Lock()
@@ -54,17 +57,16 @@ def open_photo(source: PhotoSource) -> Photo:
             `Image.MAX_IMAGE_PIXELS`, or its values have no known range.
 
     Example:
-        >>> open_photo(np.zeros((20, 30), np.uint8)).picture
-        <PIL.Image.Image image mode=RGB size=30x20>
+        >>> open_photo(np.zeros((20, 30), np.uint8)).picture.size
+        (30, 20)
     """
-    if isinstance(source, Image.Image):
-        name = Path(getattr(source, "filename", "") or "image").name
-        return _finished(source, name)
-    if isinstance(source, np.ndarray):
-        return _finished(_from_array(source), "array")
-    if isinstance(source, (str, os.PathLike)):
-        return _from_file(Path(source))
-    raise ImageError(f"a photograph is a path, a PIL image or an array, not {type(source).__name__}")
+    photo = _opened(source)
+    if min(photo.picture.size) == 1:
+        size = f"{photo.picture.width} x {photo.picture.height}"
+        note = f"{photo.name} is only {size} pixels: there is next to nothing to explain"
+        warnings.warn(note, DeepVizWarning, stacklevel=2)
+        return replace(photo, notes=(*photo.notes, note))
+    return photo
 
 
 def find_photos(paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]]) -> list[Path]:
@@ -92,25 +94,41 @@ def _expanded(path: Path) -> list[Path]:
     return inside
 
 
-def _from_file(path: Path) -> Photo:
+def _opened(source: PhotoSource) -> Photo:
+    if isinstance(source, Image.Image):
+        stored = getattr(source, "filename", "") or "image"
+        with _decoding(str(stored)):
+            return _finished(source, Path(stored).name)
+    if isinstance(source, np.ndarray):
+        return _finished(_from_array(source), "array")
+    if not isinstance(source, (str, os.PathLike)):
+        raise ImageError(f"a photograph is a path, a PIL image or an array, not {type(source).__name__}")
+    path = Path(source)
     if path.is_dir():
         raise ImageError(f"{path} is a folder; give a photograph in it")
     if not path.exists():
         raise ImageError(f"{path} does not exist")
+    with _decoding(str(path)), Image.open(path) as picture:
+        return _finished(picture, path.name)
+
+
+@contextmanager
+def _decoding(name: str) -> Iterator[None]:
+    """Whatever goes wrong while a picture is read is an `ImageError` that names it."""
     try:
-        with _strict_pillow(), Image.open(path) as stored:
-            return _finished(stored, path.name)
+        with _strict_pillow():
+            yield
     except ImageError as error:
-        raise ImageError(f"{path}: {error}") from None
+        raise ImageError(f"{name}: {error}") from None
     except UnidentifiedImageError:
-        raise ImageError(f"{path} is not an image in a format that Pillow can read") from None
+        raise ImageError(f"{name} is not an image in a format that Pillow can read") from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise ImageError(
-            f"{path} has more than {Image.MAX_IMAGE_PIXELS} pixels; scale it down first, "
+            f"{name} has more than {Image.MAX_IMAGE_PIXELS} pixels; scale it down first, "
             "or raise PIL.Image.MAX_IMAGE_PIXELS if you trust it"
         ) from None
     except Exception as error:  # a broken file can make Pillow's decoders raise almost anything
-        raise ImageError(f"{path} cannot be decoded, it may be truncated: {_first_line(error)}") from error
+        raise ImageError(f"{name} cannot be decoded, it may be truncated: {_first_line(error)}") from error
 
 
 @contextmanager
@@ -134,9 +152,6 @@ def _finished(picture: Image.Image, name: str) -> Photo:
         raise ImageError(f"an image without pixels: {picture.width} x {picture.height}")
     rgb, changed = _as_rgb(ImageOps.exif_transpose(picture))
     notes += changed
-    if min(rgb.size) == 1:
-        notes.append(f"{name} is only {rgb.width} x {rgb.height} pixels: there is next to nothing to explain")
-        warnings.warn(notes[-1], DeepVizWarning, stacklevel=4)
     return Photo(rgb, name, tuple(notes))
 
 
@@ -145,9 +160,9 @@ def _as_rgb(picture: Image.Image) -> tuple[Image.Image, list[str]]:
         return _unit_range(np.asarray(picture)).convert("RGB"), ["float values 0 to 1 scaled to 8 bits"]
     if picture.mode == "I" or picture.mode.startswith("I;16"):
         return _sixteen_bits(np.asarray(picture)).convert("RGB"), ["16 bits scaled to 8"]
-    if picture.has_transparency_data:
-        return _over_white(picture.convert("RGBA"))
     try:
+        if picture.has_transparency_data:
+            return _over_white(picture.convert("RGBA"))
         rgb = picture.convert("RGB")
     except ValueError:
         raise ImageError(f"colour mode {picture.mode} cannot be turned into RGB") from None

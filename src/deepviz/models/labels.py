@@ -15,6 +15,8 @@ from deepviz.names import nearest
 def imagenet_labels() -> tuple[str, ...]:
     """The 1000 classes of ImageNet-1k (ILSVRC 2012), in the usual order; no name occurs twice.
 
+    The names are torchvision's: WordNet's, with a word added where two classes share one ("crane bird", "crane").
+
     Example:
         >>> imagenet_labels()[282]
         'tiger cat'
@@ -45,9 +47,10 @@ def read_labels(labels: str | Path | Iterable[str]) -> tuple[str, ...]:
 
 
 def find_label(label: str, labels: Sequence[str]) -> int:
-    """The index of the class called `label`: its whole label or, failing that, one of the names between commas.
+    """The index of the class called `label`: its label as spelt, or in other capitals, or a name between commas.
 
-    Capitals do not matter, and an underscore is a space.
+    The first of these that any class answers to decides ("cardigan" is the garment, "Cardigan" the dog). An
+    underscore is a space.
 
     Raises:
         TargetError: if no class, or more than one, has that name.
@@ -57,8 +60,11 @@ def find_label(label: str, labels: Sequence[str]) -> int:
         1
     """
     wanted = _plain(label)
-    whole = [index for index, known in enumerate(labels) if _plain(known) == wanted]
-    found = whole or [index for index, known in enumerate(labels) if wanted in _synonyms(known)]
+    found = (
+        [index for index, known in enumerate(labels) if known == label]
+        or [index for index, known in enumerate(labels) if _plain(known) == wanted]
+        or [index for index, known in enumerate(labels) if wanted in _synonyms(known)]
+    )
     if len(found) > 1:
         listed = ", ".join(f"{index} ({labels[index]})" for index in found)
         raise TargetError(f"{len(found)} classes are called {label!r}: give one of the indices {listed}")

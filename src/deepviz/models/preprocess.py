@@ -103,7 +103,7 @@ class Preprocess:
 
         Returns:
             None if it cannot be said in these terms. Where `transform` resizes a uint8 tensor rather than a
-            PIL image, it is the same to about one level in 255.
+            PIL image, it is the same to about one level in 255; transformers may crop half a pixel elsewhere.
         """
         package = type(transform).__module__.split(".")[0]
         if package == "transformers":
@@ -185,12 +185,12 @@ def _read_preset(preset: Any) -> dict[str, Any] | None:
     return {**framing, "mean": preset.mean, "std": preset.std, "interpolation": interpolation}
 
 
-class _Unreadable(Exception):
+class _UnreadableError(Exception):
     """A step that cannot be said as a `Preprocess`."""
 
 
 class _Reading:
-    """What has been understood of a list of transforms, step by step; any surprise is `_Unreadable`."""
+    """What has been understood of a list of transforms, step by step; any surprise is `_UnreadableError`."""
 
     def __init__(self) -> None:
         self.stage = "picture"
@@ -207,12 +207,12 @@ class _Reading:
         if reader is None and getattr(step, "__name__", "") in _TO_RGB:
             reader = _Reading.nothing
         if reader is None:
-            raise _Unreadable
+            raise _UnreadableError
         reader(self, step)
 
     def expect(self, fits: bool) -> None:
         if not fits:
-            raise _Unreadable
+            raise _UnreadableError
 
     def nothing(self, step: Any) -> None:
         pass
@@ -304,7 +304,7 @@ def _read_steps(steps: list[Any]) -> dict[str, Any] | None:
         for step in steps:
             reading.step(step)
         return reading.found()
-    except _Unreadable:
+    except _UnreadableError:
         return None
 
 

@@ -48,7 +48,18 @@ class Answer:
     @property
     def usable(self) -> bool:
         """Whether a CAM method can explain this layer."""
-        return self.grid is not None and not self.internal and self.calls == 1 and self.strength > 0
+        return not self.reason
+
+    @property
+    def reason(self) -> str:
+        """Why a CAM method cannot explain this layer; "" if it can."""
+        if self.grid is None:
+            return "no spatial map"
+        if self.internal:
+            return self.internal
+        if self.calls > 1:
+            return f"called {self.calls} times"
+        return "" if self.strength > 0 else "no gradient arrives on its grid"
 
 
 _found: WeakKeyDictionary[nn.Module, dict[tuple[int, ...], Layer]] = WeakKeyDictionary()

@@ -1,0 +1,71 @@
+"""Commands: `deepviz explain`, `methods`, `layers`, `doctor`.
+
+Results go to stdout, progress and messages to stderr. Exit codes: 0 done, 1 a bug, 2 usage, 3 input or model cannot be
+loaded, 4 done but some inputs failed, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+
+from cyclopts import App, CycloptsError
+
+from deepviz.errors import DeepVizError
+
+OK, BUG, USAGE, INPUT, PARTLY, INTERRUPTED = 0, 1, 2, 3, 4, 130
+
+
+class UsageError(DeepVizError):
+    """A command line that cannot be understood."""
+
+    exit_code = USAGE
+
+
+def application() -> App:
+    """The commands, each imported when it is called, so that `deepviz --help` starts without torch."""
+    app = App(name="deepviz", help="See what a vision network looks at.", version=_version, help_format="plaintext")
+    app.command("deepviz.cli.explain:explain", name="explain", help="Explain a model's predictions for photographs.")
+    app.command("deepviz.cli.listings:methods", name="methods", help="List the methods and their options.")
+    app.command("deepviz.cli.listings:layers", name="layers", help="List a model's layers and what can be explained.")
+    app.command("deepviz.cli.doctor:doctor", name="doctor", help="Say what is installed and what is missing.")
+    return app
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line and exit with its code."""
+    sys.exit(run(sys.argv[1:] if arguments is None else arguments))
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run the command line; every error is one line on stderr, and the exit code."""
+    try:
+        result = application()(
+            list(arguments), exit_on_error=False, print_error=False, result_action="return_value"
+        )
+        return result if isinstance(result, int) else OK
+    except CycloptsError as error:
+        return _fail(" ".join(str(error).split()), USAGE)
+    except DeepVizError as error:
+        return _fail(str(error), error.exit_code)
+    except KeyboardInterrupt:
+        return _fail("interrupted", INTERRUPTED)
+    except BrokenPipeError:  # the reader of our output went away, `deepviz methods | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return OK
+    except Exception as error:
+        if os.environ.get("DEEPVIZ_DEBUG"):
+            raise
+        return _fail(f"this is a bug, please report it: {type(error).__name__}: {error} (DEEPVIZ_DEBUG=1 shows more)", BUG)
+
+
+def _fail(message: str, code: int) -> int:
+    print(f"deepviz: {message}", file=sys.stderr)
+    return code
+
+
+def _version() -> str:
+    from importlib.metadata import version
+
+    return version("deepviz")

@@ -1,0 +1,211 @@
+"""`deepviz explain`: photographs in, sheets and maps out."""
+
+from __future__ import annotations
+
+import re
+import sys
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from json import dumps
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from cyclopts import Parameter
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from deepviz import catalog
+from deepviz.api import Answer, Targets, explain_prepared
+from deepviz.cli import INPUT, OK, PARTLY
+from deepviz.cli.method_options import MethodOptions, built
+from deepviz.cli.process import keep_memory
+from deepviz.errors import DeepVizWarning, ImageError
+from deepviz.explanation import Explanation, probe_folder, sheet, write_picture
+from deepviz.methods import Method
+from deepviz.models import LoadedModel, Prepared, find_photos, load_model
+
+EXAMPLE = Path(__file__).parent.parent / "photos" / "chelsea.png"
+NOTHING_GIVEN = MethodOptions()
+
+
+def explain(
+    *photos: str,
+    model: Annotated[
+        str | None, Parameter(help="timm:NAME, torchvision:NAME, hf:ID, open_clip:ARCH/TAG or package.module:factory.")
+    ] = None,
+    weights: Annotated[str | None, Parameter(help="A .safetensors, .pt or .pth file, or 'random'.")] = None,
+    labels: Annotated[str | None, Parameter(help="A .txt (one label a line) or .json file of class names.")] = None,
+    method: Annotated[
+        list[str] | None, Parameter(alias="-m", negative="", help="Method to run; repeat for several.")
+    ] = None,
+    target: Annotated[
+        list[str] | None, Parameter(negative="", help="Class index or label to explain; repeat for several.")
+    ] = None,
+    top_k: Annotated[int, Parameter(help="Explain this many of the best predictions.")] = 1,
+    layer: Annotated[str | None, Parameter(help="Layer for the methods that take one; see deepviz layers.")] = None,
+    output: Annotated[Path, Parameter(alias="-o", help="Folder for the results.")] = Path("deepviz-out"),
+    format: Annotated[Literal["png", "npz", "safetensors"], Parameter(help="Format of the single maps.")] = "png",
+    json: Annotated[bool, Parameter(negative="", help="Print the results as JSON.")] = False,
+    options: Annotated[MethodOptions, Parameter(name="*")] = NOTHING_GIVEN,  # type: ignore[valid-type]
+) -> int:
+    """Explain a model's predictions for photographs: a sheet for each, and the single maps.
+
+    PHOTOS are files or folders; without any, the example photograph of the package is explained. The model is the
+    bundled EfficientNet-Lite0 unless --model names another. All methods are run unless -m names some.
+    """
+    methods = built(method or list(catalog.METHODS), options, layer)
+    if not photos:
+        print("no photograph given, so this explains the example in the package", file=sys.stderr)
+    paths = find_photos(photos or [EXAMPLE])
+    probe_folder(output)
+    keep_memory()
+    loaded = load_model(model, weights=weights, labels=labels)
+    report = Report(output, format)
+    queue = Queue(loaded, paths, report)
+    with warnings.catch_warnings():
+        # every warning is in the notes of its explanation, and printed from there
+        warnings.simplefilter("ignore", DeepVizWarning)
+        with _progress() as progress:
+            work = progress.add_task("", total=len(paths) * len(methods))
+            answers = explain_prepared(
+                loaded,
+                queue,
+                methods,
+                target=_targets(target),
+                top_k=top_k,
+                lenient=method is None,
+                step=lambda step: progress.update(work, description=str(step)),
+            )
+            try:
+                for answer in answers:
+                    told = report.write(answer)
+                    progress.update(work, completed=report.finished * len(methods))
+                    if not json:
+                        print(told, flush=True)
+            except KeyboardInterrupt:
+                print(f"interrupted: {len(report.done)} of {len(paths)} photographs are in {output}", file=sys.stderr)
+                raise
+    for path, reason in report.failed.items():
+        print(f"deepviz: {path}: {reason}", file=sys.stderr)
+    if json:
+        print(dumps(report.as_json(), indent=2))
+    if not report.failed:
+        return OK
+    print(f"deepviz: {len(report.failed)} of {len(paths)} photographs failed", file=sys.stderr)
+    return PARTLY if report.done else INPUT
+
+
+def _progress() -> Progress:
+    """A bar with the time left, on stderr, and only if that is a terminal."""
+    console = Console(stderr=True)
+    return Progress(
+        TextColumn("{task.description:<20}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        console=console,
+        transient=True,
+        disable=not console.is_terminal,
+    )
+
+
+def _targets(given: list[str] | None) -> Targets:
+    """Numbers are class indices, everything else labels."""
+    return None if given is None else [int(text) if re.fullmatch(r"-?\d+", text) else text for text in given]
+
+
+@dataclass(frozen=True)
+class Queue:
+    """The photographs, opened one by one as they are needed; one that cannot be opened is reported and skipped."""
+
+    loaded: LoadedModel
+    paths: list[Path]
+    report: Report
+
+    def __iter__(self) -> Iterator[Prepared]:
+        for path in self.paths:
+            try:
+                yield self.loaded.prepare(path)
+            except ImageError as error:
+                self.report.failed[str(path)] = str(error).removeprefix(f"{path}: ")
+
+
+@dataclass
+class Report:
+    """What was written, and what failed.
+
+    Args:
+        output: the folder of the results, with a folder for each photograph.
+        format: of the single maps.
+    """
+
+    output: Path
+    format: str
+    done: list[dict[str, Any]] = field(default_factory=list)
+    failed: dict[str, str] = field(default_factory=dict)
+    folders: set[str] = field(default_factory=set)
+
+    @property
+    def finished(self) -> int:
+        """Photographs done or failed."""
+        return len(self.done) + len(self.failed)
+
+    def write(self, answer: Answer) -> str:
+        """Write one photograph's sheet and maps, and say so."""
+        folder = self.output / self._own_folder(Path(answer.image.name).stem)
+        page = write_picture(folder / "sheet.png", sheet(answer.explanations, predictions=answer.predictions))
+        several = len({explanation.target.index for explanation in answer.explanations}) > 1
+        files = [
+            explanation.save(folder / f"{_file_stem(explanation, several)}.{self.format}")
+            for explanation in answer.explanations
+        ]
+        self.done.append(_entry(answer, page, files))
+        return _told(answer, page, len(files))
+
+    def _own_folder(self, stem: str) -> str:
+        """A folder's name of its own for each photograph, also where two are called alike."""
+        name, count = stem, 1
+        while name in self.folders:
+            count += 1
+            name = f"{stem}-{count}"
+        self.folders.add(name)
+        return name
+
+    def as_json(self) -> dict[str, Any]:
+        """The whole run, for machines."""
+        return {"photographs": self.done, "failed": self.failed}
+
+
+def _file_stem(explanation: Explanation, several: bool) -> str:
+    stem = catalog.stem(type(explanation.method))
+    if not several:
+        return stem
+    label = re.sub(r"[^a-z0-9]+", "-", explanation.target.label.lower()).strip("-")
+    return f"{explanation.target.index}-{label}_{stem}"
+
+
+def _entry(answer: Answer, page: Path, files: list[Path]) -> dict[str, Any]:
+    return {
+        "photograph": answer.image.name,
+        "predictions": [{"label": label, "probability": probability} for label, probability in answer.predictions],
+        "sheet": str(page),
+        "explanations": [
+            {**explanation.metadata(), "file": str(file)}
+            for explanation, file in zip(answer.explanations, files, strict=True)
+        ],
+        "left_out": answer.left_out,
+    }
+
+
+def _told(answer: Answer, page: Path, maps: int) -> str:
+    predicted = ", ".join(f"{label} {probability:.2f}" for label, probability in answer.predictions[:3])
+    lines = [f"{answer.image.name}: {predicted}", f"  {page} and {maps} maps beside it"]
+    said: dict[str, list[str]] = {}
+    for explanation in answer.explanations:
+        for text in explanation.notes.get("warnings", ()):
+            said.setdefault(text, []).append(explanation.title)
+    lines += [f"  note: {text}" for text in said]
+    lines += [f"  note: {text}" for text in answer.image.notes]
+    lines += [f"  left out: {title}: {reason}" for title, reason in answer.left_out.items()]
+    return "\n".join(lines)

