@@ -1,0 +1,54 @@
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+PIP    := $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt
+
+.PHONY: demo test check format docs bench clean
+
+demo: $(VENV)/demo
+	$(BIN)/deepviz explain src/deepviz/photos/chelsea.png
+
+test: $(VENV)/test
+	$(BIN)/python -m pytest --numprocesses=2
+
+check: $(VENV)/lint
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+format: $(VENV)/lint
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+docs: $(VENV)/docs
+	$(BIN)/sphinx-build -W --keep-going -b html docs docs/_build/html
+
+bench: $(VENV)/test
+	$(BIN)/python benchmarks/conformance.py
+	$(BIN)/python benchmarks/speed.py
+
+clean:
+	rm -rf $(VENV) docs/_build docs/jupyter_execute deepviz-out
+
+# torch goes first and alone: what comes after it must not bring another build of it
+$(VENV)/torch: constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) --upgrade pip
+	$(PIP) torch
+	touch $@
+
+$(VENV)/demo: $(VENV)/torch pyproject.toml
+	$(PIP) --editable '.[demo]'
+	touch $@
+
+$(VENV)/test: $(VENV)/demo
+	$(PIP) --group test --editable '.[demo]'
+	touch $@
+
+$(VENV)/lint: $(VENV)/test
+	$(PIP) --group lint
+	touch $@
+
+$(VENV)/docs: $(VENV)/test
+	$(PIP) --group docs
+	touch $@

@@ -1,0 +1,7 @@
+"""Tensor <-> picture: colour maps, overlays, sheets."""
+
+from deepviz.render.colour import Scale, colour
+from deepviz.render.overlay import colour_bar, grey, heatmap, overlay, place
+from deepviz.render.sheet import Tile, sheet
+
+__all__ = ["Scale", "Tile", "colour", "colour_bar", "grey", "heatmap", "overlay", "place", "sheet"]

@@ -1,0 +1,91 @@
+"""From numbers to colours, on a scale that is stated."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+import cmap as cmaps
+import numpy as np
+from numpy.typing import NDArray
+
+from deepviz.names import nearest
+
+Values = NDArray[np.floating]
+
+UNSIGNED = "inferno"
+SIGNED = "crameri:vik"
+LEVELS = 513
+"""Odd, so that a signed scale has an entry for zero itself."""
+
+
+@dataclass(frozen=True)
+class Scale:
+    """The range of values that the colours span; values beyond it take the end colours.
+
+    Args:
+        low: zero, or for signed values the negative of `high`.
+        high: the value of the last colour.
+        signed: whether zero is in the middle.
+        note: what the reader must know: "all zero", "constant", or nothing.
+    """
+
+    low: float
+    high: float
+    signed: bool
+    note: str = ""
+
+    @classmethod
+    def of(cls, values: Values, signed: bool, percentile: float = 99.5) -> Scale:
+        """From zero, or symmetric about it, to a percentile of the magnitude.
+
+        A map so sparse that the percentile is zero is scaled to its maximum. A map that is zero everywhere keeps the
+        range 0 to 1, so that it is drawn as nothing instead of stretched into noise, and says so.
+
+        Raises:
+            ValueError: if a value is not finite.
+        """
+        if not np.isfinite(values).all():
+            raise ValueError("the map holds NaN or infinity, which has no colour")
+        magnitude = np.abs(values) if signed else np.maximum(values, 0)
+        high = float(np.percentile(magnitude, percentile)) or float(magnitude.max())
+        note = "" if np.ptp(values) > 0 else "constant"
+        if high == 0:
+            note, high = "all zero" if not np.any(values) else "nothing above zero", 1.0
+        return cls(-high if signed else 0.0, high, signed, note)
+
+    @classmethod
+    def shared(cls, maps: Sequence[Values], signed: bool, percentile: float = 99.5) -> Scale:
+        """One scale for several maps, so that their colours can be compared."""
+        return cls.of(np.concatenate([values.ravel() for values in maps]), signed, percentile)
+
+    def unit(self, values: Values) -> NDArray[np.float32]:
+        """The values as fractions of the scale, 0 to 1, clipped; zero is 0.5 on a signed scale."""
+        return np.clip((values - self.low) / (self.high - self.low), 0, 1).astype(np.float32)
+
+    def strength(self, values: Values) -> NDArray[np.float32]:
+        """|value| / high, clipped to 1: how much there is to see."""
+        return np.clip((np.abs(values) if self.signed else values) / self.high, 0, 1).astype(np.float32)
+
+
+def colour(values: Values, scale: Scale, cmap: str | None = None) -> NDArray[np.uint8]:
+    """Colours (H, W, 3) of values (H, W) on `scale`, by a perceptually uniform (signed: diverging) colour map.
+
+    Raises:
+        ValueError: for a colour map that does not exist; with the nearest names.
+    """
+    table = _table(cmap or (SIGNED if scale.signed else UNSIGNED))
+    return table[np.rint(scale.unit(values) * (LEVELS - 1)).astype(np.intp)]
+
+
+@lru_cache(maxsize=32)
+def _table(name: str) -> NDArray[np.uint8]:
+    try:
+        found = cmaps.Colormap(name)
+    except (ValueError, TypeError):
+        known = {entry.split(":")[-1] for entry in cmaps.Catalog().unique_keys()}
+        raise ValueError(f"no colour map {name!r}{nearest(name, known)}") from None
+    table = np.rint(np.asarray(found(np.linspace(0, 1, LEVELS)))[:, :3] * 255).astype(np.uint8)
+    table.setflags(write=False)
+    return table

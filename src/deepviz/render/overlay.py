@@ -1,0 +1,95 @@
+"""A map in its place on the photograph."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from deepviz.geometry import Geometry
+from deepviz.render.colour import Scale, Values, colour
+
+OPACITY = 0.85
+DIMMED = 0.55
+"""How bright the part of the photograph is drawn that the model did not see."""
+
+
+def place(values: Values, geometry: Geometry) -> NDArray[np.float32]:
+    """A map (h, w) at the pixels of the photograph: (H, W), bilinear, NaN where the model did not look.
+
+    The map's cells tile `geometry.box`; pixel centres are sampled at their place in it (not at aligned corners), and
+    the outermost half cells keep the border's values.
+    """
+    width, height = geometry.size
+    left, top, right, bottom = geometry.box
+    columns = (np.arange(width) + 0.5 - left) / (right - left)
+    rows = (np.arange(height) + 0.5 - top) / (bottom - top)
+    # along one axis at a time: two small matrix products
+    placed = _sampling(rows, values.shape[0]) @ values.astype(np.float32) @ _sampling(columns, values.shape[1]).T
+    placed[(rows < 0) | (rows > 1), :] = np.nan
+    placed[:, (columns < 0) | (columns > 1)] = np.nan
+    return placed
+
+
+def _sampling(fractions: NDArray[np.float64], cells: int) -> NDArray[np.float32]:
+    """Weights (pixels, cells) that sample `cells` values linearly at fractions of their extent.
+
+    Where pixels are larger than cells, each is the mean of the cells around it, so that nothing falls between.
+    """
+    position = fractions[:, None] * cells - 0.5
+    step = abs(fractions[1] - fractions[0]) * cells if len(fractions) > 1 else cells
+    reach = max(1.0, step)
+    nearest_cell = np.clip(position, 0, cells - 1)
+    weights = np.maximum(0, 1 - np.abs(nearest_cell - np.arange(cells)[None, :]) / reach)
+    return (weights / weights.sum(1, keepdims=True)).astype(np.float32)
+
+
+def overlay(
+    photo: Image.Image,
+    values: Values,
+    geometry: Geometry,
+    scale: Scale,
+    *,
+    cmap: str | None = None,
+    opacity: float = OPACITY,
+) -> Image.Image:
+    """The map on the photograph, at the photograph's size.
+
+    A pixel's opacity is `opacity` times its share of the scale, so the photograph shows where there is no evidence.
+    What the model did not see is dimmed to 55 %.
+    """
+    placed = place(values, geometry)
+    unseen = np.isnan(placed)
+    placed[unseen] = 0
+    base = np.asarray(photo.convert("RGB"), dtype=np.float32)
+    alpha = (opacity * scale.strength(placed))[..., None]
+    mixed = base + alpha * (colour(placed, scale, cmap) - base)
+    mixed[unseen] = base[unseen] * DIMMED
+    return Image.fromarray(np.rint(mixed).astype(np.uint8))
+
+
+def heatmap(values: Values, scale: Scale, cmap: str | None = None, size: tuple[int, int] | None = None) -> Image.Image:
+    """The map alone in colour, at `size` (width, height) by bilinear sampling, or at its own."""
+    if size is not None:
+        values = place(values, Geometry.whole(size))
+    return Image.fromarray(colour(values, scale, cmap))
+
+
+def grey(values: Values, signed: bool) -> Image.Image:
+    """A map (H, W), or one per channel (H, W, 3), without a colour map.
+
+    Unsigned values go from black to white; signed ones lie about mid grey, 128, with the same scale for all
+    channels, so that zero is grey and colours show which channel it is.
+    """
+    scale = Scale.of(values, signed)
+    if values.ndim == 3 and values.shape[2] != 3:
+        values = np.repeat(values.mean(2, keepdims=True), 3, axis=2)
+    levels = 128 + 127 * values / scale.high if signed else 255 * scale.unit(values)
+    return Image.fromarray(np.rint(np.clip(levels, 0, 255)).astype(np.uint8))
+
+
+def colour_bar(scale: Scale, cmap: str | None = None, size: tuple[int, int] = (256, 12)) -> Image.Image:
+    """The colours of `scale` from low to high, left to right."""
+    width, height = size
+    values = np.linspace(scale.low, scale.high, width)
+    return Image.fromarray(np.repeat(colour(values[None, :], scale, cmap), height, axis=0))
