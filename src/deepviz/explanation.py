@@ -94,20 +94,17 @@ class Explanation:
     def values(self) -> NDArray[np.float32]:
         """The map that is drawn, (H, W) or (h, w): max over channels of |.|, sum over channels, or as it is."""
         maps = self.attribution
-        if self.method.view == "magnitude":
-            maps = maps.abs().amax(0)
-        else:
-            maps = maps.sum(0)
-        return maps.numpy()
+        return (maps.abs().amax(0) if self.method.view == "magnitude" else maps.sum(0)).numpy()
 
     @cached_property
     def scale(self) -> Scale:
         """From zero (or symmetric about it) to the 99.5th percentile; to the maximum for a layer's few values."""
-        return Scale.of(self.values, self.signed, percentile=100.0 if self.layer and self._coarse else 99.5)
+        return Scale.of(self.values, self.signed, percentile=100.0 if self.coarse else 99.5)
 
     @property
-    def _coarse(self) -> bool:
-        return self.attribution.shape[0] == 1 and self.values.size <= 64 * 64
+    def coarse(self) -> bool:
+        """Whether the map is a layer's few values, not one per pixel of the input."""
+        return self.attribution.shape[0] == 1 and self.layer is not None
 
     @property
     def title(self) -> str:
@@ -130,7 +127,9 @@ class Explanation:
     ) -> Image.Image:
         """The map on the original photograph, at the photograph's size; what the model did not see is dimmed."""
         options = {} if opacity is None else {"opacity": opacity}
-        return draw_overlay(self.image, self.values, self.geometry, scale or self.scale, cmap=cmap, **options)
+        return draw_overlay(
+            self.image, self.values, self.geometry, scale or self.scale, cmap=cmap, fine=not self.coarse, **options
+        )
 
     def grey(self, *, gray: bool = True) -> Image.Image:
         """The map without a colour map: its drawn values from black up, or its signed channels about mid grey."""
@@ -138,7 +137,9 @@ class Explanation:
 
     def picture(self, view: Picture = "overlay") -> Image.Image:
         """One of the views, by name."""
-        return {"overlay": self.overlay, "heatmap": self.heatmap, "grey": self.grey}[view]()
+        if view == "overlay":
+            return self.overlay()
+        return self.heatmap() if view == "heatmap" else self.grey()
 
     def placed(self) -> NDArray[np.float32]:
         """The drawn values at the photograph's own pixels, NaN where the model did not look."""

@@ -41,9 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def run(arguments: Sequence[str]) -> int:
     """Run the command line; every error is one line on stderr, and the exit code."""
     try:
-        result = application()(
-            list(arguments), exit_on_error=False, print_error=False, result_action="return_value"
-        )
+        result = application()(list(arguments), exit_on_error=False, print_error=False, result_action="return_value")
         return result if isinstance(result, int) else OK
     except CycloptsError as error:
         return _fail(" ".join(str(error).split()), USAGE)
@@ -57,7 +55,9 @@ def run(arguments: Sequence[str]) -> int:
     except Exception as error:
         if os.environ.get("DEEPVIZ_DEBUG"):
             raise
-        return _fail(f"this is a bug, please report it: {type(error).__name__}: {error} (DEEPVIZ_DEBUG=1 shows more)", BUG)
+        return _fail(
+            f"this is a bug, please report it: {type(error).__name__}: {error} (DEEPVIZ_DEBUG=1 shows more)", BUG
+        )
 
 
 def _fail(message: str, code: int) -> int:

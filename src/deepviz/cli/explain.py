@@ -22,7 +22,6 @@ from deepviz.cli.method_options import MethodOptions, built
 from deepviz.cli.process import keep_memory
 from deepviz.errors import DeepVizWarning, ImageError
 from deepviz.explanation import Explanation, probe_folder, sheet, write_picture
-from deepviz.methods import Method
 from deepviz.models import LoadedModel, Prepared, find_photos, load_model
 
 EXAMPLE = Path(__file__).parent.parent / "photos" / "chelsea.png"
@@ -87,7 +86,7 @@ def explain(
                 print(f"interrupted: {len(report.done)} of {len(paths)} photographs are in {output}", file=sys.stderr)
                 raise
     for path, reason in report.failed.items():
-        print(f"deepviz: {path}: {reason}", file=sys.stderr)
+        print(f"deepviz: {reason}" if path in reason else f"deepviz: {path}: {reason}", file=sys.stderr)
     if json:
         print(dumps(report.as_json(), indent=2))
     if not report.failed:
@@ -128,7 +127,7 @@ class Queue:
             try:
                 yield self.loaded.prepare(path)
             except ImageError as error:
-                self.report.failed[str(path)] = str(error).removeprefix(f"{path}: ")
+                self.report.failed[str(path)] = str(error)
 
 
 @dataclass

@@ -17,8 +17,10 @@ from deepviz.probe.rules import Rule
 from deepviz.target import Score, describe
 
 
-def layer_module(model: nn.Module, layer: str | nn.Module) -> tuple[str, nn.Module]:
-    """A layer by its path in `named_modules()`, or the module itself, with its name.
+def layer_name(model: nn.Module, layer: str | nn.Module) -> str:
+    """The name of a layer: its path in `named_modules()`, given as such or as the module itself.
+
+    A module that is called several times in a forward pass has one map per call: "relu#2" is the second.
 
     Raises:
         LayerError: if the model has no such layer; with the nearest names.
@@ -27,11 +29,18 @@ def layer_module(model: nn.Module, layer: str | nn.Module) -> tuple[str, nn.Modu
     if isinstance(layer, nn.Module):
         for name, module in modules.items():
             if module is layer:
-                return name, module
+                return name
         raise LayerError(f"the layer {type(layer).__name__} given as a module is not part of this model")
-    if layer in modules and layer:
-        return layer, modules[layer]
+    path, _ = _which_call(layer)
+    if path in modules and path:
+        return str(layer)
     raise LayerError(f"no layer {layer!r} in this model{nearest(layer, [name for name in modules if name])}")
+
+
+def _which_call(layer: str) -> tuple[str, int | None]:
+    """ "relu#2" is the second call of "relu"."""
+    path, _, number = layer.partition("#")
+    return path, int(number) if number.isdigit() and int(number) > 0 else None
 
 
 def layer_gradient(call: Call, x: Tensor, score: Score, layer: str) -> tuple[Tensor, Tensor]:
@@ -64,10 +73,9 @@ def _above(call: Call, x: Tensor, score: Score, layer: str) -> tuple[Tensor, Ten
             return None
         return _with_tensor(output, leaf.clone())
 
-    _, module = layer_module(call.model, layer)
-    with torch.no_grad(), answering(module, layer, start_graph):
+    with torch.no_grad(), answering(call.model, layer, start_graph):
         values = call.check(score(call.run(x)))
-    (leaf,) = called_once(found, layer)
+    (leaf,) = found
     if not values.requires_grad:
         raise LayerError(
             f"the score does not depend on layer {layer!r}, or the model calls it under no_grad; choose another layer"
@@ -94,11 +102,10 @@ def _both(call: Call, x: Tensor, score: Score, layer: str, rule: Rule) -> tuple[
         # the edge and the copy stay what they are now, even if a later layer works in place
         found.append((answer.detach().clone(), torch.autograd.graph.get_gradient_edge(answer)))
 
-    _, module = layer_module(call.model, layer)
     leaf = fresh_leaf(x)
-    with answering(module, layer, remember):
+    with answering(call.model, layer, remember):
         values = forward_with_rule(call, leaf, score, rule)
-    ((answer, edge),) = called_once(found, layer)
+    ((answer, edge),) = found
     rule.active = False
     plain = layer_backward(call, values, edge, score, layer, keep=True)
     rule.active = True
@@ -114,12 +121,13 @@ def layer_backward(call: Call, values: Tensor, leaf: Any, score: Score, layer: s
 
 
 @contextmanager
-def answering(module: nn.Module, layer: str, respond: Callable[[Any, Any], Any]) -> Iterator[None]:
-    """Inside, `respond(inputs, output)` is called when `module` has answered, and may replace its output.
+def answering(model: nn.Module, layer: str, respond: Callable[[Any, Any], Any]) -> Iterator[None]:
+    """Inside, `respond(inputs, output)` is called once, when the layer has answered, and may replace its output.
 
     Raises:
-        LayerError: when the module is called a second time.
+        LayerError: if the layer is called again though no call was named, or was not called by the end.
     """
+    path, wanted = _which_call(layer)
     owner = threading.get_ident()
     calls = 0
 
@@ -128,29 +136,21 @@ def answering(module: nn.Module, layer: str, respond: Callable[[Any, Any], Any])
         if threading.get_ident() != owner:  # another thread uses the same model
             return None
         calls += 1
-        if calls > 1:
+        if wanted is None and calls > 1:
             raise LayerError(
-                f"layer {layer!r} is called more than once in a forward pass, so its map is not defined; "
-                "choose the module around it or one called once (see: deepviz layers)"
+                f"layer {path!r} is called more than once in a forward pass, and each call has its own map: "
+                f"name one, such as {path + '#2'!r} (see: deepviz layers)"
             )
-        return respond(inputs, output)
+        return respond(inputs, output) if calls == (wanted or 1) else None
 
-    handle = module.register_forward_hook(hook)
+    handle = model.get_submodule(path).register_forward_hook(hook)
     try:
         yield
     finally:
         handle.remove()
-
-
-def called_once(found: list[Any], layer: str) -> list[Any]:
-    """What the layer answered.
-
-    Raises:
-        LayerError: if it was never called.
-    """
-    if not found:
-        raise LayerError(f"layer {layer!r} is never called in the forward pass; choose another layer")
-    return found
+    if calls < (wanted or 1):
+        times = "never" if calls == 0 else f"only {calls} times"
+        raise LayerError(f"layer {layer!r} is {times} called in the forward pass; choose another (see: deepviz layers)")
 
 
 def spatial_tensor(output: Any) -> Tensor | None:

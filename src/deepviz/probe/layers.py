@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from deepviz.errors import LayerError
-from deepviz.probe.capture import layer_module, spatial_tensor
+from deepviz.probe.capture import layer_name, spatial_tensor
 from deepviz.probe.gradient import Call, fresh_leaf
 from deepviz.probe.grid import Grid, follows, read_grid
 from deepviz.target import Score, describe
@@ -41,7 +42,6 @@ class Answer:
     shape: tuple[int, ...]
     grid: Grid | None
     edge: Any = None
-    calls: int = 1
     internal: str = ""
     strength: float = 0.0
 
@@ -57,8 +57,6 @@ class Answer:
             return "no spatial map"
         if self.internal:
             return self.internal
-        if self.calls > 1:
-            return f"called {self.calls} times"
         return "" if self.strength > 0 else "no gradient arrives on its grid"
 
 
@@ -75,8 +73,7 @@ def choose_layer(call: Call, x: Tensor, score: Score, layer: str | nn.Module | N
         LayerError: if there is no such layer, or none with a spatial map.
     """
     if layer is not None:
-        name, _ = layer_module(call.model, layer)
-        return Layer(name, Grid("unknown", 0, 0))
+        return Layer(layer_name(call.model, layer), Grid("unknown", 0, 0))
     known = _found.setdefault(call.model, {})
     shape = tuple(x.shape[1:])
     if shape not in known:
@@ -125,18 +122,18 @@ def probe_layers(call: Call, x: Tensor, score: Score) -> list[Answer]:
         score: of that one row.
 
     Returns:
-        For each its shape, its grid if its answer lies on the image's, how often it is called, why it is an
-        internal part (of attention, pooling), and the size of the gradient that arrives on its grid.
+        For each call its shape, its grid if its answer lies on the image's, why it is an internal part (of
+        attention, pooling), and the size of the gradient that arrives on its grid. A module that is called several
+        times is numbered, "relu#1", "relu#2".
     """
-    answers: dict[nn.Module, Answer] = {}
+    calls: Counter[nn.Module] = Counter()
+    answers: list[tuple[nn.Module, int, Answer]] = []
     size = (x.shape[-2], x.shape[-1])
     watch = _Watch()
     patches: list[tuple[int, int]] = []
 
     def answered(name: str, module: nn.Module, output: Any) -> None:
-        if module in answers:
-            answers[module].calls += 1
-            return
+        calls[module] += 1
         tensor = spatial_tensor(output)
         if tensor is None or not tensor.requires_grad:
             return
@@ -146,23 +143,27 @@ def probe_layers(call: Call, x: Tensor, score: Score) -> list[Answer]:
         if grid is not None and tensor.ndim == 4:
             patches.append((grid.h, grid.w))
         edge = torch.autograd.graph.get_gradient_edge(tensor)
-        answers[module] = Answer(name, type(module).__name__, tuple(tensor.shape), grid, edge)
+        answer = Answer(name, type(module).__name__, tuple(tensor.shape), grid, edge)
+        answers.append((module, calls[module], answer))
 
     def forward(laid: Tensor) -> Tensor:
+        calls.clear()
         answers.clear()
         watch.running.clear()
         with _hooked(call.model, watch, answered), watch:
             return call.check(score(call.run(fresh_leaf(laid))))
 
     values = call.in_layout(x, forward)
-    for module, answer in answers.items():
+    for module, number, answer in answers:
         answer.internal = watch.internal(module)
-    measured = [answer for answer in answers.values() if answer.grid is not None and not answer.internal]
+        if calls[module] > 1:
+            answer.name += f"#{number}"
+    measured = [answer for _, _, answer in answers if answer.grid is not None and not answer.internal]
     if measured and values.requires_grad:
         edges = [answer.edge for answer in measured]
         gradients = torch.autograd.grad(values.sum(), edges, allow_unused=True)
         _measure(measured, gradients)
-    return list(answers.values())
+    return [answer for _, _, answer in answers]
 
 
 def _on_image(tensor: Tensor, grid: Grid, size: tuple[int, int]) -> bool:

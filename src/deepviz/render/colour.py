@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import cmap as cmaps
 import numpy as np
@@ -12,7 +13,8 @@ from numpy.typing import NDArray
 
 from deepviz.names import nearest
 
-Values = NDArray[np.floating]
+Values = NDArray[Any]
+"""Floating-point values."""
 
 UNSIGNED = "inferno"
 SIGNED = "crameri:vik"
@@ -62,7 +64,8 @@ class Scale:
 
     def unit(self, values: Values) -> NDArray[np.float32]:
         """The values as fractions of the scale, 0 to 1, clipped; zero is 0.5 on a signed scale."""
-        return np.clip((values - self.low) / (self.high - self.low), 0, 1).astype(np.float32)
+        unit: NDArray[np.float32] = np.clip((values - self.low) / (self.high - self.low), 0, 1).astype(np.float32)
+        return unit
 
     def strength(self, values: Values) -> NDArray[np.float32]:
         """|value| / high, clipped to 1: how much there is to see."""
@@ -86,6 +89,6 @@ def _table(name: str) -> NDArray[np.uint8]:
     except (ValueError, TypeError):
         known = {entry.split(":")[-1] for entry in cmaps.Catalog().unique_keys()}
         raise ValueError(f"no colour map {name!r}{nearest(name, known)}") from None
-    table = np.rint(np.asarray(found(np.linspace(0, 1, LEVELS)))[:, :3] * 255).astype(np.uint8)
+    table: NDArray[np.uint8] = np.rint(np.asarray(found(np.linspace(0, 1, LEVELS)))[:, :3] * 255).astype(np.uint8)
     table.setflags(write=False)
     return table

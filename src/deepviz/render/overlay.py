@@ -10,6 +10,8 @@ from deepviz.geometry import Geometry
 from deepviz.render.colour import Scale, Values, colour
 
 OPACITY = 0.85
+GHOST = 0.4
+"""How much of its contrast the photograph keeps under a map of single pixels."""
 DIMMED = 0.55
 """How bright the part of the photograph is drawn that the model did not see."""
 
@@ -25,13 +27,14 @@ def place(values: Values, geometry: Geometry) -> NDArray[np.float32]:
     columns = (np.arange(width) + 0.5 - left) / (right - left)
     rows = (np.arange(height) + 0.5 - top) / (bottom - top)
     # along one axis at a time: two small matrix products
-    placed = _sampling(rows, values.shape[0]) @ values.astype(np.float32) @ _sampling(columns, values.shape[1]).T
+    down: NDArray[np.float32] = _sampling(rows, values.shape[0]) @ values.astype(np.float32)
+    placed: NDArray[np.float32] = down @ _sampling(columns, values.shape[1]).T
     placed[(rows < 0) | (rows > 1), :] = np.nan
     placed[:, (columns < 0) | (columns > 1)] = np.nan
     return placed
 
 
-def _sampling(fractions: NDArray[np.float64], cells: int) -> NDArray[np.float32]:
+def _sampling(fractions: Values, cells: int) -> NDArray[np.float32]:
     """Weights (pixels, cells) that sample `cells` values linearly at fractions of their extent.
 
     Where pixels are larger than cells, each is the mean of the cells around it, so that nothing falls between.
@@ -41,7 +44,8 @@ def _sampling(fractions: NDArray[np.float64], cells: int) -> NDArray[np.float32]
     reach = max(1.0, step)
     nearest_cell = np.clip(position, 0, cells - 1)
     weights = np.maximum(0, 1 - np.abs(nearest_cell - np.arange(cells)[None, :]) / reach)
-    return (weights / weights.sum(1, keepdims=True)).astype(np.float32)
+    shares: NDArray[np.float32] = (weights / weights.sum(1, keepdims=True)).astype(np.float32)
+    return shares
 
 
 def overlay(
@@ -52,20 +56,30 @@ def overlay(
     *,
     cmap: str | None = None,
     opacity: float = OPACITY,
+    fine: bool = False,
 ) -> Image.Image:
     """The map on the photograph, at the photograph's size.
 
     A pixel's opacity is `opacity` times its share of the scale, so the photograph shows where there is no evidence.
     What the model did not see is dimmed to 55 %.
+
+    Maps of single pixels (`fine`) would drown in the photograph's own detail: they are drawn on its grey ghost, dark
+    under unsigned and light under signed values, with the square root of that opacity.
     """
     placed = place(values, geometry)
     unseen = np.isnan(placed)
     placed[unseen] = 0
-    base = np.asarray(photo.convert("RGB"), dtype=np.float32)
-    alpha = (opacity * scale.strength(placed))[..., None]
+    base = _ghost(photo, scale.signed) if fine else np.asarray(photo.convert("RGB"), dtype=np.float32)
+    strength = scale.strength(placed)
+    alpha = (opacity * (np.sqrt(strength) if fine else strength))[..., None]
     mixed = base + alpha * (colour(placed, scale, cmap) - base)
     mixed[unseen] = base[unseen] * DIMMED
     return Image.fromarray(np.rint(mixed).astype(np.uint8))
+
+
+def _ghost(photo: Image.Image, light: bool) -> NDArray[np.float32]:
+    grey_levels = np.asarray(photo.convert("L"), dtype=np.float32)[..., None].repeat(3, axis=2)
+    return 255 - GHOST * (255 - grey_levels) if light else GHOST * grey_levels
 
 
 def heatmap(values: Values, scale: Scale, cmap: str | None = None, size: tuple[int, int] | None = None) -> Image.Image:

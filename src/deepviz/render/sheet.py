@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -15,6 +16,7 @@ from deepviz.render.overlay import colour_bar
 
 PAPER, INK, FAINT, RULE, ACCENT, ALARM = "#ffffff", "#16181d", "#6b7280", "#e5e7eb", "#3b5bdb", "#b45309"
 MARGIN, GAP = 56, 32
+Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 TILE = 440
 """Longer side of a picture on the sheet, in pixels."""
 
@@ -77,7 +79,9 @@ def sheet(
         y = head + index // columns * cell
         _draw_tile(page, draw, tile, (x, y), (width, height))
     if footer:
-        draw.text((MARGIN, page.height - MARGIN + 8), _cut(footer, _font(18), page_width - 2 * MARGIN), FAINT, _font(18))
+        draw.text(
+            (MARGIN, page.height - MARGIN + 8), _cut(footer, _font(18), page_width - 2 * MARGIN), FAINT, _font(18)
+        )
     return page
 
 
@@ -150,9 +154,7 @@ def _draw_tile(
         draw.text((x, y + 62 + 22 * number), line, ALARM, _font(17))
 
 
-def _draw_bar(
-    page: Image.Image, draw: ImageDraw.ImageDraw, tile: Tile, corner: tuple[int, int], width: int
-) -> None:
+def _draw_bar(page: Image.Image, draw: ImageDraw.ImageDraw, tile: Tile, corner: tuple[int, int], width: int) -> None:
     scale = tile.scale
     assert scale is not None
     x, y = corner
@@ -167,16 +169,31 @@ def _draw_bar(
 
 
 def _short(value: float) -> str:
-    return "0" if value == 0 else f"{value:.2g}".replace("-", "−").replace("e−0", "e−").replace("e+0", "e")
+    return f"{value:.2g}".replace("e-0", "e-").replace("e+0", "e")
 
 
 @cache
-def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+def _font(size: int) -> Font:
     return ImageFont.load_default(size)
 
 
-def _cut(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: float) -> str:
-    """The text, or as much of it as fits with an ellipsis."""
+@cache
+def _drawable(character: str) -> str:
+    """The character, or what stands for it where Pillow's own font has no picture of it."""
+    font = _font(20)
+    missing = bytes(font.getmask("\uffff"))
+    if character.isspace() or bytes(font.getmask(character)) != missing:
+        return character
+    plain = unicodedata.normalize("NFKD", _PLAINER.get(character, character)).encode("ascii", "ignore").decode()
+    return plain or "?"
+
+
+_PLAINER = {"×": "x", "−": "-", "…": "...", "–": "-", "—": "-"}
+
+
+def _cut(text: str, font: Font, width: float) -> str:
+    """The text as it can be drawn, or as much of it as fits with an ellipsis."""
+    text = "".join(map(_drawable, text))
     if font.getlength(text) <= width:
         return text
     while text and font.getlength(text.rstrip() + "…") > width:
@@ -184,7 +201,7 @@ def _cut(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: f
     return text.rstrip() + "…"
 
 
-def _wrapped(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: float, most: int) -> list[str]:
+def _wrapped(text: str, font: Font, width: float, most: int) -> list[str]:
     """The text in at most `most` lines, the last one cut."""
     lines: list[str] = []
     words = text.split()
