@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from deepviz.methods.method import Method, View
 from deepviz.probe.capture import layer_gradient
@@ -46,7 +46,8 @@ class GradCAM(Method):
     """
 
     layer: Annotated[
-        str | None, "Layer to explain, a name from `deepviz layers`; by default the last with a spatial map."
+        str | nn.Module | None,
+        "Layer to explain, a name from `deepviz layers`; by default the last with a spatial map.",
     ] = None
     relu: Annotated[bool, "Keep only positive evidence, as in the paper; without it the map is signed."] = True
 

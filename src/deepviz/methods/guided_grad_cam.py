@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from deepviz.methods.grad_cam import class_activation, warn_of_negative
 from deepviz.methods.method import Method
@@ -44,7 +44,8 @@ class GuidedGradCAM(Method):
     """
 
     layer: Annotated[
-        str | None, "Layer to explain, a name from `deepviz layers`; by default the last with a spatial map."
+        str | nn.Module | None,
+        "Layer to explain, a name from `deepviz layers`; by default the last with a spatial map.",
     ] = None
 
     title: ClassVar[str] = "Guided Grad-CAM"

@@ -96,24 +96,21 @@ class SmoothGrad(Method):
 
 
 class _Moments:
-    """Mean and sum of squared deviations of maps that come in chunks (Chan et al. 1979), in float32 at least."""
+    """Mean and sum of squared deviations of maps that come one after the other (Welford 1962), in float32 at least."""
 
     def __init__(self) -> None:
         self.n = 0
-        self.mean = torch.zeros(())
-        self.squares = torch.zeros(())
+        self.mean = self.squares = torch.zeros(())
 
     def add(self, maps: Tensor) -> None:
-        m = len(maps)
-        maps = maps.to(torch.promote_types(maps.dtype, torch.float32))
-        variance, mean = torch.var_mean(maps, 0, correction=0)
+        precise = torch.promote_types(maps.dtype, torch.float32)
         if self.n == 0:
-            self.mean, self.squares = mean, m * variance
-        else:
-            delta = mean - self.mean
-            self.squares = self.squares + m * variance + delta.square() * (self.n * m / (self.n + m))
-            self.mean = self.mean + delta * (m / (self.n + m))
-        self.n += m
+            self.mean, self.squares = (torch.zeros_like(maps[0], dtype=precise) for _ in range(2))
+        for M in maps.to(precise):
+            self.n += 1
+            before = M - self.mean
+            self.mean.add_(before, alpha=1 / self.n)
+            self.squares.addcmul_(before, M - self.mean)
 
     def statistic(self, name: Statistic) -> Tensor:
         if name == "mean":

@@ -29,7 +29,7 @@ def layer_name(model: nn.Module, layer: str | nn.Module) -> str:
     if isinstance(layer, nn.Module):
         for name, module in modules.items():
             if module is layer:
-                return name
+                return str(name)
         raise LayerError(f"the layer {type(layer).__name__} given as a module is not part of this model")
     path, _ = _which_call(layer)
     if path in modules and path:
@@ -38,7 +38,7 @@ def layer_name(model: nn.Module, layer: str | nn.Module) -> str:
 
 
 def _which_call(layer: str) -> tuple[str, int | None]:
-    """ "relu#2" is the second call of "relu"."""
+    """The module's path, and which of its calls is meant: the second for "relu#2", None for "relu"."""
     path, _, number = layer.partition("#")
     return path, int(number) if number.isdigit() and int(number) > 0 else None
 

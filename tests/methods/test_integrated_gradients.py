@@ -1,0 +1,240 @@
+import warnings
+
+import numpy as np
+import pytest
+import torch
+from by_hand import array, backward
+from hypothesis import given
+from hypothesis import strategies as st
+from networks import CASES, READABLE, Case, assert_same
+from torch import nn
+
+from deepviz.errors import DeepVizWarning
+from deepviz.methods import Gradient, IntegratedGradients
+from deepviz.methods.integrated_gradients import blurred
+
+RULES = ("gauss-legendre", "midpoint", "trapezoid", "left")
+quiet = pytest.mark.filterwarnings("ignore:integrated gradients")
+
+
+def rule_by_hand(rule, n):
+    """Points and weights, written out again; Gauss-Legendre from the roots of Legendre's polynomial by Newton."""
+    if rule == "midpoint":
+        return [((k + 0.5) / n, 1 / n) for k in range(n)]
+    if rule == "left":
+        return [(k / n, 1 / n) for k in range(n)]
+    if rule == "trapezoid":
+        return [(k / (n - 1), (0.5 if k in (0, n - 1) else 1) / (n - 1)) for k in range(n)]
+    nodes = []
+    for k in range(n):
+        z = np.cos(np.pi * (k + 0.75) / (n + 0.5))
+        for _ in range(50):
+            p, before = 1.0, 0.0
+            for j in range(n):
+                p, before = ((2 * j + 1) * z * p - j * before) / (j + 1), p
+            slope = n * (z * p - before) / (z * z - 1)
+            z -= p / slope
+        nodes.append(((z + 1) / 2, 1 / ((1 - z * z) * slope**2)))
+    return nodes
+
+
+@quiet
+@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("baseline", [0.0, -0.7])
+def test_it_is_the_slow_sum_over_the_rule(rule, baseline):
+    net, x = READABLE.model(), READABLE.images(2)
+    found = IntegratedGradients(steps=7, rule=rule, baseline=baseline)(net, x, 1)
+    mean = IntegratedGradients(steps=7, rule=rule, baseline=baseline, multiply_by_input=False)(net, x, 1)
+    for row in range(2):
+        image, start = array(x[row]), np.full(x.shape[1:], baseline)
+        total = sum(w * backward(net, start + a * (image - start), 1)[0] for a, w in rule_by_hand(rule, 7))
+        assert_same(mean[row], torch.from_numpy(total), 1e-11)
+        assert_same(found[row], torch.from_numpy((image - start) * total), 1e-11)
+
+
+def linear(seed=0):
+    case = Case(lambda: nn.Sequential(nn.Conv2d(2, 3, 3), nn.AvgPool2d(2), nn.Flatten(), nn.Linear(60, 4)), (2, 10, 12))
+    return case.model(seed=seed), case.images(2, seed=seed)
+
+
+@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("baseline", [0.0, 0.4, "blur"])
+@given(seed=st.integers(0, 1000), steps=st.integers(2, 9))
+def test_on_a_linear_network_every_rule_is_complete_exactly(rule, baseline, seed, steps):
+    model, x = linear(seed)
+    method = IntegratedGradients(steps=steps, rule=rule, baseline=baseline)
+    result = method.attribute(model, x, 2)
+    start = blurred(x, 1.0) if baseline == "blur" else torch.full_like(x, baseline)
+    assert_same(result.maps.sum((1, 2, 3)), (model(x) - model(start))[:, 2].detach(), 1e-10)
+    assert float(result.notes.rows["completeness gap"].max()) < 1e-10
+
+
+@given(seed=st.integers(0, 1000), baseline=st.floats(-1, 1))
+def test_on_a_softplus_network_gauss_legendre_is_complete_to_rounding(seed, baseline):
+    case = Case(
+        lambda: nn.Sequential(nn.Conv2d(2, 4, 3), nn.Softplus(), nn.Flatten(), nn.Linear(96, 5), nn.Softplus()),
+        (2, 6, 8),
+    )
+    model, x = case.model(seed=seed), case.images(2, seed=seed)
+    R = IntegratedGradients(steps=60, baseline=baseline)(model, x, 3)
+    change = (model(x) - model(torch.full_like(x, baseline)))[:, 3].detach()
+    assert float((R.sum((1, 2, 3)) - change).abs().max()) < 1e-10
+
+
+@quiet
+@pytest.mark.parametrize("rule", RULES)
+def test_on_a_relu_network_the_gap_shrinks_with_the_steps(rule):
+    model, x = CASES["plain"].model(), CASES["plain"].images(4)
+    gaps = [
+        float(IntegratedGradients(steps=n, rule=rule).attribute(model, x, 1).notes.rows["completeness gap"].mean())
+        for n in (8, 64, 512)
+    ]
+    assert gaps[0] > 3 * gaps[1] > 9 * gaps[2]
+
+
+@pytest.mark.parametrize("tolerance", [0.03, 0.003])
+def test_a_tolerance_is_reached_and_the_map_is_near_a_dense_reference(tolerance):
+    model, x = CASES["plain"].model(), CASES["plain"].images(4)
+    result = IntegratedGradients(tolerance=tolerance).attribute(model, x, 1)
+    gap = (model(x) - model(0 * x))[:, 1].detach() - result.maps.sum((1, 2, 3))
+    change = (model(x) - model(0 * x))[:, 1].detach()
+    assert_same(result.notes.rows["completeness gap"], (gap / change).abs(), 1e-6)
+    assert bool((gap.abs() <= tolerance * change.abs()).all())
+    dense = IntegratedGradients(steps=4000, rule="midpoint")(model, x, 1)
+    for row in range(4):
+        assert float((result.maps[row] - dense[row]).norm()) <= 20 * tolerance * float(dense[row].norm())
+    points = result.notes.rows["points"]
+    assert points.shape == (4,)
+    assert int(points.min()) >= 9
+
+
+def test_a_smaller_tolerance_takes_more_points_and_rows_differ():
+    model, x = CASES["plain"].model(), CASES["plain"].images(4)
+    coarse = IntegratedGradients(tolerance=0.05).attribute(model, x, 1).notes.rows["points"]
+    fine = IntegratedGradients(tolerance=0.0005).attribute(model, x, 1).notes.rows["points"]
+    assert bool((fine >= coarse).all())
+    assert int(fine.sum()) > int(coarse.sum())
+    target = torch.tensor([[0, 1]] * 4)
+    assert IntegratedGradients(tolerance=0.05).attribute(model, x, target).notes.rows["points"].shape == (4, 2)
+
+
+def test_a_tolerance_that_is_not_reached_is_warned_of_and_never_hidden_by_rescaling():
+    model, x = CASES["plain"].model(), CASES["plain"].images(2)
+    with pytest.warns(DeepVizWarning, match="did not reach a gap of 1e-09 within 12 points"):
+        result = IntegratedGradients(tolerance=1e-9, max_steps=12).attribute(model, x, 1)
+    assert int(result.notes.rows["points"].max()) <= 12
+    change = (model(x) - model(0 * x))[:, 1].detach()
+    gap = ((result.maps.sum((1, 2, 3)) - change) / change).abs()
+    assert float(gap.min()) > 1e-9
+    assert_same(result.notes.rows["completeness gap"], gap, 1e-6)
+
+
+def test_a_large_gap_is_warned_of_for_the_rows_that_have_it():
+    model, x = CASES["plain"].model(), CASES["plain"].images(4)
+    x[0] = 0.001  # hardly a path: no kink on it
+    with pytest.warns(DeepVizWarning, match=r"misses the change in score by up to \d+\.\d%; raise steps"):
+        result = IntegratedGradients(steps=1).attribute(model, x, 1)
+    gap = result.notes.rows["completeness gap"]
+    for row in range(4):
+        assert ("warnings" in result.notes.of(row)) == (float(gap[row]) > 0.05)
+    assert float(gap[0]) < 0.05 < float(gap.max())
+
+
+def test_the_class_is_the_images_not_chosen_again_on_the_path():
+    model, x = CASES["plain"].model(), CASES["plain"].images(1)
+    with torch.no_grad():
+        model[6].bias[4] += 0.5 * float(model(x).max() - model(x)[0, 4] + model(0 * x).max() - model(0 * x)[0, 4])
+    along = [int(model(a * x).argmax()) for a in torch.linspace(0, 1, 20)]
+    method = IntegratedGradients(steps=200)
+    assert_same(method(model, x), method(model, x, along[-1]), 1e-12)
+
+
+def test_the_baseline_is_a_number_or_whatever_broadcasts_against_one_image():
+    model, x = linear()
+    by_number = IntegratedGradients(baseline=0.25)(model, x, 1)
+    for shape in [(), (2, 1, 1), (2, 10, 12), (1, 2, 10, 12)]:
+        start = torch.full(shape, 0.25, dtype=x.dtype)
+        assert_same(IntegratedGradients(baseline=start)(model, x, 1), by_number, 1e-12)
+    each = torch.randn_like(x)
+    R = IntegratedGradients(baseline=each)(model, x, 1)
+    assert_same(R, (x - each) * Gradient()(model, x, 1), 1e-12)
+
+
+@pytest.mark.parametrize("shape", [(3, 1, 1), (7,), (5, 2, 10, 12), (2, 10, 13)])
+def test_a_baseline_that_does_not_fit_is_an_error_with_the_shapes(shape):
+    model, x = linear()
+    with pytest.raises(ValueError, match=r"baseline \(.*does not broadcast to the input \(2, 2, 10, 12\)"):
+        IntegratedGradients(baseline=torch.zeros(shape))(model, x, 1)
+
+
+def test_a_baseline_by_colour_needs_preprocessing():
+    model, x = linear()
+    for name in ("black", "white", "mean"):
+        with pytest.raises(ValueError, match="bare module"):
+            IntegratedGradients(baseline=name)(model, x, 1)
+    known = IntegratedGradients(baseline="black").in_colours(lambda name: torch.full((2, 1, 1), -2.0))
+    assert_same(known(model, x, 1), IntegratedGradients(baseline=-2.0)(model, x, 1), 1e-12)
+    assert IntegratedGradients(baseline="blur").in_colours(lambda name: 1 / 0).baseline == "blur"
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"baseline": "green"},
+        {"steps": 0},
+        {"steps": -3},
+        {"steps": 1, "rule": "trapezoid"},
+        {"rule": "simpson"},
+        {"tolerance": 0.0},
+        {"tolerance": -0.1},
+        {"tolerance": float("nan")},
+    ],
+    ids=str,
+)
+def test_a_bad_option_is_an_error_when_the_method_is_made(options):
+    with pytest.raises(ValueError, match="must be|needs at least"):
+        IntegratedGradients(**options)
+
+
+@pytest.mark.parametrize("most", [0, 5, 8])
+def test_max_steps_that_cannot_even_hold_the_first_points_is_an_error(most):
+    with pytest.raises(ValueError, match="max_steps"):
+        IntegratedGradients(tolerance=0.1, max_steps=most)
+
+
+def test_a_blur_preserves_constants_and_the_mean_of_the_inside():
+    constant = torch.full((1, 2, 17, 23), 0.37, dtype=torch.float64)
+    assert_same(blurred(constant, 1.7), constant, 1e-14)
+    spot = torch.zeros(1, 1, 41, 41, dtype=torch.float64)
+    spot[0, 0, 20, 20] = 1
+    wide = blurred(spot, 2.0)
+    assert abs(float(wide.sum()) - 1) < 1e-12
+    assert_same(wide, wide.transpose(2, 3), 1e-14)
+    offset = torch.arange(41.0, dtype=torch.float64) - 20
+    assert abs(float((wide.sum((0, 1, 2)) * offset**2).sum()) - 4) < 0.15  # its variance is sigma squared
+
+
+def test_the_blurred_baseline_of_one_row_knows_nothing_of_the_others():
+    _, x = linear()
+    assert_same(blurred(x, 1.0)[:1], blurred(x[:1], 1.0), 1e-14)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 7), (2, 2)])
+def test_tiny_images_can_be_blurred(size):
+    model = Case(lambda: nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(3, 2)), (3, *size)).model()
+    x = Case(lambda: None, (3, *size)).images(2)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeepVizWarning)  # nothing changes, so the map is zero
+        R = IntegratedGradients(baseline="blur")(model, x, 1)
+    assert bool(R.isfinite().all())
+
+
+def test_memory_does_not_grow_with_the_steps():
+    model, x = CASES["plain"].model(), CASES["plain"].images(2)
+    rows = []
+    model[0].register_forward_hook(lambda module, inputs, output: rows.append(len(output)))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeepVizWarning)
+        IntegratedGradients(steps=100)(model, x, 1)
+    assert max(rows) <= 8
+    assert sum(rows) == 2 * 100 + 2 * 2

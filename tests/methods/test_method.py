@@ -1,0 +1,120 @@
+from dataclasses import dataclass
+
+import pytest
+import torch
+from networks import CASES, assert_same
+
+from deepviz.errors import DeepVizWarning, ModelError, TargetError
+from deepviz.methods import Gradient, Method
+from deepviz.probe.gradient import input_gradient
+
+model, x = CASES["plain"].model(), CASES["plain"].images()
+
+
+@dataclass(frozen=True)
+class Stranger(Method):
+    """A method written elsewhere: the gradient, scaled, with what it found out."""
+
+    scale: float = 2.0
+    title = "Stranger"
+
+    def maps(self, call, x, score):
+        gradient, scores = input_gradient(call, x, score)
+        call.notes.facts["scale"] = self.scale
+        call.notes.rows["score"] = scores.cpu()
+        call.notes.warn("the first row is odd", torch.arange(len(x)) == 0)
+        return self.scale * gradient
+
+
+def test_a_strangers_method_needs_only_its_formula():
+    with pytest.warns(DeepVizWarning, match="the first row is odd"):
+        result = Stranger(scale=3.0).attribute(model, x, 2)
+    assert_same(result.maps, 3 * Gradient()(model, x, 2), 1e-12)
+    assert result.notes.of(0) == {
+        "scale": 3.0,
+        "score": float(model(x)[0, 2]),
+        "warnings": ("the first row is odd",),
+    }
+    assert "warnings" not in result.notes.of(1)
+
+
+def test_a_warning_points_at_the_callers_line():
+    with pytest.warns(DeepVizWarning) as warned:
+        Stranger().attribute(model, x, 2)
+    with pytest.warns(DeepVizWarning) as called:
+        Stranger()(model, x, 2)
+    assert {warned[0].filename, called[0].filename} <= {__file__}
+
+
+@pytest.mark.parametrize(
+    ("target", "says"),
+    [
+        (5, "class 5 is out of range: the model has 5 classes, 0 to 4"),
+        (-1, "from 0 up, got -1"),
+        (True, "got bool"),
+        (1.0, "got float"),
+        ("tabby", "got str"),
+        (torch.tensor([0, 1, 9]), "class 9 is out of range"),
+        (torch.tensor([0, 1, -2]), "from 0 up, got -2"),
+        (torch.tensor([0, 1]), r"\(N,\) or \(N, K\) with N = 3 rows, got \(2,\)"),
+        (torch.zeros(3, 2, 2, dtype=torch.long), r"got \(3, 2, 2\)"),
+        (torch.zeros(3, 0, dtype=torch.long), r"got \(3, 0\)"),
+        (torch.tensor([0.0, 1.0, 2.0]), "float32"),
+        (torch.tensor([True, False, True]), "bool"),
+        (lambda output: output, r"shape \(N,\), got a tensor \(3, 5\)"),
+        (lambda output: output[:, 0].argmax(), "one float score per row"),
+        (lambda output: 3.0, "got float"),
+        (lambda output: output.sum(0)[:2], "one float score per row"),
+    ],
+    ids=str,
+)
+def test_a_bad_target_is_an_error_that_says_why(target, says):
+    with pytest.raises(TargetError, match=says):
+        Gradient()(model, x, target)
+
+
+def test_a_target_of_one_element_holds_for_all_rows():
+    assert torch.equal(Gradient()(model, x, torch.tensor(2)), Gradient()(model, x, 2))
+
+
+def test_a_target_is_not_written_to():
+    target = torch.tensor([0, 1, 2])
+    result = Gradient().attribute(model, x, target)
+    result.classes.fill_(4)
+    assert target.tolist() == [0, 1, 2]
+
+
+def test_a_model_on_too_few_or_too_many_rows_is_an_error():
+    class Doubles(torch.nn.Module):
+        def forward(self, x):
+            return torch.cat([x, x]).flatten(1)[:, :4]
+
+    with pytest.raises(ModelError, match="6 rows, 3 went in"):
+        Gradient()(Doubles(), x, 1)
+
+
+def test_a_shape_that_the_model_refuses_is_told_beside_its_own_error():
+    with pytest.raises(RuntimeError) as caught:
+        Gradient()(model, torch.zeros(1, 4, 12, 12, dtype=torch.float64))
+    assert any("(1, 4, 12, 12)" in note for note in caught.value.__notes__)
+    with pytest.raises(RuntimeError) as caught:
+        Gradient()(model, x.float())
+    assert any("float32" in note and "float64" in note for note in caught.value.__notes__)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_the_parameter_that_is_not_finite_is_named(value):
+    broken = CASES["plain"].model()
+    with torch.no_grad():
+        broken[2].weight[0, 0, 0, 0] = value
+    with pytest.raises(ModelError, match=r"2\.weight"):
+        Gradient()(broken, x)
+
+
+def test_a_model_of_one_image_runs_once_and_backwards_once_a_target():
+    watched = CASES["plain"].model()
+    passes = []
+    watched[0].register_forward_hook(lambda module, inputs, output: passes.append("forward"))
+    watched[0].register_full_backward_hook(lambda module, grad_in, grad_out: passes.append("backward"))
+    Gradient()(watched, x, torch.tensor([[0, 1, 2]] * 3))
+    assert passes == ["forward", "backward", "backward", "backward"]

@@ -1,0 +1,237 @@
+"""Networks small enough to read, in the ways in which people write networks, and the methods to run on them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from deepviz import catalog
+from deepviz.methods import (
+    GradCAM,
+    Gradient,
+    GuidedBackprop,
+    GuidedGradCAM,
+    IntegratedGradients,
+    Method,
+    SmoothGrad,
+)
+from deepviz.target import class_scores
+
+
+def plain(channels: int = 3, classes: int = 5) -> nn.Module:
+    return nn.Sequential(
+        nn.Conv2d(channels, 6, 3, padding=1),
+        nn.ReLU(),
+        nn.Conv2d(6, 8, 3, stride=2, padding=1),
+        nn.ReLU(),
+        nn.AdaptiveAvgPool2d(2),
+        nn.Flatten(),
+        nn.Linear(32, classes),
+    )
+
+
+class InPlaceAndReused(nn.Module):
+    """Starts with an in-place operation on its input; one in-place activation serves twice."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(3, 6, 3, padding=1)
+        self.second = nn.Conv2d(6, 8, 3, stride=2, padding=1)
+        self.act = nn.ReLU(inplace=True)
+        self.head = nn.Linear(8, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x.sub_(0.1).mul_(2)
+        h = self.act(self.second(self.act(self.first(x))))
+        return self.head(h.mean((2, 3)))
+
+
+class ReluBesideSkip(nn.Module):
+    """The input of a ReLU also feeds a skip, which is added in place."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(3, 6, 3, padding=1)
+        self.second = nn.Conv2d(6, 6, 3, padding=1)
+        self.head = nn.Linear(6, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        identity = self.first(x)
+        out = self.second(F.relu(identity))
+        out += identity
+        return self.head(F.relu(out).mean((2, 3)))
+
+
+class Answering(nn.Module):
+    """A network whose class scores lie inside something."""
+
+    def __init__(self, wrap: Callable[[Tensor, Tensor], Any]) -> None:
+        super().__init__()
+        self.body, self.head = plain()[:4], plain()[4:]
+        self.wrap = wrap
+
+    def forward(self, x: Tensor) -> Any:
+        features = self.body(x)
+        return self.wrap(self.head(features), features)
+
+
+class Attention(nn.Module):
+    def __init__(self, width: int, heads: int = 2) -> None:
+        super().__init__()
+        self.qkv, self.out, self.heads = nn.Linear(width, 3 * width), nn.Linear(width, width), heads
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        n, length, width = tokens.shape
+        q, k, v = self.qkv(tokens).view(n, length, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
+        return self.out(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(n, length, width))
+
+
+class Block(nn.Module):
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.norm1, self.attn = nn.LayerNorm(width), Attention(width)
+        self.norm2 = nn.LayerNorm(width)
+        self.mlp = nn.Sequential(nn.Linear(width, 2 * width), nn.GELU(), nn.Linear(2 * width, width))
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        tokens = tokens + self.attn(self.norm1(tokens))
+        return tokens + self.mlp(self.norm2(tokens))
+
+
+class TinyViT(nn.Module):
+    """Patches of 4 x 4, a class token, pooled by it."""
+
+    def __init__(self, patches: int = 12, width: int = 8) -> None:
+        super().__init__()
+        self.patch = nn.Conv2d(3, width, 4, stride=4)
+        self.cls = nn.Parameter(torch.randn(1, 1, width))
+        self.position = nn.Parameter(torch.randn(1, patches + 1, width))
+        self.blocks = nn.Sequential(Block(width), Block(width))
+        self.norm, self.head = nn.LayerNorm(width), nn.Linear(width, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        tokens = self.patch(x).flatten(2).transpose(1, 2)
+        tokens = torch.cat([self.cls.expand(len(x), -1, -1), tokens], 1) + self.position
+        return self.head(self.norm(self.blocks(tokens))[:, 0])
+
+
+def left_in_train_mode() -> nn.Module:
+    model = nn.Sequential(
+        nn.Conv2d(3, 6, 3, padding=1),
+        nn.BatchNorm2d(6),
+        nn.ReLU(),
+        nn.Dropout2d(0.5),
+        nn.Conv2d(6, 8, 3, stride=2),
+        nn.BatchNorm2d(8),
+        nn.ReLU(inplace=True),
+        nn.Flatten(),
+        nn.Dropout(0.5),
+        nn.LazyLinear(5),
+    ).train()
+    with torch.no_grad():
+        model(torch.randn(16, 3, 12, 12))  # running statistics that are not 0 and 1
+    model[1].eval()
+    model[8].eval()
+    return model
+
+
+class ViewingLeNet(nn.Module):
+    """Takes views of its feature maps, which only contiguous ones allow."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv1, self.conv2 = nn.Conv2d(3, 4, 3), nn.Conv2d(4, 6, 3)
+        self.fc1, self.fc2 = nn.Linear(6 * 3 * 3, 10), nn.Linear(10, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.max_pool2d(F.relu(self.conv1(x)), 2)
+        x = F.relu(self.conv2(x))
+        return self.fc2(F.relu(self.fc1(x.view(len(x), -1))))
+
+
+@dataclass(frozen=True)
+class Case:
+    """A network and the (C, H, W) of its images."""
+
+    build: Callable[[], nn.Module]
+    image: tuple[int, int, int] = (3, 12, 12)
+
+    def model(self, dtype: torch.dtype = torch.float64, seed: int = 0) -> nn.Module:
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            return self.build().to(dtype)
+
+    def images(self, n: int = 3, dtype: torch.dtype = torch.float64, seed: int = 1) -> Tensor:
+        generator = torch.Generator().manual_seed(seed)
+        return torch.randn((n, *self.image), generator=generator, dtype=torch.float64).to(dtype)
+
+
+CASES = {
+    "plain": Case(plain),
+    "in-place": Case(InPlaceAndReused),
+    "skip": Case(ReluBesideSkip),
+    "dict": Case(lambda: Answering(lambda scores, features: {"features": features, "out": scores})),
+    "tuple": Case(lambda: Answering(lambda scores, features: (features, scores))),
+    "object": Case(lambda: Answering(lambda scores, features: SimpleNamespace(logits=scores, hidden=features))),
+    "vit": Case(TinyViT, (3, 12, 16)),
+    "train-mode": Case(left_in_train_mode),
+    "one-logit": Case(lambda: plain(classes=1)),
+    "viewing": Case(ViewingLeNet),
+    "odd": Case(lambda: plain(channels=2), (2, 17, 23)),
+}
+
+
+def quick(method: type[Method]) -> Method:
+    """A method of the catalog with few steps and samples."""
+    few = {"steps": 6, "samples": 3}
+    return method(**{option.name: few[option.name] for option in catalog.options(method) if option.name in few})
+
+
+METHODS = {stem: quick(method) for stem, method in catalog.METHODS.items()}
+VARIANTS = {
+    **METHODS,
+    "integrated-gradients to a tolerance": IntegratedGradients(tolerance=0.1, max_steps=40),
+    "integrated-gradients from a blur": IntegratedGradients(steps=4, baseline="blur", rule="trapezoid"),
+    "grad-cam signed": GradCAM(relu=False),
+    "smooth-grad of guided-grad-cam": SmoothGrad(of=GuidedGradCAM(), samples=3),
+    "smooth-grad of integrated-gradients": SmoothGrad(of=IntegratedGradients(steps=3), samples=3),
+    "variance of guided-backprop": SmoothGrad(of=GuidedBackprop(), samples=3, statistic="variance"),
+    "squares of gradient": SmoothGrad(of=Gradient(), samples=3, statistic="mean_square"),
+}
+
+
+def all_scores(output: Any) -> Tensor:
+    """The scores of the classes, (N, K), of any of these networks; of a single logit z, -z and z."""
+    scores = class_scores(output)
+    return torch.cat([-scores, scores], 1) if scores.shape[1] == 1 else scores
+
+
+def assert_same(found: Tensor, expected: Tensor, tolerance: float = 1e-9) -> None:
+    """Equal up to `tolerance` times the largest value."""
+    assert found.shape == expected.shape
+    error = float((found - expected).abs().max()) / max(float(expected.abs().max()), 1e-30)
+    assert error <= tolerance, f"relative error {error:.2g}"
+
+
+def readable() -> nn.Sequential:
+    """A network that `by_hand` understands: layer "4" is the last feature map, 2 x 3 on an image of 10 x 12."""
+    return nn.Sequential(
+        nn.Conv2d(2, 3, 3),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+        nn.Conv2d(3, 4, 3),
+        nn.ReLU(),
+        nn.Flatten(),
+        nn.Linear(4 * 2 * 3, 6),
+        nn.ReLU(),
+        nn.Linear(6, 3),
+    )
+
+
+READABLE = Case(readable, (2, 10, 12))
