@@ -19,6 +19,10 @@ class ModelError(DeepVizError, ValueError):
     """A model, or its weights, that cannot be loaded or does not answer with finite class scores."""
 
 
+class ModelFailed(ModelError, RuntimeError):
+    """The model itself raised while it ran: its own error is the cause."""
+
+
 class TargetError(DeepVizError, ValueError):
     """A class index, label or target that this model does not have."""
 

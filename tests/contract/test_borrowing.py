@@ -6,10 +6,10 @@ import random
 import numpy as np
 import pytest
 import torch
-from networks import CASES, METHODS, VARIANTS
 from torch import nn
 
 from deepviz.errors import ModelError, TargetError
+from networks import CASES, METHODS, VARIANTS
 
 pytestmark = pytest.mark.filterwarnings("ignore::deepviz.errors.DeepVizWarning")
 methods = pytest.mark.parametrize("method", METHODS.values(), ids=METHODS.keys())

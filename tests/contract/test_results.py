@@ -2,10 +2,12 @@
 
 import pytest
 import torch
-from networks import CASES, METHODS, VARIANTS, all_scores, assert_same
+from torch import nn
 
+from deepviz.errors import LayerError
 from deepviz.methods import SmoothGrad
 from deepviz.probe import chunks
+from networks import CASES, METHODS, VARIANTS, Case, all_scores, assert_same
 
 pytestmark = pytest.mark.filterwarnings("ignore::deepviz.errors.DeepVizWarning")
 methods = pytest.mark.parametrize("method", METHODS.values(), ids=METHODS.keys())
@@ -123,3 +125,19 @@ def test_memory_layout_and_strides_of_the_input_do_not_matter(method):
     padded[..., 4:16] = x
     assert_same(method(model, padded[..., 4:16], 1), expected)
     assert_same(method(model, x[:1].expand(3, -1, -1, -1), 1), expected[:1].expand(3, -1, -1, -1))
+
+
+@methods
+@pytest.mark.parametrize("size", [(1, 1), (1, 9), (2, 3)])
+def test_the_smallest_images_work_or_say_why_not(method, size):
+    model = Case(lambda: nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.ReLU(), GlobalMean(), nn.Linear(4, 3))).model()
+    x = Case(lambda: None, (3, *size)).images(2)
+    try:
+        assert bool(method(model, x).isfinite().all())
+    except LayerError:
+        assert size == (1, 1)  # a single pixel has no map
+
+
+class GlobalMean(nn.Module):
+    def forward(self, x):
+        return x.mean((2, 3))

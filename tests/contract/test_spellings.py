@@ -5,10 +5,10 @@ from dataclasses import replace
 import pytest
 import torch
 import torch.nn.functional as F
-from networks import METHODS, Case, assert_same
 from torch import nn
 
 from deepviz.methods import Deconvolution, GuidedBackprop
+from networks import METHODS, Case, assert_same
 
 pytestmark = pytest.mark.filterwarnings("ignore::deepviz.errors.DeepVizWarning")
 methods = pytest.mark.parametrize("method", METHODS.values(), ids=METHODS.keys())

@@ -7,11 +7,11 @@ from dataclasses import FrozenInstanceError, fields, replace
 
 import pytest
 import torch
-from networks import CASES, METHODS, VARIANTS
 
 import deepviz.methods
 from deepviz import catalog
 from deepviz.methods import Gradient, Method
+from networks import CASES, METHODS, VARIANTS
 
 classes = pytest.mark.parametrize("cls", catalog.METHODS.values(), ids=catalog.METHODS.keys())
 OTHER = {bool: lambda default: not default, int: lambda default: default + 3, float: lambda default: 0.25}

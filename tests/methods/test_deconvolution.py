@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 import torch
-from by_hand import array, backward, forward
-from networks import READABLE, assert_same
 
+from by_hand import array, backward, forward
 from deepviz.errors import DeepVizWarning
 from deepviz.methods import Deconvolution, GuidedBackprop
+from networks import READABLE, assert_same
 
 
 def test_guided_backprop_is_deconvolution_and_gradient_at_once():

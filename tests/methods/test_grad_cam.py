@@ -1,17 +1,18 @@
 import warnings
+from collections import namedtuple
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from by_hand import array, backward, forward
 from hypothesis import given
 from hypothesis import strategies as st
-from networks import CASES, READABLE, Case, TinyViT, assert_same
 from torch import nn
 
+from by_hand import array, backward, forward
 from deepviz.errors import DeepVizWarning, LayerError
-from deepviz.methods import GradCAM
+from deepviz.methods import GradCAM, GuidedGradCAM
+from networks import CASES, READABLE, Case, TinyViT, assert_same
 
 SIGNED = GradCAM(layer="4", relu=False)
 
@@ -144,6 +145,68 @@ def test_a_layers_answer_is_what_it_was_before_the_next_layer_worked_on_it_in_pl
     A = model.conv(x).detach()
     w = (model.head.weight[1] * (A + 5 > 0).to(A).mean((2, 3)) / 100).detach()
     assert_same(GradCAM(layer="conv", relu=False)(model, x, 1), (w[..., None, None] * A).sum(1, keepdim=True), 1e-12)
+
+
+@pytest.mark.filterwarnings("ignore:.*is all zero")
+@pytest.mark.parametrize("method", [GradCAM, GuidedGradCAM])
+@pytest.mark.parametrize("thrown_away", [False, True])
+def test_an_in_place_layer_is_the_layer_it_would_be_out_of_place(method, thrown_away):
+    class InPlace(nn.Module):
+        def __init__(self, inplace):
+            super().__init__()
+            self.conv, self.act, self.head = nn.Conv2d(3, 4, 3), nn.ReLU(inplace), nn.Linear(4, 3)
+
+        def forward(self, x):
+            h = self.conv(x)
+            out = self.act(h)
+            return self.head((h if thrown_away and self.act.inplace else out).mean((2, 3)))
+
+    x = CASES["plain"].images(2)
+    usual, in_place = (Case(lambda i=inplace: InPlace(i)).model() for inplace in (False, True))
+    assert_same(method(layer="act")(in_place, x, 1), method(layer="act")(usual, x, 1), 1e-12)
+    assert_same(method()(in_place, x, 1), method()(usual, x, 1), 1e-12)
+
+
+Pair = namedtuple("Pair", "map mask")
+WRAPPINGS = {
+    "tuple": (lambda h: (h, None), lambda out: out[0]),
+    "list": (lambda h: [h, 3], lambda out: out[0]),
+    "dict": (lambda h: {"size": 3, "map": h}, lambda out: out["map"]),
+    "namedtuple": (lambda h: Pair(h, None), lambda out: out.map),
+}
+
+
+@pytest.mark.filterwarnings("ignore:.*is all zero")
+@pytest.mark.parametrize("method", [GradCAM, GuidedGradCAM])
+@pytest.mark.parametrize("kind", WRAPPINGS)
+def test_a_layer_may_answer_with_more_than_a_tensor(method, kind):
+    wrap, unwrap = WRAPPINGS[kind]
+
+    class Stage(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv = nn.Conv2d(3, 4, 3)
+
+        def forward(self, x):
+            return wrap(F.relu(self.conv(x)))
+
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.stage, self.head = Stage(), nn.Linear(4, 3)
+
+        def forward(self, x):
+            return self.head(unwrap(self.stage(x)).mean((2, 3)))
+
+    model, x = Case(Net).model(), CASES["plain"].images(2)
+    plain = nn.Sequential(model.stage.conv, nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), model.head)
+    assert_same(method(layer="stage")(model, x, 1), method(layer="1")(plain, x, 1), 1e-12)
+
+
+def test_k_targets_find_the_layer_even_if_their_scores_sum_to_a_constant():
+    x = CASES["plain"].images(1)
+    opposite = torch.tensor([[0, 1]])  # z and -z
+    assert GradCAM(relu=False)(CASES["one-logit"].model(), x, opposite).shape == (1, 2, 1, 6, 6)
 
 
 class Odd(nn.Module):

@@ -1,11 +1,11 @@
 import torch
-from by_hand import array, backward
 from hypothesis import given
 from hypothesis import strategies as st
-from networks import CASES, READABLE, Case, assert_same
 from torch import nn
 
+from by_hand import array, backward
 from deepviz.methods import Gradient, GradTimesImage
+from networks import CASES, READABLE, Case, assert_same
 
 
 @given(seed=st.integers(0, 1000), k=st.integers(0, 2))

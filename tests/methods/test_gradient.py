@@ -1,13 +1,13 @@
 import pytest
 import torch
-from by_hand import array, backward
 from hypothesis import given
 from hypothesis import strategies as st
-from networks import CASES, READABLE, Case, assert_same
 from torch import nn
 
+from by_hand import array, backward
 from deepviz.errors import DeepVizWarning, ModelError
 from deepviz.methods import Gradient
+from networks import CASES, READABLE, Case, assert_same
 
 
 @given(seed=st.integers(0, 1000), k=st.integers(0, 2))

@@ -3,14 +3,14 @@ import warnings
 import pytest
 import torch
 import torch.nn.functional as F
-from by_hand import array, backward, rectify
 from hypothesis import given
 from hypothesis import strategies as st
-from networks import CASES, READABLE, Case, assert_same
 from torch import nn
 
+from by_hand import array, backward, rectify
 from deepviz.errors import DeepVizWarning, NothingOverridden
 from deepviz.methods import Deconvolution, Gradient, GuidedBackprop
+from networks import CASES, READABLE, Case, assert_same
 
 RULES = [(GuidedBackprop(), "guided"), (Deconvolution(), "deconvnet")]
 both = pytest.mark.parametrize(("method", "rule"), RULES, ids=[rule for _, rule in RULES])
@@ -177,6 +177,7 @@ def _hidden():
         "torch.maximum": lambda h: torch.maximum(h, torch.zeros_like(h)),
         "torch.max": lambda h: torch.max(h, torch.zeros(())),
         "a custom Function": Custom.apply,
+        "clamp from a tensor": lambda h: h.clamp(min=torch.zeros(())),
     }
 
 
@@ -186,7 +187,9 @@ def _scripted_relu(x: torch.Tensor) -> torch.Tensor:
 
 @both
 @scripting
-@pytest.mark.parametrize("name", ["a scripted function", "torch.maximum", "torch.max", "a custom Function"])
+@pytest.mark.parametrize(
+    "name", ["a scripted function", "torch.maximum", "torch.max", "a custom Function", "clamp from a tensor"]
+)
 def test_partial_coverage_does_not_pass_in_silence(method, rule, name):
     hidden = _hidden()[name]
 
@@ -205,6 +208,51 @@ def test_partial_coverage_does_not_pass_in_silence(method, rule, name):
     assert sum(notes.facts["not overridden"].values()) == 1
     with pytest.raises(NothingOverridden, match="may hide"):
         method(Case(lambda: Partly(False)).model(), x, 1)
+
+
+ARITHMETIC = {"where": lambda h: torch.where(h > 0, h, 0.0), "mask": lambda h: h * (h > 0)}
+
+
+@both
+@pytest.mark.parametrize("spelling", ARITHMETIC)
+def test_known_limit_a_relu_spelled_by_arithmetic_is_not_seen_but_alone_it_is_refused(method, rule, spelling):
+    """No operator says that it rectifies, so the rule cannot know: documented as a limit, and never a plain map."""
+
+    class Arithmetic(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.W, self.V = nn.Linear(6, 40), nn.Linear(40, 3)
+
+        def forward(self, x):
+            return self.V(ARITHMETIC[spelling](self.W(x.flatten(1))))
+
+    case = Case(Arithmetic, (1, 2, 3))
+    with pytest.raises(NothingOverridden):
+        method(case.model(), case.images(2), 1)
+
+
+@both
+def test_whole_numbers_may_be_clamped(method, rule):
+    """Indices into a table of positions, say: no gradient, and no ReLU for their dtype."""
+
+    class Indexed(nn.Module):
+        def __init__(self, positions):
+            super().__init__()
+            self.first, self.rest, self.positions = CASES["plain"].model()[:2], CASES["plain"].model()[2:], positions
+            self.table = nn.Parameter(torch.rand(5) + 1)
+
+        def forward(self, x):
+            return self.rest(self.first(x) * self.table[self.positions()].sum())
+
+    x = CASES["plain"].images()
+    expected = method(Case(lambda: Indexed(lambda: torch.tensor([0, 3, 4]))).model(), x, 1)
+    for positions in (
+        lambda: torch.tensor([-1, 3, 8]).clamp(0, 4),
+        lambda: torch.tensor([-1, 3, 8]).clamp_(0, 4),
+        lambda: torch.tensor([-5, 3, 4]).clamp(min=0),
+        lambda: torch.relu(torch.tensor([-5, 3, 4])),
+    ):
+        assert_same(method(Case(lambda p=positions: Indexed(p)).model(), x, 1), expected, 1e-12)
 
 
 @both

@@ -1,13 +1,13 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from by_hand import array, backward, bilinear, forward
 from hypothesis import given
 from hypothesis import strategies as st
-from networks import CASES, READABLE, assert_same
 
+from by_hand import array, backward, bilinear, forward
 from deepviz.errors import DeepVizWarning, NothingOverridden
 from deepviz.methods import GradCAM, GuidedBackprop, GuidedGradCAM
+from networks import CASES, READABLE, assert_same
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*is all zero")
 

@@ -2,11 +2,11 @@ from dataclasses import dataclass
 
 import pytest
 import torch
-from networks import CASES, assert_same
 
 from deepviz.errors import DeepVizWarning, ModelError, TargetError
 from deepviz.methods import Gradient, Method
 from deepviz.probe.gradient import input_gradient
+from networks import CASES, assert_same
 
 model, x = CASES["plain"].model(), CASES["plain"].images()
 
@@ -32,7 +32,7 @@ def test_a_strangers_method_needs_only_its_formula():
     assert_same(result.maps, 3 * Gradient()(model, x, 2), 1e-12)
     assert result.notes.of(0) == {
         "scale": 3.0,
-        "score": float(model(x)[0, 2]),
+        "score": pytest.approx(float(model(x)[0, 2].detach())),
         "warnings": ("the first row is odd",),
     }
     assert "warnings" not in result.notes.of(1)
@@ -40,10 +40,8 @@ def test_a_strangers_method_needs_only_its_formula():
 
 def test_a_warning_points_at_the_callers_line():
     with pytest.warns(DeepVizWarning) as warned:
-        Stranger().attribute(model, x, 2)
-    with pytest.warns(DeepVizWarning) as called:
         Stranger()(model, x, 2)
-    assert {warned[0].filename, called[0].filename} <= {__file__}
+    assert warned[0].filename == __file__
 
 
 @pytest.mark.parametrize(
@@ -64,9 +62,9 @@ def test_a_warning_points_at_the_callers_line():
         (lambda output: output, r"shape \(N,\), got a tensor \(3, 5\)"),
         (lambda output: output[:, 0].argmax(), "one float score per row"),
         (lambda output: 3.0, "got float"),
-        (lambda output: output.sum(0)[:2], "one float score per row"),
+        (lambda output: output.sum(0), "one float score per row"),
     ],
-    ids=str,
+    ids=lambda value: "callable" if callable(value) else str(value),
 )
 def test_a_bad_target_is_an_error_that_says_why(target, says):
     with pytest.raises(TargetError, match=says):

@@ -1,4 +1,5 @@
 import math
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -51,7 +52,7 @@ def test_each_rule_converges_with_its_order(rule, order):
     for pieces in (20, 40, 80):
         n = pieces + 1 if rule == "trapezoid" else pieces
         errors.append(abs(integral(rule, n, torch.exp) - (math.e - 1)))
-    for coarse, fine in zip(errors, errors[1:], strict=False):
+    for coarse, fine in pairwise(errors):
         assert abs(math.log2(coarse / fine) - order) < 0.03
 
 

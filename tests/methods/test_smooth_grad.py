@@ -2,7 +2,6 @@ from dataclasses import dataclass
 
 import pytest
 import torch
-from networks import CASES, METHODS, assert_same
 
 from deepviz.methods import (
     GradCAM,
@@ -14,6 +13,7 @@ from deepviz.methods import (
     Method,
     SmoothGrad,
 )
+from networks import CASES, METHODS, assert_same
 
 quiet = pytest.mark.filterwarnings("ignore::deepviz.errors.DeepVizWarning")
 

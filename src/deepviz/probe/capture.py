@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import BaseTorchFunctionMode
 
 from deepviz.errors import LayerError, ModelError
 from deepviz.names import nearest
@@ -73,7 +74,7 @@ def _above(call: Call, x: Tensor, score: Score, layer: str) -> tuple[Tensor, Ten
             return None
         return _with_tensor(output, leaf.clone())
 
-    with torch.no_grad(), answering(call.model, layer, start_graph):
+    with torch.no_grad(), _every_module_called(call.model), answering(call.model, layer, start_graph):
         values = call.check(score(call.run(x)))
     (leaf,) = found
     if not values.requires_grad:
@@ -88,6 +89,12 @@ def layer_and_input_gradient(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The layer's output A, the plain dS/dA, and the gradient through `rule` at the input, from one forward pass."""
     return call.in_layout(x, lambda laid: _both(call, laid, score, layer, rule))
+
+
+def _every_module_called(model: nn.Module) -> AbstractContextManager[object]:
+    """Without a graph, `nn.TransformerEncoderLayer` skips its parts for a fused kernel, unless someone watches."""
+    fused = any(isinstance(module, nn.TransformerEncoderLayer) for module in model.modules())
+    return BaseTorchFunctionMode() if fused else nullcontext()
 
 
 def _both(call: Call, x: Tensor, score: Score, layer: str, rule: Rule) -> tuple[Tensor, Tensor, Tensor]:

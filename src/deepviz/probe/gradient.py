@@ -11,7 +11,7 @@ from weakref import WeakSet
 import torch
 from torch import Tensor, nn
 
-from deepviz.errors import ModelError, NothingOverridden
+from deepviz.errors import DeepVizError, ModelError, ModelFailed, NothingOverridden
 from deepviz.notes import Notes
 from deepviz.probe.chunks import in_chunks
 from deepviz.probe.rules import Override, Rule, covered, refuse_scripted
@@ -56,13 +56,19 @@ class Call:
         return compute(x.contiguous())
 
     def run(self, x: Tensor) -> Any:
-        """The model's raw output; if it refuses, the error says how input and model differ."""
+        """The model's raw output.
+
+        Raises:
+            ModelFailed: if the model raises, with how its parameters and the input differ.
+        """
         try:
             # a clone, since a model may begin with an in-place operation
             return self.model(x.clone())
-        except (RuntimeError, TypeError, ValueError) as error:
-            error.add_note(f"x is {_place(x)}{self._parameters()}")
+        except (DeepVizError, torch.OutOfMemoryError):
             raise
+        except (RuntimeError, TypeError, ValueError) as error:
+            reason = " ".join(str(error).split())
+            raise ModelFailed(f"the model failed on x {_place(x)}{self._parameters()}: {reason}") from error
 
     def scores(self, x: Tensor, score: Score) -> Tensor:
         """The explained scores of all rows, without a graph: (N,) or (N, K)."""
@@ -90,7 +96,7 @@ class Call:
 
     def _parameters(self) -> str:
         first = next(self.model.parameters(), None)
-        return "" if first is None else f", the model's parameters are {_place(first, shape=False)}"
+        return "" if first is None else f" (its parameters are {_place(first, shape=False)})"
 
 
 def _place(tensor: Tensor, shape: bool = True) -> str:
