@@ -25,13 +25,12 @@ myst_heading_anchors = 3
 nb_execution_mode = "force"
 nb_execution_timeout = 120
 nb_execution_raise_on_error = True
-nb_output_stderr = "remove-warn"
 nb_merge_streams = True
+nb_output_stderr = "remove-warn"
 
 default_role = "code"
 autodoc_member_order = "bysource"
 autodoc_typehints = "none"
-python_maximum_signature_line_length = 88
 napoleon_use_rtype = False
 napoleon_custom_sections = ["Errors"]
 

@@ -1,8 +1,8 @@
 """Directives that write what the catalog and the command line know, so that no page repeats it by hand.
 
-    ```{method-options} grad-cam    a table of a method's options
-    ```{method-list} gradient ...   a table of methods, linked to their pages
-    ```{command-help} explain       the help text of a command
+```{method-options} grad-cam    a table of a method's options
+```{method-list} gradient ...   a table of methods, linked to their pages
+```{command-help} explain       the help text of a command
 """
 
 from __future__ import annotations

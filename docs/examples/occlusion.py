@@ -1,4 +1,4 @@
-"""Occlusion: how much does the score fall when a patch is covered? (Zeiler and Fergus 2013)"""
+"""Occlusion: Zeiler and Fergus 2013."""
 
 from dataclasses import dataclass
 from typing import Annotated, ClassVar
@@ -25,13 +25,9 @@ class Occlusion(Method):
     def maps(self, call, x: Tensor, score) -> Tensor:
         """The falls of the score, (N, 1, h, w) for h x w patches."""
         clean = call.scores(x, score)  # decides the class, if none was given
-        tops = range(0, x.shape[2], self.patch)
-        lefts = range(0, x.shape[3], self.patch)
-        falls = [
-            clean - call.scores(self._covered(x, top, left), score)
-            for top in tops
-            for left in lefts
-        ]
+        tops, lefts = range(0, x.shape[2], self.patch), range(0, x.shape[3], self.patch)
+        places = [(top, left) for top in tops for left in lefts]
+        falls = [clean - call.scores(self._covered(x, *place), score) for place in places]
         return torch.stack(falls, -1).unflatten(-1, (1, len(tops), len(lefts)))
 
     def _covered(self, x: Tensor, top: int, left: int) -> Tensor:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import operator
 import os
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -42,6 +43,8 @@ Images = ImageLike | Sequence[ImageLike]
 OneTarget = int | str | Callable[[Any], Tensor]
 Targets = OneTarget | Tensor | Sequence[OneTarget] | None
 Methods = Literal["all"] | str | Method | Sequence[Method | str]
+Step = Callable[[Method, int], None]
+"""Takes the method that is next, and the images times methods that are done of the images under way."""
 
 ROWS = 8
 UNSEEN = (128, 128, 128)
@@ -69,7 +72,7 @@ def explain(
         target: a class index, a label ("tiger cat"), a tensor (N,) of indices, one per image, a callable from the
             model's raw output to one score per row, or a list: all of them for every image. None: the predicted.
         top_k: with target None, the number of best classes to explain; they share their forward passes.
-        layer: for methods that take one.
+        layer: for methods that take one and do not name it themselves.
         preprocess: `deepviz.Preprocess(...)`, a torchvision or timm transform, or any callable from a PIL image to
             a tensor, if the model has none of its own.
 
@@ -85,6 +88,8 @@ def explain(
         >>> [e.title for e in deepviz.explain(net, torch.rand(3, 8, 8), ["gradient", "grad-times-image"])]
         ['Gradient', 'Gradient × image']
     """
+    if isinstance(images, (nn.Module, LoadedModel)):
+        raise TypeError("model and image are swapped: the order is (model, image)")
     loaded = load_model(model, preprocess=preprocess)
     chosen = choose_methods(methods, layer)
     queue = [loaded.prepare(image) for image in as_list(images)]
@@ -120,20 +125,21 @@ def explain_prepared(
     target: Targets = None,
     top_k: int = 1,
     lenient: bool = False,
-    step: Callable[[Method], None] | None = None,
+    step: Step | None = None,
 ) -> Iterator[Answer]:
     """`explain` for images that are already prepared, one answer at a time.
 
-    Images of equal size go through the model together. `step` is called before each method, with the method, for
-    progress; `lenient` leaves out methods that do not apply.
+    Images of equal size go through the model together. `step` is called before each method, for progress; `lenient`
+    leaves out methods that do not apply.
     """
     start = 0
     for batch in _batches(images):
         x = torch.stack([image.x for image in batch]).to(*_home(loaded.module))
         yield from _explain_batch(loaded, batch, x, methods, _rows_of(target, start, len(x)), top_k, lenient, step)
         start += len(batch)
-    if isinstance(target, Tensor) and target.ndim > 0 and len(target) != start:
-        raise TargetError(f"a tensor target holds one class per image: {len(target)} classes for {start} images")
+    for one in target if isinstance(target, (list, tuple)) else [target]:
+        if isinstance(one, Tensor) and one.ndim > 0 and len(one) != start:
+            raise TargetError(f"a tensor target holds one class per image: {len(one)} classes for {start} images")
 
 
 def _batches(images: Iterable[Prepared]) -> Iterator[list[Prepared]]:
@@ -148,6 +154,9 @@ def _batches(images: Iterable[Prepared]) -> Iterator[list[Prepared]]:
 
 
 def _rows_of(target: Targets, start: int, n: int) -> Targets:
+    """The part of the targets that is of the `n` images from `start` on."""
+    if isinstance(target, (list, tuple)):
+        return [_rows_of(one, start, n) for one in target]  # type: ignore[misc]
     return target[start : start + n] if isinstance(target, Tensor) and target.ndim > 0 else target
 
 
@@ -165,15 +174,15 @@ def _explain_batch(
     target: Targets,
     top_k: int,
     lenient: bool,
-    step: Callable[[Method], None] | None,
+    step: Step | None,
 ) -> Iterator[Answer]:
-    scores = _scores(loaded.module, x, needed=not callable(target))
+    scores = _scores(loaded.module, x, needed=not _all_callable(target))
     columns = _columns(loaded, scores, target, top_k, len(x))
     found: list[list[list[Explanation]]] = [[[] for _ in columns] for _ in batch]
     left_out: dict[str, str] = {}
-    for method in methods:
+    for position, method in enumerate(methods):
         if step is not None:
-            step(method)
+            step(method, position * len(batch))
         try:
             for k, maps in _attribute(loaded, method, x, columns):
                 for row, image in enumerate(batch):
@@ -231,31 +240,53 @@ def _colour(loaded: LoadedModel, name: str) -> Tensor:
     return loaded.preprocess.pixel_value(name)
 
 
-def _scores(module: nn.Module, x: Tensor, needed: bool) -> Tensor | None:
-    """The class scores (N, K), or (N, 2) for a single logit: (-z, z)."""
+@dataclass(frozen=True)
+class _Scores:
+    """The class scores (N, K) and probabilities (N, K) of some images; of a single logit z those of -z and z."""
+
+    values: Tensor
+    probabilities: Tensor
+
+    @property
+    def classes(self) -> int:
+        return self.values.shape[1]
+
+
+def _all_callable(target: Targets) -> bool:
+    several = target if isinstance(target, (list, tuple)) and target else [target]
+    return all(callable(one) for one in several)
+
+
+def _scores(module: nn.Module, x: Tensor, needed: bool) -> _Scores | None:
     plain = original(module)
     call = Call(plain, Notes())
     with borrowed(plain), torch.no_grad():
         output = call.in_layout(x, call.run)
     try:
-        scores = call.check(class_scores(output)).float().cpu()
+        values = call.check(class_scores(output)).float().cpu()
     except ValueError:
         if needed:
             raise
         return None
-    return torch.cat([-scores, scores], 1) if scores.shape[1] == 1 else scores
+    if values.shape[1] == 1:
+        return _Scores(torch.cat([-values, values], 1), torch.cat([-values, values], 1).sigmoid())
+    already = bool((values >= 0).all()) and bool((values.sum(1) - 1).abs().max() < 1e-3)
+    return _Scores(values, values if already else values.softmax(1))
 
 
 def _columns(
-    loaded: LoadedModel, scores: Tensor | None, target: Targets, top_k: int, n: int
+    loaded: LoadedModel, scores: _Scores | None, target: Targets, top_k: int, n: int
 ) -> list[Tensor | Callable[[Any], Tensor]]:
     """The targets of every row: for each a tensor (N,) of classes, or a callable."""
     if target is None:
         assert scores is not None
         if top_k < 1:
             raise TargetError(f"top_k must be at least 1, got {top_k}")
-        return list(scores.topk(min(top_k, scores.shape[1]), dim=1).indices.unbind(1))
+        return list(scores.values.topk(min(top_k, scores.classes), dim=1).indices.unbind(1))
     if isinstance(target, Tensor):
+        if target.ndim > 1 or target.is_floating_point():
+            kind = f"{tuple(target.shape)} of {str(target.dtype).removeprefix('torch.')}"
+            raise TargetError(f"a tensor target holds one class index per image, (N,) whole numbers, got {kind}")
         return [target.expand(n).cpu() if target.ndim == 0 else target.cpu()]
     if isinstance(target, (list, tuple)):
         if not target:
@@ -265,10 +296,17 @@ def _columns(
         return [torch.full((n,), loaded.index(target))]
     if callable(target):
         return [target]
-    index = int(target)  # type: ignore[arg-type]
-    classes = scores.shape[1] if scores is not None else None
-    if index < 0 or (classes is not None and index >= classes):
-        raise TargetError(f"class {index} is out of range: the model has {classes} classes, 0 to {(classes or 0) - 1}")
+    assert scores is not None
+    try:
+        index = operator.index(target)  # type: ignore[arg-type]
+    except TypeError:
+        raise TargetError(
+            f"a target is a class index, a label, a tensor (N,), a callable or a list of these, got {target!r}"
+        ) from None
+    if not 0 <= index < scores.classes:
+        raise TargetError(
+            f"class {index} is out of range: the model has {scores.classes} classes, 0 to {scores.classes - 1}"
+        )
     return [torch.full((n,), index)]
 
 
@@ -276,7 +314,7 @@ def _explanation(
     loaded: LoadedModel,
     image: Prepared,
     method: Method,
-    scores: Tensor | None,
+    scores: _Scores | None,
     column: Tensor | Callable[[Any], Tensor],
     row: int,
     found: _Maps,
@@ -298,30 +336,21 @@ def _explanation(
 
 
 def _explained(
-    loaded: LoadedModel, scores: Tensor | None, column: Tensor | Callable[[Any], Tensor], row: int
+    loaded: LoadedModel, scores: _Scores | None, column: Tensor | Callable[[Any], Tensor], row: int
 ) -> ExplainedTarget:
     if not isinstance(column, Tensor):
-        return ExplainedTarget(None, getattr(column, "__name__", type(column).__name__), None, float("nan"))
+        return ExplainedTarget(None, getattr(column, "__name__", type(column).__name__), None, None)
     assert scores is not None
     index = int(column[row])
     return ExplainedTarget(
-        index, loaded.label(index), float(_probabilities(scores)[row, index]), float(scores[row, index])
+        index, loaded.label(index), float(scores.probabilities[row, index]), float(scores.values[row, index])
     )
 
 
-def _probabilities(scores: Tensor) -> Tensor:
-    """The softmax, (for (-z, z) halved, which is the sigmoid of z); outputs that are probabilities stay."""
-    if scores.shape[1] == 2 and bool((scores[:, 0] == -scores[:, 1]).all()):
-        return (scores / 2).softmax(1)
-    if bool((scores >= 0).all()) and bool((scores.sum(1) - 1).abs().max() < 1e-3):
-        return scores
-    return scores.softmax(1)
-
-
-def _best(loaded: LoadedModel, scores: Tensor | None, row: int, most: int = 5) -> tuple[tuple[str, float], ...]:
+def _best(loaded: LoadedModel, scores: _Scores | None, row: int, most: int = 5) -> tuple[tuple[str, float], ...]:
     if scores is None:
         return ()
-    values, indices = _probabilities(scores)[row].topk(min(most, scores.shape[1]))
+    values, indices = scores.probabilities[row].topk(min(most, scores.classes))
     return tuple((loaded.label(int(index)), float(value)) for value, index in zip(values, indices, strict=True))
 
 
@@ -345,12 +374,11 @@ def choose_methods(methods: Methods, layer: str | None = None) -> list[Method]:
 
 
 def _value(method: Any, layer: str | None) -> Method:
-    if isinstance(method, Method):
-        return method
     if isinstance(method, str):
-        found = catalog.find(method)
-        takes_layer = any(option.name == "layer" for option in catalog.options(found))
-        return found(layer=layer) if layer is not None and takes_layer else found()  # type: ignore[call-arg]
+        method = catalog.find(method)()
+    if isinstance(method, Method):
+        wants = layer is not None and getattr(method, "layer", layer) is None
+        return replace(method, layer=layer) if wants else method  # type: ignore[call-arg]
     if isinstance(method, type) and issubclass(method, Method):
         raise TypeError(f"methods takes values, got the class {method.__name__}; did you mean {method.__name__}()?")
     raise TypeError(f"methods must be 'all', a Method, a name or a list of these, got {method!r}")

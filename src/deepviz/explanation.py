@@ -7,7 +7,7 @@ import io
 import json
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from html import escape
 from pathlib import Path
@@ -40,16 +40,28 @@ class ExplainedTarget:
         index: the class; None for a callable target.
         label: its name, "class 281" where the model's labels are unknown.
         probability: of the class, softmax (sigmoid for a single logit); None for a callable target.
-        score: the logit that was explained.
+        score: the logit that was explained; None for a callable target.
     """
 
     index: int | None
     label: str
     probability: float | None
-    score: float
+    score: float | None
 
     def __str__(self) -> str:
-        return self.label if self.probability is None else f"{self.label} {self.probability:.2f}"
+        return self.label if self.probability is None else f"{self.label} {in_digits(self.probability)}"
+
+
+def in_digits(probability: float) -> str:
+    """A probability in two digits, or so many that it is not zero.
+
+    Example:
+        >>> in_digits(0.391), in_digits(0.0021), in_digits(1e-7)
+        ('0.39', '0.002', '<0.001')
+    """
+    if probability >= 0.01:
+        return f"{probability:.2f}"
+    return f"{probability:.3f}" if probability >= 0.001 else "<0.001"
 
 
 @dataclass(frozen=True, eq=False)
@@ -244,7 +256,7 @@ def _in_words(value: Any) -> str:
 
 
 def sheet(explanations: Sequence[Explanation], *, predictions: Sequence[tuple[str, float]] = ()) -> Image.Image:
-    """One picture of many explanations of one photograph: a row per class, a column per method.
+    """One picture of many explanations of one photograph: a section per class, a tile per method.
 
     Args:
         explanations: of one photograph, as `explain` returns them.
@@ -259,16 +271,25 @@ def sheet(explanations: Sequence[Explanation], *, predictions: Sequence[tuple[st
     if len(sources) > 1:
         raise ValueError(f"a sheet shows one photograph, got {len(sources)}: {', '.join(sorted(sources))}")
     first = explanations[0]
-    targets = list(dict.fromkeys(explanation.target for explanation in explanations))
-    lines = list(predictions) or [(target.label, target.probability or 0.0) for target in targets]
-    columns = len(explanations) // len(targets) if len(targets) > 1 else None
+    by_target: dict[ExplainedTarget, list[Explanation]] = {}
+    for explanation in explanations:
+        by_target.setdefault(explanation.target, []).append(explanation)
+    lines = list(predictions) or [
+        (target.label, target.probability) for target in by_target if target.probability is not None
+    ]
+    if len(by_target) == 1:
+        sections = [("", [explanation.tile() for explanation in explanations])]
+    else:  # the heading tells the class
+        sections = [
+            (str(target), [replace(one.tile(), detail=one.layer or "") for one in group])
+            for target, group in by_target.items()
+        ]
     return draw_sheet(
         first.source,
         first.image,
-        [explanation.tile() for explanation in explanations],
+        sections,
         predictions=lines,
         geometry=first.geometry,
-        columns=columns,
         footer=f"{first.model} · DeepViz {first.versions.get('deepviz', '')}".strip(),
     )
 
@@ -282,8 +303,15 @@ def encoded(picture: Image.Image, kind: str = "PNG") -> bytes:
 
 
 def write_picture(path: Path, picture: Image.Image) -> Path:
-    """Write a picture, PNG or JPEG by its ending."""
-    return write_bytes(path, encoded(picture, "PNG" if path.suffix.lower() == ".png" else "JPEG"))
+    """Write a picture, PNG or JPEG by its ending.
+
+    Raises:
+        OutputError: for another ending, or if it cannot be written.
+    """
+    suffix = path.suffix.lower()
+    if suffix not in PICTURES:
+        raise OutputError(f"{path}: the ending must be one of {', '.join(PICTURES)}")
+    return write_bytes(path, encoded(picture, "PNG" if suffix == ".png" else "JPEG"))
 
 
 def write_bytes(path: Path, content: bytes) -> Path:

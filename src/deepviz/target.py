@@ -91,6 +91,7 @@ class Score:
     """
 
     def __init__(self, target: Target, n: int) -> None:
+        self.rows = n
         self.callable: Callable[[Any], Tensor] | None = None
         self.indices: Tensor | None = None
         self.remarks: set[str] = set()
@@ -122,6 +123,7 @@ class Score:
     def take(self, rows: Rows) -> Score:
         """The score for some of the rows; with a slice, a class decided there is decided here too."""
         part = Score.__new__(Score)
+        part.rows = len(range(self.rows)[rows]) if isinstance(rows, slice) else len(rows)
         part.callable, part.remarks = self.callable, self.remarks
         part.indices = None if self.indices is None else self.indices[rows]
         return part
@@ -140,12 +142,12 @@ class Score:
     def __call__(self, output: Any) -> Tensor:
         """The explained scores, (n,) or (n, K), float; differentiable where the output is."""
         if self.callable is not None:
-            return self._called(output)
+            return self._called(self.callable(output))
         scores = class_scores(output)
         assert self.indices is not None
         n, classes = scores.shape
-        if n != len(self.indices):
-            raise ModelError(f"the model returned scores for {n} rows, {len(self.indices)} went in: {describe(output)}")
+        if n != self.rows:
+            raise ModelError(f"the model returned scores for {n} rows, {self.rows} went in: {describe(output)}")
         self._remark(scores)
         if classes == 1:
             scores = torch.cat([-scores, scores], dim=1)
@@ -159,12 +161,10 @@ class Score:
         columns = self.indices.to(scores.device).reshape(n, -1)
         return scores.gather(1, columns).reshape(self.indices.shape)
 
-    def _called(self, output: Any) -> Tensor:
-        assert self.callable is not None
-        values = self.callable(output)
-        if not isinstance(values, Tensor) or values.ndim != 1 or not values.is_floating_point():
+    def _called(self, values: Any) -> Tensor:
+        if not isinstance(values, Tensor) or values.shape != (self.rows,) or not values.is_floating_point():
             got = describe(values) if isinstance(values, Tensor) else type(values).__name__
-            raise TargetError(f"a callable target must return one float score per row, shape (N,), got {got}")
+            raise TargetError(f"a callable target must return one float score per row, ({self.rows},), got {got}")
         return values
 
     def _remark(self, scores: Tensor) -> None:

@@ -25,7 +25,7 @@ def resident() -> int:
     return int(statm.read_text().split()[1]) if statm.exists() else 0
 
 
-@pytest.fixture
+@pytest.fixture(autouse=True, scope="module")
 def _no_collector():
     gc.collect()
     gc.disable()
@@ -34,7 +34,6 @@ def _no_collector():
 
 
 @methods
-@pytest.mark.usefixtures("_no_collector")
 def test_two_hundred_calls_leave_memory_flat_without_the_cycle_collector(method):
     model, x = CASES["plain"].model(torch.float32), torch.rand(1, 3, 32, 32)
     for _ in range(3):
@@ -53,8 +52,7 @@ def test_no_cache_keeps_a_model_alive(method, name):
     method(model, x)
     gone = weakref.ref(model)
     del model
-    gc.collect()
-    assert gone() is None
+    assert gone() is None  # at once, without the cycle collector
 
 
 @methods
@@ -64,5 +62,4 @@ def test_a_model_that_crashed_is_not_kept_alive(method):
         method(model, x)
     gone = weakref.ref(model)
     del model
-    gc.collect()
-    assert gone() is None
+    assert gone() is None  # at once, without the cycle collector

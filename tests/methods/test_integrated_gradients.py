@@ -87,9 +87,9 @@ def test_on_a_relu_network_the_gap_shrinks_with_the_steps(rule):
     model, x = CASES["plain"].model(), CASES["plain"].images(4)
     gaps = [
         float(IntegratedGradients(steps=n, rule=rule).attribute(model, x, 1).notes.rows["completeness gap"].mean())
-        for n in (8, 64, 512)
+        for n in (8, 400)
     ]
-    assert gaps[0] > 3 * gaps[1] > 9 * gaps[2]
+    assert gaps[0] > 8 * gaps[1]
 
 
 @pytest.mark.parametrize("tolerance", [0.03, 0.003])
@@ -100,7 +100,7 @@ def test_a_tolerance_is_reached_and_the_map_is_near_a_dense_reference(tolerance)
     change = (model(x) - model(0 * x))[:, 1].detach()
     assert_same(result.notes.rows["completeness gap"], (gap / change).abs(), 1e-6)
     assert bool((gap.abs() <= tolerance * change.abs()).all())
-    dense = IntegratedGradients(steps=4000, rule="midpoint")(model, x, 1)
+    dense = IntegratedGradients(steps=1500, rule="midpoint")(model, x, 1)
     for row in range(4):
         assert float((result.maps[row] - dense[row]).norm()) <= 20 * tolerance * float(dense[row].norm())
     points = result.notes.rows["points"]
@@ -193,7 +193,7 @@ def test_a_baseline_by_colour_needs_preprocessing():
     ids=str,
 )
 def test_a_bad_option_is_an_error_when_the_method_is_made(options):
-    with pytest.raises(ValueError, match="must be|needs at least"):
+    with pytest.raises(ValueError, match=r"must be|needs at least"):
         IntegratedGradients(**options)
 
 

@@ -126,7 +126,7 @@ def test_the_standard_error_shrinks_with_the_root_of_the_samples():
 
 
 def test_the_standard_error_is_the_distance_to_the_limit():
-    limit = SmoothGrad(samples=3000, seed=9)(model, x, 1)
+    limit = SmoothGrad(samples=1500, seed=9)(model, x, 1)
     result = SmoothGrad(samples=30).attribute(model, x, 1)
     for row in range(2):
         distance = float((result.maps[row] - limit[row]).norm() / limit[row].norm())

@@ -35,6 +35,7 @@ def application() -> App:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and exit with its code."""
+    sys.path.insert(0, "")  # as `python -m` does, so that --model package.module:factory is found in this folder
     sys.exit(run(sys.argv[1:] if arguments is None else arguments))
 
 
@@ -42,13 +43,14 @@ def run(arguments: Sequence[str]) -> int:
     """Run the command line; every error is one line on stderr, and the exit code."""
     try:
         result = application()(list(arguments), exit_on_error=False, print_error=False, result_action="return_value")
+        sys.stdout.flush()  # here a reader that went away is noticed, at the interpreter's end it is a complaint
         return result if isinstance(result, int) else OK
     except CycloptsError as error:
-        return _fail(" ".join(str(error).split()), USAGE)
+        return _fail(str(error), USAGE)
     except DeepVizError as error:
         return _fail(str(error), error.exit_code)
-    except KeyboardInterrupt:
-        return _fail("interrupted", INTERRUPTED)
+    except KeyboardInterrupt as error:
+        return _fail(str(error) or "interrupted", INTERRUPTED)
     except BrokenPipeError:  # the reader of our output went away, `deepviz methods | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return OK
@@ -61,7 +63,7 @@ def run(arguments: Sequence[str]) -> int:
 
 
 def _fail(message: str, code: int) -> int:
-    print(f"deepviz: {message}", file=sys.stderr)
+    print("deepviz:", " ".join(message.split()), file=sys.stderr)
     return code
 
 

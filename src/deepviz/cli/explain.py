@@ -17,11 +17,11 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from deepviz import catalog
 from deepviz.api import Answer, Targets, explain_prepared
-from deepviz.cli import INPUT, OK, PARTLY
+from deepviz.cli import INPUT, OK, PARTLY, UsageError
 from deepviz.cli.method_options import MethodOptions, built
 from deepviz.cli.process import keep_memory
 from deepviz.errors import DeepVizWarning, ImageError
-from deepviz.explanation import Explanation, probe_folder, sheet, write_picture
+from deepviz.explanation import Explanation, in_digits, probe_folder, sheet, write_picture
 from deepviz.models import LoadedModel, Prepared, find_photos, load_model
 
 EXAMPLE = Path(__file__).parent.parent / "photos" / "chelsea.png"
@@ -53,6 +53,10 @@ def explain(
     PHOTOS are files or folders; without any, the example photograph of the package is explained. The model is the
     bundled EfficientNet-Lite0 unless --model names another. All methods are run unless -m names some.
     """
+    if top_k < 1:
+        raise UsageError(f"--top-k must be at least 1, got {top_k}")
+    if target and top_k != 1:
+        raise UsageError("--top-k is for the predicted classes: give it, or --target")
     methods = built(method or list(catalog.METHODS), options, layer)
     if not photos:
         print("no photograph given, so this explains the example in the package", file=sys.stderr)
@@ -74,7 +78,9 @@ def explain(
                 target=_targets(target),
                 top_k=top_k,
                 lenient=method is None,
-                step=lambda step: progress.update(work, description=str(step)),
+                step=lambda method, done: progress.update(
+                    work, description=str(method), completed=report.finished * len(methods) + done
+                ),
             )
             try:
                 for answer in answers:
@@ -83,15 +89,16 @@ def explain(
                     if not json:
                         print(told, flush=True)
             except KeyboardInterrupt:
-                print(f"interrupted: {len(report.done)} of {len(paths)} photographs are in {output}", file=sys.stderr)
-                raise
+                done = f"interrupted: {len(report.done)} of {len(paths)} photographs are in {output}"
+                raise KeyboardInterrupt(done) from None
     for path, reason in report.failed.items():
-        print(f"deepviz: {reason}" if path in reason else f"deepviz: {path}: {reason}", file=sys.stderr)
+        print("deepviz:", reason if path in reason else f"{path}: {reason}", file=sys.stderr)
     if json:
         print(dumps(report.as_json(), indent=2))
     if not report.failed:
         return OK
-    print(f"deepviz: {len(report.failed)} of {len(paths)} photographs failed", file=sys.stderr)
+    if len(paths) > 1:
+        print(f"deepviz: {len(report.failed)} of {len(paths)} photographs failed", file=sys.stderr)
     return PARTLY if report.done else INPUT
 
 
@@ -125,9 +132,12 @@ class Queue:
     def __iter__(self) -> Iterator[Prepared]:
         for path in self.paths:
             try:
-                yield self.loaded.prepare(path)
+                prepared = self.loaded.prepare(path)
             except ImageError as error:
                 self.report.failed[str(path)] = str(error)
+                continue
+            self.report.opened.append(path)
+            yield prepared
 
 
 @dataclass
@@ -141,6 +151,7 @@ class Report:
 
     output: Path
     format: str
+    opened: list[Path] = field(default_factory=list)
     done: list[dict[str, Any]] = field(default_factory=list)
     failed: dict[str, str] = field(default_factory=dict)
     folders: set[str] = field(default_factory=set)
@@ -152,28 +163,31 @@ class Report:
 
     def write(self, answer: Answer) -> str:
         """Write one photograph's sheet and maps, and say so."""
-        folder = self.output / self._own_folder(Path(answer.image.name).stem)
+        photograph = self.opened[len(self.done)]
+        folder = self.output / _own_name(photograph.stem, self.folders)
         page = write_picture(folder / "sheet.png", sheet(answer.explanations, predictions=answer.predictions))
         several = len({explanation.target.index for explanation in answer.explanations}) > 1
+        taken: set[str] = set()
         files = [
-            explanation.save(folder / f"{_file_stem(explanation, several)}.{self.format}")
+            explanation.save(folder / f"{_own_name(_file_stem(explanation, several), taken)}.{self.format}")
             for explanation in answer.explanations
         ]
-        self.done.append(_entry(answer, page, files))
+        self.done.append({"photograph": str(photograph), **_entry(answer, page, files)})
         return _told(answer, page, len(files))
-
-    def _own_folder(self, stem: str) -> str:
-        """A folder's name of its own for each photograph, also where two are called alike."""
-        name, count = stem, 1
-        while name in self.folders:
-            count += 1
-            name = f"{stem}-{count}"
-        self.folders.add(name)
-        return name
 
     def as_json(self) -> dict[str, Any]:
         """The whole run, for machines."""
         return {"photographs": self.done, "failed": self.failed}
+
+
+def _own_name(stem: str, taken: set[str]) -> str:
+    """`stem`, or `stem-2` and so on where that is taken."""
+    name, count = stem, 1
+    while name in taken:
+        count += 1
+        name = f"{stem}-{count}"
+    taken.add(name)
+    return name
 
 
 def _file_stem(explanation: Explanation, several: bool) -> str:
@@ -186,7 +200,6 @@ def _file_stem(explanation: Explanation, several: bool) -> str:
 
 def _entry(answer: Answer, page: Path, files: list[Path]) -> dict[str, Any]:
     return {
-        "photograph": answer.image.name,
         "predictions": [{"label": label, "probability": probability} for label, probability in answer.predictions],
         "sheet": str(page),
         "explanations": [
@@ -198,7 +211,7 @@ def _entry(answer: Answer, page: Path, files: list[Path]) -> dict[str, Any]:
 
 
 def _told(answer: Answer, page: Path, maps: int) -> str:
-    predicted = ", ".join(f"{label} {probability:.2f}" for label, probability in answer.predictions[:3])
+    predicted = ", ".join(f"{label} {in_digits(probability)}" for label, probability in answer.predictions[:3])
     lines = [f"{answer.image.name}: {predicted}", f"  {page} and {maps} maps beside it"]
     said: dict[str, list[str]] = {}
     for explanation in answer.explanations:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import field, make_dataclass
+from dataclasses import dataclass, field, make_dataclass
 from typing import Annotated, Any
 
 from cyclopts import Group, Parameter
@@ -11,6 +11,8 @@ from deepviz import catalog
 from deepviz.catalog import Option
 from deepviz.cli import UsageError
 from deepviz.methods import Method
+
+_NOT_GIVEN = object()
 
 
 def _flag(method: str, option: Option) -> tuple[str, Any, Any]:
@@ -22,7 +24,11 @@ def _flag(method: str, option: Option) -> tuple[str, Any, Any]:
         group=Group(f"Options of {method}", sort_key=10),
         show_default=False,
     )
-    return f"{method}-{option.name}".replace("-", "_"), Annotated[kind, parameter], field(default=None)
+    return _field_name(method, option), Annotated[kind, parameter], field(default=None)
+
+
+def _field_name(method: str, option: Option) -> str:
+    return f"{method}-{option.name}".replace("-", "_")
 
 
 def _shown(default: Any) -> str:
@@ -42,33 +48,54 @@ def built(names: list[str], given: Any, layer: str | None) -> list[Method]:
     """The methods by name, with the options that were given on the command line.
 
     Raises:
-        UsageError: for an unknown method, or a value that an option does not take.
+        UsageError: for an unknown method, a value that an option does not take, or an option that none of the methods
+            has.
     """
-    return [_method(name, given, layer) for name in names]
+    flags = {name: value for name, value in vars(given).items() if value is not None}
+    builder = _Builder(flags, layer)
+    methods = [builder.method(name) for name in dict.fromkeys(names)]
+    for name in flags.keys() - builder.used:
+        flag = name.replace("_", "-")
+        raise UsageError(f"--{flag} is for a method that is not run: the methods are {', '.join(names)}")
+    if layer is not None and "layer" not in builder.used:
+        raise UsageError(f"--layer is for methods that take one, not for {', '.join(names)}")
+    return methods
 
 
-def _method(name: str, given: Any, layer: str | None) -> Method:
-    try:
-        cls = catalog.find(name)
-    except LookupError as error:
-        raise UsageError(str(error.args[0])) from None
-    stem, values = catalog.stem(cls), {}
-    for option in catalog.options(cls):
-        text = getattr(given, f"{stem}-{option.name}".replace("-", "_"), None)
-        if text is None and option.name == "layer":
-            text = layer
-        if text is not None:
-            values[option.name] = _parsed(stem, option, text)
-    try:
-        return cls(**values)
-    except (TypeError, ValueError) as error:
-        raise UsageError(f"{stem}: {error}") from None
+@dataclass(frozen=True)
+class _Builder:
+    """Makes methods from flags, and keeps account of those that it used."""
 
+    flags: dict[str, str | bool]
+    layer: str | None
+    used: set[str] = field(default_factory=set)
 
-def _parsed(stem: str, option: Option, text: str | bool) -> Any:
-    if isinstance(text, bool):
-        return text
-    try:
-        return option.parse(text)
-    except (ValueError, LookupError) as error:
-        raise UsageError(f"--{stem}-{option.flag}: {error.args[0]}") from None
+    def method(self, name: str) -> Method:
+        try:
+            cls = catalog.find(name)
+        except LookupError as error:
+            raise UsageError(str(error.args[0])) from None
+        stem = catalog.stem(cls)
+        found = {option.name: self._value(stem, option) for option in catalog.options(cls)}
+        try:
+            return cls(**{option: value for option, value in found.items() if value is not _NOT_GIVEN})
+        except (TypeError, ValueError) as error:
+            raise UsageError(f"{stem}: {error}") from None
+
+    def _value(self, stem: str, option: Option) -> Any:
+        field_name = _field_name(stem, option)
+        self.used.add(field_name)
+        value: str | bool | None = self.flags.get(field_name)
+        if option.name == "layer":
+            self.used.add("layer")
+            value = self.layer if value is None else value
+        if value is None:
+            return _NOT_GIVEN
+        if isinstance(value, bool):
+            return value
+        if Method in option.kinds and value != stem:
+            return self.method(value)  # with its own flags
+        try:
+            return option.parse(value)
+        except (ValueError, LookupError) as error:
+            raise UsageError(f"--{stem}-{option.flag}: {error.args[0]}") from None

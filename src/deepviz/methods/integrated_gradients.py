@@ -79,6 +79,8 @@ class IntegratedGradients(Method):
         quadrature(self.rule, self.steps)  # raises for an unknown rule or too few steps
         if self.tolerance is not None and not self.tolerance > 0:
             raise ValueError(f"tolerance must be above 0 or None, got {self.tolerance}")
+        if self.max_steps < 9:
+            raise ValueError(f"max_steps must be at least 9, got {self.max_steps}")
         if isinstance(self.baseline, str) and self.baseline not in ("blur", "black", "white", "mean"):
             raise ValueError(f"baseline must be a number, a tensor, blur, black, white or mean, got {self.baseline!r}")
 

@@ -89,9 +89,9 @@ class Method(ABC):
         """As a call, with the explained classes and the notes (layer, coverage, completeness gap, warnings)."""
         _check_arguments(model, x)
         module = original(model)
-        score = Score(target, len(x))
         notes = Notes()
         with borrowed(module):
+            score = Score(target, len(x))
             maps = self.maps(Call(module, notes), x.detach(), score).to(x.dtype)
             _check_maps(self, maps, notes)
         notes.issue()

@@ -81,7 +81,8 @@ def _above(call: Call, x: Tensor, score: Score, layer: str) -> tuple[Tensor, Ten
         raise LayerError(
             f"the score does not depend on layer {layer!r}, or the model calls it under no_grad; choose another layer"
         )
-    return leaf.detach(), layer_backward(call, values, leaf, score, layer)
+    edge = torch.autograd.graph.get_gradient_edge(leaf)
+    return leaf.detach(), layer_backward(call, values, edge, score, layer)
 
 
 def layer_and_input_gradient(

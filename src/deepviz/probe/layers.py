@@ -161,7 +161,8 @@ def probe_layers(call: Call, x: Tensor, score: Score) -> list[Answer]:
     measured = [answer for _, _, answer in answers if answer.grid is not None and not answer.internal]
     if measured and values.requires_grad:
         edges = [answer.edge for answer in measured]
-        gradients = torch.autograd.grad(values.sum(), edges, allow_unused=True)
+        # of one target: the sum of several may be a constant
+        gradients = torch.autograd.grad(values.flatten()[0], edges, allow_unused=True)
         _measure(measured, gradients)
     return [answer for _, _, answer in answers]
 

@@ -43,6 +43,9 @@ def _bounded(kind: str, x: Tensor, low: Any, high: Any, inplace: bool) -> Rectif
     if isinstance(low, Tensor) or isinstance(high, Tensor) or low is None or low != 0:
         return None
     if high is None or high == float("inf"):
+        if kind != "ReLU" and not inplace:
+            # unlike ReLU's, their derivative needs the input, not the result, which the model may go on to change
+            return Rectified(kind, x, inplace, lambda t: F.hardtanh(t, 0.0, float("inf")))
         return Rectified(kind, x, inplace, torch.relu_ if inplace else torch.relu)
     if high <= 0:
         return None
@@ -161,11 +164,16 @@ class Rule:
     def apply(self, call: Rectified) -> Tensor:
         """Run the rectifier and let its result carry the rule."""
         result = self._guided(call) if self.mask else self._deconvnet(call)
-        if result.grad_fn is not None:
-            self.carriers[result.grad_fn] = call.kind
+        base = result._base if call.inplace and result._is_view() else None
+        carrier = result if base is None else base
+        if carrier.grad_fn is not None:
+            self.carriers[carrier.grad_fn] = call.kind
         return result
 
     def _guided(self, call: Rectified) -> Tensor:
+        if call.inplace and call.x._is_view() and call.x.requires_grad:
+            result: Tensor = _GuidedView.apply(call.x, call.forward, self)  # type: ignore[no-untyped-call]
+            return result
         result = call.forward(call.x)
         if result.requires_grad:
             result.register_hook(lambda signal: signal.clamp(min=0) if self.active else None)
@@ -174,6 +182,25 @@ class Rule:
     def _deconvnet(self, call: Rectified) -> Tensor:
         result: Tensor = _Deconvnet.apply(call.x, call.forward, call.inplace)  # type: ignore[no-untyped-call]
         return result
+
+
+class _GuidedView(torch.autograd.Function):
+    """In place on a view: the model may go on with the base, where a hook on the view would not be asked."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, forward: Callable[[Tensor], Tensor], rule: Rule) -> Tensor:
+        with torch.enable_grad():
+            ctx.leaf = x.detach().clone().requires_grad_()
+            ctx.result = forward(ctx.leaf.clone())
+        ctx.rule = rule
+        ctx.mark_dirty(x)
+        return x.copy_(ctx.result.detach())
+
+    @staticmethod
+    def backward(ctx: Any, *signals: Tensor) -> tuple[Tensor, None, None]:
+        signal = signals[0].clamp(min=0) if ctx.rule.active else signals[0]
+        (below,) = torch.autograd.grad(ctx.result, ctx.leaf, signal, retain_graph=True)
+        return below, None, None
 
 
 class _Deconvnet(torch.autograd.Function):
@@ -201,7 +228,9 @@ class Override(TorchFunctionMode):
     ) -> Any:
         kwargs = kwargs or {}
         call = self._rectified(func, args, kwargs)
-        return func(*args, **kwargs) if call is None else self.rule.apply(call)
+        if call is None or not call.x.is_floating_point():  # indices are clamped too
+            return func(*args, **kwargs)
+        return self.rule.apply(call)
 
     def _rectified(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Rectified | None:
         if "out" in kwargs:  # autograd does not support out=
@@ -246,8 +275,9 @@ _RECTIFIERS = (
 def _may_rectify(node: Any, name: str) -> bool:
     if isinstance(node, torch.autograd.function.BackwardCFunction):
         return True
-    if name.startswith("ClampMinBackward"):
-        return bool(node._saved_min == 0)  # with another minimum it guards a division
+    if name.startswith("Clamp") and hasattr(node, "_saved_min"):
+        low = node._saved_min
+        return low is not None and bool((torch.as_tensor(low) == 0).all())  # another minimum guards a division
     return name.startswith(_RECTIFIERS)
 
 

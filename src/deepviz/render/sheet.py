@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,6 +18,8 @@ MARGIN, GAP = 56, 32
 Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 TILE = 440
 """Longer side of a picture on the sheet, in pixels."""
+NARROWEST = 300
+"""Width of a tile's text at least, for names of methods beside a narrow picture."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,7 @@ class Tile:
         detail: the second line, small.
         scale: what its colours mean, drawn as a bar; None for none.
         cmap: the colour map of the bar.
-        warning: what the reader must know, up to two lines.
+        warning: what the reader must know, up to three lines.
     """
 
     picture: Image.Image
@@ -42,42 +43,46 @@ class Tile:
     warning: str = ""
 
 
+Section = tuple[str, Sequence[Tile]]
+"""A heading, or nothing, and the tiles under it."""
+
+
 def sheet(
     title: str,
     photo: Image.Image,
-    tiles: Sequence[Tile],
+    sections: Sequence[Section],
     *,
     predictions: Sequence[tuple[str, float]] = (),
     geometry: Geometry | None = None,
-    columns: int | None = None,
     footer: str = "",
 ) -> Image.Image:
-    """The photograph with the model's predictions, then the tiles in a grid.
+    """The photograph with the model's predictions, then the tiles in a grid, section by section.
 
     Args:
         title: of the page.
         photo: the photograph; the part that the model saw is framed if it did not see all.
-        tiles: in reading order.
-        predictions: (label, probability), drawn as bars.
+        sections: headings with their tiles, in reading order.
+        predictions: (label, probability), drawn as bars, at most five.
         geometry: where the model looked.
-        columns: tiles in a row; by default as many as give an even grid.
         footer: one small line at the end.
     """
     width, height = _fitted(photo.size)
-    columns = columns or _even_columns(len(tiles), width / height)
-    rows = math.ceil(len(tiles) / columns)
-    cell = height + _CAPTION
-    page_width = max(2 * MARGIN + columns * width + (columns - 1) * GAP, 2 * MARGIN + width + GAP + 520)
-    head = MARGIN + height + GAP
-    page = Image.new("RGB", (page_width, head + rows * cell + MARGIN), PAPER)
+    cell = max(width, NARROWEST)
+    columns = _even_columns(max(len(tiles) for _, tiles in sections), cell / height)
+    page_width = 2 * MARGIN + max(columns * (cell + GAP) - GAP, width + GAP + 520)
+    head_height = max(height, _PREDICTIONS_TOP + _PREDICTION * min(len(predictions), _MOST_PREDICTIONS))
+    blocks = [_Block(heading, _rows(tiles, columns, cell)) for heading, tiles in sections]
+    block_heights = [block.height(height) for block in blocks]
+
+    page = Image.new("RGB", (page_width, MARGIN + head_height + GAP + sum(block_heights) + MARGIN), PAPER)
     draw = ImageDraw.Draw(page)
-    page.paste(_framed(photo, geometry).resize((width, height), Image.Resampling.LANCZOS), (MARGIN, MARGIN))
+    page.paste(_framed(photo, geometry, (width, height)), (MARGIN, MARGIN))
     left = MARGIN + width + GAP + 8
-    _draw_head(draw, title, predictions, (left, MARGIN, min(page_width - MARGIN, left + 760), MARGIN + height))
-    for index, tile in enumerate(tiles):
-        x = MARGIN + index % columns * (width + GAP)
-        y = head + index // columns * cell
-        _draw_tile(page, draw, tile, (x, y), (width, height))
+    _draw_head(draw, title, predictions, (left, MARGIN, min(page_width - MARGIN, left + 760)))
+    y = MARGIN + head_height + GAP
+    for block, block_height in zip(blocks, block_heights, strict=True):
+        _draw_block(page, draw, block, y, (cell, height))
+        y += block_height
     if footer:
         draw.text(
             (MARGIN, page.height - MARGIN + 8), _cut(footer, _font(18), page_width - 2 * MARGIN), FAINT, _font(18)
@@ -85,12 +90,49 @@ def sheet(
     return page
 
 
-_CAPTION = 136
-"""Height of what stands under a tile's picture, with the space below it."""
+_PREDICTIONS_TOP, _PREDICTION, _MOST_PREDICTIONS = 66, 42, 5
+_HEADING, _CAPTION, _DETAIL, _BAR, _WARNING, _SPACE = 64, 44, 30, 42, 22, 22
+"""Heights of what stands around pictures: a section's heading, a tile's lines, the space below."""
+_BESIDE = 380
+"""The width from which a tile has room for its bar beside its caption."""
+
+
+@dataclass(frozen=True)
+class _Row:
+    """Tiles side by side, with the height of the text below each."""
+
+    tiles: Sequence[Tile]
+    text: int
+
+
+@dataclass(frozen=True)
+class _Block:
+    """One section, broken into rows."""
+
+    heading: str
+    rows: Sequence[_Row]
+
+    def height(self, picture: int) -> int:
+        return (_HEADING if self.heading else 0) + sum(picture + row.text + _SPACE for row in self.rows)
+
+
+def _rows(tiles: Sequence[Tile], columns: int, cell: int) -> list[_Row]:
+    rows = [tiles[start : start + columns] for start in range(0, len(tiles), columns)]
+    return [_Row(row, max(_text_height(tile, cell) for tile in row)) for row in rows]
+
+
+def _text_height(tile: Tile, cell: int) -> int:
+    below = _BAR if tile.scale is not None and cell < _BESIDE else 0
+    detail = _DETAIL if tile.detail or (tile.scale is not None and not below) else 0
+    return _CAPTION + detail + below + _WARNING * len(_warning_lines(tile, cell))
+
+
+def _warning_lines(tile: Tile, cell: int) -> list[str]:
+    return _wrapped(tile.warning, _font(17), cell, most=3)
 
 
 def _fitted(size: tuple[int, int]) -> tuple[int, int]:
-    """A photograph's size with its longer side as a tile's; extreme strips are cut to 3 : 1."""
+    """A picture's size with its longer side as a tile's; extreme strips are widened to 3 : 1, to be seen at all."""
     ratio = min(max(size[0] / size[1], 1 / 3), 3.0)
     return (TILE, max(1, round(TILE / ratio))) if ratio >= 1 else (max(1, round(TILE * ratio)), TILE)
 
@@ -101,16 +143,23 @@ def _even_columns(count: int, aspect: float) -> int:
     return min(range(1, most + 1), key=lambda columns: (-count % columns, -columns) if columns > most / 2 else (99, 0))
 
 
-def _framed(photo: Image.Image, geometry: Geometry | None) -> Image.Image:
-    picture = photo.convert("RGB")
+def _framed(photo: Image.Image, geometry: Geometry | None, size: tuple[int, int]) -> Image.Image:
+    """The photograph at `size`, with a white line, edged with black, about what the model saw if not all."""
+    picture = photo.convert("RGB").resize(size, Image.Resampling.LANCZOS)
     if geometry is None or geometry.covers_all:
         return picture
-    stroke = max(1, round(max(picture.size) / TILE * 2))
-    left, top, right, bottom = (round(value) for value in geometry.box)
-    box = (max(0, left), max(0, top), min(picture.width, right) - 1, min(picture.height, bottom) - 1)
-    picture = picture.copy()
-    if box[2] > box[0] and box[3] > box[1]:
-        ImageDraw.Draw(picture).rectangle(box, outline="white", width=stroke)
+    across, down = size[0] / photo.width, size[1] / photo.height
+    left, top, right, bottom = geometry.box
+    box = (
+        max(0, round(left * across)),
+        max(0, round(top * down)),
+        min(size[0], round(right * across)) - 1,
+        min(size[1], round(bottom * down)) - 1,
+    )
+    if box[2] - box[0] > 8 and box[3] - box[1] > 8:
+        draw = ImageDraw.Draw(picture)
+        draw.rectangle(box, outline="black", width=4)
+        draw.rectangle((box[0] + 1, box[1] + 1, box[2] - 1, box[3] - 1), outline="white", width=2)
     return picture
 
 
@@ -118,13 +167,13 @@ def _draw_head(
     draw: ImageDraw.ImageDraw,
     title: str,
     predictions: Sequence[tuple[str, float]],
-    box: tuple[int, int, int, int],
+    box: tuple[int, int, int],
 ) -> None:
-    left, top, right, bottom = box
+    left, top, right = box
     draw.text((left, top - 6), _cut(title, _font(40), right - left), INK, _font(40))
-    y, line = top + 66, 42
+    y = top + _PREDICTIONS_TOP
     name_width = min(300, (right - left) // 2)
-    for label, probability in predictions[: max(0, (bottom - y) // line)]:
+    for label, probability in predictions[:_MOST_PREDICTIONS]:
         draw.text((left, y), _cut(label, _font(24), name_width - 16), INK, _font(24))
         bar = left + name_width
         full = right - 84 - bar
@@ -135,23 +184,48 @@ def _draw_head(
         elif filled > 0:
             draw.rectangle((bar + 3, y + 9, bar + max(4, filled), y + 21), fill=ACCENT)
         draw.text((right, y), f"{100 * probability:.1f} %", FAINT, _font(22), anchor="ra")
-        y += line
+        y += _PREDICTION
+
+
+def _draw_block(page: Image.Image, draw: ImageDraw.ImageDraw, block: _Block, y: int, size: tuple[int, int]) -> None:
+    cell, height = size
+    if block.heading:
+        right = page.width - MARGIN
+        draw.line((MARGIN, y, right, y), RULE, 2)
+        draw.text((MARGIN, y + 12), _cut(block.heading, _font(30), right - MARGIN), INK, _font(30))
+        y += _HEADING
+    for row in block.rows:
+        for column, tile in enumerate(row.tiles):
+            _draw_tile(page, draw, tile, (MARGIN + column * (cell + GAP), y), (cell, height))
+        y += height + row.text + _SPACE
 
 
 def _draw_tile(
     page: Image.Image, draw: ImageDraw.ImageDraw, tile: Tile, corner: tuple[int, int], size: tuple[int, int]
 ) -> None:
     x, y = corner
-    width, height = size
-    page.paste(tile.picture.convert("RGB").resize(size, Image.Resampling.LANCZOS), corner)
+    cell, height = size
+    page.paste(_inside(tile.picture.convert("RGB"), size), corner)
     y += height + 10
-    bar_width = 150 if tile.scale is not None and width >= 380 else 0
-    draw.text((x, y), _cut(tile.caption, _font(25), width - bar_width - 12), INK, _font(25))
-    if tile.scale is not None and bar_width:
-        _draw_bar(page, draw, tile, (x + width - bar_width, y + 4), bar_width)
-    draw.text((x, y + 34), _cut(tile.detail, _font(19), width - bar_width - 12), FAINT, _font(19))
-    for number, line in enumerate(_wrapped(tile.warning, _font(17), width, most=2)):
-        draw.text((x, y + 62 + 22 * number), line, ALARM, _font(17))
+    beside = tile.scale is not None and cell >= _BESIDE
+    text_width = cell - 162 if beside else cell
+    draw.text((x, y), _cut(tile.caption, _font(25), text_width), INK, _font(25))
+    if beside:
+        _draw_bar(page, draw, tile, (x + cell - 150, y + 4), 150)
+    draw.text((x, y + 34), _cut(tile.detail, _font(19), text_width), FAINT, _font(19))
+    y += _CAPTION - 10 + (_DETAIL if tile.detail or beside else 0)
+    if tile.scale is not None and not beside:
+        _draw_bar(page, draw, tile, (x, y + 2), cell)
+        y += _BAR
+    for number, line in enumerate(_warning_lines(tile, cell)):
+        draw.text((x, y + _WARNING * number), line, ALARM, _font(17))
+
+
+def _inside(picture: Image.Image, size: tuple[int, int]) -> Image.Image:
+    """The picture, as large as fits into `size`."""
+    width, height = _fitted(picture.size)
+    share = min(size[0] / width, size[1] / height)
+    return picture.resize((max(1, round(width * share)), max(1, round(height * share))), Image.Resampling.LANCZOS)
 
 
 def _draw_bar(page: Image.Image, draw: ImageDraw.ImageDraw, tile: Tile, corner: tuple[int, int], width: int) -> None:
@@ -181,8 +255,9 @@ def _font(size: int) -> Font:
 def _drawable(character: str) -> str:
     """The character, or what stands for it where Pillow's own font has no picture of it."""
     font = _font(20)
-    missing = bytes(font.getmask("\uffff"))
-    if character.isspace() or bytes(font.getmask(character)) != missing:
+    if character.isspace():
+        return " "  # a line break would break the layout
+    if bytes(font.getmask(character)) != bytes(font.getmask("\uffff")):
         return character
     plain = unicodedata.normalize("NFKD", _PLAINER.get(character, character)).encode("ascii", "ignore").decode()
     return plain or "?"
@@ -204,7 +279,7 @@ def _cut(text: str, font: Font, width: float) -> str:
 def _wrapped(text: str, font: Font, width: float, most: int) -> list[str]:
     """The text in at most `most` lines, the last one cut."""
     lines: list[str] = []
-    words = text.split()
+    words = "".join(map(_drawable, text)).split()
     while words and len(lines) < most - 1:
         taken = 1
         while taken < len(words) and font.getlength(" ".join(words[: taken + 1])) <= width:

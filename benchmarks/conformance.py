@@ -1,0 +1,1177 @@
+"""Which library computes what the papers say: closed-form answers on small networks, for DeepViz and its peers.
+
+    python benchmarks/conformance.py [--markdown FILE] [--only DeepViz]
+
+Every row is a question with an answer derived by hand (explicit masks and weights; never by a library). A cell is
+
+    right         the answer, to 1e-5 of its largest value
+    wrong         another answer, with its largest error relative to the answer's largest value, or what was changed
+    refuses       the library itself raises, and says why
+    crashes       an error from somewhere below, which does not say what the matter is
+    not offered   the library has no such method or option
+
+"refuses" is told from "crashes" by the traceback: the innermost frame is the library's own `raise` or `assert`.
+Peers are used as their documentation says, in eval mode, with the options that give the definition asked for.
+The exit code is 1 if DeepViz fails a row.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import importlib.metadata
+import importlib.util
+import io
+import linecache
+import sys
+import traceback
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+import deepviz.methods as dv
+from deepviz.models.torchvision_shim import import_torchvision
+
+TOLERANCE = 1e-5
+CLASS = 1
+
+
+class NotOffered(Exception):
+    """The library has no such method or option."""
+
+
+class Wrong(Exception):
+    """An answer that is wrong in a way that no number says."""
+
+
+# ------------------------------------------------------------------------------------------------ the libraries
+
+
+class Library:
+    """One library's way to each method; whatever it does not define is not offered."""
+
+    name: str
+    package: str
+    distribution: str
+    scaled_cam = False
+    """Its Grad-CAM comes scaled to 0 ... 1 by minimum and maximum; the expected map then is, too."""
+
+    def gradient(self, model: nn.Module, x: Tensor, target: Any) -> Tensor:
+        raise NotOffered
+
+    def guided(self, model: nn.Module, x: Tensor, target: Any) -> Tensor:
+        raise NotOffered
+
+    def deconvolution(self, model: nn.Module, x: Tensor, target: Any) -> Tensor:
+        raise NotOffered
+
+    def integrated(self, model: nn.Module, x: Tensor, target: Any, rule: str | None = None) -> Tensor:
+        """Baseline 0, 50 points; rule None is the library's default."""
+        raise NotOffered
+
+    def completeness_gap(self, model: nn.Module, x: Tensor, target: Any) -> Tensor:
+        """|S(x) - S(0) - sum R|, as the library reports it for its integrated gradients."""
+        raise NotOffered
+
+    def smooth(self, model: nn.Module, x: Tensor, target: Any) -> Tensor:
+        """20 samples of the signed gradient, noise 0.1 of the range."""
+        raise NotOffered
+
+    def cam(self, model: nn.Module, x: Tensor, target: Any, layer: str | None) -> Tensor:
+        """(N, 1, h, w); layer None is found by the library."""
+        raise NotOffered
+
+    def signed_cam(self, model: nn.Module, x: Tensor, target: Any, layer: str) -> Tensor:
+        raise NotOffered
+
+    def guided_cam(self, model: nn.Module, x: Tensor, target: Any, layer: str) -> Tensor:
+        raise NotOffered
+
+    several_targets = False
+    """Whether K classes a row, (N, K), are one call."""
+    sets_eval_mode = False
+    """Whether it explains the model in eval mode, whatever mode it was left in."""
+
+
+class DeepViz(Library):
+    name, package, distribution = "DeepViz", "deepviz", "deepviz"
+    several_targets = sets_eval_mode = True
+
+    def gradient(self, model, x, target):
+        return dv.Gradient()(model, x, target)
+
+    def guided(self, model, x, target):
+        return dv.GuidedBackprop()(model, x, target)
+
+    def deconvolution(self, model, x, target):
+        return dv.Deconvolution()(model, x, target)
+
+    def integrated(self, model, x, target, rule=None):
+        return (dv.IntegratedGradients(rule=rule) if rule else dv.IntegratedGradients())(model, x, target)
+
+    def completeness_gap(self, model, x, target):
+        notes = dv.IntegratedGradients(rule="left").attribute(model, x, target).notes
+        return notes.rows["completeness gap"]
+
+    def smooth(self, model, x, target):
+        return dv.SmoothGrad(samples=20, noise=0.1)(model, x, target)
+
+    def cam(self, model, x, target, layer):
+        return dv.GradCAM(layer=layer)(model, x, target)
+
+    def signed_cam(self, model, x, target, layer):
+        return dv.GradCAM(layer=layer, relu=False)(model, x, target)
+
+    def guided_cam(self, model, x, target, layer):
+        return dv.GuidedGradCAM(layer=layer)(model, x, target)
+
+
+class Captum(Library):
+    name, package, distribution = "Captum", "captum", "captum"
+    rules = {  # noqa: RUF012
+        "gauss-legendre": "gausslegendre",
+        "midpoint": "riemann_middle",
+        "trapezoid": "riemann_trapezoid",
+        "left": "riemann_left",
+    }
+
+    def gradient(self, model, x, target):
+        from captum.attr import Saliency
+
+        return Saliency(model).attribute(x, target, abs=False)
+
+    def guided(self, model, x, target):
+        from captum.attr import GuidedBackprop
+
+        return GuidedBackprop(model).attribute(x, target)
+
+    def deconvolution(self, model, x, target):
+        from captum.attr import Deconvolution
+
+        return Deconvolution(model).attribute(x, target)
+
+    def integrated(self, model, x, target, rule=None):
+        from captum.attr import IntegratedGradients
+
+        given = {"method": self.rules[rule]} if rule else {}
+        return IntegratedGradients(model).attribute(x, target=target, **given)
+
+    def completeness_gap(self, model, x, target):
+        from captum.attr import IntegratedGradients
+
+        _, gap = IntegratedGradients(model).attribute(
+            x, target=target, method="riemann_left", return_convergence_delta=True
+        )
+        return (gap / (model(x) - model(0 * x))[:, target]).abs().detach()
+
+    def smooth(self, model, x, target):
+        from captum.attr import NoiseTunnel, Saliency
+
+        noise = 0.1 * float(x.max() - x.min())
+        return NoiseTunnel(Saliency(model)).attribute(
+            x, nt_type="smoothgrad", nt_samples=20, stdevs=noise, target=target, abs=False
+        )
+
+    def cam(self, model, x, target, layer):
+        from captum.attr import LayerGradCam
+
+        if layer is None:
+            raise NotOffered
+        return LayerGradCam(model, model.get_submodule(layer)).attribute(x, target, relu_attributions=True)
+
+    def signed_cam(self, model, x, target, layer):
+        from captum.attr import LayerGradCam
+
+        return LayerGradCam(model, model.get_submodule(layer)).attribute(x, target)
+
+    def guided_cam(self, model, x, target, layer):
+        from captum.attr import GuidedGradCam
+
+        return GuidedGradCam(model, model.get_submodule(layer)).attribute(x, target, interpolate_mode="bilinear")
+
+
+class GradCamPackage(Library):
+    name, package, distribution = "grad-cam", "pytorch_grad_cam", "grad-cam"
+    scaled_cam = sets_eval_mode = True
+
+    def guided(self, model, x, target):
+        from pytorch_grad_cam import GuidedBackpropReLUModel
+
+        def one(row: int) -> Tensor:
+            wanted = int(target[row]) if isinstance(target, Tensor) else target
+            return torch.from_numpy(GuidedBackpropReLUModel(model)(x[row : row + 1], wanted)).movedim(-1, 0)
+
+        if len(x) == 1:  # its result is written to the gradient of the tensor that it is given
+            return torch.from_numpy(GuidedBackpropReLUModel(model)(x, target)).movedim(-1, 0)[None]
+        return torch.stack([one(row) for row in range(len(x))])
+
+    def cam(self, model, x, target, layer):
+        from pytorch_grad_cam import GradCAM
+        from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
+
+        if layer is None:
+            raise NotOffered
+        if target is None:
+            targets = None
+        else:
+            targets = [ClassifierOutputTarget(int(one)) for one in torch.as_tensor(target).expand(len(x))]
+        with GradCAM(model=model, target_layers=[model.get_submodule(layer)]) as cam:
+            found = cam(input_tensor=x, targets=targets)
+        return torch.from_numpy(found).unsqueeze(1)
+
+
+class TorchCAM(Library):
+    name, package, distribution = "TorchCAM", "torchcam", "torchcam"
+
+    def cam(self, model, x, target, layer):
+        from torchcam.methods import GradCAM
+
+        classes = target.tolist() if isinstance(target, Tensor) else target
+        with GradCAM(model, layer, input_shape=tuple(x.shape[1:])) as extractor:
+            (found,) = extractor(class_idx=classes, scores=model(x), normalized=False)
+        return found.unsqueeze(1)
+
+
+class Zennit(Library):
+    name, package, distribution = "Zennit", "zennit", "zennit"
+
+    def _attribute(self, attributor, model, x, target):
+        with attributor:
+            _, found = attributor(x, self._one_hot(model, x, target))
+        return found
+
+    def _one_hot(self, model, x, target):
+        if target is None:
+            raise NotOffered
+        with torch.no_grad():
+            output = model(x.clone())
+        chosen = torch.zeros_like(output)
+        chosen[torch.arange(len(x)), target] = 1
+        return chosen
+
+    def gradient(self, model, x, target):
+        from zennit.attribution import Gradient
+
+        return self._attribute(Gradient(model), model, x, target)
+
+    def guided(self, model, x, target):
+        from zennit.attribution import Gradient
+        from zennit.composites import GuidedBackprop
+
+        return self._attribute(Gradient(model, GuidedBackprop()), model, x, target)
+
+    def deconvolution(self, model, x, target):
+        from zennit.attribution import Gradient
+        from zennit.composites import DeconvNet
+
+        return self._attribute(Gradient(model, DeconvNet()), model, x, target)
+
+    def integrated(self, model, x, target, rule=None):
+        from zennit.attribution import IntegratedGradients
+
+        if rule:
+            raise NotOffered
+        return self._attribute(IntegratedGradients(model, n_iter=50), model, x, target)
+
+    def smooth(self, model, x, target):
+        from zennit.attribution import SmoothGrad
+
+        return self._attribute(SmoothGrad(model, noise_level=0.1, n_iter=20), model, x, target)
+
+
+LIBRARIES: list[Library] = [DeepViz(), Captum(), GradCamPackage(), TorchCAM(), Zennit()]
+
+
+# -------------------------------------------------------------------------------------------------- judgement
+
+
+@dataclass(frozen=True)
+class Cell:
+    verdict: str
+    detail: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.verdict} ({self.detail})" if self.detail else self.verdict
+
+
+@dataclass(frozen=True)
+class Row:
+    """A question; `ask` raises, or returns the error of the library's answer (0 for a yes)."""
+
+    question: str
+    ask: Callable[[Library], float]
+    refusal: bool = False
+    """Whether an error that says why is the right answer."""
+
+    def passed(self, cell: Cell) -> bool:
+        return cell.verdict == "right" or (self.refusal and cell.verdict == "refuses")
+
+
+SECTIONS: dict[str, list[Row]] = {}
+_section = ""
+
+
+def section(title: str) -> None:
+    global _section
+    _section = title
+    SECTIONS[title] = []
+
+
+def row(question: str, refusal: bool = False) -> Callable[[Callable[[Library], float]], Any]:
+    def register(ask: Callable[[Library], float]) -> Callable[[Library], float]:
+        SECTIONS[_section].append(Row(question, ask, refusal))
+        return ask
+
+    return register
+
+
+def error(found: Tensor, expected: Tensor) -> float:
+    """The largest difference, relative to the largest expected value."""
+    if tuple(found.shape) != tuple(expected.shape):
+        raise Wrong(f"shape {tuple(found.shape)} for {tuple(expected.shape)}")
+    if not bool(torch.isfinite(found).all()):
+        raise Wrong("NaN")
+    scale = float(expected.abs().max()) or 1.0
+    return float((found.detach().double() - expected.detach().double()).abs().max()) / scale
+
+
+def cam_error(library: Library, found: Tensor, expected: Tensor) -> float:
+    if library.scaled_cam:
+        low, high = expected.amin((1, 2, 3), keepdim=True), expected.amax((1, 2, 3), keepdim=True)
+        expected = (expected - low) / (high - low).clamp_min(1e-7)
+    return error(found, expected)
+
+
+def judge(ask: Callable[[Library], float], library: Library) -> Cell:
+    try:
+        with quiet(), torch.random.fork_rng():
+            torch.manual_seed(0)
+            found = ask(library)
+    except NotOffered:
+        return Cell("not offered")
+    except Wrong as wrong:
+        return Cell("wrong", str(wrong))
+    except Exception as raised:
+        return Cell("refuses" if raised_by(library, raised) else "crashes", type(raised).__name__)
+    if found <= TOLERANCE:
+        return Cell("right")
+    return Cell("wrong", f"{found:.0%}" if found >= 0.01 else f"{found:.0e}")
+
+
+def raised_by(library: Library, raised: BaseException) -> bool:
+    """Whether the library itself raised: the innermost frame is its own `raise` or `assert`."""
+    frame = traceback.extract_tb(raised.__traceback__)[-1]
+    root = importlib.util.find_spec(library.package).submodule_search_locations[0]
+    above = [linecache.getline(frame.filename, frame.lineno - back).strip() for back in range(4)]
+    return frame.filename.startswith(root) and any(line.startswith(("raise", "assert")) for line in above)
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+        warnings.simplefilter("ignore")
+        yield
+
+
+# --------------------------------------------------------------------------------------------------- networks
+
+
+def numbers(*shape: int, seed: int = 1) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def filled(model: nn.Module, seed: int = 2) -> nn.Module:
+    """The model in double precision and eval mode, its parameters standard normal, over the root of their inputs."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in model.double().parameters():
+            parameter.copy_(torch.randn(parameter.shape, generator=generator, dtype=torch.float64))
+            parameter.div_(max(1, parameter[0].numel()) ** 0.5)
+    return model.eval()
+
+
+class TwoLayers(nn.Module):
+    """S = W3 a(W2 a(W1 x + b1) + b2) + b3, with `a` written in some way."""
+
+    def __init__(self, first: Callable[[Tensor], Tensor], second: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.one, self.two, self.three = nn.Linear(24, 30), nn.Linear(30, 20), nn.Linear(20, 3)
+        self.first, self.second = first, second
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.three(self.second(self.two(self.first(self.one(x.flatten(1))))))
+
+
+def by_masks(model: Any, x: Tensor, k: int, guided: bool, high: float = float("inf")) -> Tensor:
+    """The paper's rule on `TwoLayers`, written out; `high` is 6 for ReLU6."""
+    with torch.no_grad():
+        h1 = x.flatten(1) @ model.one.weight.T + model.one.bias
+        h2 = h1.clip(0, high) @ model.two.weight.T + model.two.bias
+        R = model.three.weight[k].expand_as(h2)
+        for h, W in ((h2, model.two.weight), (h1, model.one.weight)):
+            R = R * (R > 0) * ((h > 0) & (h < high) if guided else 1)
+            R = R @ W
+        return R.view_as(x)
+
+
+def thrown_away(operator: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+    def act(h: Tensor) -> Tensor:
+        operator(h)
+        return h
+
+    return act
+
+
+def pair(make: Callable[[], Any]) -> tuple[Any, Any]:
+    return make(), make()
+
+
+def reused() -> tuple[Any, Any]:
+    act = nn.ReLU()
+    return act, act
+
+
+RELUS: dict[str, Callable[[], tuple[Any, Any]]] = {
+    "`nn.ReLU()`": lambda: pair(nn.ReLU),
+    "`nn.ReLU(inplace=True)`": lambda: pair(lambda: nn.ReLU(inplace=True)),
+    "one `nn.ReLU()`, called twice": reused,
+    "`F.relu(h)`": lambda: (F.relu, F.relu),
+    "`F.relu(h, inplace=True)`, result unused": lambda: pair(lambda: thrown_away(lambda h: F.relu(h, inplace=True))),
+    "`torch.relu_(h)`, result unused": lambda: pair(lambda: thrown_away(torch.relu_)),
+    "`h.relu()`": lambda: pair(lambda: lambda h: h.relu()),
+    "`h.clamp(min=0)`": lambda: pair(lambda: lambda h: h.clamp(min=0)),
+}
+IMAGES = (3, 2, 3, 4)
+
+
+class BesideSkip(nn.Module):
+    """S = V (relu(h) - 2 h), h = W x: the rule belongs to the ReLU's edge only."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.W, self.V, self.relu = nn.Linear(24, 30, bias=False), nn.Linear(30, 3, bias=False), nn.ReLU()
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.W(x.flatten(1))
+        return self.V(self.relu(h) - 2 * h)
+
+
+class ConvNet(nn.Module):
+    """relu(conv(x)) at the image's resolution, its mean, a linear layer: Grad-CAM = relu(sum_k W_ck A_k) / (h w)."""
+
+    def __init__(self, inplace: bool = False, wrap: Callable[[Tensor], Any] = lambda scores: scores) -> None:
+        super().__init__()
+        self.conv, self.relu = nn.Conv2d(2, 4, 3, padding=1), nn.ReLU(inplace)
+        self.head, self.wrap = nn.Linear(4, 3), wrap
+
+    def forward(self, x: Tensor) -> Any:
+        return self.wrap(self.head(self.relu(self.conv(x)).mean((2, 3))))
+
+
+def features(model: Any, x: Tensor) -> Tensor:
+    with torch.no_grad():
+        return F.conv2d(x, model.conv.weight, model.conv.bias, padding=1).clip(0)
+
+
+def cam_by_hand(model: Any, x: Tensor, k: int | Tensor = CLASS) -> Tensor:
+    A = features(model, x)
+    W = model.head.weight.detach()[torch.as_tensor(k).expand(len(x))]
+    return torch.einsum("nk,nkhw->nhw", W, A).unsqueeze(1) / (A.shape[2] * A.shape[3])
+
+
+def gradient_by_hand(model: Any, x: Tensor, k: int | Tensor = CLASS) -> Tensor:
+    """dS/dx of `ConvNet`: the masked weights, convolved back."""
+    A = features(model, x)
+    W = model.head.weight.detach()[torch.as_tensor(k).expand(len(x))]
+    arriving = W[:, :, None, None] * (A > 0) / (A.shape[2] * A.shape[3])
+    return F.conv_transpose2d(arriving, model.conv.weight.detach(), padding=1)
+
+
+class Cubic(nn.Module):
+    """S_k = w_k . x^3: integrated gradients from 0 are w_k x^3 exactly."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.head = nn.Linear(24, 3, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(x.flatten(1) ** 3)
+
+
+class Quadratic(nn.Module):
+    """S_k = w_k . x^2 / 2, whose gradient is w_k x."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.head = nn.Linear(24, 3, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(x.flatten(1) ** 2 / 2)
+
+
+def linear() -> nn.Module:
+    return filled(nn.Sequential(nn.Flatten(), nn.Linear(24, 3)))
+
+
+class Tokens(nn.Module):
+    """Patches of 2 x 2 and a class token through a block; pooled by their mean, or read off the class token."""
+
+    def __init__(self, pool: str, width: int = 5) -> None:
+        super().__init__()
+        self.patch, self.cls = nn.Conv2d(2, width, 2, stride=2), nn.Parameter(torch.zeros(1, 1, width))
+        self.block, self.norm = nn.Linear(width, width), nn.Linear(width, width)
+        self.attention, self.head, self.pool = Mixing(), nn.Linear(width, 3), pool
+
+    def forward(self, x: Tensor) -> Tensor:
+        tokens = self.patch(x).flatten(2).transpose(1, 2)
+        tokens = self.block(torch.cat([self.cls.expand(len(x), -1, -1), tokens], 1))
+        if self.pool == "mean":
+            return self.head(tokens[:, 1:].mean(1))
+        tokens = self.norm(tokens)
+        return self.head((tokens + self.attention(tokens))[:, 0])
+
+
+class Mixing(nn.Module):
+    """What attention does to tokens when all of them attend to all alike."""
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        return tokens.mean(1, keepdim=True).expand_as(tokens)
+
+
+def tokens_by_hand(model: Any, x: Tensor) -> Tensor:
+    """Grad-CAM at the tokens that reach the mean: sum_k w_k T_k, w_k the mean gradient of a patch token."""
+    with torch.no_grad():
+        T = model.block(model.patch(x).flatten(2).transpose(1, 2))
+        h, w = x.shape[2] // 2, x.shape[3] // 2
+        if model.pool == "mean":
+            weights = model.head.weight[CLASS] / (h * w)
+        else:
+            T = model.norm(T)
+            weights = model.head.weight[CLASS] / (h * w + 1)
+        return (T @ weights).clip(0).view(len(x), 1, h, w)
+
+
+class Viewing(nn.Module):
+    """Flattens its feature maps with `view`, which needs them contiguous."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.head = nn.Conv2d(2, 4, 3, padding=1), nn.Linear(48, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(F.relu(self.conv(x)).view(len(x), -1))
+
+
+class ScalesInPlace(nn.Module):
+    """Begins by normalising its input in place."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.head = nn.Linear(24, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(x.sub_(0.5).mul_(2).flatten(1))
+
+
+# ------------------------------------------------------------------------------------------ rules for rectifiers
+
+section("Guided backpropagation and deconvolution: R = [x > 0] [R' > 0] R' and [R' > 0] R'")
+
+
+def ask_relu(method: str, make: Callable[[], tuple[Any, Any]]) -> Callable[[Library], float]:
+    def ask(library: Library) -> float:
+        model, x = filled(TwoLayers(*make())), numbers(*IMAGES)
+        return error(getattr(library, method)(model, x, CLASS), by_masks(model, x, CLASS, method == "guided"))
+
+    return ask
+
+
+for _method in ("guided", "deconvolution"):
+    for _spelling, _make in RELUS.items():
+        row(f"{_method}: {_spelling}")(ask_relu(_method, _make))
+
+
+def ask_skip(method: str) -> Callable[[Library], float]:
+    def ask(library: Library) -> float:
+        model, x = filled(BesideSkip()), numbers(*IMAGES)
+        W, V = model.W.weight.detach(), model.V.weight.detach()
+        R = V[CLASS]
+        mask = (x.flatten(1) @ W.T > 0) if method == "guided" else 1
+        expected = (((R > 0) * R * mask - 2 * R) @ W).expand(len(x), -1)
+        return error(getattr(library, method)(model, x, CLASS), expected.reshape(x.shape))
+
+    return ask
+
+
+def ask_relu6(method: str) -> Callable[[Library], float]:
+    def ask(library: Library) -> float:
+        model, x = filled(TwoLayers(nn.ReLU6(), nn.ReLU6())), 10 * numbers(*IMAGES)
+        expected = by_masks(model, x, CLASS, method == "guided", high=6)
+        return error(getattr(library, method)(model, x, CLASS), expected)
+
+    return ask
+
+
+for _method in ("guided", "deconvolution"):
+    row(f"{_method}: the input of a ReLU also feeds a skip")(ask_skip(_method))
+    row(f"{_method}: `nn.ReLU6()`, 0 < x < 6")(ask_relu6(_method))
+
+
+@row("guided: a network without a rectifier is not answered by a plain gradient", refusal=True)
+def _(library: Library) -> float:
+    model = filled(TwoLayers(torch.tanh, torch.tanh))
+    library.guided(model, numbers(*IMAGES), CLASS)
+    raise Wrong("plain gradient, unsaid")
+
+
+@row("guided: a scripted model is not answered by a plain gradient", refusal=True)
+def _(library: Library) -> float:
+    model, x = filled(TwoLayers(nn.ReLU(), nn.ReLU())), numbers(*IMAGES)
+    expected = by_masks(model, x, CLASS, guided=True)
+    scripted = torch.jit.script(
+        nn.Sequential(nn.Flatten(), model.one, model.first, model.two, model.second, model.three)
+    )
+    return error(library.guided(scripted, x, CLASS), expected)
+
+
+@row("guided: a compiled model (`torch.compile`), which has run before")
+def _(library: Library) -> float:
+    model, x = filled(TwoLayers(nn.ReLU(), nn.ReLU())), numbers(*IMAGES)
+    expected = by_masks(model, x, CLASS, guided=True)
+    compiled = torch.compile(model, backend="aot_eager")
+    compiled(x)
+    return error(library.guided(compiled, x, CLASS), expected)
+
+
+@row("Guided Grad-CAM: signed guided map times the Grad-CAM, not rescaled")
+def _(library: Library) -> float:
+    model, x = filled(ConvNet()), numbers(3, 2, 4, 6)
+    A, W = features(model, x), model.head.weight.detach()[CLASS]
+    arriving = (W.clip(0)[:, None, None] * (A > 0)) / 24
+    G = F.conv_transpose2d(arriving, model.conv.weight.detach(), padding=1)
+    return error(library.guided_cam(model, x, CLASS, "relu"), G * cam_by_hand(model, x).clip(0))
+
+
+# -------------------------------------------------------------------------------------------- integrated gradients
+
+section("Integrated gradients, 50 points from a baseline of 0")
+
+
+def ask_linear(rule: str | None) -> Callable[[Library], float]:
+    def ask(library: Library) -> float:
+        model, x = linear(), numbers(*IMAGES)
+        return error(library.integrated(model, x, CLASS, rule), x * model[1].weight[CLASS].view(x.shape[1:]))
+
+    return ask
+
+
+for _rule in (None, "gauss-legendre", "midpoint", "trapezoid", "left"):
+    row(f"linear network, {_rule or 'default'} rule: x w exactly")(ask_linear(_rule))
+
+
+@row("cubic network, default rule: w x³")
+def _(library: Library) -> float:
+    model, x = filled(Cubic()), numbers(*IMAGES)
+    return error(library.integrated(model, x, CLASS), x**3 * model.head.weight[CLASS].view(x.shape[1:]))
+
+
+@row("the completeness gap of the left rule on a quadratic network is reported: 1/50")
+def _(library: Library) -> float:
+    model, x = filled(Quadratic()), numbers(*IMAGES)
+    found = library.completeness_gap(model, x, CLASS)  # sum of k/n 1/n over k < n is (n - 1)/(2 n), not 1/2
+    return error(found, torch.full((3,), 1 / 50, dtype=torch.float64))
+
+
+# -------------------------------------------------------------------------------------------------------- Grad-CAM
+
+section("Grad-CAM: relu(Σ w A), at a network where it is relu(CAM) / (h w)")
+
+
+def ask_cam(layer: str | None, inplace: bool = False) -> Callable[[Library], float]:
+    def ask(library: Library) -> float:
+        model, x = filled(ConvNet(inplace)), numbers(3, 2, 4, 6)
+        expected = cam_by_hand(model, x).clip(0)
+        if layer is None:  # TorchCAM tries the model on float32 zeros
+            return cam_error(library, library.cam(model.float(), x.float(), CLASS, None), expected)
+        return cam_error(library, library.cam(model, x, CLASS, layer), expected)
+
+    return ask
+
+
+row("layer given")(ask_cam("relu"))
+row("layer found by the library")(ask_cam(None))
+row("an in-place ReLU as the layer")(ask_cam("relu", inplace=True))
+
+
+@row("a layer whose output an in-place ReLU overwrites")
+def _(library: Library) -> float:
+    model, x = filled(ConvNet(inplace=True)), numbers(3, 2, 4, 6)
+    A, W = F.conv2d(x, model.conv.weight, model.conv.bias, padding=1), model.head.weight[CLASS]
+    w = ((A > 0).double() * W[:, None, None] / 24).mean((2, 3), keepdim=True)
+    return cam_error(library, library.cam(model, x, CLASS, "conv"), (w * A).sum(1, keepdim=True).clip(0).detach())
+
+
+class Dead(ConvNet):
+    """No unit is ever on."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.relu(self.conv(x) - 1000).mean((2, 3)))
+
+
+class Against(ConvNet):
+    """All evidence is against every class."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return -self.relu(self.conv(x).abs()).mean((2, 3))
+
+
+EMPTY = {"an all-zero map": Dead, "a map of all-negative evidence": Against}
+
+
+def ask_zero(build: Callable[[], nn.Module]) -> Callable[[Library], float]:
+    def ask(library: Library) -> float:
+        x = numbers(3, 2, 4, 6)
+        return error(library.cam(filled(build()), x, CLASS, "relu"), torch.zeros(3, 1, 4, 6))
+
+    return ask
+
+
+def ask_told(build: Callable[[], nn.Module]) -> Callable[[Library], float]:
+    def ask(library: Library) -> float:
+        with warnings.catch_warnings(record=True) as told:
+            warnings.simplefilter("always")
+            library.cam(filled(build()), numbers(3, 2, 4, 6), CLASS, "relu")
+        if not any("zero" in str(warning.message) for warning in told):
+            raise NotOffered
+        return 0.0
+
+    return ask
+
+
+for _what, _build in EMPTY.items():
+    row(f"{_what} is zero (no noise, no NaN)")(ask_zero(_build))
+    row(f"{_what}: the user is told")(ask_told(_build))
+
+
+@row("evidence of the same size everywhere is not drawn as no evidence")
+def _(library: Library) -> float:
+    class Constant(ConvNet):
+        def forward(self, x: Tensor) -> Tensor:
+            return self.relu(self.conv(x) * 0 + 1).mean((2, 3))
+
+    found = library.cam(filled(Constant()), numbers(3, 2, 4, 6), CLASS, "relu")
+    if not bool(found.any()):
+        raise Wrong("blank")
+    return error(found / found.amax(), torch.ones(3, 1, 4, 6))
+
+
+@row("the signed map, without the ReLU, can be asked for")
+def _(library: Library) -> float:
+    model, x = filled(ConvNet()), numbers(3, 2, 4, 6)
+    return error(library.signed_cam(model, x, CLASS, "relu"), cam_by_hand(model, x))
+
+
+def ask_tokens(pool: str, layer: str | None) -> Callable[[Library], float]:
+    def ask(library: Library) -> float:
+        model, x = filled(Tokens(pool)), numbers(3, 2, 6, 8)
+        expected = tokens_by_hand(model, x)
+        if layer is None:
+            return cam_error(library, library.cam(model.float(), x.float(), CLASS, None), expected)
+        return cam_error(library, library.cam(model, x, CLASS, layer), expected)
+
+    return ask
+
+
+row("ViT, no reshape function given: layer given")(ask_tokens("mean", "block"))
+row("ViT read off its class token: the last layer whose patches matter is found")(ask_tokens("class", None))
+
+# ------------------------------------------------------------------------------------------------ batch and targets
+
+section("Batches and targets")
+
+
+def each_alone(ask: Callable[[Library, nn.Module, Tensor, Any], Tensor], build: Callable[[], nn.Module]) -> Any:
+    def compare(library: Library) -> float:
+        model, x, target = filled(build()), numbers(3, 2, 4, 6), torch.tensor([0, 2, 1])
+        together = ask(library, model, x, target)
+        alone = torch.cat([ask(library, model, x[row : row + 1], int(target[row])) for row in range(3)])
+        return error(together, alone)
+
+    return compare
+
+
+row("Grad-CAM of a batch, one class a row: what each image gives alone")(
+    each_alone(lambda library, model, x, target: library.cam(model, x, target, "relu"), ConvNet)
+)
+row("gradient of a batch, one class a row: what each image gives alone")(
+    each_alone(lambda library, model, x, target: library.gradient(model, x, target), ConvNet)
+)
+
+
+@row("several classes for each row in one call, (N, K)")
+def _(library: Library) -> float:
+    if not library.several_targets:
+        raise NotOffered
+    model, x = filled(ConvNet()), numbers(3, 2, 4, 6)
+    found = library.gradient(model, x, torch.tensor([[0, 2], [1, 0], [2, 1]]))
+    columns = [gradient_by_hand(model, x, torch.tensor(column)) for column in ([0, 1, 2], [2, 0, 1])]
+    return error(found, torch.stack(columns, 1))
+
+
+@row("no class given: the predicted one (Grad-CAM)")
+def _(library: Library) -> float:
+    model, x = filled(ConvNet()), numbers(3, 2, 4, 6)
+    predicted = model.head(features(model, x).mean((2, 3))).argmax(1)
+    return cam_error(library, library.cam(model, x, None, "relu"), cam_by_hand(model, x, predicted).clip(0))
+
+
+@row("a class that the model does not have", refusal=True)
+def _(library: Library) -> float:
+    ask = library.cam if isinstance(library, (GradCamPackage, TorchCAM)) else library.gradient
+    ask(filled(ConvNet()), numbers(3, 2, 4, 6), 7, *(["relu"] if ask == library.cam else []))
+    raise Wrong("answered")
+
+
+@row("a single logit, (N, 1): its gradient")
+def _(library: Library) -> float:
+    model, x = filled(nn.Sequential(nn.Flatten(), nn.Linear(24, 1))), numbers(*IMAGES)
+    found = library.gradient(model, x, 1 if library.name == "DeepViz" else 0)
+    return error(found, model[1].weight.view(1, *x.shape[1:]).expand_as(x))
+
+
+# -------------------------------------------------------------------------------------------------------- manners
+
+section("Model, input and caller left as they were")
+
+
+def state(model: nn.Module) -> dict[str, Any]:
+    """What a call must not change."""
+    modules = dict(model.named_modules())
+    hooks = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+    return {
+        "modules": {name: id(module) for name, module in modules.items()},
+        "hooks": {name: [len(getattr(module, kind)) for kind in hooks] for name, module in modules.items()},
+        "train flags": {name: module.training for name, module in modules.items()},
+        "parameters": {name: value.detach().clone().numpy().tobytes() for name, value in model.state_dict().items()},
+        "requires_grad": {name: value.requires_grad for name, value in model.named_parameters()},
+        "gradients": {
+            name: None if value.grad is None else value.grad.numpy().tobytes()
+            for name, value in model.named_parameters()
+        },
+    }
+
+
+def unchanged(before: dict[str, Any], after: dict[str, Any]) -> float:
+    changed = [what for what in before if before[what] != after[what]]
+    if changed:
+        raise Wrong("changed: " + ", ".join(changed))
+    return 0.0
+
+
+class Failing(nn.Module):
+    """Raises after its first layers."""
+
+    def __init__(self, body: nn.Module) -> None:
+        super().__init__()
+        self.body, self.armed = body, True
+
+    def forward(self, x: Tensor) -> Tensor:
+        scores = self.body(x)
+        if self.armed:
+            raise KeyError("half way")
+        return scores
+
+
+METHODS: dict[str, Callable[[Library, nn.Module, Tensor, str], Tensor]] = {
+    "gradient": lambda library, model, x, prefix: library.gradient(model, x, CLASS),
+    "guided backprop": lambda library, model, x, prefix: library.guided(model, x, CLASS),
+    "Grad-CAM": lambda library, model, x, prefix: library.cam(model, x, CLASS, prefix + "relu"),
+}
+
+
+def with_gradients(model: nn.Module) -> nn.Module:
+    """As in the middle of training: gradients are there, one parameter is frozen."""
+    for parameter in model.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    next(model.parameters()).requires_grad_(False)
+    return model
+
+
+def ask_state(method: str, fails: bool) -> Callable[[Library], float]:
+    def ask(library: Library) -> float:
+        model = filled(ConvNet(inplace=True))
+        model = with_gradients(Failing(model) if fails else model)
+        before = state(model)
+        try:
+            METHODS[method](library, model, numbers(1, 2, 4, 6), "body." if fails else "")
+        except KeyError:
+            pass
+        except RuntimeError as raised:
+            if not isinstance(raised.__cause__, KeyError):
+                raise
+        return unchanged(before, state(model))
+
+    return ask
+
+
+for _method in METHODS:
+    row(f"{_method}: the model after success")(ask_state(_method, fails=False))
+    row(f"{_method}: the model after it raised half way")(ask_state(_method, fails=True))
+
+
+@row("a model left in train mode is explained as in eval mode, and its flags put back")
+def _(library: Library) -> float:
+    if not library.sets_eval_mode:
+        raise NotOffered
+    model = filled(ConvNet())
+    model.conv = nn.Sequential(model.conv, nn.BatchNorm2d(4), nn.Dropout(0.9)).double().train()
+    x = numbers(3, 2, 4, 6)
+    before = state(model)
+    found = library.cam(model, x, CLASS, "relu")
+    A = (F.conv2d(x, model.conv[0].weight, model.conv[0].bias, padding=1) / (1 + 1e-5) ** 0.5).clip(0)
+    expected = torch.einsum("k,nkhw->nhw", model.head.weight[CLASS], A).unsqueeze(1).clip(0) / 24
+    return unchanged(before, state(model)) + error(found, expected.detach())
+
+
+def ask_input(method: str) -> Callable[[Library], float]:
+    def ask(library: Library) -> float:
+        x = numbers(1, 2, 4, 6)
+        values, version = x.clone(), x._version
+        METHODS[method](library, filled(ConvNet()), x, "")
+        changed = {
+            "values": not torch.equal(x, values) or x._version != version,
+            "requires_grad": x.requires_grad,
+            "gradient": x.grad is not None,
+        }
+        if any(changed.values()):
+            raise Wrong("changed: " + ", ".join(what for what, is_so in changed.items() if is_so))
+        return 0.0
+
+    return ask
+
+
+for _method in METHODS:
+    row(f"{_method}: the input")(ask_input(_method))
+
+
+@row("a model that scales its input in place: the gradient")
+def _(library: Library) -> float:
+    model, x = filled(ScalesInPlace()), numbers(*IMAGES)
+    expected = 2 * model.head.weight[CLASS].view(1, *x.shape[1:]).expand_as(x)
+    return error(library.gradient(model, x, CLASS), expected)
+
+
+CALLERS = {"no_grad": torch.no_grad, "inference_mode": torch.inference_mode}
+
+
+def ask_caller(method: str, caller: str) -> Callable[[Library], float]:
+    def ask(library: Library) -> float:
+        model, x = filled(ConvNet()), numbers(3, 2, 4, 6)
+        with CALLERS[caller]():
+            found = METHODS[method](library, model, x.clone(), "")
+        if method == "gradient":
+            return error(found, gradient_by_hand(model, x))
+        return cam_error(library, found, cam_by_hand(model, x).clip(0))
+
+    return ask
+
+
+for _caller in CALLERS:
+    for _method in ("gradient", "Grad-CAM"):
+        row(f"{_method} for a caller under `{_caller}`")(ask_caller(_method, _caller))
+
+
+@row("Grad-CAM with all parameters frozen")
+def _(library: Library) -> float:
+    model, x = filled(ConvNet()).requires_grad_(False), numbers(3, 2, 4, 6)
+    return cam_error(library, library.cam(model, x, CLASS, "relu"), cam_by_hand(model, x).clip(0))
+
+
+# ---------------------------------------------------------------------------------------------------- noise, models
+
+section("Noise")
+
+
+@row("SmoothGrad of signed gradients on a linear network: w")
+def _(library: Library) -> float:
+    model, x = linear(), numbers(*IMAGES)
+    return error(library.smooth(model, x, CLASS), model[1].weight[CLASS].view(1, *x.shape[1:]).expand_as(x))
+
+
+@row("SmoothGrad repeats itself, without a seed set for all of torch")
+def _(library: Library) -> float:
+    model, x = filled(Quadratic()), numbers(*IMAGES)
+    return error(library.smooth(model, x, CLASS), library.smooth(model, x, CLASS))
+
+
+@row("SmoothGrad leaves torch's random state alone")
+def _(library: Library) -> float:
+    model, x = filled(Quadratic()), numbers(*IMAGES)
+    before = torch.get_rng_state()
+    library.smooth(model, x, CLASS)
+    if not torch.equal(before, torch.get_rng_state()):
+        raise Wrong("changed")
+    return 0.0
+
+
+@row("SmoothGrad, the same seed: a row does not depend on the rest of the batch")
+def _(library: Library) -> float:
+    model, x = filled(Quadratic()), numbers(*IMAGES)
+    x = x / (x.amax((1, 2, 3), keepdim=True) - x.amin((1, 2, 3), keepdim=True))  # the same noise for each row
+    torch.manual_seed(0)
+    together = library.smooth(model, x, CLASS)[1:2]
+    torch.manual_seed(0)
+    return error(together, library.smooth(model, x[1:2], CLASS))
+
+
+section("Models as people write them")
+
+
+def ask_output(method: str, wrap: Callable[[Tensor], Any]) -> Callable[[Library], float]:
+    def ask(library: Library) -> float:
+        model, x = filled(ConvNet(wrap=wrap)), numbers(3, 2, 4, 6)
+        found = METHODS[method](library, model, x, "")
+        if method == "gradient":
+            return error(found, gradient_by_hand(model, x))
+        return cam_error(library, found, cam_by_hand(model, x).clip(0))
+
+    return ask
+
+
+OUTPUTS: dict[str, Callable[[Tensor], Any]] = {
+    'a dictionary, `["logits"]`': lambda scores: {"logits": scores},
+    "a tuple with the scores second": lambda scores: (scores.sum(), scores),
+}
+for _what, _wrap in OUTPUTS.items():
+    for _method in ("gradient", "Grad-CAM"):
+        row(f"{_method} of a model that returns {_what}, without a wrapper")(ask_output(_method, _wrap))
+
+
+@row("a CNN that flattens with `view`: the gradient")
+def _(library: Library) -> float:
+    model, x = filled(Viewing()), numbers(3, 2, 3, 4)
+    on = F.conv2d(x, model.conv.weight, model.conv.bias, padding=1) > 0
+    arriving = model.head.weight[CLASS].view(4, 3, 4) * on
+    expected = F.conv_transpose2d(arriving, model.conv.weight, padding=1)
+    return error(library.gradient(model, x, CLASS), expected.detach())
+
+
+@row("a compiled model (`torch.compile`), which has run before: Grad-CAM")
+def _(library: Library) -> float:
+    model, x = filled(ConvNet()), numbers(3, 2, 4, 6)
+    expected = cam_by_hand(model, x).clip(0)
+    compiled = torch.compile(model, backend="aot_eager")
+    compiled(x)
+    layer = "relu" if library.name == "DeepViz" else "_orig_mod.relu"
+    return cam_error(library, library.cam(compiled, x, CLASS, layer), expected)
+
+
+@row("a bfloat16 model: Grad-CAM (to its 3 digits)")
+def _(library: Library) -> float:
+    model, x = filled(ConvNet()), numbers(3, 2, 4, 6)
+    expected = cam_by_hand(model, x).clip(0)
+    off = cam_error(library, library.cam(model.bfloat16(), x.bfloat16(), CLASS, "relu"), expected)
+    return off if off > 0.03 else 0.0
+
+
+@row("a model with NaN in its weights", refusal=True)
+def _(library: Library) -> float:
+    model = filled(ConvNet())
+    with torch.no_grad():
+        model.head.weight[CLASS, 0] = float("nan")
+    METHODS["Grad-CAM" if isinstance(library, (GradCamPackage, TorchCAM)) else "gradient"](
+        library, model, numbers(1, 2, 4, 6), ""
+    )
+    raise Wrong("answered")
+
+
+# --------------------------------------------------------------------------------------------------------- the table
+
+
+def installed(library: Library) -> bool:
+    return importlib.util.find_spec(library.package) is not None
+
+
+def judged(library: Library) -> dict[str, Cell]:
+    """Question -> cell, for every row."""
+    return {one.question: judge(one.ask, library) for rows in SECTIONS.values() for one in rows}
+
+
+def failed_rows(cells: dict[str, Cell]) -> dict[str, Cell]:
+    """The rows whose answer is not the right one."""
+    rows = [one for rows in SECTIONS.values() for one in rows]
+    return {one.question: cells[one.question] for one in rows if not one.passed(cells[one.question])}
+
+
+def version(library: Library) -> str:
+    with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+        return f"{library.name} {importlib.metadata.version(library.distribution)}"
+    return library.name
+
+
+def markdown(columns: dict[str, dict[str, Cell]], absent: list[str]) -> str:
+    head = ["", *columns]
+    lines = []
+    for title, rows in SECTIONS.items():
+        lines += [f"## {title}", ""]
+        body = [[one.question, *(marked(one, cells[one.question]) for cells in columns.values())] for one in rows]
+        lines += [f"| {' | '.join(cells)} |" for cells in (head, ["---"] * len(head), *body)]
+        lines.append("")
+    lines += ["## In numbers", "", f"| {' | '.join(head)} |", f"| {' | '.join(['---'] * len(head))} |"]
+    for verdict in ("right", "wrong", "refuses", "crashes", "not offered"):
+        counts = [str(sum(cell.verdict == verdict for cell in cells.values())) for cells in columns.values()]
+        lines.append(f"| {verdict} | {' | '.join(counts)} |")
+    if absent:
+        lines += ["", f"Not installed, so not asked: {', '.join(absent)}."]
+    return "\n".join(lines) + "\n"
+
+
+def marked(one: Row, cell: Cell) -> str:
+    return f"**{cell.verdict}**" + str(cell).removeprefix(cell.verdict) if one.passed(cell) else str(cell)
+
+
+INTRODUCTION = """\
+# Conformance
+
+Written by `python benchmarks/conformance.py --markdown benchmarks/CONFORMANCE.md`; torch {torch}.
+
+Closed-form answers on small networks in double precision, derived by hand. **Bold** is the answer that the row asks
+for. *wrong* gives the largest error, relative to the largest value of the right answer, or says what is wrong;
+*refuses* is an error of the library's own that says why (the right answer in some rows), *crashes* one from
+somewhere below; *not offered* means that there is no such method or option. Peers are used as their documentation
+says; where a row says "without a wrapper" or "no reshape function given", some of them offer exactly that as a way
+out, which the user has to write. Captum's documentation says that activations must be `nn.ReLU` modules, each used
+once; grad-cam's `GradCAM` returns maps scaled to 0 ... 1, which are compared with the scaled answer.
+
+"""
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--markdown", type=Path, help="file to write the table to")
+    parser.add_argument("--only", nargs="+", choices=[library.name for library in LIBRARIES], help="these libraries")
+    given = parser.parse_args()
+    torch.set_num_threads(1)
+    with contextlib.suppress(Exception):
+        import_torchvision()  # so that peers can import it, too
+    asked = [library for library in LIBRARIES if not given.only or library.name in given.only]
+    absent = [library.name for library in asked if not installed(library)]
+    columns = {version(library): judged(library) for library in asked if installed(library)}
+    text = markdown(columns, absent)
+    print(text)
+    if given.markdown:
+        given.markdown.write_text(INTRODUCTION.format(torch=torch.__version__) + text)
+    ours = failed_rows(columns[version(LIBRARIES[0])]) if LIBRARIES[0] in asked else {}
+    for question, cell in ours.items():
+        print(f"DeepViz fails: {question}: {cell}", file=sys.stderr)
+    return 1 if ours else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,172 @@
+"""Small models with known habits, for `--model small_models:NAME` and the tests of the API."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+from typing import Annotated, ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+import deepviz
+from deepviz.methods import Method
+from deepviz.models import LoadedModel
+
+PREPROCESS = deepviz.Preprocess(32, crop=0.8)
+LABELS = ("tabby, tabby cat", "red fox", "lynx", "coffee mug", "crane")
+
+
+def seeded(module: nn.Module, seed: int = 0) -> nn.Module:
+    """The module in eval mode, its weights drawn from a generator of its own."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in module.parameters():
+            parameter.copy_(torch.randn(parameter.shape, generator=generator) / max(1, parameter[0].numel()) ** 0.5)
+    return module.eval()
+
+
+def network(classes: int = 5, head: nn.Module | None = None) -> nn.Module:
+    return seeded(
+        nn.Sequential(
+            nn.Conv2d(3, 8, 3, padding=1),
+            nn.ReLU(),
+            nn.Conv2d(8, 8, 3, stride=2, padding=1),
+            nn.ReLU(),
+            nn.AdaptiveAvgPool2d(4),
+            nn.Flatten(),
+            nn.Linear(128, classes),
+            *([] if head is None else [head]),
+        )
+    )
+
+
+def _loaded(module: nn.Module) -> LoadedModel:
+    return LoadedModel(module, "small", PREPROCESS, LABELS)
+
+
+def good() -> LoadedModel:
+    return _loaded(network())
+
+
+def without_preprocessing() -> nn.Module:
+    return network()
+
+
+def one_logit() -> LoadedModel:
+    return LoadedModel(network(1), "small", PREPROCESS, ("no", "yes"))
+
+
+def softmax() -> LoadedModel:
+    return _loaded(network(head=nn.Softmax(1)))
+
+
+def nan_weights() -> LoadedModel:
+    model = network()
+    with torch.no_grad():
+        model[0].weight[0, 0, 0, 0] = float("nan")
+    return _loaded(model)
+
+
+class NaNOutput(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = network()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.body(x) / 0.0 * 0.0
+
+
+def nan_output() -> LoadedModel:
+    return _loaded(NaNOutput())
+
+
+class Segmenting(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = network()[:4]
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.body(x)
+
+
+def no_class_scores() -> LoadedModel:
+    return _loaded(Segmenting().eval())
+
+
+def no_map() -> LoadedModel:
+    """A network without a spatial layer, but with a rectifier."""
+    flat = seeded(nn.Sequential(nn.Flatten(), nn.Linear(3 * 32 * 32, 8), nn.ReLU(), nn.Linear(8, 5)))
+    return _loaded(flat)
+
+
+def no_rectifier() -> LoadedModel:
+    return _loaded(seeded(nn.Sequential(nn.Conv2d(3, 4, 3), nn.Tanh(), nn.Flatten(), nn.Linear(4 * 30 * 30, 5))))
+
+
+def scripted() -> LoadedModel:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        return _loaded(torch.jit.script(network()))
+
+
+class Failing(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        raise RuntimeError("something\nwith two lines")
+
+
+def failing() -> LoadedModel:
+    return _loaded(Failing())
+
+
+class Interrupting(nn.Module):
+    """Answers a few times, then is interrupted."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body, self.calls = network(), 0
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.calls += 1
+        if self.calls > 4:
+            raise KeyboardInterrupt
+        return self.body(x)
+
+
+def interrupting() -> LoadedModel:
+    return _loaded(Interrupting().eval())
+
+
+class Counting(nn.Module):
+    """Counts its forward passes by itself, since hooks would be in the way."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body, self.forwards = network(), 0
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.forwards += 1
+        return F.relu(self.body(x)) + self.body(x)
+
+
+def a_number() -> int:
+    return 7
+
+
+@dataclass(frozen=True)
+class Strange(Method):
+    """A stranger's method."""
+
+    depth: Annotated[int, "How deep."] = 3
+    title: ClassVar[str] = "Strange"
+
+    def maps(self, call, x, score):
+        return x * self.depth
+
+
+@dataclass(frozen=True)
+class Stranger(Strange):
+    """Another in the same module."""
+
+    title: ClassVar[str] = "Stranger"

@@ -1,0 +1,112 @@
+import pytest
+
+from deepviz import catalog
+from deepviz.methods import GradCAM, Gradient, GuidedBackprop, IntegratedGradients, Method, SmoothGrad
+from small_models import Strange
+
+EIGHT = [
+    "gradient",
+    "guided-backprop",
+    "deconvolution",
+    "integrated-gradients",
+    "grad-times-image",
+    "smooth-grad",
+    "grad-cam",
+    "guided-grad-cam",
+]
+
+
+def test_the_eight_methods():
+    assert sorted(catalog.METHODS) == sorted(EIGHT)
+    assert [catalog.stem(cls) for cls in catalog.METHODS.values()] == list(catalog.METHODS)
+
+
+@pytest.mark.parametrize("name", catalog.METHODS)
+def test_every_method_has_a_summary_title_paper_and_cost(name):
+    cls = catalog.METHODS[name]
+    assert catalog.summary(cls).endswith(".")
+    assert cls.title
+    assert "arXiv:" in cls.paper
+    assert cls.cost
+
+
+@pytest.mark.parametrize(
+    ("name", "option"), [(name, option) for name, cls in catalog.METHODS.items() for option in catalog.options(cls)]
+)
+def test_every_option_is_described_and_reads_its_own_default(name, option):
+    assert option.help.endswith(".")
+    assert option.kinds or option.choices
+    if isinstance(option.default, Method):
+        text = catalog.stem(type(option.default))
+    else:
+        text = str(option.default)
+    assert option.parse(text) == option.default
+    assert type(option.parse(text)) is type(option.default)
+
+
+@pytest.mark.parametrize("spelling", ["grad-cam", "GradCAM", "grad_cam", "Grad-CAM", "gradcam", "GRADCAM"])
+def test_a_method_by_any_spelling_of_its_name(spelling):
+    assert catalog.find(spelling) is GradCAM
+
+
+def test_an_unknown_method_names_near_ones():
+    with pytest.raises(LookupError, match=r"no method 'grad-cat'; did you mean 'grad-cam'"):
+        catalog.find("grad-cat")
+    with pytest.raises(LookupError, match=r"no method 'zzz'; there are gradient, guided-backprop"):
+        catalog.find("zzz")
+
+
+def test_a_strangers_method():
+    assert catalog.find("small_models:Strange") is Strange
+    (option,) = catalog.options(Strange)
+    assert (option.name, option.flag, option.takes, option.default) == ("depth", "depth", "a whole number", 3)
+
+
+@pytest.mark.parametrize("name", ["no_such_module:X", "deepviz.methods:NoSuch", "deepviz.errors:DeepVizError"])
+def test_what_is_no_strangers_method(name):
+    with pytest.raises(LookupError, match="X|NoSuch|is not a subclass"):
+        catalog.find(name)
+
+
+def test_methods_with_options():
+    assert catalog.method("smooth-grad", samples=7, of=GuidedBackprop()) == SmoothGrad(GuidedBackprop(), 7)
+
+
+def options(cls):
+    return {option.name: option for option in catalog.options(cls)}
+
+
+@pytest.mark.parametrize(
+    ("cls", "option", "text", "value"),
+    [
+        (IntegratedGradients, "steps", "20", 20),
+        (IntegratedGradients, "tolerance", "0.01", 0.01),
+        (IntegratedGradients, "tolerance", "none", None),
+        (IntegratedGradients, "baseline", "black", "black"),
+        (IntegratedGradients, "baseline", "0.5", 0.5),
+        (IntegratedGradients, "multiply_by_input", "no", False),
+        (IntegratedGradients, "rule", "trapezoid", "trapezoid"),
+        (GradCAM, "layer", "layer4", "layer4"),
+        (GradCAM, "layer", "7", "7"),
+        (SmoothGrad, "of", "gradient", Gradient()),
+        (SmoothGrad, "statistic", "variance", "variance"),
+    ],
+)
+def test_values_from_text(cls, option, text, value):
+    parsed = options(cls)[option].parse(text)
+    assert parsed == value
+    assert type(parsed) is type(value)
+
+
+@pytest.mark.parametrize(
+    ("cls", "option", "text", "message"),
+    [
+        (IntegratedGradients, "steps", "2.5", "steps takes a whole number, got '2.5'"),
+        (IntegratedGradients, "rule", "trapezium", "did you mean 'trapezoid'"),
+        (SmoothGrad, "statistic", "meen", "did you mean 'mean'"),
+        (GradCAM, "relu", "maybe", "relu takes true or false"),
+    ],
+)
+def test_text_that_is_no_value(cls, option, text, message):
+    with pytest.raises(ValueError, match=message):
+        options(cls)[option].parse(text)

@@ -1,0 +1,114 @@
+"""The documentation says what is there: pages for methods, examples that run, commands and names that exist."""
+
+import re
+import shlex
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+import deepviz
+from deepviz import catalog
+from deepviz.cli import run
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+METHOD_FLAGS = {f"--{stem}-{option.flag}" for stem, cls in catalog.METHODS.items() for option in catalog.options(cls)}
+CHAPTERS = ["Idea", "Formula", "Picture", "Pitfalls", "Reference", "Function"]
+
+
+def blocks(text: str, language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+
+
+def commands(text: str) -> list[list[str]]:
+    lines = "".join(blocks(text, "console")).splitlines()
+    return [shlex.split(line.removeprefix("$"), comments=True) for line in lines if line.startswith("$")]
+
+
+def page(name: str) -> str:
+    return (ROOT / "docs" / name).read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("stem", catalog.METHODS)
+def test_every_method_has_its_page_with_all_chapters_and_its_options(stem):
+    text = page(f"methods/{stem.replace('-', '_')}.md")
+    assert re.findall(r"^## (.*)$", text, re.MULTILINE) == CHAPTERS
+    assert f"```{{method-options}} {stem}\n" in text
+    assert re.search(r"arXiv:(\d+\.\d+)", catalog.METHODS[stem].paper)[1] in text
+
+
+def test_the_insights_list_every_method_once():
+    listed = re.findall(r"^```\{method-list\} (.*)$", page("insights.md"), re.MULTILINE)
+    assert sorted(" ".join(listed).split()) == sorted(catalog.METHODS)
+
+
+@pytest.mark.parametrize("example", blocks(README, "python"), ids=lambda text: text.splitlines()[-1][:40])
+def test_the_readmes_examples_run_as_they_stand(example, tmp_path, monkeypatch):
+    (tmp_path / "src").symlink_to(ROOT / "src", target_is_directory=True)
+    monkeypatch.chdir(tmp_path)
+    torch.manual_seed(0)
+    exec(compile(example, "README.md", "exec"), {})
+
+
+def test_the_readme_says_what_the_bundled_model_sees(tmp_path):
+    explanations = deepviz.viz_gradcam(None, ROOT / "src/deepviz/photos/chelsea.png", top_k=2)
+    assert f"# {explanations[0].target} and {explanations[1].target}" in README
+
+
+@pytest.mark.parametrize("source", ["README.md", "CONTRIBUTING.md", "docs/quickstart.md", "docs/command_line.md"])
+def test_every_command_exists_with_its_flags(source, capsys):
+    targets = re.search(r"^\.PHONY: (.*)$", (ROOT / "Makefile").read_text(), re.MULTILINE)[1].split()
+    found = commands((ROOT / source).read_text(encoding="utf-8"))
+    assert found
+    for program, *arguments in found:
+        if program == "make":
+            assert set(arguments) <= set(targets)
+        elif program == "deepviz":
+            assert run([arguments[0], "--help"]) == 0
+            told = capsys.readouterr().out
+            flags = [word for word in arguments if word.startswith("-")]
+            assert [flag for flag in flags if flag not in METHOD_FLAGS and flag not in told] == []
+        else:
+            assert program == "pip"
+            extras = re.findall(r"\[(.*?)\]", " ".join(arguments))
+            assert all(f"\n{extra} = [" in (ROOT / "pyproject.toml").read_text() for extra in extras)
+
+
+def test_every_command_of_the_program_is_in_the_readme():
+    assert all(f"deepviz {name}" in README for name in ("explain", "methods", "layers", "doctor"))
+
+
+def test_every_public_name_is_on_the_api_page():
+    text = page("api.md")
+    assert [name for name in deepviz.__all__ if f"deepviz.{name}" not in text] == []
+    assert [name for name in deepviz.methods.__all__ if f"deepviz.methods.{name}\n" not in text] == []
+
+
+def test_links_between_the_files_lead_somewhere():
+    files = [
+        ROOT / "README.md",
+        ROOT / "CONTRIBUTING.md",
+        *(ROOT / "docs").glob("*.md"),
+        *(ROOT / "docs/methods").glob("*"),
+    ]
+    broken = [
+        f"{file.relative_to(ROOT)}: {link}"
+        for file in files
+        for link in re.findall(r"\]\((?!https?:)([^)#]+)", file.read_text(encoding="utf-8"))
+        if not (file.parent / link).exists()
+    ]
+    assert broken == []
+
+
+def test_the_worked_example_is_exact_on_a_linear_model(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "docs" / "examples")
+    monkeypatch.delitem(sys.modules, "occlusion", raising=False)
+    occlusion = catalog.find("occlusion:Occlusion")(patch=4)
+    model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3 * 8 * 12, 5)).double()
+    x = torch.rand(2, 3, 8, 12, dtype=torch.float64)
+    falls = occlusion(model, x, target=torch.tensor([[1, 4], [0, 2]]))
+    assert falls.shape == (2, 2, 1, 2, 3)
+    change = model(x) - model(0 * x)
+    torch.testing.assert_close(falls.sum((-3, -2, -1)), change.gather(1, torch.tensor([[1, 4], [0, 2]])))

@@ -1,0 +1,230 @@
+import base64
+import io
+import json
+import re
+from dataclasses import replace
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+import safetensors
+import torch
+from PIL import Image
+
+import deepviz
+from deepviz.errors import MissingExtra, OutputError
+from deepviz.explanation import ExplainedTarget, in_digits, probe_folder, write_bytes
+from deepviz.methods import GradCAM, SmoothGrad
+from deepviz.render import Scale
+from small_models import good, network
+
+
+def picture(width=60, height=40, seed=0):
+    return Image.fromarray(np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8))
+
+
+def explained(methods="gradient", **options):
+    return deepviz.explain(good(), picture(), methods, **{"target": 0, **options})
+
+
+def test_what_is_drawn_of_each_method():
+    gradient, product, cam, signed, squares = explained(
+        ["gradient", "grad-times-image", GradCAM(), GradCAM(relu=False), SmoothGrad(samples=2, statistic="mean_square")]
+    )
+    assert np.array_equal(gradient.values, gradient.attribution.abs().amax(0).numpy())
+    assert np.array_equal(product.values, product.attribution.sum(0).numpy())
+    assert np.array_equal(cam.values, cam.attribution[0].numpy())
+    assert np.array_equal(squares.values, squares.attribution.sum(0).numpy())
+    assert [one.signed for one in (gradient, product, cam, signed, squares)] == [False, True, False, True, False]
+    assert [one.coarse for one in (gradient, product, cam, signed, squares)] == [False, False, True, True, False]
+    assert cam.scale.high == cam.values.max()
+    assert product.scale.low == -product.scale.high
+
+
+def test_values_that_are_not_finite_are_never_drawn():
+    (one,) = explained()
+    with pytest.raises(ValueError, match="NaN or infinity"):
+        replace(one, attribution=one.attribution * float("nan")).overlay()
+
+
+def test_views_and_their_sizes():
+    (one,) = explained("grad-cam")
+    assert one.overlay().size == (60, 40)
+    assert one.heatmap().size == (40, 40) == tuple(round(b - a) for a, b in zip(one.geometry.box[:2], one.geometry.box[2:]))  # fmt: skip  # noqa: E501
+    assert one.grey().mode == "L"
+    assert one.picture("heatmap").tobytes() == one.heatmap().tobytes()
+    assert one.heatmap(cmap="viridis").tobytes() != one.heatmap().tobytes()
+    assert np.isnan(one.placed()).any()
+    assert one.overlay(opacity=0.0).getpixel((30, 20)) == one.image.getpixel((30, 20))
+    shared = Scale(0.0, 1e9, False)
+    assert one.overlay(scale=shared).getpixel((30, 20)) == one.image.getpixel((30, 20))
+
+
+def test_unknown_colour_map_names_near_ones():
+    with pytest.raises(ValueError, match="did you mean 'viridis'"):
+        explained()[0].overlay(cmap="viridsi")
+
+
+def test_captions_name_method_class_probability_and_layer():
+    gradient, cam = explained(["gradient", "grad-cam"])
+    assert (gradient.title, cam.title) == ("Gradient", "Grad-CAM")
+    probability = in_digits(cam.target.probability)
+    assert gradient.caption == f"tabby, tabby cat {probability}"
+    assert cam.caption == f"tabby, tabby cat {probability} · 3"
+    assert "Grad-CAM" in repr(cam)
+    assert "(1, 16, 16)" in repr(cam)
+
+
+@pytest.mark.parametrize(
+    ("probability", "shown"), [(1.0, "1.00"), (0.5, "0.50"), (0.0123, "0.01"), (0.0021, "0.002"), (0.0, "<0.001")]
+)
+def test_a_small_probability_is_not_zero(probability, shown):
+    assert str(ExplainedTarget(0, "cat", probability, 1.0)) == f"cat {shown}"
+
+
+@pytest.mark.parametrize("ending", [".png", ".jpg", ".JPEG"])
+def test_pictures_on_disk(ending, tmp_path):
+    (one,) = explained()
+    path = one.save(tmp_path / "deep" / f"map{ending}")
+    with Image.open(path) as stored:
+        assert stored.size == (60, 40)
+        assert np.abs(np.asarray(stored).astype(int) - np.asarray(one.overlay())).mean() < (
+            1e-9 if ending == ".png" else 9
+        )
+    one.save(tmp_path / "heat.png", view="heatmap")
+    with Image.open(tmp_path / "heat.png") as stored:
+        assert stored.size == (40, 40)
+
+
+@pytest.mark.parametrize("method", ["gradient", "grad-cam", "smooth-grad", "integrated-gradients", "guided-backprop"])
+def test_arrays_come_back_with_all_that_was_known(method, tmp_path):
+    (one,) = explained(method)
+    with np.load(one.save(tmp_path / "map.npz")) as stored:
+        values, told = torch.from_numpy(stored["attribution"]), json.loads(str(stored["metadata"]))
+    assert torch.equal(values, one.attribution)
+    with safetensors.safe_open(one.save(tmp_path / "map.safetensors"), framework="pt") as stored:
+        assert torch.equal(stored.get_tensor("attribution"), one.attribution)
+        assert json.loads(stored.metadata()["deepviz"]) == told
+    assert told == json.loads(json.dumps(one.metadata()))
+    assert told["target"] == {
+        "index": 0, "label": "tabby, tabby cat", "probability": one.target.probability, "score": one.target.score
+    }  # fmt: skip
+    assert told["method"] == repr(one.method)
+    assert told["geometry"] == {"size": [60, 40], "box": list(one.geometry.box)}
+    assert told["versions"]["torch"] == torch.__version__
+
+
+def test_metadata_of_a_callable_is_strict_json():
+    (one,) = deepviz.viz_backprop(network(), torch.ones(3, 8, 8), target=lambda scores: scores[:, 0])
+    json.dumps(one.metadata(), allow_nan=False)
+
+
+def test_a_layer_given_as_a_module_can_be_saved(tmp_path):
+    model = network()
+    (one,) = deepviz.viz_gradcam(model, torch.ones(3, 8, 8), layer=model[1], target=0)
+    assert one.layer == "1"
+    one.save(tmp_path / "map.npz")
+
+
+def test_unknown_ending(tmp_path):
+    with pytest.raises(OutputError, match=r"map\.tif: the ending must be one of \.png, \.jpg, \.jpeg, \.npz"):
+        explained()[0].save(tmp_path / "map.tif")
+
+
+@pytest.mark.parametrize("ending", [".png", ".npz", ".safetensors"])
+def test_a_folder_that_cannot_be_written(ending, tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(OutputError, match="cannot write") as error:
+        explained()[0].save(tmp_path / "file" / f"map{ending}")
+    assert "\n" not in str(error.value)
+    with pytest.raises(OutputError, match="cannot write"):
+        probe_folder(tmp_path / "file")
+    assert (tmp_path / "file").read_text() == "in the way"
+
+
+def test_nothing_half_written_is_left(tmp_path):
+    (tmp_path / "map.png").mkdir()
+    with pytest.raises(OutputError, match=r"cannot write .*map\.png"):
+        write_bytes(tmp_path / "map.png", b"content")
+    assert [path.name for path in tmp_path.iterdir()] == ["map.png"]
+    probe_folder(tmp_path / "new")
+    assert list((tmp_path / "new").iterdir()) == []
+
+
+class Balanced(HTMLParser):
+    """Checks that tags close in order, and collects what is loaded from elsewhere."""
+
+    def __init__(self):
+        super().__init__()
+        self.open, self.sources, self.text = [], [], ""
+
+    def handle_starttag(self, tag, attrs):
+        if tag not in ("img", "br"):
+            self.open.append(tag)
+        self.sources += [value for key, value in attrs if key in ("src", "href")]
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.text += data
+
+
+@pytest.mark.parametrize("method", ["gradient", "grad-cam", "guided-backprop", "smooth-grad"])
+def test_html_is_well_formed_and_needs_nothing_else(method):
+    (one,) = explained(method)
+    one = replace(one, source="<b>&.png", target=replace(one.target, label="<script>alert(1)</script>"))
+    page = Balanced()
+    page.feed(one._repr_html_())
+    page.close()
+    assert page.open == []
+    assert "<script>alert(1)</script>" in page.text
+    assert "<b>&.png" in page.text
+    assert one.title in page.text
+    assert len(page.sources) == 2
+    for source in page.sources:
+        kind, data = source.split(",")
+        assert kind == "data:image/png;base64"
+        with Image.open(io.BytesIO(base64.b64decode(data))) as shown:
+            shown.load()
+
+
+def test_png_for_notebooks():
+    (one,) = explained()
+    with Image.open(io.BytesIO(one._repr_png_())) as shown:
+        assert (shown.format, shown.size) == ("PNG", (60, 40))
+
+
+def test_plot():
+    matplotlib = pytest.importorskip("matplotlib")
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    (one,) = explained("grad-cam")
+    axes = one.plot()
+    assert axes.get_title() == f"{one.title}\n{one.caption}"
+    _, given = pyplot.subplots()
+    assert one.plot(given) is given
+    assert given.get_images()[0].get_array().shape == (40, 60, 3)
+    pyplot.close("all")
+
+
+def test_plot_without_matplotlib_says_how_to_get_it(monkeypatch):
+    monkeypatch.setitem(__import__("sys").modules, "matplotlib", None)
+    with pytest.raises(MissingExtra, match=re.escape("pip install 'deepviz[plot]'")):
+        explained()[0].plot()
+
+
+def test_a_sheet_has_a_section_per_class():
+    one = deepviz.sheet(explained(["gradient", "grad-cam"]))
+    two = deepviz.sheet(explained(["gradient", "grad-cam"], target=[0, 1]))
+    assert two.width == one.width
+    assert two.height > 1.4 * one.height
+
+
+def test_a_sheet_shows_one_photograph():
+    with pytest.raises(ValueError, match="no explanations"):
+        deepviz.sheet([])
+    several = explained() + [replace(one, source="other.png") for one in explained()]
+    with pytest.raises(ValueError, match=r"one photograph, got 2: image, other\.png"):
+        deepviz.sheet(several)

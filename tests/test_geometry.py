@@ -1,0 +1,29 @@
+import pytest
+
+from deepviz.geometry import Geometry
+
+
+def test_the_whole_picture():
+    geometry = Geometry.whole((40, 30))
+    assert geometry.box == (0.0, 0.0, 40.0, 30.0)
+    assert geometry.covers_all
+
+
+def test_resize_and_crop_back_on_the_photograph():
+    geometry = Geometry.resize_crop(size=(400, 300), resized=(200, 150), crop=(100, 150))
+    assert geometry.box == (100.0, 0.0, 300.0, 300.0)
+    assert not geometry.covers_all
+
+
+def test_a_crop_larger_than_the_resized_picture_reaches_outside():
+    geometry = Geometry.resize_crop(size=(40, 20), resized=(40, 20), crop=(60, 40))
+    assert geometry.box == (-10.0, -10.0, 50.0, 30.0)
+
+
+def test_squashing_covers_all():
+    assert Geometry.resize_crop(size=(417, 311), resized=(224, 224), crop=(224, 224)).covers_all
+
+
+@pytest.mark.parametrize(("resized", "left"), [(226, 1), (227, 2), (228, 2), (229, 2), (225, 0)])
+def test_half_pixels_are_rounded_to_even_as_torchvision_does(resized, left):
+    assert Geometry.resize_crop((resized, 224), (resized, 224), (224, 224)).box[0] == left

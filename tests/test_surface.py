@@ -1,0 +1,143 @@
+"""The public names and signatures. A change here is a change for everyone who uses DeepViz: say it in the changelog."""
+
+import inspect
+import subprocess
+import sys
+
+import pytest
+
+import deepviz
+
+ALL = [
+    "DeepVizError",
+    "DeepVizWarning",
+    "Explanation",
+    "LoadedModel",
+    "Preprocess",
+    "catalog",
+    "explain",
+    "grad_times_image",
+    "load_model",
+    "methods",
+    "save_gradcam",
+    "save_gradient_images",
+    "sheet",
+    "smooth_grad",
+    "viz_backprop",
+    "viz_deconvolution",
+    "viz_gradcam",
+    "viz_guidedbackprop",
+    "viz_guidedgradcam",
+    "viz_integrated_gradients",
+]
+COMMON = "target=None, top_k=1, preprocess=None"
+SIGNATURES = {
+    "explain": "model, images, methods='all', *, target=None, top_k=1, layer=None, preprocess=None",
+    "grad_times_image": f"model, image, *, {COMMON}",
+    "load_model": "spec=None, *, weights=None, preprocess=None, labels=None",
+    "save_gradcam": "explanation, path",
+    "save_gradient_images": "explanation, path, *, gray=False",
+    "sheet": "explanations, *, predictions=()",
+    "smooth_grad": "model, image, *, method=viz_backprop, samples=50, noise=0.15, statistic='mean', seed=0, " + COMMON,
+    "viz_backprop": f"model, image, *, {COMMON}",
+    "viz_deconvolution": f"model, image, *, {COMMON}",
+    "viz_gradcam": f"model, image, *, layer=None, relu=True, {COMMON}",
+    "viz_guidedbackprop": f"model, image, *, {COMMON}",
+    "viz_guidedgradcam": f"model, image, *, layer=None, {COMMON}",
+    "viz_integrated_gradients": "model, image, *, steps=50, rule='gauss-legendre', baseline=0.0, tolerance=None, "
+    "max_steps=1000, multiply_by_input=True, " + COMMON,
+    "Preprocess": "size, crop=0.875, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225), interpolation='bilinear'",
+    "LoadedModel": "module, name, preprocess=None, labels=None, weights='as given', source='module'",
+    "Explanation.save": "self, path, view='overlay'",
+    "Explanation.overlay": "self, *, cmap=None, scale=None, opacity=None",
+    "Explanation.heatmap": "self, *, cmap=None, scale=None",
+    "Explanation.plot": "self, ax=None",
+}
+METHODS = {
+    "GradCAM": "layer=None, relu=True",
+    "GradTimesImage": "",
+    "Gradient": "",
+    "GuidedBackprop": "",
+    "GuidedGradCAM": "layer=None",
+    "Deconvolution": "",
+    "IntegratedGradients": "steps=50, rule='gauss-legendre', baseline=0.0, tolerance=None, max_steps=1000, "
+    "multiply_by_input=True",
+    "SmoothGrad": "of=<factory>, samples=50, noise=0.15, statistic='mean', seed=0",
+}
+
+
+def signature(function):
+    parts, starred = [], False
+    for parameter in inspect.signature(function).parameters.values():
+        if parameter.kind is parameter.KEYWORD_ONLY and not starred:
+            parts.append("*")
+            starred = True
+        default = parameter.default
+        shown = getattr(default, "__name__", repr(default))
+        parts.append(parameter.name if default is parameter.empty else f"{parameter.name}={shown}")
+    return ", ".join(parts)
+
+
+def public(name):
+    value = deepviz
+    for part in name.split("."):
+        value = getattr(value, part)
+    return value
+
+
+def test_the_public_names():
+    assert deepviz.__all__ == ALL
+    assert set(dir(deepviz)) == {*ALL, "__version__"}
+    assert all(public(name) is not None for name in ALL)
+    assert deepviz.__version__
+
+
+def test_what_does_not_exist():
+    with pytest.raises(AttributeError, match="no attribute 'viz_nothing'"):
+        deepviz.viz_nothing  # noqa: B018
+
+
+@pytest.mark.parametrize("name", SIGNATURES)
+def test_signatures(name):
+    assert signature(public(name)) == SIGNATURES[name]
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_signatures_of_methods(name):
+    assert signature(getattr(deepviz.methods, name)) == METHODS[name]
+
+
+def test_every_method_has_its_signature_here():
+    assert sorted(METHODS) == sorted(cls.__name__ for cls in deepviz.catalog.METHODS.values())
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_every_public_thing_says_what_it_is(name):
+    value = public(name)
+    assert inspect.getdoc(value)
+    if inspect.isclass(value):
+        own = [member for member in vars(value) if not member.startswith("_") and callable(getattr(value, member))]
+        assert all(inspect.getdoc(getattr(value, member)) for member in own)
+
+
+def in_a_fresh_process(code):
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_importing_deepviz_does_not_import_torch():
+    heavy = "{'torch', 'numpy', 'PIL', 'cyclopts', 'matplotlib'}"
+    assert in_a_fresh_process(f"import sys, deepviz; dir(deepviz); print({heavy} & set(sys.modules))") == "set()\n"
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["--version"]])
+def test_help_and_version_do_not_import_torch(arguments):
+    code = f"import sys; from deepviz.cli import run; run({arguments!r}); print('torch' in sys.modules)"
+    assert in_a_fresh_process(code).splitlines()[-1] == "False"
+
+
+def test_types_are_shipped():
+    from pathlib import Path
+
+    assert (Path(deepviz.__file__).parent / "py.typed").is_file()
