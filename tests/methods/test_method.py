@@ -59,7 +59,7 @@ def test_a_warning_points_at_the_callers_line():
         (torch.zeros(3, 0, dtype=torch.long), r"got \(3, 0\)"),
         (torch.tensor([0.0, 1.0, 2.0]), "float32"),
         (torch.tensor([True, False, True]), "bool"),
-        (lambda output: output, r"shape \(N,\), got a tensor \(3, 5\)"),
+        (lambda output: output, r"\(3,\), got a tensor \(3, 5\)"),
         (lambda output: output[:, 0].argmax(), "one float score per row"),
         (lambda output: 3.0, "got float"),
         (lambda output: output.sum(0), "one float score per row"),

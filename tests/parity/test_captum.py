@@ -108,16 +108,16 @@ def test_rules_on_models_whose_rectifiers_are_relu_modules(name, ours, theirs):
 def test_grad_cam_is_layer_grad_cam_with_its_relu(name):
     model, x, layer = _built(name)
     theirs = LayerGradCam(model, model.get_submodule(layer))
-    assert_same(GradCAM(layer=layer, relu=False)(model, x, TARGET), theirs.attribute(x, TARGET), TOLERANCE)
+    assert_same(GradCAM(layer=layer, relu=False)(model, x, TARGET), theirs.attribute(x, TARGET).detach(), TOLERANCE)
     ours = GradCAM(layer=layer)(model, x, TARGET)
-    assert_same(ours, theirs.attribute(x, TARGET, relu_attributions=True), TOLERANCE)
+    assert_same(ours, theirs.attribute(x, TARGET, relu_attributions=True).detach(), TOLERANCE)
 
 
 @models
 def test_guided_grad_cam_with_bilinear_upsampling(name):
     model, x, layer = _built(name)
     theirs = GuidedGradCam(model, model.get_submodule(layer)).attribute(x, TARGET, interpolate_mode="bilinear")
-    assert_same(GuidedGradCAM(layer=layer)(model, x, TARGET), theirs, TOLERANCE)
+    assert_same(GuidedGradCAM(layer=layer)(model, x, TARGET), theirs.detach(), TOLERANCE)
 
 
 # ------------------------------------------------------------------------------------------ where Captum differs
@@ -218,6 +218,6 @@ def test_captums_guided_grad_cam_repeats_pixels_unless_told_otherwise():
     model, x, layer = _built("plain")
     theirs = GuidedGradCam(model, model.get_submodule(layer)).attribute(x, TARGET)
     G, cam = GuidedBackprop()(model, x, TARGET), GradCAM(layer=layer)(model, x, TARGET)
-    assert_same(theirs, G * F.interpolate(cam, x.shape[2:], mode="nearest"), TOLERANCE)
+    assert_same(theirs.detach(), G * F.interpolate(cam, x.shape[2:], mode="nearest"), TOLERANCE)
     bilinear = G * F.interpolate(cam, x.shape[2:], mode="bilinear", align_corners=False)
     assert_same(GuidedGradCAM(layer=layer)(model, x, TARGET), bilinear, 1e-12)

@@ -28,7 +28,8 @@ class GuidedBackprop(Method):
     See also `Method.__call__`.
 
     Pitfall: the map hardly depends on the class or on what the network has learned: it largely restores the edges of
-    the picture (Adebayo et al. 2018, Nie et al. 2018). Use it to see fine structure, not as evidence.
+    the picture (Adebayo et al. 2018, Nie et al. 2018). Use it to see fine structure, not as evidence. A ReLU spelled
+    by arithmetic, `x * (x > 0)` or `torch.where`, looks like any arithmetic and keeps its plain gradient.
 
     Reference: Springenberg, Dosovitskiy, Brox and Riedmiller, "Striving for Simplicity" (2014), arXiv:1412.6806.
 
