@@ -21,7 +21,7 @@ format: $(VENV)/lint
 	$(BIN)/ruff check --fix .
 
 docs: $(VENV)/docs
-	$(BIN)/sphinx-build -W --keep-going -b html docs docs/_build/html
+	$(BIN)/sphinx-build -j 2 -W --keep-going -b html docs docs/_build/html
 
 bench: $(VENV)/test
 	$(BIN)/python benchmarks/conformance.py

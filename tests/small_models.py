@@ -129,7 +129,7 @@ class Interrupting(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         self.calls += 1
-        if self.calls > 4:
+        if self.calls > 3:
             raise KeyboardInterrupt
         return self.body(x)
 

@@ -212,7 +212,7 @@ def test_probability_of_a_single_logit_is_its_sigmoid():
     assert (no.target.probability, yes.target.probability) == pytest.approx(
         (float(torch.sigmoid(torch.tensor(-z))), float(torch.sigmoid(torch.tensor(z))))
     )
-    assert (no.target.score, yes.target.score) == pytest.approx((-z, z))
+    assert (no.target.score, yes.target.score) == pytest.approx((-z, z), rel=1e-4)
     (predicted,) = deepviz.viz_backprop(one_logit(), images(1))
     assert predicted.target.index == int(z > 0)
     assert torch.equal(no.attribution, -yes.attribution)
@@ -221,7 +221,7 @@ def test_probability_of_a_single_logit_is_its_sigmoid():
 def test_outputs_that_are_probabilities_stay_and_are_said_to_be():
     with pytest.warns(DeepVizWarning, match="outputs are probabilities"):
         (found,) = deepviz.viz_backprop(softmax(), images(1))
-    assert found.target.probability == found.target.score == pytest.approx(float(softmax().module(images(1)).max()))
+    assert found.target.probability == found.target.score == pytest.approx(softmax().module(images(1)).max().item())
     assert any("probabilities" in text for text in found.notes["warnings"])
 
 
@@ -342,7 +342,7 @@ def test_options_reach_the_method():
 def test_layer_is_for_the_methods_that_take_one_and_name_none():
     found = deepviz.explain(network(), images(1), ["gradient", "grad-cam", GradCAM(), GradCAM("2")], layer="1")
     assert [one.layer for one in found] == [None, "1", "1", "2"]
-    with pytest.raises(LayerError, match="no layer 'nowhere'|nowhere"):
+    with pytest.raises(LayerError, match="nowhere"):
         deepviz.viz_gradcam(network(), images(1), layer="nowhere")
 
 
@@ -381,7 +381,7 @@ def test_overlays_are_of_the_photographs_own_size(size):
 
 
 def test_a_model_that_fails_is_named_in_one_line():
-    with pytest.raises(deepviz.DeepVizError, match="the model failed on x .*something with two lines") as error:
+    with pytest.raises(deepviz.DeepVizError, match=r"the model failed on x .*something with two lines") as error:
         deepviz.viz_backprop(Failing(), images(1))
     assert "\n" not in str(error.value)
 

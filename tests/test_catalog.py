@@ -36,10 +36,7 @@ def test_every_method_has_a_summary_title_paper_and_cost(name):
 def test_every_option_is_described_and_reads_its_own_default(name, option):
     assert option.help.endswith(".")
     assert option.kinds or option.choices
-    if isinstance(option.default, Method):
-        text = catalog.stem(type(option.default))
-    else:
-        text = str(option.default)
+    text = catalog.stem(type(option.default)) if isinstance(option.default, Method) else str(option.default)
     assert option.parse(text) == option.default
     assert type(option.parse(text)) is type(option.default)
 
@@ -64,7 +61,7 @@ def test_a_strangers_method():
 
 @pytest.mark.parametrize("name", ["no_such_module:X", "deepviz.methods:NoSuch", "deepviz.errors:DeepVizError"])
 def test_what_is_no_strangers_method(name):
-    with pytest.raises(LookupError, match="X|NoSuch|is not a subclass"):
+    with pytest.raises(LookupError, match=r"X|NoSuch|is not a subclass"):
         catalog.find(name)
 
 

@@ -8,6 +8,7 @@ from dataclasses import MISSING, dataclass, fields
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import deepviz.methods
+from deepviz.errors import MethodError
 from deepviz.methods.method import Method
 from deepviz.names import nearest
 
@@ -63,7 +64,8 @@ class Option:
         """In words, what the option takes."""
         words = {bool: "true or false", int: "a whole number", float: "a number", str: "a name", Method: "a method"}
         named = [words[kind] for kind in self.kinds]
-        return " or ".join([*named, *self.choices, *(["none"] if self.optional else [])])
+        takes = [*named, *self.choices, *(["none"] if self.optional else [])]
+        return " or ".join(filter(None, [", ".join(takes[:-1]), takes[-1]]))
 
 
 def stem(method_class: type[Method]) -> str:
@@ -96,7 +98,7 @@ def find(name: str) -> type[Method]:
     """A method by its stem, or a stranger's as `package.module:Class`.
 
     Raises:
-        LookupError: if there is none; with the nearest names.
+        MethodError: if there is none; with the nearest names.
     """
     if name in METHODS:
         return METHODS[name]
@@ -107,7 +109,7 @@ def find(name: str) -> type[Method]:
         if _bare(spelling) == _bare(name):
             return METHODS[key]
     hint = nearest(name, METHODS) or f"; there are {', '.join(METHODS)}"
-    raise LookupError(f"no method {name!r}{hint}")
+    raise MethodError(f"no method {name!r}{hint}")
 
 
 def method(name: str, **given: Any) -> Method:
@@ -124,9 +126,9 @@ def _strangers(name: str) -> type[Method]:
     try:
         found = getattr(importlib.import_module(module), attribute)
     except (ImportError, AttributeError) as error:
-        raise LookupError(f"no method {name!r}: {error}") from error
+        raise MethodError(f"no method {name!r}: {error}") from error
     if not (isinstance(found, type) and issubclass(found, Method)):
-        raise LookupError(f"{name} is not a subclass of deepviz.methods.Method")
+        raise MethodError(f"{name} is not a subclass of deepviz.methods.Method")
     return found
 
 

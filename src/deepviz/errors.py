@@ -31,6 +31,12 @@ class LayerError(DeepVizError, ValueError):
     """A layer that does not exist, is not called exactly once, or has no spatial map."""
 
 
+class MethodError(DeepVizError, LookupError):
+    """A method that does not exist."""
+
+    exit_code = 2
+
+
 class NothingOverridden(DeepVizError, RuntimeError):
     """A rule for rectifiers (guided backpropagation, deconvolution) met no rectifier that it could change."""
 

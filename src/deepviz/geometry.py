@@ -20,8 +20,9 @@ class Geometry:
     Example:
         A 400 x 300 photograph, resized to 256 on its shorter side and cropped to the central 224 x 224:
 
-        >>> Geometry.resize_crop(size=(400, 300), resized=(341, 256), crop=(224, 224)).box
-        (68.03519061583577, 18.75, 330.791788856305, 281.25)
+        >>> geometry = Geometry.resize_crop(size=(400, 300), resized=(341, 256), crop=(224, 224))
+        >>> [round(value, 2) for value in geometry.box]
+        [68.04, 18.75, 330.79, 281.25]
     """
 
     size: tuple[int, int]

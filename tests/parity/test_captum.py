@@ -138,7 +138,7 @@ class OneLayer(nn.Module):
 
 def _one_layer(act, skip=0.0):
     case = Case(lambda: OneLayer(act, skip), (1, 2, 3))
-    model, x = case.model().eval(), 4 * case.images(4)
+    model, x = case.model().eval().requires_grad_(False), 4 * case.images(4)
     return model, x, x.flatten(1) @ model.W.weight.T, model.V.weight[1]
 
 

@@ -57,7 +57,7 @@ EXACT_OPERATORS = [operator for operator in EXACT if overload_of(operator) not i
 @pytest.mark.parametrize("operator", EXACT_OPERATORS, ids=label)
 @pytest.mark.parametrize("mask", [True, False], ids=["guided", "deconvnet"])
 def test_exact_rectifiers(operator, mask):
-    arguments, low, high = ARGUMENTS[name_of(operator).rstrip("_")]
+    arguments, low, high = ARGUMENTS[name_of(operator).strip("_")]
     plain, _ = run(operator, X, arguments)
     rule = Rule(mask)
     result, leaf = run(operator, X, arguments, rule)
@@ -73,7 +73,7 @@ def test_exact_rectifiers(operator, mask):
 @pytest.mark.parametrize("operator", [op for op in EXACT_OPERATORS if is_in_place(op)], ids=label)
 @pytest.mark.parametrize("mask", [True, False], ids=["guided", "deconvnet"])
 def test_in_place_rectifiers_whose_result_is_thrown_away(operator, mask):
-    arguments, low, high = ARGUMENTS[name_of(operator).rstrip("_")]
+    arguments, low, high = ARGUMENTS[name_of(operator).strip("_")]
     leaf = X.clone().requires_grad_()
     rule = Rule(mask)
     with Override(rule):

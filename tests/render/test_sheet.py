@@ -11,7 +11,10 @@ LONG = "a label that does not end, or only after several more words than fit, wi
 FOREIGN = "狐 Füchse — лиса\nثعلب \U0001f98a"
 
 
-def tile(size=(40, 30), caption="Gradient", detail="tiger cat 0.39", warning="", scale=Scale(0.0, 1.0, False)):
+UNIT = Scale(0.0, 1.0, False)
+
+
+def tile(size=(40, 30), caption="Gradient", detail="tiger cat 0.39", warning="", scale=UNIT):
     return Tile(Image.new("RGB", size, "#884422"), caption, detail, scale, warning=warning)
 
 

@@ -25,7 +25,13 @@ class UsageError(DeepVizError):
 
 def application() -> App:
     """The commands, each imported when it is called, so that `deepviz --help` starts without torch."""
-    app = App(name="deepviz", help="See what a vision network looks at.", version=_version, help_format="plaintext")
+    app = App(
+        name="deepviz",
+        help="See what a vision network looks at.",
+        version=_version,
+        help_format="plaintext",
+        suppress_keyboard_interrupt=False,  # `run` says what was done until then
+    )
     app.command("deepviz.cli.explain:explain", name="explain", help="Explain a model's predictions for photographs.")
     app.command("deepviz.cli.listings:methods", name="methods", help="List the methods and their options.")
     app.command("deepviz.cli.listings:layers", name="layers", help="List a model's layers and what can be explained.")

@@ -59,7 +59,7 @@ def explain(
         raise UsageError("--top-k is for the predicted classes: give it, or --target")
     methods = built(method or list(catalog.METHODS), options, layer)
     if not photos:
-        print("no photograph given, so this explains the example in the package", file=sys.stderr)
+        print("deepviz: no photograph given, so this explains the example in the package", file=sys.stderr)
     paths = find_photos(photos or [EXAMPLE])
     probe_folder(output)
     keep_memory()

@@ -49,11 +49,11 @@ class Method(ABC):
     is done here.
     """
 
-    title: ClassVar[str]
-    """The name in captions."""
-    paper: ClassVar[str]
-    """Author, year and title, with a link."""
-    cost: ClassVar[str]
+    title: ClassVar[str] = ""
+    """The name in captions; by default the class's."""
+    paper: ClassVar[str] = ""
+    """Authors, year and where to find it."""
+    cost: ClassVar[str] = ""
     """What one map costs, in forward and backward passes."""
 
     def __post_init__(self) -> None:
@@ -115,8 +115,27 @@ class Method(ABC):
         }
         return replace(self, **inner) if inner else self
 
+    @property
+    def name(self) -> str:
+        """The title, or the class's name where there is none."""
+        return self.title or type(self).__name__
+
     def __str__(self) -> str:
-        return self.title
+        """For captions: the name, with the options that are not the defaults (a layer is told by the result)."""
+        changed = [
+            f"{field.name} {_in_short(getattr(self, field.name))}"
+            for field in fields(self)
+            if field.name not in ("of", "layer") and _differs(getattr(self, field.name), field.default)
+        ]
+        return ", ".join([self.name, *changed])
+
+
+def _differs(value: object, default: object) -> bool:
+    return isinstance(value, Tensor) or value != default
+
+
+def _in_short(value: object) -> str:
+    return f"tensor {tuple(value.shape)}" if isinstance(value, Tensor) else str(value)
 
 
 def _check_arguments(model: object, x: object) -> None:
@@ -143,12 +162,12 @@ def _check_maps(method: Method, maps: Tensor, notes: Notes) -> None:
     flat = maps.flatten(-3)
     if not bool(torch.isfinite(flat).all()):
         raise ModelError(
-            f"{method.title} gave NaN or infinity though the scores are finite; "
+            f"{method.name} gave NaN or infinity though the scores are finite; "
             "in half precision try float32, else look for a division or square root at zero in the model"
         )
     zero = (flat == 0).all(-1).cpu()
     if bool(zero.any()) and not any("all zero" in text for text, _ in notes.warned):
         notes.warn(
-            f"{method.title} is all zero: no gradient reaches the input (saturated or dead units, or a constant score)",
+            f"{method.name} is all zero: no gradient reaches the input (saturated or dead units, or a constant score)",
             zero,
         )

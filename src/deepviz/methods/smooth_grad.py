@@ -27,7 +27,8 @@ class SmoothGrad(Method):
     that a row's result does not depend on the batch.
 
     Shapes: those of the method inside. Drawn as that method is (squares and variance: sum over channels, from zero).
-    The notes hold "standard error": that of the mean, relative to the map, sqrt(sum var/n) / sqrt(sum mean^2).
+    The notes hold "standard error": that of the mean, relative to the map, sqrt(sum var/n) / sqrt(sum mean^2). It is
+    the share of sampling noise in what is drawn: near 1, the map is little else.
 
     Errors: those of the method inside; ValueError for less than 2 samples or no noise.
 
@@ -91,8 +92,10 @@ class SmoothGrad(Method):
         """That of the method inside; squares and variances are drawn from zero up."""
         return self.of.view if self.statistic == "mean" else "positive"
 
-    def __str__(self) -> str:
-        return self.title if isinstance(self.of, Gradient) else f"{self.title} of {self.of}"
+    @property
+    def name(self) -> str:
+        """With the method inside, unless it is the gradient."""
+        return self.title if self.of == Gradient() else f"{self.title} of {self.of}"
 
 
 class _Moments:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import unicodedata
+from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -271,9 +272,9 @@ def _cut(text: str, font: Font, width: float) -> str:
     text = "".join(map(_drawable, text))
     if font.getlength(text) <= width:
         return text
-    while text and font.getlength(text.rstrip() + "…") > width:
-        text = text[:-1]
-    return text.rstrip() + "…"
+    lengths = range(1, len(text) + 1)
+    kept = bisect_left(lengths, True, key=lambda kept: font.getlength(text[:kept].rstrip() + "…") > width)
+    return text[:kept].rstrip() + "…"
 
 
 def _wrapped(text: str, font: Font, width: float, most: int) -> list[str]:

