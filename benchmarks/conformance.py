@@ -623,6 +623,14 @@ for _method in ("guided", "deconvolution"):
     row(f"{_method}: `nn.ReLU6()`, 0 < x < 6")(ask_relu6(_method))
 
 
+@row("guided: `torch.maximum(h, 0)` is not answered by a plain gradient", refusal=True)
+def _(library: Library) -> float:
+    def act(h: Tensor) -> Tensor:
+        return torch.maximum(h, torch.zeros_like(h))
+
+    return ask_relu("guided", lambda: (act, act))(library)
+
+
 @row("guided: a network without a rectifier is not answered by a plain gradient", refusal=True)
 def _(library: Library) -> float:
     model = filled(TwoLayers(torch.tanh, torch.tanh))
@@ -906,7 +914,7 @@ def with_gradients(model: nn.Module) -> nn.Module:
 def ask_state(method: str, fails: bool) -> Callable[[Library], float]:
     def ask(library: Library) -> float:
         model = filled(ConvNet(inplace=True))
-        model = with_gradients(Failing(model) if fails else model)
+        model = with_gradients(Failing(model).eval() if fails else model)
         before = state(model)
         try:
             METHODS[method](library, model, numbers(1, 2, 4, 6), "body." if fails else "")
@@ -1148,6 +1156,9 @@ somewhere below; *not offered* means that there is no such method or option. Pee
 says; where a row says "without a wrapper" or "no reshape function given", some of them offer exactly that as a way
 out, which the user has to write. Captum's documentation says that activations must be `nn.ReLU` modules, each used
 once; grad-cam's `GradCAM` returns maps scaled to 0 ... 1, which are compared with the scaled answer.
+
+What no row asks: a rectifier written as arithmetic (`h * (h > 0)`, `torch.where`) between ordinary ones is seen by
+none of these libraries, DeepViz included; it refuses only if no other rectifier is reached.
 
 """
 

@@ -4,8 +4,8 @@
 
 The yardstick is the model itself, untouched: one forward pass under inference mode, or one forward pass and
 `autograd.grad` of the class scores to the input, fed a channels_last input on a CPU, in chunks of the size that
-DeepViz uses, in this process (so with the same allocator settings). All contestants are interleaved, round by round, and compared by
-their medians, so that a busy machine disturbs all of them alike.
+DeepViz uses, in the same process and so with the same allocator settings. All contestants are interleaved, round by
+round, and compared by their medians, so that a busy machine disturbs all of them alike.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ from deepviz.probe.chunks import ROWS_ON_CPU, ROWS_ON_GPU
 Contestants = dict[str, Callable[[], object]]
 LAYERS = {"lite0": "_bn1", "resnet50": "layer4", "vit_b16": "blocks.11.norm1"}
 CLASS = 281
+PEERS = ("Captum", "TorchCAM", "grad-cam")
 
 
 def build(name: str, device: str) -> nn.Module:
@@ -65,9 +66,7 @@ def captum_class_activation(model: nn.Module, name: str, x: Tensor) -> Callable[
 
     if name == "vit_b16":  # tokens need a reshape that Captum does not offer
         return None
-    return lambda: LayerGradCam(model, model.get_submodule(LAYERS[name])).attribute(
-        x, CLASS, relu_attributions=True
-    )
+    return lambda: LayerGradCam(model, model.get_submodule(LAYERS[name])).attribute(x, CLASS, relu_attributions=True)
 
 
 def peers_cam(model: nn.Module, name: str, x: Tensor) -> Contestants:
@@ -191,7 +190,7 @@ def speed_rows(names: list[str], device: str, rounds: int, context: object = Non
 
 def _row(name: str, batch: int, title: str, yardstick: str, seconds: dict[str, float]) -> list[str]:
     raw, ours = seconds["raw"], seconds["DeepViz"]
-    peers = [f"{seconds[peer] / ours:.2f}" if peer in seconds else "" for peer in ("Captum", "TorchCAM", "grad-cam")]
+    peers = [f"{seconds[peer] / ours:.2f}" if peer in seconds else "" for peer in PEERS]
     return [name, str(batch), title, yardstick, f"{1000 * raw:.0f} ms", f"{ours / raw:.2f}", *peers]
 
 
@@ -222,10 +221,11 @@ def overhead_rows(device: str) -> list[list[str]]:
     }
     ours: Contestants = {name: (lambda method=method: method(model, x, 3)) for name, (_, method) in methods.items()}
     seconds = measure(yard | ours, 200, device)
-    return [
-        [name, yardstick, f"{1000 * seconds[yardstick]:.2f} ms", f"{1000 * (seconds[name] - seconds[yardstick]):.2f} ms"]
-        for name, (yardstick, _) in methods.items()
-    ]
+    rows = []
+    for name, (yardstick, _) in methods.items():
+        raw = seconds[yardstick]
+        rows.append([name, yardstick, f"{1000 * raw:.2f} ms", f"{1000 * (seconds[name] - raw):.2f} ms"])
+    return rows
 
 
 def _tiny_gradient(model: nn.Module, x: Tensor) -> None:
@@ -276,9 +276,9 @@ def main() -> None:
     context = torch.autocast(given.device, torch.bfloat16) if given.autocast else None
     label = f"{given.device}{', autocast' if given.autocast else ''}, torch {torch.__version__}"
     label += f", {torch.get_num_threads()} threads" if given.device == "cpu" else f", {torch.cuda.get_device_name()}"
+    peers = [f"{peer} / DeepViz" for peer in PEERS]
     speed = table(
-        ["model", "batch", "method", "yardstick", "raw", "DeepViz / raw", "Captum / DeepViz"]
-        + ["TorchCAM / DeepViz", "grad-cam / DeepViz"],
+        ["model", "batch", "method", "yardstick", "raw", "DeepViz / raw", *peers],
         speed_rows(given.models, given.device, given.rounds, context),
     )
     overhead = table(["method", "yardstick", "raw", "overhead of a call"], overhead_rows(given.device))

@@ -16,6 +16,7 @@ LEVELS = [
     {"explanation", "methods", "metrics", "synthesis"},
     {"api", "catalog"},
     {"cli", "web"},
+    {"__main__"},
 ]
 LEVEL = {name: number for number, names in enumerate(LEVELS) for name in names}
 SIDEWAYS = {

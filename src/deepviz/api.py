@@ -35,7 +35,7 @@ from deepviz.models import LoadedModel, Prepared, Preprocess, load_model
 from deepviz.notes import Notes
 from deepviz.probe.borrow import borrowed, original
 from deepviz.probe.gradient import Call
-from deepviz.target import class_scores
+from deepviz.target import are_probabilities, class_scores, ends_in_sigmoid
 
 Model = LoadedModel | nn.Module | str | None
 ImageLike = str | os.PathLike[str] | Image.Image | Tensor | Any
@@ -242,10 +242,12 @@ def _colour(loaded: LoadedModel, name: str) -> Tensor:
 
 @dataclass(frozen=True)
 class _Scores:
-    """The class scores (N, K) and probabilities (N, K) of some images; of a single logit z those of -z and z."""
+    """The class scores and probabilities (N, K) of some images, and what ranks the classes; of a single logit z the
+    scores are -z and z."""
 
     values: Tensor
     probabilities: Tensor
+    order: Tensor
 
     @property
     def classes(self) -> int:
@@ -260,18 +262,21 @@ def _all_callable(target: Targets) -> bool:
 def _scores(module: nn.Module, x: Tensor, needed: bool) -> _Scores | None:
     plain = original(module)
     call = Call(plain, Notes())
-    with borrowed(plain), torch.no_grad():
+    with borrowed(plain):
         output = call.in_layout(x, call.run)
     try:
-        values = call.check(class_scores(output)).float().cpu()
-    except ValueError:
+        found = call.check(class_scores(output))
+    except ModelError:
         if needed:
             raise
         return None
+    values = found.detach().float().cpu()
     if values.shape[1] == 1:
-        return _Scores(torch.cat([-values, values], 1), torch.cat([-values, values], 1).sigmoid())
-    already = bool((values >= 0).all()) and bool((values.sum(1) - 1).abs().max() < 1e-3)
-    return _Scores(values, values if already else values.softmax(1))
+        both = torch.cat([-values, values], 1)
+        chance = torch.cat([1 - values, values], 1) if ends_in_sigmoid(found) else both.sigmoid()
+        return _Scores(both, chance, order=chance)
+    chance = values if are_probabilities(values) else values.softmax(1)
+    return _Scores(values, chance, order=values)
 
 
 def _columns(
@@ -282,7 +287,7 @@ def _columns(
         assert scores is not None
         if top_k < 1:
             raise TargetError(f"top_k must be at least 1, got {top_k}")
-        return list(scores.values.topk(min(top_k, scores.classes), dim=1).indices.unbind(1))
+        return list(scores.order.topk(min(top_k, scores.classes), dim=1).indices.unbind(1))
     if isinstance(target, Tensor):
         if target.ndim > 1 or target.is_floating_point():
             kind = f"{tuple(target.shape)} of {str(target.dtype).removeprefix('torch.')}"

@@ -239,7 +239,9 @@ class Explanation:
         return (
             f'<figure style="margin:0;display:inline-block;max-width:420px;font:13px sans-serif">'
             f'<img style="max-width:100%" alt="{escape(self.title)}" src="data:image/png;base64,{data}">'
-            f'<img style="max-width:100%" alt="scale" src="data:image/png;base64,{bar}">'
+            f'<div style="display:flex;gap:6px;align-items:center"><small>{in_digits(self.scale.low)}</small>'
+            f'<img style="flex:1;height:10px" alt="scale" src="data:image/png;base64,{bar}">'
+            f"<small>{in_digits(self.scale.high)}</small></div>"
             f"<figcaption><b>{escape(self.title)}</b> {escape(self.caption)}<br>"
             f"<small>{escape(self.source)} · {escape(self.model)}{told}</small></figcaption></figure>"
         )
@@ -329,7 +331,9 @@ def write_bytes(path: Path, content: bytes) -> Path:
         finally:
             part.unlink(missing_ok=True)
     except OSError as error:
-        raise OutputError(f"cannot write {path}: {error.strerror or error}; choose another folder with -o") from error
+        raise OutputError(
+            f"cannot write {path}: {error.strerror or error}; choose another place (on the command line, -o)"
+        ) from error
     return path
 
 

@@ -149,10 +149,10 @@ class Score:
         if n != self.rows:
             raise ModelError(f"the model returned scores for {n} rows, {self.rows} went in: {describe(output)}")
         self._remark(scores)
+        if not self.decided:
+            self.indices.copy_(predicted(scores.detach(), ends_in_sigmoid(scores)))
         if classes == 1:
             scores = torch.cat([-scores, scores], dim=1)
-        if not self.decided:
-            self.indices.copy_(scores.detach().argmax(1))
         if int(self.indices.max()) >= scores.shape[1]:
             raise TargetError(
                 f"class {int(self.indices.max())} is out of range: the model has {scores.shape[1]} classes, "
@@ -168,15 +168,27 @@ class Score:
         return values
 
     def _remark(self, scores: Tensor) -> None:
-        seen = scores.detach()
         if scores.shape[1] == 1:
-            if _ends_in_sigmoid(scores):
+            if ends_in_sigmoid(scores):
                 self.remarks.add("the model's output is a probability (sigmoid): this explains it, not a logit")
-        elif bool((seen >= 0).all()) and bool((seen.sum(1) - 1).abs().max() < 1e-3):
+        elif are_probabilities(scores.detach()):
             self.remarks.add("the model's outputs are probabilities (softmax): this explains them, not logits")
 
 
-def _ends_in_sigmoid(scores: Tensor) -> bool:
+def predicted(scores: Tensor, probability: bool = False) -> Tensor:
+    """The class of each row: the largest score; of a single logit its sign, of a single probability its half."""
+    if scores.shape[1] == 1:
+        return (scores[:, 0] > (0.5 if probability else 0)).long()
+    return scores.argmax(1)
+
+
+def are_probabilities(scores: Tensor) -> bool:
+    """Whether scores (N, K) already are a softmax: none negative, each row's sum 1."""
+    return bool((scores >= 0).all()) and bool((scores.sum(1) - 1).abs().max() < 1e-3)
+
+
+def ends_in_sigmoid(scores: Tensor) -> bool:
+    """Whether scores with a graph are the output of a sigmoid."""
     node = scores.grad_fn
     while node is not None and node.name() in ("UnsqueezeBackward0", "ViewBackward0", "SqueezeBackward1"):
         node = node.next_functions[0][0]

@@ -167,7 +167,8 @@ class Awkward(nn.Module):
     def forward(self, x):
         h = self.twice(self.twice(x))
         with torch.no_grad():
-            h = h + self.hidden(x)
+            constant = self.hidden(x)
+        h = h + constant
         self.aside(h)
         self.indices(h)
         self.text(h)
@@ -188,7 +189,7 @@ ERRORS = {
     "twice": "more than once.*twice#2",
     "twice#3": "only 2 times",
     "hidden": "no_grad",
-    "aside": "does not depend on layer 'aside'",
+    "aside": "does not depend on layer.*choose another",
     "flat": "no spatial map.*earlier layer",
     "indices": "no tensor to explain",
     "text": "no tensor to explain",
@@ -205,12 +206,9 @@ def test_each_way_to_fail_is_one_line_that_names_the_layer(method, layer):
         awkward = Case(lambda: nn.Sequential(nn.ReLU(), Awkward()))
         layer = f"1.{layer}" if layer else layer
     model, x = awkward.model(), awkward.images()
-    if layer == "1.hidden":
-        message = "does not depend|no_grad"
-    else:
-        message = ERRORS[layer.removeprefix("1.")].replace("'aside'", f"'{layer}'").replace("twice#2", ".*twice#2")
-    with pytest.raises(LayerError, match=message) as raised:
+    with pytest.raises(LayerError, match=ERRORS[layer.removeprefix("1.")]) as raised:
         method(layer=layer)(model, x, 1)
+    assert layer in str(raised.value)
     assert "\n" not in str(raised.value)
     assert not any(module._forward_hooks for module in model.modules())
     assert torch.is_grad_enabled()

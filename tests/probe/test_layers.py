@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from deepviz.errors import LayerError
+from deepviz.methods import GradCAM
 from deepviz.models import load_model
 from deepviz.models.torchvision_shim import import_timm, import_torchvision
 from deepviz.notes import Notes
@@ -138,6 +139,18 @@ def test_on_a_transformer_the_last_tokens_with_a_gradient(name):
     assert chosen.usable
 
 
+@pytest.mark.xfail(reason="without probing, 112 x 70 and 45 tokens are read as 9 x 5 patches")
+def test_a_token_layer_has_the_same_grid_whether_it_is_named_or_found():
+    size = (112, 70)
+    model = _quietly(lambda: _timm("vit_small_patch14_reg4_dinov2", img_size=size, depth=2, num_classes=5))
+    named, searched = (
+        GradCAM(layer=layer, relu=False).attribute(model, pictures(*size), 1) for layer in ("blocks.1.norm1", None)
+    )
+    assert searched.notes.facts["grid"] == "8 x 5 + 5 other tokens, tokens"
+    assert named.notes.facts == searched.notes.facts
+    assert torch.equal(named.maps, searched.maps)
+
+
 def test_on_a_class_token_vit_the_last_blocks_patches_get_no_gradient():
     model = _quietly(lambda: _timm("vit_tiny_patch16_224", img_size=IMAGE, depth=2))
     answers = {answer.name: answer for answer in probed(model, pictures(*IMAGE))}
@@ -251,8 +264,12 @@ def test_the_find_is_remembered_for_model_and_shape_and_weakly():
 
 
 def test_probing_leaves_no_hooks_even_when_the_model_raises():
-    model = nn.Sequential(CASES["plain"].model(), nn.Bilinear(2, 2, 2))
-    with pytest.raises(Exception, match="."):
+    class Failing(nn.Module):
+        def forward(self, x):
+            raise KeyError("half way")
+
+    model = nn.Sequential(CASES["plain"].model(), Failing())
+    with pytest.raises(KeyError):
         found(model, CASES["plain"].images())
     for module in model.modules():
         assert not module._forward_hooks

@@ -71,11 +71,13 @@ class Call:
             raise ModelFailed(f"the model failed on x {_place(x)}{self._parameters()}: {reason}") from error
 
     def scores(self, x: Tensor, score: Score) -> Tensor:
-        """The explained scores of all rows, without a graph: (N,) or (N, K)."""
+        """The explained scores of all rows, detached: (N,) or (N, K)."""
+        # which class is predicted may depend on the output's last operation, which only a graph tells
+        graph = not score.decided
 
         def forward(rows: slice) -> Tensor:
-            with torch.no_grad():
-                return self.in_layout(x[rows], lambda laid: self.check(score.take(rows)(self.run(laid))))
+            with nullcontext() if graph else torch.no_grad():
+                return self.in_layout(x[rows], lambda laid: self.check(score.take(rows)(self.run(laid)))).detach()
 
         return self.by_rows(x, forward)
 
