@@ -328,7 +328,7 @@ def test_smooth_grad_of_a_function_a_method_or_nothing_known():
     by_method = deepviz.smooth_grad(network(), images(1), method=GuidedBackprop(), samples=3)
     assert by_function[0].method == by_method[0].method == SmoothGrad(GuidedBackprop(), 3)
     assert same(by_function[0], by_method[0])
-    assert by_function[0].title == "SmoothGrad of Guided backprop"
+    assert by_function[0].title == "SmoothGrad of Guided backprop, samples 3"
     with pytest.raises(TypeError, match="of must be a Method"):
         deepviz.smooth_grad(network(), images(1), method=print)
 

@@ -61,11 +61,11 @@ def test_the_smaller_chunk_is_remembered_for_this_model_only_and_weakly():
     in_chunks(model, x, 16, Tight(3))
     assert chunk_rows(model, x) == 2
     assert chunk_rows(nn.Identity(), x) == ROWS_ON_CPU
-    alive, remembered = weakref.ref(model), len(chunks._reduced)
+    assert model in chunks._reduced
+    alive = weakref.ref(model)
     del model
     gc.collect()
     assert alive() is None
-    assert len(chunks._reduced) < remembered
 
 
 def test_one_row_that_does_not_fit_is_the_error_itself():
@@ -138,12 +138,11 @@ def test_a_model_that_takes_views_is_run_in_plain_layout_and_that_is_remembered(
     Gradient()(model, x, 1)
     assert layouts == [True, False, False]
 
-    remembered = len(gradient._contiguous_only)
+    assert model in gradient._contiguous_only
     alive = weakref.ref(model)
     del model
     gc.collect()
     assert alive() is None
-    assert len(gradient._contiguous_only) == remembered - 1
 
 
 def test_models_that_take_no_views_get_channels_last_and_others_are_not_tried_twice():

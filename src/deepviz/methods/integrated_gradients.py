@@ -168,8 +168,8 @@ class IntegratedGradients(Method):
         large = gap > GAP_WORTH_A_WARNING
         if bool(large.any()):
             call.notes.warn(
-                f"integrated gradients: the map's sum misses the change in score by more than {GAP_WORTH_A_WARNING:.0%}; "
-                "raise steps, or set tolerance=0.01",
+                "integrated gradients: the map's sum misses the change in score by more than "
+                f"{GAP_WORTH_A_WARNING:.0%}; raise steps, or set tolerance=0.01",
                 large,
             )
 

@@ -44,8 +44,8 @@ def follows(h: int, w: int, height: int, width: int) -> bool:
 def read_grid(shape: tuple[int, ...], size: tuple[int, int], known: tuple[int, int] | None = None) -> Grid | None:
     """The grid of a layer's output of `shape` on an input of `size` = (H, W), or None if it has none.
 
-    Tokens are matched to the grid of square patches that leaves the fewest tokens over (at most 16 class and
-    register tokens); `known`, a grid seen earlier in the model (its patch embedding), goes first.
+    Tokens are matched to the grid of square patches that divide the input and leave the fewest tokens over (at most
+    16 class and register tokens), or to patches that do not divide it if there is none; `known`, a grid seen earlier in the model (its patch embedding), goes first.
     """
     if len(shape) == 4:
         first, last = shape[2:], shape[1:3]
@@ -61,10 +61,11 @@ def _token_grid(length: int, size: tuple[int, int], known: tuple[int, int] | Non
     if known is not None and 0 <= length - known[0] * known[1] <= MOST_PREFIX:
         return Grid("tokens", *known, length - known[0] * known[1])
     height, width = size
-    best: Grid | None = None
+    fits: list[tuple[bool, int, Grid]] = []
     for patch in range(1, min(size) + 1):
         for h, w in {(height // patch, width // patch), (-(-height // patch), -(-width // patch))}:
             left = length - h * w
-            if 0 <= left <= MOST_PREFIX and h * w > 1 and (best is None or left < best.prefix):
-                best = Grid("tokens", h, w, left)
-    return best
+            if 0 <= left <= MOST_PREFIX and h * w > 1:
+                uneven = height % patch != 0 or width % patch != 0
+                fits.append((uneven, left, Grid("tokens", h, w, left)))
+    return min(fits, key=lambda fit: fit[:2])[2] if fits else None
