@@ -368,8 +368,9 @@ def raised_by(library: Library, raised: BaseException) -> bool:
     """Whether the library itself raised: the innermost frame is its own `raise` or `assert`."""
     frame = traceback.extract_tb(raised.__traceback__)[-1]
     root = importlib.util.find_spec(library.package).submodule_search_locations[0]
-    above = [linecache.getline(frame.filename, frame.lineno - back).strip() for back in range(4)]
-    return frame.filename.startswith(root) and any(line.startswith(("raise", "assert")) for line in above)
+    line = linecache.getline(frame.filename, frame.lineno).strip()
+    said = line.startswith("raise ") or isinstance(raised, AssertionError)
+    return frame.filename.startswith(root) and said
 
 
 @contextlib.contextmanager
@@ -1154,8 +1155,8 @@ for. *wrong* gives the largest error, relative to the largest value of the right
 *refuses* is an error of the library's own that says why (the right answer in some rows), *crashes* one from
 somewhere below; *not offered* means that there is no such method or option. Peers are used as their documentation
 says; where a row says "without a wrapper" or "no reshape function given", some of them offer exactly that as a way
-out, which the user has to write. Captum's documentation says that activations must be `nn.ReLU` modules, each used
-once; grad-cam's `GradCAM` returns maps scaled to 0 ... 1, which are compared with the scaled answer.
+out, which the user has to write. Captum's documentation asks for activations that are `nn.ReLU`
+modules; grad-cam's `GradCAM` returns maps scaled to 0 ... 1, which are compared with the scaled answer.
 
 What no row asks: a rectifier written as arithmetic (`h * (h > 0)`, `torch.where`) between ordinary ones is seen by
 none of these libraries, DeepViz included; it refuses only if no other rectifier is reached.

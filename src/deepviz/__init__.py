@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     )
     from deepviz.errors import DeepVizError, DeepVizWarning
     from deepviz.explanation import Explanation, sheet
-    from deepviz.models import LoadedModel, Preprocess, load_model
+    from deepviz.models import LoadedModel, Preprocess, example_photo, load_model
 
 _HOMES = {
     "deepviz.api": (
@@ -41,7 +41,7 @@ _HOMES = {
     ),
     "deepviz.errors": ("DeepVizError", "DeepVizWarning"),
     "deepviz.explanation": ("Explanation", "sheet"),
-    "deepviz.models": ("LoadedModel", "Preprocess", "load_model"),
+    "deepviz.models": ("LoadedModel", "Preprocess", "example_photo", "load_model"),
 }
 _MODULES = ("catalog", "methods")
 
@@ -52,6 +52,7 @@ __all__ = [
     "LoadedModel",
     "Preprocess",
     "catalog",
+    "example_photo",
     "explain",
     "grad_times_image",
     "load_model",

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import inspect
 import operator
 import os
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import torch
 from PIL import Image
@@ -370,7 +371,7 @@ def choose_methods(methods: Methods, layer: str | None = None) -> list[Method]:
     """The methods asked for, as values; `layer` goes to those that take one.
 
     Raises:
-        LookupError: for a name that does not exist, with the nearest ones.
+        MethodError: for a name that does not exist, with the nearest ones.
         TypeError: for a class instead of a value.
     """
     asked = list(catalog.METHODS) if methods == "all" else methods
@@ -387,6 +388,22 @@ def _value(method: Any, layer: str | None) -> Method:
     if isinstance(method, type) and issubclass(method, Method):
         raise TypeError(f"methods takes values, got the class {method.__name__}; did you mean {method.__name__}()?")
     raise TypeError(f"methods must be 'all', a Method, a name or a list of these, got {method!r}")
+
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def _with_options_of(method: type[Method], **renamed: str) -> Callable[[F], F]:
+    """Describe a function's arguments that are the method's options, in the words of the catalog."""
+
+    def document(function: F) -> F:
+        described = [
+            f"    {renamed.get(option.name, option.name)}: {option.help}" for option in catalog.options(method)
+        ]
+        function.__doc__ = "\n".join([inspect.cleandoc(function.__doc__ or ""), "", "Args:", *described])
+        return function
+
+    return document
 
 
 def viz_backprop(
@@ -417,6 +434,7 @@ def grad_times_image(
     return explain(model, image, GradTimesImage(), target=target, top_k=top_k, preprocess=preprocess)
 
 
+@_with_options_of(IntegratedGradients)
 def viz_integrated_gradients(
     model: Model,
     image: Images,
@@ -431,11 +449,12 @@ def viz_integrated_gradients(
     top_k: int = 1,
     preprocess: Any = None,
 ) -> list[Explanation]:
-    """Integrated gradients: `methods.IntegratedGradients`, whose options these are. Result as for `explain`."""
+    """Integrated gradients: `methods.IntegratedGradients`. Other arguments and result as for `explain`."""
     method = IntegratedGradients(steps, rule, baseline, tolerance, max_steps, multiply_by_input)
     return explain(model, image, method, target=target, top_k=top_k, preprocess=preprocess)
 
 
+@_with_options_of(GradCAM)
 def viz_gradcam(
     model: Model,
     image: Images,
@@ -446,10 +465,11 @@ def viz_gradcam(
     top_k: int = 1,
     preprocess: Any = None,
 ) -> list[Explanation]:
-    """Grad-CAM: `methods.GradCAM`, whose options these are. Result as for `explain`."""
+    """Grad-CAM: `methods.GradCAM`. Other arguments and result as for `explain`."""
     return explain(model, image, GradCAM(layer, relu), target=target, top_k=top_k, preprocess=preprocess)
 
 
+@_with_options_of(GuidedGradCAM)
 def viz_guidedgradcam(
     model: Model,
     image: Images,
@@ -459,10 +479,11 @@ def viz_guidedgradcam(
     top_k: int = 1,
     preprocess: Any = None,
 ) -> list[Explanation]:
-    """Guided Grad-CAM: `methods.GuidedGradCAM`, whose option this is. Result as for `explain`."""
+    """Guided Grad-CAM: `methods.GuidedGradCAM`. Other arguments and result as for `explain`."""
     return explain(model, image, GuidedGradCAM(layer), target=target, top_k=top_k, preprocess=preprocess)
 
 
+@_with_options_of(SmoothGrad, of="method")
 def smooth_grad(
     model: Model,
     image: Images,
@@ -476,7 +497,10 @@ def smooth_grad(
     top_k: int = 1,
     preprocess: Any = None,
 ) -> list[Explanation]:
-    """SmoothGrad: `methods.SmoothGrad` of a `viz_*` function or a method. Result as for `explain`."""
+    """SmoothGrad: `methods.SmoothGrad` of a `viz_*` function or a method.
+
+    Other arguments and result as for `explain`.
+    """
     smooth = SmoothGrad(_method_of(method), samples, noise, statistic, seed)
     return explain(model, image, smooth, target=target, top_k=top_k, preprocess=preprocess)
 

@@ -104,7 +104,7 @@ class Explanation:
 
     @cached_property
     def values(self) -> NDArray[np.float32]:
-        """The map that is drawn, (H, W) or (h, w): max over channels of |.|, sum over channels, or as it is."""
+        """The map that is drawn, (H, W) or (h, w); the maximum of |.| or the sum over channels, or as it is."""
         maps = self.attribution
         return (maps.abs().amax(0) if self.method.view == "magnitude" else maps.sum(0)).numpy()
 

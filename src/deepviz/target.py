@@ -6,6 +6,7 @@ S_0 = -z.
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -99,10 +100,11 @@ class Score:
             self.indices = torch.full((n,), -1)
         elif isinstance(target, Tensor):
             self.indices = _checked_indices(target, n)
-        elif isinstance(target, int) and not isinstance(target, bool):
-            if target < 0:
-                raise TargetError(f"target must be a class index from 0 up, got {target}")
-            self.indices = torch.full((n,), target)
+        elif hasattr(target, "__index__") and not isinstance(target, bool):
+            index = operator.index(target)  # numpy's integers too
+            if index < 0:
+                raise TargetError(f"target must be a class index from 0 up, got {index}")
+            self.indices = torch.full((n,), index)
         elif callable(target):
             self.callable = target
         else:

@@ -32,7 +32,15 @@ def application() -> App:
         help_format="plaintext",
         suppress_keyboard_interrupt=False,  # `run` says what was done until then
     )
-    app.command("deepviz.cli.explain:explain", name="explain", help="Explain a model's predictions for photographs.")
+    app.command(
+        "deepviz.cli.explain:explain",
+        name="explain",
+        help="Explain a model's predictions for photographs.",
+        help_epilogue=(
+            "PHOTOS are files or folders; without any, the example photograph of the package is explained. "
+            "The model is the bundled EfficientNet-Lite0 unless --model names another."
+        ),
+    )
     app.command("deepviz.cli.listings:methods", name="methods", help="List the methods and their options.")
     app.command("deepviz.cli.listings:layers", name="layers", help="List a model's layers and what can be explained.")
     app.command("deepviz.cli.doctor:doctor", name="doctor", help="Say what is installed and what is missing.")

@@ -22,9 +22,8 @@ from deepviz.cli.method_options import MethodOptions, built
 from deepviz.cli.process import keep_memory
 from deepviz.errors import DeepVizWarning, ImageError
 from deepviz.explanation import Explanation, in_digits, probe_folder, sheet, write_picture
-from deepviz.models import LoadedModel, Prepared, find_photos, load_model
+from deepviz.models import LoadedModel, Prepared, example_photo, find_photos, load_model
 
-EXAMPLE = Path(__file__).parent.parent / "photos" / "chelsea.png"
 NOTHING_GIVEN = MethodOptions()
 
 
@@ -36,7 +35,12 @@ def explain(
     weights: Annotated[str | None, Parameter(help="A .safetensors, .pt or .pth file, or 'random'.")] = None,
     labels: Annotated[str | None, Parameter(help="A .txt (one label a line) or .json file of class names.")] = None,
     method: Annotated[
-        list[str] | None, Parameter(alias="-m", negative="", help="Method to run; repeat for several.")
+        list[str] | None,
+        Parameter(
+            alias="-m",
+            negative="",
+            help=f"Method to run, repeat for several: {', '.join(catalog.METHODS)}, or package.module:Class.",
+        ),
     ] = None,
     target: Annotated[
         list[str] | None, Parameter(negative="", help="Class index or label to explain; repeat for several.")
@@ -60,7 +64,7 @@ def explain(
     methods = built(method or list(catalog.METHODS), options, layer)
     if not photos:
         print("deepviz: no photograph given, so this explains the example in the package", file=sys.stderr)
-    paths = find_photos(photos or [EXAMPLE])
+    paths = find_photos(photos or [example_photo()])
     probe_folder(output)
     keep_memory()
     loaded = load_model(model, weights=weights, labels=labels)
@@ -212,7 +216,7 @@ def _entry(answer: Answer, page: Path, files: list[Path]) -> dict[str, Any]:
 
 def _told(answer: Answer, page: Path, maps: int) -> str:
     predicted = ", ".join(f"{label} {in_digits(probability)}" for label, probability in answer.predictions[:3])
-    lines = [f"{answer.image.name}: {predicted}", f"  {page} and {maps} maps beside it"]
+    lines = [f"{answer.image.name}: {predicted}", f"  {page} and {maps} {'map' if maps == 1 else 'maps'} beside it"]
     said: dict[str, list[str]] = {}
     for explanation in answer.explanations:
         for text in explanation.notes.get("warnings", ()):

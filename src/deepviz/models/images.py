@@ -69,6 +69,22 @@ def open_photo(source: PhotoSource) -> Photo:
     return photo
 
 
+def example_photo(name: str = "chelsea") -> Path:
+    """A photograph in the package: "chelsea", a cat, or "coffee", a cup.
+
+    Raises:
+        ImageError: for another name.
+
+    Example:
+        >>> example_photo().name
+        'chelsea.png'
+    """
+    path = Path(__file__).parent.parent / "photos" / f"{name}.png"
+    if not path.exists():
+        raise ImageError(f"the package has no photograph {name!r}; there are chelsea and coffee")
+    return path
+
+
 def find_photos(paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]]) -> list[Path]:
     """The photographs that `paths` name: files as given, a folder's images sorted by name, not its sub-folders.
 

@@ -66,7 +66,7 @@ class Call:
             return self.model(x.clone())
         except (DeepVizError, torch.OutOfMemoryError):
             raise
-        except (RuntimeError, TypeError, ValueError) as error:
+        except (RuntimeError, TypeError, ValueError, AssertionError) as error:
             reason = " ".join(str(error).split())
             raise ModelFailed(f"the model failed on x {_place(x)}{self._parameters()}: {reason}") from error
 
@@ -195,7 +195,12 @@ def backward(call: Call, values: Tensor, leaf: Any, score: Score, keep: bool = F
         if not column.requires_grad:
             raise ModelError(_broken(call, leaf))
         held = keep or k < len(columns) - 1
-        (gradient,) = torch.autograd.grad(column.sum(), leaf, retain_graph=held, allow_unused=True)
+        try:
+            (gradient,) = torch.autograd.grad(column.sum(), leaf, retain_graph=held, allow_unused=True)
+        except torch.OutOfMemoryError:
+            raise
+        except RuntimeError as error:
+            raise ModelFailed(f"the model's backward pass failed: {' '.join(str(error).split())}") from error
         if gradient is None:
             raise ModelError(_broken(call, leaf))
         gradients.append(gradient.contiguous())

@@ -45,7 +45,8 @@ def read_grid(shape: tuple[int, ...], size: tuple[int, int], known: tuple[int, i
     """The grid of a layer's output of `shape` on an input of `size` = (H, W), or None if it has none.
 
     Tokens are matched to the grid of square patches that divide the input and leave the fewest tokens over (at most
-    16 class and register tokens), or to patches that do not divide it if there is none; `known`, a grid seen earlier in the model (its patch embedding), goes first.
+    16 class and register tokens), or to patches that do not divide it if there is none; `known`, a grid seen earlier
+    in the model (its patch embedding), goes first.
     """
     if len(shape) == 4:
         first, last = shape[2:], shape[1:3]
