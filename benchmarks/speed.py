@@ -28,7 +28,7 @@ from deepviz.cli.process import keep_memory
 from deepviz.methods import GradCAM, Gradient, GuidedGradCAM, IntegratedGradients, SmoothGrad
 from deepviz.models import load_model
 from deepviz.models.torchvision_shim import import_timm, import_torchvision
-from deepviz.probe.chunks import ROWS_ON_CPU, ROWS_ON_GPU
+from deepviz.probe.chunks import chunk_rows
 
 Contestants = dict[str, Callable[[], object]]
 LAYERS = {"lite0": "_bn1", "resnet50": "layer4", "vit_b16": "blocks.11.norm1"}
@@ -118,7 +118,7 @@ def contests(name: str, model: nn.Module, x: Tensor) -> dict[str, tuple[str, Con
     from captum.attr import GuidedGradCam, NoiseTunnel, Saliency
     from captum.attr import IntegratedGradients as CaptumIG
 
-    chunk = ROWS_ON_CPU if x.device.type == "cpu" else ROWS_ON_GPU
+    chunk, forward_chunk = chunk_rows(model, x), chunk_rows(model, x, graph=False)
     layer = LAYERS[name]
     found: dict[str, tuple[str, Contestants, int]] = {}
     found["Gradient"] = (
@@ -133,7 +133,7 @@ def contests(name: str, model: nn.Module, x: Tensor) -> dict[str, tuple[str, Con
     found["GradCAM, layer given"] = (
         "forward",
         {
-            "raw": lambda: raw_forward(model, x, chunk),
+            "raw": lambda: raw_forward(model, x, forward_chunk),
             "DeepViz": lambda: GradCAM(layer=layer)(model, x, CLASS),
             **peers_cam(model, name, x),
         },

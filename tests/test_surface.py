@@ -15,6 +15,7 @@ ALL = [
     "LoadedModel",
     "Preprocess",
     "catalog",
+    "example_photo",
     "explain",
     "grad_times_image",
     "load_model",

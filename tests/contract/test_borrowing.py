@@ -113,8 +113,9 @@ def test_nothing_changes_after_a_backward_pass_that_raises(method):
 
     model, x = CASES["train-mode"].model().append(Head()), CASES["train-mode"].images()
     before = surroundings(model, x)
-    with pytest.raises(Crash):
+    with pytest.raises(ModelFailed, match="backward pass failed: no gradient from me") as raised:
         method(model, x, 1)
+    assert isinstance(raised.value.__cause__, Crash)
     assert surroundings(model, x) == before
 
 

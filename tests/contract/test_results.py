@@ -60,7 +60,8 @@ def test_the_chunk_size_does_not_matter(method, case, monkeypatch):
     model, x = case.model(), case.images(3)
     usual = method(model, x)
     for rows in (1, 2, 5, 64):
-        monkeypatch.setattr(chunks, "ROWS_ON_CPU", rows)
+        monkeypatch.setattr(chunks, "ROWS_WITH_GRAPH", rows)
+        monkeypatch.setattr(chunks, "ROWS_WITHOUT_GRAPH", rows)
         assert_same(method(model, x), usual)
 
 
@@ -69,7 +70,8 @@ def test_the_chunk_size_does_not_matter_in_single_precision(method, monkeypatch)
     model, x = CASES["plain"].model(torch.float32), CASES["plain"].images(3, torch.float32)
     usual = method(model, x)
     for rows in (1, 2, 5, 64):
-        monkeypatch.setattr(chunks, "ROWS_ON_CPU", rows)
+        monkeypatch.setattr(chunks, "ROWS_WITH_GRAPH", rows)
+        monkeypatch.setattr(chunks, "ROWS_WITHOUT_GRAPH", rows)
         assert_same(method(model, x), usual, 1e-4)
 
 

@@ -12,7 +12,7 @@ from torch import nn
 from deepviz.errors import ModelFailed
 from deepviz.methods import Gradient, IntegratedGradients, SmoothGrad
 from deepviz.probe import chunks, gradient
-from deepviz.probe.chunks import ROWS_ON_CPU, chunk_rows, in_chunks, spans
+from deepviz.probe.chunks import ROWS_WITH_GRAPH, ROWS_WITHOUT_GRAPH, chunk_rows, in_chunks, spans
 from networks import CASES, METHODS, Case, ViewingLeNet, assert_same
 
 
@@ -29,7 +29,8 @@ def test_spans_cover_every_row_once_and_evenly(total, size):
 def test_larger_pictures_go_in_smaller_chunks():
     model = nn.Identity()
     rows = [chunk_rows(model, torch.empty(1, 3, side, side)) for side in (32, 224, 320, 448, 2000)]
-    assert rows == [ROWS_ON_CPU, ROWS_ON_CPU, 3, 2, 1]
+    assert rows == [ROWS_WITH_GRAPH, ROWS_WITH_GRAPH, 2, 1, 1]
+    assert chunk_rows(model, torch.empty(1, 3, 224, 224), graph=False) == ROWS_WITHOUT_GRAPH
     assert chunk_rows(model, torch.empty(1, 3, 1, 100_000)) >= 1
 
 
@@ -48,19 +49,19 @@ class Tight:
 
 @given(total=st.integers(1, 60), room=st.integers(1, 9))
 def test_out_of_memory_halves_the_chunk_and_no_row_is_lost_or_doubled(total, room):
-    model, x, work = nn.Identity(), torch.empty(1, 3, 8, 8), Tight(room)
-    in_chunks(model, x, total, work)
+    model, x, work = nn.Identity(), torch.empty(total, 3, 8, 8), Tight(room)
+    in_chunks(model, x, work)
     assert work.done == list(range(total))
-    assert work.tried.count(ROWS_ON_CPU) <= 1  # a size that failed is not tried again
+    assert room >= ROWS_WITH_GRAPH or work.tried.count(ROWS_WITH_GRAPH) <= 1  # what failed is not tried again
     if max(work.tried) > room:
         assert chunk_rows(model, x) <= room
 
 
 def test_the_smaller_chunk_is_remembered_for_this_model_only_and_weakly():
-    model, x = nn.Identity(), torch.empty(1, 3, 8, 8)
-    in_chunks(model, x, 16, Tight(3))
+    model, x = nn.Identity(), torch.empty(16, 3, 8, 8)
+    in_chunks(model, x, Tight(3))
     assert chunk_rows(model, x) == 2
-    assert chunk_rows(nn.Identity(), x) == ROWS_ON_CPU
+    assert chunk_rows(nn.Identity(), x) == ROWS_WITH_GRAPH
     assert model in chunks._reduced
     alive = weakref.ref(model)
     del model
@@ -71,7 +72,7 @@ def test_the_smaller_chunk_is_remembered_for_this_model_only_and_weakly():
 def test_one_row_that_does_not_fit_is_the_error_itself():
     work = Tight(0)
     with pytest.raises(torch.OutOfMemoryError):
-        in_chunks(nn.Identity(), torch.empty(1, 3, 8, 8), 5, work)
+        in_chunks(nn.Identity(), torch.empty(5, 3, 8, 8), work)
     assert min(work.tried) == 1
 
 
@@ -83,7 +84,7 @@ def test_other_errors_are_not_tried_again():
         raise KeyError
 
     with pytest.raises(KeyError):
-        in_chunks(nn.Identity(), torch.empty(1, 3, 8, 8), 5, work)
+        in_chunks(nn.Identity(), torch.empty(5, 3, 8, 8), work)
     assert len(calls) == 1
 
 

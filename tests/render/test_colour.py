@@ -88,3 +88,48 @@ def test_unknown_colour_map_names_near_ones():
     with pytest.raises(ValueError, match=r"no colour map 'viridsi'; did you mean 'viridis'") as error:
         colour(np.zeros((1, 1)), Scale(0.0, 1.0, False), "viridsi")
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("dtype", [np.int8, np.float16, np.float32])
+def test_the_whole_range_of_a_type_can_be_drawn(dtype):
+    limits = np.iinfo(dtype) if np.issubdtype(dtype, np.integer) else np.finfo(dtype)
+    values = np.array([[limits.min, 0, limits.max]], dtype)
+    scale = Scale.of(values, signed=True, percentile=100)
+    assert (scale.high, scale.note) == (-float(limits.min), "")
+    expected = [0, 0.5, (1 + limits.max / -float(limits.min)) / 2]
+    assert np.allclose(scale.unit(values.astype(np.result_type(dtype, np.float32))), expected)
+    assert np.ptp(colour(values, scale)[0, 1].astype(int)) < 16
+
+
+def test_opposite_values_take_mirrored_entries():
+    values = np.linspace(-1, 1, 101)[None]
+    there, back = colour(values, Scale(-1.0, 1.0, True)), colour(-values, Scale(-1.0, 1.0, True))
+    assert np.array_equal(there, back[:, ::-1])
+    indices = np.rint(Scale(-1.0, 1.0, True).unit(values) * (LEVELS - 1))
+    assert np.array_equal(indices + indices[:, ::-1], np.full((1, 101), LEVELS - 1.0))
+
+
+@pytest.mark.parametrize(("low", "high", "signed"), [(0, 0, False), (0, np.nan, False), (-1, 2, True), (1, 2, False)])
+def test_a_scale_that_is_none(low, high, signed):
+    with pytest.raises(ValueError, match="the scale must go from"):
+        Scale(low, high, signed)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_what_is_not_finite_is_not_drawn_on_a_scale_of_another_map(bad):
+    with pytest.raises(ValueError, match="NaN or infinity"):
+        colour(np.array([[0.0, bad]]), Scale(0.0, 1.0, False))
+
+
+def test_a_map_has_two_axes_and_a_value():
+    with pytest.raises(ValueError, match=r"must be \(H, W\), got \(2, 4, 4\)"):
+        colour(np.zeros((2, 4, 4)), Scale(0.0, 1.0, False))
+    with pytest.raises(ValueError, match="empty"):
+        Scale.of(np.zeros((0, 3)), signed=True)
+    with pytest.raises(ValueError, match="no maps"):
+        Scale.shared([], signed=True)
+
+
+def test_near_names_are_found_behind_a_collection():
+    with pytest.raises(ValueError, match=r"no colour map 'crameri:vikk'; did you mean 'vik'"):
+        colour(np.zeros((1, 1)), Scale(0.0, 1.0, False), "crameri:vikk")

@@ -154,3 +154,41 @@ def test_the_colour_bar_goes_from_low_to_high():
     assert bar.shape == (3, 101, 3)
     ends = colour(np.array([[-1.0, 0.0, 1.0]]), SIGNED)[0]
     assert np.array_equal(bar[1, [0, 50, 100]], ends)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_a_map_with_holes_is_not_drawn_as_what_the_model_did_not_see(bad):
+    values, whole = np.array([[0.0, bad], [1.0, 0.5]]), Geometry.whole((8, 8))
+    with pytest.raises(ValueError, match="NaN or infinity"):
+        overlay(photo(8, 8), values, whole, UNSIGNED)
+    with pytest.raises(ValueError, match="NaN or infinity"):
+        place(values, whole)
+
+
+def test_a_photograph_of_another_size_is_named():
+    with pytest.raises(ValueError, match=r"\(30, 20\).*\(20, 30\)"):
+        overlay(photo(30, 20), np.ones((4, 4)), Geometry.whole((20, 30)), UNSIGNED)
+
+
+@pytest.mark.parametrize("opacity", [-0.1, 1.1, float("nan")])
+def test_opacity_is_a_share(opacity):
+    with pytest.raises(ValueError, match="opacity must be from 0 to 1"):
+        overlay(photo(8, 8), np.ones((4, 4)), Geometry.whole((8, 8)), UNSIGNED, opacity=opacity)
+
+
+@pytest.mark.parametrize("box", [(5.0, 5.0, 5.0, 9.0), (9.0, 0.0, 5.0, 9.0)])
+def test_a_box_has_an_area(box):
+    with pytest.raises(ValueError, match="no area"):
+        place(np.ones((3, 3)), Geometry((20, 20), box))
+
+
+def test_grey_of_what_is_no_map():
+    with pytest.raises(ValueError, match=r"got \(4,\)"):
+        grey(np.ones(4), signed=True)
+
+
+def test_the_photograph_is_left_as_it_was():
+    picture = photo(20, 10)
+    before = picture.tobytes()
+    overlay(picture, np.ones((4, 4)), Geometry((20, 10), (2.0, 2.0, 9.0, 9.0)), UNSIGNED)
+    assert picture.tobytes() == before

@@ -145,3 +145,25 @@ def test_a_picture_of_another_shape_is_not_stretched():
 
 def test_the_same_sheet_twice():
     assert page(3).tobytes() == page(3).tobytes()
+
+
+@pytest.mark.parametrize("sections", [[], [("", [])]])
+def test_nothing_to_draw(sections):
+    with pytest.raises(ValueError, match="no tiles"):
+        sheet("a", Image.new("RGB", (40, 30)), sections)
+
+
+@pytest.mark.parametrize("size", [(20, 30), (9, 16), (10, 30)], ids=str)
+def test_the_bar_under_a_narrow_picture_is_as_wide_as_the_picture(size):
+    drawn = np.asarray(page(size=size))
+    below = drawn[MARGIN + 2 * TILE + 32 :]
+    bar = np.argwhere((below == below[:, MARGIN : MARGIN + 1]).all(2) & (below != PAPER).any(2))
+    top = bar[bar[:, 1] == MARGIN][0, 0]
+    right = np.flatnonzero((below[top] != PAPER).any(1)).max() + 1
+    assert right - MARGIN == max(pictures(drawn).any(0).sum(), 150)
+
+
+def test_letters_that_the_font_lacks_are_spelled_with_those_it_has():
+    from deepviz.render.sheet import _cut, _font
+
+    assert _cut("Ä ß ø Łódź œuf ×", _font(20), 1000) == "A ss o Lodz oeuf x"

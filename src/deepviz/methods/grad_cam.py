@@ -63,7 +63,7 @@ class GradCAM(Method):
             A, dA = layer_gradient(call, x[rows], score.take(rows), layer.name)
             return class_activation(call, layer, x, A, dA, len(score.shape) > 0)
 
-        cam = call.by_rows(x, chunk)
+        cam = call.by_rows(x, chunk, graph=False)
         if not self.relu:
             return cam
         warn_of_negative(call, cam)

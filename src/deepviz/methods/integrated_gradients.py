@@ -87,7 +87,8 @@ class IntegratedGradients(Method):
     def maps(self, call: Call, x: Tensor, score: Score) -> Tensor:
         """(x - x') times the mean gradient on the path."""
         start = self._start(x)
-        change = call.scores(x, score) - call.scores(start, score)
+        change = _change(call, x, start, score)
+        x, start = call.laid(x), call.laid(start)
         mean = self._uniform(call, x, start, score) if self.tolerance is None else self._adaptive(call, x, start, score)
         along = (x - start).to(mean)
         R = (along.unsqueeze(1) if score.shape else along) * mean  # (x - x') int dS/dx da
@@ -97,16 +98,16 @@ class IntegratedGradients(Method):
     def _uniform(self, call: Call, x: Tensor, start: Tensor, score: Score) -> Tensor:
         """The mean gradient by the fixed rule, (N, ...), all rows' points in chunks after each other."""
         a, w = quadrature(self.rule, self.steps)
-        mean = torch.zeros((len(x), *score.shape, *x.shape[1:]), dtype=_precise(x), device=x.device)
+        mean: dict[int, Tensor] = {}
         for span in spans(len(x) * self.steps, chunk_rows(call.model, x)):
-            points = torch.arange(span.start, span.stop)
-            rows, steps = points // self.steps, points % self.steps
-            G, _ = input_gradient(call, between(x[rows], start[rows], a[steps]), score.take(rows))
-            weights = w[steps].to(mean)
-            for row in range(int(rows[0]), int(rows[-1]) + 1):
-                here = rows == row
-                mean[row] += torch.tensordot(weights[here.to(mean.device)], G[here].to(mean), 1)
-        return mean
+            points = [divmod(point, self.steps) for point in range(span.start, span.stop)]
+            rows, steps = (torch.tensor(part) for part in zip(*points, strict=True))
+            G, _ = input_gradient(call, between(x, start, rows, a[steps]), score.take(rows))
+            for (row, step), g in zip(points, G, strict=True):
+                if row not in mean:
+                    mean[row] = torch.zeros_like(g, dtype=_precise(x))  # in the memory layout of what is added
+                mean[row].add_(g, alpha=float(w[step]))
+        return torch.stack([mean[row] for row in range(len(x))])
 
     def _adaptive(self, call: Call, x: Tensor, start: Tensor, score: Score) -> Tensor:
         """The mean gradient to the tolerance, row by row and target by target."""
@@ -120,7 +121,7 @@ class IntegratedGradients(Method):
                     points: list[float], row: int = row, one: Score = one, along: Tensor = along
                 ) -> list[Node]:
                     same = torch.full((len(points),), row)
-                    path = between(x[same], start[same], torch.tensor(points, dtype=torch.float64))
+                    path = between(x, start, same, torch.tensor(points, dtype=torch.float64))
                     G, S = input_gradient(call, path, one.take(same))
                     G = G.to(along)
                     return [Node(float(s), float((g * along).sum()), g) for s, g in zip(S, G, strict=True)]
@@ -184,9 +185,19 @@ def _rows_first(values: list[int] | list[bool], shape: tuple[int, ...]) -> Tenso
     return torch.tensor(values).view(shape).movedim(-1, 0)
 
 
-def between(x: Tensor, start: Tensor, a: Tensor) -> Tensor:
-    """x' + a (x - x') for each row's own a, computed in float32 at least."""
+def _change(call: Call, x: Tensor, start: Tensor, score: Score) -> Tensor:
+    """S(x) - S(x'), for the class that is predicted for x if none is given; one forward pass if one is."""
+    if not score.decided:
+        return call.scores(x, score) - call.scores(start, score)
+    ends = call.scores(torch.cat([x, start]), score.take(torch.arange(len(x)).repeat(2)))
+    return ends[: len(x)] - ends[len(x) :]
+
+
+def between(x: Tensor, start: Tensor, rows: Tensor, a: Tensor) -> Tensor:
+    """x' + a (x - x') for some rows, each with its own a, computed in float32 at least."""
     precise = _precise(x)
+    if len(x) > 1:
+        x, start = x[rows], start[rows]
     a = a.to(x.device, precise).view(-1, 1, 1, 1)
     return torch.lerp(start.to(precise), x.to(precise), a).to(x.dtype)
 

@@ -92,7 +92,7 @@ class Method(ABC):
         notes = Notes()
         with borrowed(module):
             score = Score(target, len(x))
-            maps = self.maps(Call(module, notes), x.detach(), score).to(x.dtype)
+            maps = self.maps(Call(module, notes), x.detach(), score).to(x.dtype).contiguous()
             _check_maps(self, maps, notes)
         notes.issue()
         return Attribution(maps, score.indices, notes)

@@ -72,11 +72,16 @@ class SmoothGrad(Method):
             call.scores(x, score)
         inner = call.aside()
         s = self.noise * (x.amax((1, 2, 3)) - x.amin((1, 2, 3)))  # each image's own range
+        x = call.laid(x)
         moments = [_Moments() for _ in range(len(x))]
         for span in spans(self.samples, chunk_rows(call.model, x)):
-            e = torch.stack([self._draw(i, x) for i in range(span.start, span.stop)])
+            e = call.laid(x[:1].expand(span.stop - span.start, -1, -1, -1).clone())
+            for i, noise in zip(range(span.start, span.stop), e, strict=True):
+                noise.copy_(self._draw(i, x))
             for row in range(len(x)):
-                M = self.of.maps(inner, x[row] + s[row] * e, score.take(torch.full((len(e),), row)))
+                M = self.of.maps(
+                    inner, torch.add(x[row], e, alpha=float(s[row])), score.take(torch.full((len(e),), row))
+                )
                 moments[row].add(M)
         call.notes.rows["standard error"] = torch.stack([moment.relative_error() for moment in moments]).cpu()
         return torch.stack([moment.statistic(self.statistic) for moment in moments])
@@ -84,8 +89,7 @@ class SmoothGrad(Method):
     def _draw(self, sample: int, x: Tensor) -> Tensor:
         """Standard normal noise (C, H, W) of one sample, on the CPU so that every device sees the same."""
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + sample)
-        noise = torch.randn(x.shape[1:], generator=generator, dtype=torch.promote_types(x.dtype, torch.float32))
-        return noise.to(x)
+        return torch.randn(x.shape[1:], generator=generator, dtype=torch.promote_types(x.dtype, torch.float32))
 
     @property
     def view(self) -> View:

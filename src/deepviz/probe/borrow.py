@@ -28,11 +28,12 @@ def borrowed(model: nn.Module) -> Iterator[None]:
     The flags are set directly, because a module's own `train()` may do more than set a flag (LoRA layers merge
     their weights there). Compiled parts run eagerly: rules and hooks do not reach inside compiled code.
     """
-    training = [module for module in model.modules() if module.training]
+    modules = list(model.modules())
+    training = [module for module in modules if module.training]
     with ExitStack() as stack:
         stack.enter_context(torch.inference_mode(False))
         stack.enter_context(torch.enable_grad())
-        if any(_is_compiled(module) or _compiles_itself(module) for module in model.modules()):
+        if any(_is_compiled(module) or _compiles_itself(module) for module in modules):
             stack.enter_context(torch.compiler.set_stance("force_eager"))
         try:
             for module in training:
@@ -45,9 +46,9 @@ def borrowed(model: nn.Module) -> Iterator[None]:
 
 def _is_compiled(module: nn.Module) -> bool:
     # without torch._dynamo, whose import takes seconds, nothing can have been compiled
-    dynamo = sys.modules.get("torch._dynamo")
-    return dynamo is not None and isinstance(module, dynamo.eval_frame.OptimizedModule)
+    dynamo = sys.modules.get("torch._dynamo.eval_frame")
+    return dynamo is not None and isinstance(module, dynamo.OptimizedModule)
 
 
 def _compiles_itself(module: nn.Module) -> bool:
-    return getattr(module, "_compiled_call_impl", None) is not None
+    return module._compiled_call_impl is not None

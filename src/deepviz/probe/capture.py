@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import BaseTorchFunctionMode
 
-from deepviz.errors import LayerError, ModelError
+from deepviz.errors import LayerError, ModelError, ModelFailed
 from deepviz.names import nearest
 from deepviz.probe.gradient import Call, backward, forward_with_rule, fresh_leaf
 from deepviz.probe.rules import Rule
@@ -26,16 +26,24 @@ def layer_name(model: nn.Module, layer: str | nn.Module) -> str:
     Raises:
         LayerError: if the model has no such layer; with the nearest names.
     """
-    modules = dict(model.named_modules(remove_duplicate=False))
     if isinstance(layer, nn.Module):
-        for name, module in modules.items():
+        for name, module in model.named_modules():
             if module is layer:
                 return str(name)
         raise LayerError(f"the layer {type(layer).__name__} given as a module is not part of this model")
     path, _ = _which_call(layer)
-    if path in modules and path:
-        return str(layer)
-    raise LayerError(f"no layer {layer!r} in this model{nearest(layer, [name for name in modules if name])}")
+    if path and _has(model, path):
+        return layer
+    known = [name for name, _ in model.named_modules(remove_duplicate=False) if name]
+    raise LayerError(f"no layer {layer!r} in this model{nearest(layer, known)}")
+
+
+def _has(model: nn.Module, path: str) -> bool:
+    try:
+        model.get_submodule(path)
+    except AttributeError:
+        return False
+    return True
 
 
 def _which_call(layer: str) -> tuple[str, int | None]:
@@ -66,7 +74,8 @@ def _above(call: Call, x: Tensor, score: Score, layer: str) -> tuple[Tensor, Ten
         if answer is None:
             raise LayerError(f"layer {layer!r} has no tensor to explain, but {describe(output)}")
         torch.set_grad_enabled(True)
-        leaf = fresh_leaf(answer)
+        # a copy: what the model goes on to do in place must not reach it
+        leaf = fresh_leaf(answer.detach().clone())
         found.append(leaf)
         if any(answer is value for value in inputs):
             # an in-place layer: whoever holds its input holds its output, so the tensor itself joins the graph
@@ -74,7 +83,7 @@ def _above(call: Call, x: Tensor, score: Score, layer: str) -> tuple[Tensor, Ten
             return None
         return _with_tensor(output, leaf.clone())
 
-    with torch.no_grad(), _every_module_called(call.model), answering(call.model, layer, start_graph):
+    with torch.no_grad(), _every_part_called(call.model, layer), answering(call.model, layer, start_graph):
         values = call.check(score(call.run(x)))
     (leaf,) = found
     if not values.requires_grad:
@@ -92,9 +101,11 @@ def layer_and_input_gradient(
     return call.in_layout(x, lambda laid: _both(call, laid, score, layer, rule))
 
 
-def _every_module_called(model: nn.Module) -> AbstractContextManager[object]:
-    """Without a graph, `nn.TransformerEncoderLayer` skips its parts for a fused kernel, unless someone watches."""
-    fused = any(isinstance(module, nn.TransformerEncoderLayer) for module in model.modules())
+def _every_part_called(model: nn.Module, layer: str) -> AbstractContextManager[object]:
+    """Without a graph, PyTorch's own transformer layers skip their parts for a fused kernel, unless one watches."""
+    parts = layer.split("#")[0].split(".")
+    above = (model.get_submodule(".".join(parts[:depth])) for depth in range(len(parts)))
+    fused = any(isinstance(module, (nn.TransformerEncoder, nn.TransformerEncoderLayer)) for module in above)
     return BaseTorchFunctionMode() if fused else nullcontext()
 
 
@@ -124,6 +135,8 @@ def layer_backward(call: Call, values: Tensor, leaf: Any, score: Score, layer: s
     """`backward` to a layer; a score that does not depend on it is the layer's error."""
     try:
         return backward(call, values, leaf, score, keep)
+    except ModelFailed:
+        raise
     except ModelError as error:
         raise LayerError(f"the score does not depend on layer {layer!r}; choose another layer") from error
 

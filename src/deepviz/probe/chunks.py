@@ -11,20 +11,24 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, nn
 
-ROWS_ON_CPU = 8
+ROWS_WITH_GRAPH = 5
+ROWS_WITHOUT_GRAPH = 8
 ROWS_ON_GPU = 32
 PIXELS = 224 * 224
 _reduced: WeakKeyDictionary[nn.Module, int] = WeakKeyDictionary()
 
 
-def chunk_rows(model: nn.Module, x: Tensor) -> int:
+def chunk_rows(model: nn.Module, x: Tensor, graph: bool = True) -> int:
     """Rows per chunk for inputs like `x` (N, ...): a fixed size at 224 x 224, fewer for larger pictures.
 
-    On a CPU a chunk should stay near the cache, so that time and memory stop growing with the number of rows: 4 to
-    8 rows are best on every network measured (`benchmarks/RESULTS.md`). The size does not depend on how fast the
-    machine happens to be, so that results repeat bit for bit. A GPU that ran out of memory is remembered.
+    On a CPU the activations of a chunk should stay below what malloc hands back to the system (32 MiB a tensor, 64 in
+    all): beyond that a third of the time goes into page faults. With a graph down to the input that is 5 rows on
+    every network measured, without one 8 (`benchmarks/RESULTS.md`). The size does not depend on how fast the machine
+    happens to be, so that results repeat bit for bit. A GPU that ran out of memory is remembered.
     """
-    rows = ROWS_ON_CPU if x.device.type == "cpu" else ROWS_ON_GPU
+    rows = ROWS_ON_GPU
+    if x.device.type == "cpu":
+        rows = ROWS_WITH_GRAPH if graph else ROWS_WITHOUT_GRAPH
     pixels = math.prod(x.shape[2:]) or 1
     if pixels > PIXELS:
         rows = max(1, rows * PIXELS // pixels)
@@ -39,12 +43,13 @@ def spans(total: int, size: int) -> Iterator[slice]:
         yield slice(start, stop)
 
 
-def in_chunks(model: nn.Module, x: Tensor, total: int, work: Callable[[slice], Any]) -> None:
-    """Call `work(rows)` for all of `total` rows; on a GPU that runs out of memory, in smaller and smaller chunks.
+def in_chunks(model: nn.Module, x: Tensor, work: Callable[[slice], Any], graph: bool = True) -> None:
+    """Call `work(rows)` for all rows of `x`; on a GPU that runs out of memory, in smaller and smaller chunks.
 
     `work` must store its result only when it has succeeded, since its rows may be tried again.
     """
-    pending = list(spans(total, chunk_rows(model, x)))
+    total = len(x)
+    pending = list(spans(total, chunk_rows(model, x, graph)))
     while pending:
         rows = pending.pop(0)
         try:

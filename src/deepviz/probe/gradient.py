@@ -34,26 +34,30 @@ class Call:
         notes.facts = self.notes.facts
         return replace(self, notes=notes)
 
-    def by_rows(self, x: Tensor, compute: Callable[[slice], Tensor]) -> Tensor:
-        """`compute` for chunks of the rows of `x`, joined along the rows."""
+    def by_rows(self, x: Tensor, compute: Callable[[slice], Tensor], graph: bool = True) -> Tensor:
+        """`compute` for chunks of the rows of `x`, joined; `graph` says whether it keeps a graph of all layers."""
         parts: list[Tensor] = []
-        in_chunks(self.model, x, len(x), lambda rows: parts.append(compute(rows)))
+        in_chunks(self.model, x, lambda rows: parts.append(compute(rows)), graph)
         return parts[0] if len(parts) == 1 else torch.cat(parts)
 
-    def in_layout(self, x: Tensor, compute: Callable[[Tensor], T]) -> T:
-        """`compute(x)` with `x` in the memory layout that suits the machine.
+    def laid(self, x: Tensor) -> Tensor:
+        """`x` (N, C, H, W) in the memory layout that suits machine and model.
 
-        Convolutions on a CPU run about twice as fast when the input is `channels_last`. A model that takes views
-        of its feature maps cannot have that: it is run again in the plain layout, which is then remembered.
+        Convolutions on a CPU run faster on `channels_last` input; a model that takes views of its feature maps
+        cannot have that.
         """
-        if x.ndim == 4 and x.device.type == "cpu" and self.model not in _contiguous_only:
-            try:
-                return compute(x.contiguous(memory_format=torch.channels_last))
-            except RuntimeError as error:
-                if "view size is not compatible" not in str(error):
-                    raise
-            _contiguous_only.add(self.model)
-        return compute(x.contiguous())
+        last = x.device.type == "cpu" and self.model not in _contiguous_only
+        return x.contiguous(memory_format=torch.channels_last if last else torch.contiguous_format)
+
+    def in_layout(self, x: Tensor, compute: Callable[[Tensor], T]) -> T:
+        """`compute(x)` with `x` laid out; if the model needs the plain layout, again in that, which is remembered."""
+        try:
+            return compute(self.laid(x))
+        except RuntimeError as error:
+            if "view size is not compatible" not in str(error) or self.model in _contiguous_only:
+                raise
+        _contiguous_only.add(self.model)
+        return compute(self.laid(x))
 
     def run(self, x: Tensor) -> Any:
         """The model's raw output.
@@ -79,7 +83,7 @@ class Call:
             with nullcontext() if graph else torch.no_grad():
                 return self.in_layout(x[rows], lambda laid: self.check(score.take(rows)(self.run(laid)))).detach()
 
-        return self.by_rows(x, forward)
+        return self.by_rows(x, forward, graph)
 
     def check(self, values: Tensor) -> Tensor:
         """The scores themselves, if they are finite.
@@ -137,8 +141,8 @@ def _gradient(call: Call, x: Tensor, score: Score, rule: Rule | None) -> tuple[T
 
 
 def fresh_leaf(x: Tensor) -> Tensor:
-    """A tensor of its own that gradients are taken for; a clone also of what inference mode made."""
-    return x.detach().clone(memory_format=torch.preserve_format).requires_grad_()
+    """A tensor that gradients are taken for; it shares the values of `x`, unless `x` was made in inference mode."""
+    return (x.clone() if x.is_inference() else x.detach()).requires_grad_()
 
 
 def forward_with_rule(call: Call, leaf: Tensor, score: Score, rule: Rule | None) -> Tensor:
@@ -184,7 +188,7 @@ def _note_coverage(call: Call, values: Tensor, rule: Rule) -> None:
 
 
 def backward(call: Call, values: Tensor, leaf: Any, score: Score, keep: bool = False) -> Tensor:
-    """d(values)/d(leaf), (n, ...) or (n, K, ...) in plain memory layout; `leaf` is a tensor or a graph edge.
+    """d(values)/d(leaf), (n, ...) or (n, K, ...); `leaf` is a tensor or a graph edge.
 
     Raises:
         ModelError: if the scores do not depend on `leaf`, naming the module where the graph breaks off.
@@ -203,7 +207,7 @@ def backward(call: Call, values: Tensor, leaf: Any, score: Score, keep: bool = F
             raise ModelFailed(f"the model's backward pass failed: {' '.join(str(error).split())}") from error
         if gradient is None:
             raise ModelError(_broken(call, leaf))
-        gradients.append(gradient.contiguous())
+        gradients.append(gradient)
     return torch.stack(gradients, 1) if values.ndim == 2 else gradients[0]
 
 

@@ -30,13 +30,21 @@ class Scale:
         low: zero, or for signed values the negative of `high`.
         high: the value of the last colour.
         signed: whether zero is in the middle.
-        note: what the reader must know: "all zero", "constant", or nothing.
+        note: what the reader must know: "all zero", "constant", "nothing above zero", or nothing.
+
+    Raises:
+        ValueError: if the range is empty, not finite, or has zero elsewhere than `signed` says.
     """
 
     low: float
     high: float
     signed: bool
     note: str = ""
+
+    def __post_init__(self) -> None:
+        if not (0 < self.high < float("inf") and self.low == (-self.high if self.signed else 0)):
+            expected = "from -high to high" if self.signed else "from 0 to high"
+            raise ValueError(f"the scale must go {expected}, with high above 0, got {self.low} to {self.high}")
 
     @classmethod
     def of(cls, values: Values, signed: bool, percentile: float = 99.5) -> Scale:
@@ -46,13 +54,12 @@ class Scale:
         range 0 to 1, so that it is drawn as nothing instead of stretched into noise, and says so.
 
         Raises:
-            ValueError: if a value is not finite.
+            ValueError: if there is no value, or one is not finite.
         """
-        if not np.isfinite(values).all():
-            raise ValueError("the map holds NaN or infinity, which has no colour")
+        values = finite(values)
         magnitude = np.abs(values) if signed else np.maximum(values, 0)
         high = float(np.percentile(magnitude, percentile)) or float(magnitude.max())
-        note = "" if np.ptp(values) > 0 else "constant"
+        note = "" if values.min() < values.max() else "constant"
         if high == 0:
             note, high = "all zero" if not np.any(values) else "nothing above zero", 1.0
         return cls(-high if signed else 0.0, high, signed, note)
@@ -60,26 +67,52 @@ class Scale:
     @classmethod
     def shared(cls, maps: Sequence[Values], signed: bool, percentile: float = 99.5) -> Scale:
         """One scale for several maps, so that their colours can be compared."""
+        if len(maps) == 0:
+            raise ValueError("no maps to share a scale")
         return cls.of(np.concatenate([values.ravel() for values in maps]), signed, percentile)
 
     def unit(self, values: Values) -> NDArray[np.float32]:
         """The values as fractions of the scale, 0 to 1, clipped; zero is 0.5 on a signed scale."""
-        unit: NDArray[np.float32] = np.clip((values - self.low) / (self.high - self.low), 0, 1).astype(np.float32)
-        return unit
+        shares = np.clip(values, self.low, self.high) / self.high
+        return ((shares + 1) / 2 if self.signed else shares).astype(np.float32)
 
     def strength(self, values: Values) -> NDArray[np.float32]:
         """|value| / high, clipped to 1: how much there is to see."""
-        return np.clip((np.abs(values) if self.signed else values) / self.high, 0, 1).astype(np.float32)
+        return (np.clip(np.abs(values) if self.signed else values, 0, self.high) / self.high).astype(np.float32)
 
 
 def colour(values: Values, scale: Scale, cmap: str | None = None) -> NDArray[np.uint8]:
     """Colours (H, W, 3) of values (H, W) on `scale`, by a perceptually uniform (signed: diverging) colour map.
 
     Raises:
-        ValueError: for a colour map that does not exist; with the nearest names.
+        ValueError: for a colour map that does not exist, with the nearest names; for values that are no map.
     """
     table = _table(cmap or (SIGNED if scale.signed else UNSIGNED))
-    return table[np.rint(scale.unit(values) * (LEVELS - 1)).astype(np.intp)]
+    return table[np.rint(scale.unit(as_map(values)) * (LEVELS - 1)).astype(np.intp)]
+
+
+def as_map(values: Values) -> Values:
+    """The values, known to be one map (H, W) of finite numbers.
+
+    Raises:
+        ValueError: if they are not.
+    """
+    if values.ndim != 2:
+        raise ValueError(f"a map must be (H, W), got {values.shape}")
+    return finite(values)
+
+
+def finite(values: Values) -> Values:
+    """The values, known to be finite, and wide enough to take differences of: float32 at least.
+
+    Raises:
+        ValueError: if there is none, or one is not finite.
+    """
+    if not values.size:
+        raise ValueError(f"the map is empty, got {values.shape}")
+    if not np.isfinite(values).all():
+        raise ValueError("the map holds NaN or infinity, which has no colour")
+    return values.astype(np.result_type(values, np.float32), copy=False)
 
 
 @lru_cache(maxsize=32)
@@ -88,7 +121,7 @@ def _table(name: str) -> NDArray[np.uint8]:
         found = cmaps.Colormap(name)
     except (ValueError, TypeError):
         known = {entry.split(":")[-1] for entry in cmaps.Catalog().unique_keys()}
-        raise ValueError(f"no colour map {name!r}{nearest(name, known)}") from None
+        raise ValueError(f"no colour map {name!r}{nearest(name.split(':')[-1], known)}") from None
     table: NDArray[np.uint8] = np.rint(np.asarray(found(np.linspace(0, 1, LEVELS)))[:, :3] * 255).astype(np.uint8)
     table.setflags(write=False)
     return table

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from deepviz.geometry import Geometry
-from deepviz.render.colour import Scale, Values, colour
+from deepviz.render.colour import Scale, Values, as_map, colour, finite
 
 OPACITY = 0.85
 GHOST = 0.4
@@ -21,9 +21,15 @@ def place(values: Values, geometry: Geometry) -> NDArray[np.float32]:
 
     The map's cells tile `geometry.box`; pixel centres are sampled at their place in it (not at aligned corners), and
     the outermost half cells keep the border's values.
+
+    Raises:
+        ValueError: for values that are not one finite map, and a box without area.
     """
+    values = as_map(values)
     width, height = geometry.size
     left, top, right, bottom = geometry.box
+    if not (left < right and top < bottom):
+        raise ValueError(f"the model's box on the photograph has no area: {geometry.box}")
     columns = (np.arange(width) + 0.5 - left) / (right - left)
     rows = (np.arange(height) + 0.5 - top) / (bottom - top)
     # along one axis at a time: two small matrix products
@@ -64,22 +70,31 @@ def overlay(
     What the model did not see is dimmed to 55 %.
 
     Maps of single pixels (`fine`) would drown in the photograph's own detail: they are drawn on its grey ghost, dark
-    under unsigned and light under signed values, with the square root of that opacity.
+    under unsigned and light under signed values, with the square root of that share.
+
+    Raises:
+        ValueError: for values that are not one finite map, a photograph of another size than the geometry's, and an
+            opacity outside 0 to 1.
     """
+    if photo.size != geometry.size:
+        raise ValueError(f"the photograph is {photo.size}, but the geometry is of one that is {geometry.size}")
+    if not 0 <= opacity <= 1:
+        raise ValueError(f"the opacity must be from 0 to 1, got {opacity}")
     placed = place(values, geometry)
     unseen = np.isnan(placed)
     placed[unseen] = 0
-    base = _ghost(photo, scale.signed) if fine else np.asarray(photo.convert("RGB"), dtype=np.float32)
     strength = scale.strength(placed)
-    alpha = (opacity * (np.sqrt(strength) if fine else strength))[..., None]
-    mixed = base + alpha * (colour(placed, scale, cmap) - base)
-    mixed[unseen] = base[unseen] * DIMMED
-    return Image.fromarray(np.rint(mixed).astype(np.uint8))
+    alpha = np.rint(255 * opacity * (np.sqrt(strength) if fine else strength)).astype(np.uint8)
+    base = _ghost(photo, scale.signed) if fine else photo.convert("RGB")
+    # in bytes, by Pillow: floats take twice the memory, which counts on photographs of many megapixels
+    drawn = Image.composite(Image.fromarray(colour(placed, scale, cmap)), base, Image.fromarray(alpha))
+    drawn.paste(base.point([round(DIMMED * level) for level in range(256)] * 3), mask=Image.fromarray(unseen))
+    return drawn
 
 
-def _ghost(photo: Image.Image, light: bool) -> NDArray[np.float32]:
-    grey_levels = np.asarray(photo.convert("L"), dtype=np.float32)[..., None].repeat(3, axis=2)
-    return 255 - GHOST * (255 - grey_levels) if light else GHOST * grey_levels
+def _ghost(photo: Image.Image, light: bool) -> Image.Image:
+    levels = [round(255 - GHOST * (255 - level) if light else GHOST * level) for level in range(256)]
+    return photo.convert("L").point(levels).convert("RGB")
 
 
 def heatmap(values: Values, scale: Scale, cmap: str | None = None, size: tuple[int, int] | None = None) -> Image.Image:
@@ -93,8 +108,14 @@ def grey(values: Values, signed: bool) -> Image.Image:
     """A map (H, W), or one per channel (H, W, 3), without a colour map.
 
     Unsigned values go from black to white; signed ones lie about mid grey, 128, with the same scale for all
-    channels, so that zero is grey and colours show which channel it is.
+    channels, so that zero is grey and colours show which channel it is. Any other number of channels is averaged.
+
+    Raises:
+        ValueError: for values of another shape, or not finite.
     """
+    if values.ndim not in (2, 3):
+        raise ValueError(f"a map must be (H, W) or (H, W, C), got {values.shape}")
+    values = finite(values)
     scale = Scale.of(values, signed)
     if values.ndim == 3 and values.shape[2] != 3:
         values = np.repeat(values.mean(2, keepdims=True), 3, axis=2)

@@ -66,7 +66,12 @@ def sheet(
         predictions: (label, probability), drawn as bars, at most five.
         geometry: where the model looked.
         footer: one small line at the end.
+
+    Raises:
+        ValueError: if there is no tile.
     """
+    if not any(tiles for _, tiles in sections):
+        raise ValueError("no tiles to draw")
     width, height = _fitted(photo.size)
     cell = max(width, NARROWEST)
     columns = _even_columns(max(len(tiles) for _, tiles in sections), cell / height)
@@ -96,6 +101,8 @@ _HEADING, _CAPTION, _DETAIL, _BAR, _WARNING, _SPACE = 64, 44, 30, 42, 22, 22
 """Heights of what stands around pictures: a section's heading, a tile's lines, the space below."""
 _BESIDE = 380
 """The width from which a tile has room for its bar beside its caption."""
+_NARROWEST_BAR = 150
+"""The width of a bar that has room for its three numbers."""
 
 
 @dataclass(frozen=True)
@@ -206,17 +213,18 @@ def _draw_tile(
 ) -> None:
     x, y = corner
     cell, height = size
-    page.paste(_inside(tile.picture.convert("RGB"), size), corner)
+    picture = _inside(tile.picture.convert("RGB"), size)
+    page.paste(picture, corner)
     y += height + 10
     beside = tile.scale is not None and cell >= _BESIDE
-    text_width = cell - 162 if beside else cell
+    text_width = cell - _NARROWEST_BAR - 12 if beside else cell
     draw.text((x, y), _cut(tile.caption, _font(25), text_width), INK, _font(25))
     if beside:
-        _draw_bar(page, draw, tile, (x + cell - 150, y + 4), 150)
+        _draw_bar(page, draw, tile, (x + cell - _NARROWEST_BAR, y + 4), _NARROWEST_BAR)
     draw.text((x, y + 34), _cut(tile.detail, _font(19), text_width), FAINT, _font(19))
     y += _CAPTION - 10 + (_DETAIL if tile.detail or beside else 0)
     if tile.scale is not None and not beside:
-        _draw_bar(page, draw, tile, (x, y + 2), cell)
+        _draw_bar(page, draw, tile, (x, y + 2), max(picture.width, _NARROWEST_BAR))
         y += _BAR
     for number, line in enumerate(_warning_lines(tile, cell)):
         draw.text((x, y + _WARNING * number), line, ALARM, _font(17))
@@ -264,7 +272,8 @@ def _drawable(character: str) -> str:
     return plain or "?"
 
 
-_PLAINER = {"×": "x", "−": "-", "…": "...", "–": "-", "—": "-"}
+_PLAINER = {"×": "x", "−": "-", "…": "...", "–": "-", "—": "-", "ß": "ss", "æ": "ae", "œ": "oe", "Æ": "AE", "Œ": "OE"}
+_PLAINER |= dict(zip("øØłŁđĐı", "oOlLdDi", strict=True))
 
 
 def _cut(text: str, font: Font, width: float) -> str:
