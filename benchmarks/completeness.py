@@ -20,9 +20,9 @@ import torch
 from results import replace_section, table
 from torch import Tensor
 
-from deepviz.cli.process import keep_memory
 from deepviz.methods import IntegratedGradients
 from deepviz.models import LoadedModel, find_photos, load_model
+from deepviz.probe.memory import keep_memory
 
 TOLERANCE = 0.01
 UNIFORM = [50 * 2**k for k in range(7)]

@@ -24,11 +24,11 @@ import torch
 from results import replace_section, table
 from torch import Tensor, nn
 
-from deepviz.cli.process import keep_memory
 from deepviz.methods import GradCAM, Gradient, GuidedGradCAM, IntegratedGradients, SmoothGrad
 from deepviz.models import load_model
 from deepviz.models.torchvision_shim import import_timm, import_torchvision
 from deepviz.probe.chunks import chunk_rows
+from deepviz.probe.memory import keep_memory
 
 Contestants = dict[str, Callable[[], object]]
 LAYERS = {"lite0": "_bn1", "resnet50": "layer4", "vit_b16": "blocks.11.norm1"}

@@ -19,10 +19,10 @@ from deepviz import catalog
 from deepviz.api import Answer, Targets, explain_prepared
 from deepviz.cli import INPUT, OK, PARTLY, UsageError
 from deepviz.cli.method_options import MethodOptions, built
-from deepviz.cli.process import keep_memory
 from deepviz.errors import DeepVizWarning, ImageError
 from deepviz.explanation import Explanation, in_digits, probe_folder, sheet, write_picture
 from deepviz.models import LoadedModel, Prepared, example_photo, find_photos, load_model
+from deepviz.probe.memory import keep_memory
 
 NOTHING_GIVEN = MethodOptions()
 

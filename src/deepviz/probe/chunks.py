@@ -11,8 +11,11 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, nn
 
-ROWS_WITH_GRAPH = 5
+from deepviz.probe.memory import is_kept, settle
+
+ROWS_WITH_GRAPH = 4
 ROWS_WITHOUT_GRAPH = 8
+ROWS_IN_KEPT_MEMORY = 8
 ROWS_ON_GPU = 32
 PIXELS = 224 * 224
 _reduced: WeakKeyDictionary[nn.Module, int] = WeakKeyDictionary()
@@ -21,14 +24,16 @@ _reduced: WeakKeyDictionary[nn.Module, int] = WeakKeyDictionary()
 def chunk_rows(model: nn.Module, x: Tensor, graph: bool = True) -> int:
     """Rows per chunk for inputs like `x` (N, ...): a fixed size at 224 x 224, fewer for larger pictures.
 
-    On a CPU the activations of a chunk should stay below what malloc hands back to the system (32 MiB a tensor, 64 in
-    all): beyond that a third of the time goes into page faults. With a graph down to the input that is 5 rows on
-    every network measured, without one 8 (`benchmarks/RESULTS.md`). The size does not depend on how fast the machine
-    happens to be, so that results repeat bit for bit. A GPU that ran out of memory is remembered.
+    On a CPU the tensors of a chunk should stay below what malloc hands back to the system (see `memory`): with a
+    graph down to the input that is 4 rows on every network measured, without one, or where memory is kept, 8 are
+    best (`benchmarks/RESULTS.md`). The size does not depend on how fast the machine happens to be, so that results
+    repeat bit for bit. A GPU that ran out of memory is remembered.
     """
     rows = ROWS_ON_GPU
     if x.device.type == "cpu":
-        rows = ROWS_WITH_GRAPH if graph else ROWS_WITHOUT_GRAPH
+        settle()
+        with_graph = ROWS_IN_KEPT_MEMORY if is_kept() else ROWS_WITH_GRAPH
+        rows = with_graph if graph else ROWS_WITHOUT_GRAPH
     pixels = math.prod(x.shape[2:]) or 1
     if pixels > PIXELS:
         rows = max(1, rows * PIXELS // pixels)
