@@ -182,7 +182,7 @@ def speed_rows(names: list[str], device: str, rounds: int, context: object = Non
             x = torch.randn(batch, 3, 224, 224, generator=generator).to(device)
             for title, (yardstick, contestants, share) in contests(name, model, x).items():
                 with context or nullcontext():
-                    seconds = measure(contestants, max(3, rounds // share), device)
+                    seconds = measure(contestants, max(5, rounds // share), device)
                 rows.append(_row(name, batch, title, yardstick, seconds))
                 print("  ".join(rows[-1]), flush=True)
     return rows

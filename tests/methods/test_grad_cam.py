@@ -12,6 +12,7 @@ from torch import nn
 from by_hand import array, backward, forward
 from deepviz.errors import DeepVizWarning, LayerError
 from deepviz.methods import GradCAM, GuidedGradCAM
+from deepviz.probe import chunks
 from networks import CASES, READABLE, Case, TinyViT, assert_same
 
 SIGNED = GradCAM(layer="4", relu=False)
@@ -271,3 +272,11 @@ def test_a_scripted_part_that_is_not_the_layer_is_no_obstacle():
         warnings.simplefilter("ignore")
         scripted = nn.Sequential(*model[:4], torch.jit.script(model[4:]))
         assert_same(GradCAM(layer="3")(scripted, x, 1), GradCAM(layer="3")(model, x, 1))
+
+
+@pytest.mark.parametrize("method", [GradCAM(layer="1", relu=False), GuidedGradCAM(layer="1")], ids=str)
+def test_a_named_layer_and_more_rows_than_a_chunk(method):
+    model, x = CASES["plain"].model(), CASES["plain"].images(2 * chunks.ROWS_WITHOUT_GRAPH + 1)
+    together = method(model, x, 1)
+    for row in (0, chunks.ROWS_WITHOUT_GRAPH, len(x) - 1):
+        torch.testing.assert_close(together[row : row + 1], method(model, x[row : row + 1], 1), rtol=0, atol=1e-9)

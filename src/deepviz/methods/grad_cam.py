@@ -61,7 +61,7 @@ class GradCAM(Method):
 
         def chunk(rows: slice) -> Tensor:
             A, dA = layer_gradient(call, x[rows], score.take(rows), layer.name)
-            return class_activation(call, layer, x, A, dA, len(score.shape) > 0)
+            return class_activation(call, layer, x[rows], A, dA, len(score.shape) > 0)
 
         cam = call.by_rows(x, chunk, graph=False)
         if not self.relu:

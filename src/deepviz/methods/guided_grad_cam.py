@@ -58,7 +58,7 @@ class GuidedGradCAM(Method):
 
         def chunk(rows: slice) -> Tensor:
             A, dA, G = layer_and_input_gradient(call, x[rows], score.take(rows), layer.name, Rule(mask=True))
-            cam = class_activation(call, layer, x, A, dA, len(score.shape) > 0)
+            cam = class_activation(call, layer, x[rows], A, dA, len(score.shape) > 0)
             warn_of_negative(call, cam)
             up = F.interpolate(cam.relu().flatten(0, -4), x.shape[2:], mode="bilinear", align_corners=False)
             return G * up.view(*cam.shape[:-2], *x.shape[2:])  # R = G * up(relu(sum_k w_k A_k))

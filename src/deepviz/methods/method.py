@@ -149,7 +149,7 @@ def _check_arguments(model: object, x: object) -> None:
         raise ValueError(f"x must be (N, C, H, W), got {tuple(x.shape)}")
     if not x.is_floating_point():
         raise ValueError(f"x must be floating point, got {str(x.dtype).removeprefix('torch.')}")
-    if not bool(torch.isfinite(x).all()):
+    if not all(bool(torch.isfinite(extreme)) for extreme in x.detach().aminmax()):
         raise ValueError("x holds NaN or infinity")
 
 
@@ -159,13 +159,13 @@ def _check_maps(method: Method, maps: Tensor, notes: Notes) -> None:
     Raises:
         ModelError: for NaN or infinity.
     """
-    flat = maps.flatten(-3)
-    if not bool(torch.isfinite(flat).all()):
+    lowest, highest = maps.flatten(-3).aminmax(dim=-1)
+    if not bool((torch.isfinite(lowest) & torch.isfinite(highest)).all()):
         raise ModelError(
             f"{method.name} gave NaN or infinity though the scores are finite; "
             "in half precision try float32, else look for a division or square root at zero in the model"
         )
-    zero = (flat == 0).all(-1).cpu()
+    zero = ((lowest == 0) & (highest == 0)).cpu()
     if bool(zero.any()) and not any("all zero" in text for text, _ in notes.warned):
         notes.warn(
             f"{method.name} is all zero: no gradient reaches the input (saturated or dead units, or a constant score)",

@@ -91,7 +91,7 @@ def _above(call: Call, x: Tensor, score: Score, layer: str) -> tuple[Tensor, Ten
             f"the score does not depend on layer {layer!r}, or the model calls it under no_grad; choose another layer"
         )
     edge = torch.autograd.graph.get_gradient_edge(leaf)
-    return leaf.detach(), layer_backward(call, values, edge, score, layer)
+    return leaf.detach(), layer_backward(call, values, edge, layer)
 
 
 def layer_and_input_gradient(
@@ -126,15 +126,15 @@ def _both(call: Call, x: Tensor, score: Score, layer: str, rule: Rule) -> tuple[
         values = forward_with_rule(call, leaf, score, rule)
     ((answer, edge),) = found
     rule.active = False
-    plain = layer_backward(call, values, edge, score, layer, keep=True)
+    plain = layer_backward(call, values, edge, layer, keep=True)
     rule.active = True
-    return answer, plain, backward(call, values, leaf, score)
+    return answer, plain, backward(call, values, leaf)
 
 
-def layer_backward(call: Call, values: Tensor, leaf: Any, score: Score, layer: str, keep: bool = False) -> Tensor:
+def layer_backward(call: Call, values: Tensor, leaf: Any, layer: str, keep: bool = False) -> Tensor:
     """`backward` to a layer; a score that does not depend on it is the layer's error."""
     try:
-        return backward(call, values, leaf, score, keep)
+        return backward(call, values, leaf, keep)
     except ModelFailed:
         raise
     except ModelError as error:

@@ -36,9 +36,19 @@ class Call:
 
     def by_rows(self, x: Tensor, compute: Callable[[slice], Tensor], graph: bool = True) -> Tensor:
         """`compute` for chunks of the rows of `x`, joined; `graph` says whether it keeps a graph of all layers."""
-        parts: list[Tensor] = []
-        in_chunks(self.model, x, lambda rows: parts.append(compute(rows)), graph)
-        return parts[0] if len(parts) == 1 else torch.cat(parts)
+        whole: list[Tensor] = []
+
+        def chunk(rows: slice) -> None:
+            part = compute(rows)
+            if len(part) == len(x):
+                whole.append(part)
+                return
+            if not whole:
+                whole.append(part.new_empty((len(x), *part.shape[1:])))
+            whole[0][rows] = part
+
+        in_chunks(self.model, x, chunk, graph)
+        return whole[0]
 
     def laid(self, x: Tensor) -> Tensor:
         """`x` (N, C, H, W) in the memory layout that suits machine and model.
@@ -136,7 +146,7 @@ def input_gradient(call: Call, x: Tensor, score: Score, rule: Rule | None = None
 def _gradient(call: Call, x: Tensor, score: Score, rule: Rule | None) -> tuple[Tensor, Tensor]:
     leaf = fresh_leaf(x)
     values = forward_with_rule(call, leaf, score, rule)
-    gradients = backward(call, values, leaf, score)
+    gradients = backward(call, values, leaf)
     return gradients, values.detach()
 
 
@@ -187,7 +197,7 @@ def _note_coverage(call: Call, values: Tensor, rule: Rule) -> None:
         )
 
 
-def backward(call: Call, values: Tensor, leaf: Any, score: Score, keep: bool = False) -> Tensor:
+def backward(call: Call, values: Tensor, leaf: Any, keep: bool = False) -> Tensor:
     """d(values)/d(leaf), (n, ...) or (n, K, ...); `leaf` is a tensor or a graph edge.
 
     Raises:
@@ -198,17 +208,25 @@ def backward(call: Call, values: Tensor, leaf: Any, score: Score, keep: bool = F
     for k, column in enumerate(columns):
         if not column.requires_grad:
             raise ModelError(_broken(call, leaf))
-        held = keep or k < len(columns) - 1
-        try:
-            (gradient,) = torch.autograd.grad(column.sum(), leaf, retain_graph=held, allow_unused=True)
-        except torch.OutOfMemoryError:
-            raise
-        except RuntimeError as error:
-            raise ModelFailed(f"the model's backward pass failed: {' '.join(str(error).split())}") from error
+        (gradient,) = differentiate(column.sum(), [leaf], keep or k < len(columns) - 1)
         if gradient is None:
             raise ModelError(_broken(call, leaf))
         gradients.append(gradient)
     return torch.stack(gradients, 1) if values.ndim == 2 else gradients[0]
+
+
+def differentiate(value: Tensor, leaves: list[Any], keep: bool = False) -> tuple[Tensor | None, ...]:
+    """The gradients of one number with respect to tensors or graph edges, None where it does not depend on them.
+
+    Raises:
+        ModelFailed: if the model's own backward pass raises.
+    """
+    try:
+        return torch.autograd.grad(value, leaves, retain_graph=keep, allow_unused=True)
+    except torch.OutOfMemoryError:
+        raise
+    except RuntimeError as error:
+        raise ModelFailed(f"the model's backward pass failed: {' '.join(str(error).split())}") from error
 
 
 def _broken(call: Call, leaf: Any) -> str:

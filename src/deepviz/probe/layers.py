@@ -17,7 +17,7 @@ from torch.overrides import TorchFunctionMode
 
 from deepviz.errors import LayerError
 from deepviz.probe.capture import layer_name, spatial_tensor
-from deepviz.probe.gradient import Call, fresh_leaf
+from deepviz.probe.gradient import Call, differentiate, fresh_leaf
 from deepviz.probe.grid import Grid, follows, read_grid
 from deepviz.target import Score, describe
 
@@ -162,7 +162,7 @@ def probe_layers(call: Call, x: Tensor, score: Score) -> list[Answer]:
     if measured and values.requires_grad:
         edges = [answer.edge for answer in measured]
         # of one target: the sum of several may be a constant
-        gradients = torch.autograd.grad(values.flatten()[0], edges, allow_unused=True)
+        gradients = differentiate(values.flatten()[0], edges)
         _measure(measured, gradients)
     return [answer for _, _, answer in answers]
 
