@@ -283,3 +283,17 @@ def test_a_layer_that_is_named_is_not_probed():
     model.forward = forbidden
     assert found(model, CASES["plain"].images(), "3").name == "3"
     assert found(model, CASES["plain"].images(), model[2]).name == "2"
+
+
+def test_a_layer_that_the_model_no_longer_has_is_found_anew():
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Sequential(nn.ReLU(), nn.Conv2d(4, 4, 3)), _Head())
+    x = torch.rand(1, 3, 16, 16)
+    first = GradCAM(relu=False).attribute(model, x, 0).notes.facts["layer"]
+    del model[1]
+    second = GradCAM(relu=False).attribute(model, x, 0).notes.facts["layer"]
+    assert (first, second) == ("1", "0")
+
+
+class _Head(nn.Module):
+    def forward(self, x):
+        return x.mean((2, 3))

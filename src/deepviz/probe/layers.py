@@ -60,14 +60,14 @@ class Answer:
         return "" if self.strength > 0 else "no gradient arrives on its grid"
 
 
-_found: WeakKeyDictionary[nn.Module, dict[tuple[int, ...], Layer]] = WeakKeyDictionary()
+_found: WeakKeyDictionary[nn.Module, dict[tuple[object, ...], Layer]] = WeakKeyDictionary()
 
 
 def choose_layer(call: Call, x: Tensor, score: Score, layer: str | nn.Module | None) -> Layer:
     """The layer asked for, or the last one that holds a spatial map and has a gradient.
 
-    Of modules that answer with the same tensor, the outermost is named. The find is remembered for the model and
-    the input's shape.
+    Of modules that answer with the same tensor, the outermost is named. The find is remembered for the model, as
+    long as it has the same modules, and the input's shape.
 
     Raises:
         LayerError: if there is no such layer, or none with a spatial map.
@@ -75,8 +75,8 @@ def choose_layer(call: Call, x: Tensor, score: Score, layer: str | nn.Module | N
     if layer is not None:
         return Layer(layer_name(call.model, layer), Grid("unknown", 0, 0))
     known = _found.setdefault(call.model, {})
-    shape = tuple(x.shape[1:])
-    if shape not in known:
+    situation = (x.shape[1:], *map(id, call.model.modules()))
+    if situation not in known:
         usable = [answer for answer in probe_layers(call, x[:1], score.take(slice(0, 1))) if answer.usable]
         if not usable:
             raise LayerError(
@@ -85,8 +85,8 @@ def choose_layer(call: Call, x: Tensor, score: Score, layer: str | nn.Module | N
             )
         last = usable[-1]
         assert last.grid is not None
-        known[shape] = Layer(_outermost(usable).name, last.grid)
-    return known[shape]
+        known[situation] = Layer(_outermost(usable).name, last.grid)
+    return known[situation]
 
 
 def _outermost(answers: list[Answer]) -> Answer:
