@@ -44,7 +44,9 @@ class IntegratedGradients(Method):
     gap is above 5 %, or the tolerance is not reached within `max_steps`. See also `Method.__call__`.
 
     Pitfall: pixels that equal the baseline get nothing, so black objects are invisible from a black baseline; the
-    map answers "compared with what?", so say which baseline it was.
+    map answers "compared with what?", so say which baseline it was. A closed gap is no proof of a precise map: errors
+    of single pixels may cancel in the sum, and at like cost `steps` gives pixels that are closer to the limit than
+    `tolerance` does (`benchmarks/RESULTS.md`).
 
     Reference: Sundararajan, Taly and Yan, "Axiomatic Attribution for Deep Networks" (2017), arXiv:1703.01365.
 
