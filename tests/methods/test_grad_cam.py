@@ -280,3 +280,15 @@ def test_a_named_layer_and_more_rows_than_a_chunk(method):
     together = method(model, x, 1)
     for row in (0, chunks.ROWS_WITHOUT_GRAPH, len(x) - 1):
         torch.testing.assert_close(together[row : row + 1], method(model, x[row : row + 1], 1), rtol=0, atol=1e-9)
+
+
+def test_all_negative_rows_in_several_chunks_are_told_apart():
+    model, x = CASES["plain"].model(), CASES["plain"].images(3 * chunks.ROWS_WITH_GRAPH)
+    signed = GradCAM(layer="1", relu=False)(model, x, 1).flatten(1)
+    blank = (signed.amax(1) <= 0) & (signed.amin(1) < 0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeepVizWarning)
+        notes = GuidedGradCAM(layer="1").attribute(model, x, 1).notes
+    assert [
+        any("against the class" in text for text in notes.of(row).get("warnings", ())) for row in range(len(x))
+    ] == (blank.tolist())

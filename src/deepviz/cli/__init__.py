@@ -49,7 +49,7 @@ def application() -> App:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and exit with its code."""
-    sys.path.insert(0, "")  # as `python -m` does, so that --model package.module:factory is found in this folder
+    sys.path.append("")  # for --model package.module:factory; last, so that no file here can pose as a library
     sys.exit(run(sys.argv[1:] if arguments is None else arguments))
 
 

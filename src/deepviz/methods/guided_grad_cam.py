@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -56,11 +57,15 @@ class GuidedGradCAM(Method):
         """Guided backpropagation times the upsampled Grad-CAM."""
         layer = choose_layer(call, x, score, self.layer)
 
+        cams: list[Tensor] = []
+
         def chunk(rows: slice) -> Tensor:
             A, dA, G = layer_and_input_gradient(call, x[rows], score.take(rows), layer.name, Rule(mask=True))
             cam = class_activation(call, layer, x[rows], A, dA, len(score.shape) > 0)
-            warn_of_negative(call, cam)
+            cams.append(cam)
             up = F.interpolate(cam.relu().flatten(0, -4), x.shape[2:], mode="bilinear", align_corners=False)
             return G * up.view(*cam.shape[:-2], *x.shape[2:])  # R = G * up(relu(sum_k w_k A_k))
 
-        return call.by_rows(x, chunk)
+        maps = call.by_rows(x, chunk)
+        warn_of_negative(call, torch.cat(cams))
+        return maps

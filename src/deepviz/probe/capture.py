@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -187,8 +188,10 @@ def _with_tensor(output: Any, new: Tensor) -> Any:
         return new
     old = spatial_tensor(output)
     if isinstance(output, dict):
-        changed = type(output)(**output) if type(output) is not dict else dict(output)
-        changed.update({key: new for key, value in output.items() if value is old})
+        changed = copy.copy(output)  # transformers' outputs refuse update()
+        for key, value in output.items():
+            if value is old:
+                changed[key] = new
         return changed
     values = [new if value is old else value for value in output]
     return type(output)(*values) if hasattr(output, "_fields") else type(output)(values)
