@@ -35,7 +35,7 @@ from deepviz.methods.smooth_grad import Statistic
 from deepviz.models import LoadedModel, Prepared, Preprocess, load_model
 from deepviz.notes import Notes
 from deepviz.probe.borrow import borrowed, original
-from deepviz.probe.gradient import Call
+from deepviz.probe.gradient import Call, fresh_leaf
 from deepviz.target import are_probabilities, class_scores, ends_in_sigmoid
 
 Model = LoadedModel | nn.Module | str | None
@@ -264,7 +264,7 @@ def _scores(module: nn.Module, x: Tensor, needed: bool) -> _Scores | None:
     plain = original(module)
     call = Call(plain, Notes())
     with borrowed(plain):
-        output = call.in_layout(x, call.run)
+        output = call.in_layout(x, lambda laid: call.run(fresh_leaf(laid)))
     try:
         found = call.check(class_scores(output))
     except ModelError:

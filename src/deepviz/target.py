@@ -189,10 +189,17 @@ def are_probabilities(scores: Tensor) -> bool:
     return bool((scores >= 0).all()) and bool((scores.sum(1) - 1).abs().max() < 1e-3)
 
 
+_SAME_VALUES = tuple(
+    f"{name}Backward{number}"
+    for name in ("Unsqueeze", "View", "Squeeze", "ToCopy", "Select", "Slice", "Clone", "Alias", "ReshapeAlias")
+    for number in (0, 1)
+)
+
+
 def ends_in_sigmoid(scores: Tensor) -> bool:
     """Whether scores with a graph are the output of a sigmoid."""
     node = scores.grad_fn
-    while node is not None and node.name() in ("UnsqueezeBackward0", "ViewBackward0", "SqueezeBackward1"):
+    while node is not None and node.name() in _SAME_VALUES:
         node = node.next_functions[0][0]
     return node is not None and node.name() == "SigmoidBackward0"
 

@@ -3,6 +3,7 @@ from dataclasses import dataclass
 import pytest
 import torch
 
+from deepviz import catalog
 from deepviz.errors import DeepVizWarning, ModelError, ModelFailed, TargetError
 from deepviz.methods import Gradient, Method
 from deepviz.probe.gradient import input_gradient
@@ -115,3 +116,20 @@ def test_a_model_of_one_image_runs_once_and_backwards_once_a_target():
     watched[0].register_full_backward_hook(lambda module, grad_in, grad_out: passes.append("backward"))
     Gradient()(watched, x, torch.tensor([[0, 1, 2]] * 3))
     assert passes == ["forward", "backward", "backward", "backward"]
+
+
+class _Probability(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.head = torch.nn.Linear(12, 1)
+        torch.nn.init.constant_(self.head.weight, -0.1)
+
+    def forward(self, x):
+        return self.head(x.flatten(1)).sigmoid().float().squeeze(1)
+
+
+@pytest.mark.parametrize("name", ["gradient", "integrated-gradients", "smooth-grad"])
+@pytest.mark.filterwarnings("ignore::deepviz.errors.DeepVizWarning")
+def test_a_frozen_model_that_ends_in_a_sigmoid_predicts_by_its_half(name):
+    model = _Probability().requires_grad_(False)
+    assert catalog.method(name).attribute(model, torch.ones(2, 3, 2, 2)).classes.tolist() == [0, 0]

@@ -91,7 +91,9 @@ class Call:
 
         def forward(rows: slice) -> Tensor:
             with nullcontext() if graph else torch.no_grad():
-                return self.in_layout(x[rows], lambda laid: self.check(score.take(rows)(self.run(laid)))).detach()
+                return self.in_layout(
+                    x[rows], lambda laid: self.check(score.take(rows)(self.run(fresh_leaf(laid))))
+                ).detach()
 
         return self.by_rows(x, forward, graph)
 
