@@ -13,7 +13,7 @@ TESTS = Path(__file__).parent
 LEVELS = [
     {"errors", "names", "notes", "target", "geometry"},
     {"probe", "render", "models"},
-    {"explanation", "methods", "metrics", "synthesis"},
+    {"explanation", "methods", "metrics", "synthesis", "inside"},
     {"api", "catalog"},
     {"cli", "web"},
     {"__main__"},
@@ -23,7 +23,9 @@ SIDEWAYS = {
     ("api", "catalog"): "a method asked for by name",
     ("explanation", "methods"): "a result names its method: the type alone, methods.method",
     ("metrics", "methods"): "a metric judges a method: the type alone, methods.method",
-    ("synthesis", "methods"): "the same",
+    ("synthesis", "explanation"): "results are written as explanations are",
+    ("inside", "explanation"): "the same",
+    ("inside", "synthesis"): "a channel's generated image beside its examples",
 }
 """The ways from one package to another of the same level, and why; level 0 is free of order, but without cycles."""
 

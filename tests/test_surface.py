@@ -9,27 +9,36 @@ import pytest
 import deepviz
 
 ALL = [
+    "DeepDream",
     "DeepVizError",
     "DeepVizWarning",
     "Explanation",
+    "Generated",
+    "ImageGenerator",
     "LoadedModel",
     "Preprocess",
     "catalog",
     "example_photo",
     "explain",
     "grad_times_image",
+    "inversion",
     "load_model",
     "methods",
     "save_gradcam",
     "save_gradient_images",
     "sheet",
     "smooth_grad",
+    "synthesis",
+    "viz_activations",
     "viz_backprop",
+    "viz_channels",
     "viz_deconvolution",
+    "viz_filters",
     "viz_gradcam",
     "viz_guidedbackprop",
     "viz_guidedgradcam",
     "viz_integrated_gradients",
+    "viz_layers",
 ]
 COMMON = "target=None, top_k=1, preprocess=None"
 SIGNATURES = {
@@ -48,6 +57,16 @@ SIGNATURES = {
     "viz_integrated_gradients": "model, image, *, steps=50, rule='gauss-legendre', baseline=0.0, tolerance=None, "
     "max_steps=1000, multiply_by_input=True, " + COMMON,
     "Preprocess": "size, crop=0.875, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225), interpolation='bilinear'",
+    "DeepDream": "model, layer=None, *, target_class=None, objective=None, octaves=4, octave_scale=1.4, steps=12, "
+    "lr=0.01, side=None, seed=0, preprocess=None",
+    "ImageGenerator": "model, target_class=None, *, objective=None, preset='lucid', canvas=None, transforms=None, "
+    "steps=None, lr=None, cooling=None, optimizer=None, penalty=None, start=None, copies=1, seed=0, size=None, "
+    "preprocess=None",
+    "inversion": "model, photo, layer, *, preprocess=None, options",
+    "viz_activations": "model, image, layer, channels=None, *, preprocess=None",
+    "viz_channels": "model, layer, channels, photos=None, *, most=6, preprocess=None, drawn=None, looked=None, options",
+    "viz_filters": "model, layer=None, *, preprocess=None",
+    "viz_layers": "model, image=None, *, preprocess=None",
     "LoadedModel": "module, name, preprocess=None, labels=None, weights='as given', source='module'",
     "Explanation.save": "self, path, view='overlay'",
     "Explanation.overlay": "self, *, cmap=None, scale=None, opacity=None",

@@ -7,7 +7,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from deepviz import catalog, methods
+    from deepviz import catalog, methods, synthesis
     from deepviz.api import (
         explain,
         grad_times_image,
@@ -23,7 +23,9 @@ if TYPE_CHECKING:
     )
     from deepviz.errors import DeepVizError, DeepVizWarning
     from deepviz.explanation import Explanation, sheet
+    from deepviz.inside import viz_activations, viz_channels, viz_filters, viz_layers
     from deepviz.models import LoadedModel, Preprocess, example_photo, load_model
+    from deepviz.synthesis import DeepDream, Generated, ImageGenerator, inversion
 
 _HOMES = {
     "deepviz.api": (
@@ -41,32 +43,43 @@ _HOMES = {
     ),
     "deepviz.errors": ("DeepVizError", "DeepVizWarning"),
     "deepviz.explanation": ("Explanation", "sheet"),
+    "deepviz.inside": ("viz_activations", "viz_channels", "viz_filters", "viz_layers"),
     "deepviz.models": ("LoadedModel", "Preprocess", "example_photo", "load_model"),
+    "deepviz.synthesis": ("DeepDream", "Generated", "ImageGenerator", "inversion"),
 }
-_MODULES = ("catalog", "methods")
+_MODULES = ("catalog", "methods", "synthesis")
 
 __all__ = [
+    "DeepDream",
     "DeepVizError",
     "DeepVizWarning",
     "Explanation",
+    "Generated",
+    "ImageGenerator",
     "LoadedModel",
     "Preprocess",
     "catalog",
     "example_photo",
     "explain",
     "grad_times_image",
+    "inversion",
     "load_model",
     "methods",
     "save_gradcam",
     "save_gradient_images",
     "sheet",
     "smooth_grad",
+    "synthesis",
+    "viz_activations",
     "viz_backprop",
+    "viz_channels",
     "viz_deconvolution",
+    "viz_filters",
     "viz_gradcam",
     "viz_guidedbackprop",
     "viz_guidedgradcam",
     "viz_integrated_gradients",
+    "viz_layers",
 ]
 
 

@@ -81,12 +81,10 @@ METHODS: dict[str, type[Method]] = {
 """Every method, by its stem, in the order in which sheets and tables show them."""
 
 
-def options(method_class: type[Method]) -> tuple[Option, ...]:
-    """The options of a method: its fields, with type, default and description."""
-    hints = get_type_hints(method_class, include_extras=True)
-    return tuple(
-        _option(field.name, hints[field.name], _default(field)) for field in fields(method_class) if field.init
-    )
+def options(cls: Any) -> tuple[Option, ...]:
+    """The options of a method, or of another frozen value: its fields, with type, default and description."""
+    hints = get_type_hints(cls, include_extras=True)
+    return tuple(_option(field.name, hints[field.name], _default(field)) for field in fields(cls) if field.init)
 
 
 def summary(method_class: type[Method]) -> str:

@@ -4,6 +4,10 @@ Every error that a user can cause is a `DeepVizError`: one line that says what i
 The command line prints it and exits with `exit_code`; anything else that escapes is a bug.
 """
 
+from __future__ import annotations
+
+from typing import Any
+
 
 class DeepVizError(Exception):
     """Base of every error that DeepViz raises on purpose."""
@@ -39,6 +43,12 @@ class MethodError(DeepVizError, LookupError):
 
 class NothingOverridden(DeepVizError, RuntimeError):
     """A rule for rectifiers (guided backpropagation, deconvolution) met no rectifier that it could change."""
+
+
+class GenerationError(DeepVizError, ArithmeticError):
+    """The generation of an image had to stop; `generated` holds the last good images."""
+
+    generated: Any = None
 
 
 class MissingExtra(DeepVizError, ImportError):

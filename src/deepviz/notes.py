@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import sys
 import warnings
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor
@@ -10,6 +13,15 @@ from torch import Tensor
 from deepviz.errors import DeepVizWarning
 
 Index = int | tuple[int, int]
+PACKAGE = os.path.join(Path(__file__).parent, "")
+
+
+def warn(text: str) -> None:
+    """Issue a `DeepVizWarning` that points to the line outside this package from which it was called."""
+    frame, level = sys._getframe(1), 2
+    while frame.f_back is not None and frame.f_code.co_filename.startswith(PACKAGE):
+        frame, level = frame.f_back, level + 1
+    warnings.warn(text, DeepVizWarning, stacklevel=level)
 
 
 class Notes:
@@ -32,7 +44,7 @@ class Notes:
     def issue(self) -> None:
         """Hand the warnings to Python's `warnings`, at the end of a call that succeeded."""
         for text, _ in self.warned:
-            warnings.warn(text, DeepVizWarning, stacklevel=4)
+            warn(text)
 
     def of(self, index: Index) -> dict[str, Any]:
         """What holds for one map: its row, or (row, target)."""

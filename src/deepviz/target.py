@@ -184,6 +184,15 @@ def predicted(scores: Tensor, probability: bool = False) -> Tensor:
     return scores.argmax(1)
 
 
+def probabilities(scores: Tensor) -> Tensor:
+    """The probability of each class, (N, K): the softmax, or the scores themselves where they are probabilities
+    already; of a single logit or probability (N, 1) those of both its classes, (N, 2)."""
+    if scores.shape[1] == 1:
+        yes = scores if ends_in_sigmoid(scores) else scores.sigmoid()
+        return torch.cat([1 - yes, yes], 1)
+    return scores if ends_in_sigmoid(scores) or are_probabilities(scores.detach()) else scores.softmax(1)
+
+
 def are_probabilities(scores: Tensor) -> bool:
     """Whether scores (N, K) already are a softmax: none negative, each row's sum 1."""
     return bool((scores >= 0).all()) and bool((scores.sum(1) - 1).abs().max() < 1e-3)

@@ -1,4 +1,6 @@
-"""Commands: `deepviz explain`, `methods`, `layers`, `doctor`.
+"""The commands.
+
+Each is a function in a module of this package, imported when it is called.
 
 Results go to stdout, progress and messages to stderr. Exit codes: 0 done, 1 a bug, 2 usage, 3 input or model cannot be
 loaded, 4 done but some inputs failed, 130 interrupted.
@@ -43,6 +45,11 @@ def application() -> App:
     )
     app.command("deepviz.cli.listings:methods", name="methods", help="List the methods and their options.")
     app.command("deepviz.cli.listings:layers", name="layers", help="List a model's layers and what can be explained.")
+    app.command("deepviz.cli.generate:generate", name="generate", help="Draw what a network wants to see.")
+    app.command("deepviz.cli.generate:dream", name="dream", help="Change a photograph so that a layer answers more.")
+    app.command("deepviz.cli.inside:activations", name="activations", help="Show a layer's maps of a photograph.")
+    app.command("deepviz.cli.inside:channels", name="channels", help="Show what a layer's channels look for.")
+    app.command("deepviz.cli.inside:filters", name="filters", help="Show the kernels that look at the pixels.")
     app.command("deepviz.cli.doctor:doctor", name="doctor", help="Say what is installed and what is missing.")
     return app
 

@@ -79,6 +79,16 @@ class Preprocess:
         mean, std = self._statistics(pixels)
         return pixels.sub(mean).div(std), geometry
 
+    @property
+    def input_size(self) -> tuple[int, int]:
+        """(height, width) of the model's input."""
+        return self._height_width
+
+    def normalise(self, pixels: Tensor) -> Tensor:
+        """(pixels - mean) / std, for pixels (..., C, H, W) from 0 to 1; differentiable."""
+        mean, std = self._statistics(pixels)
+        return (pixels - mean) / std
+
     def unnormalise(self, x: Tensor) -> Tensor:
         """Back to pixels from 0 to 1: x std + mean, for x (..., C, H, W); what lay outside stays outside."""
         mean, std = self._statistics(x)

@@ -1,0 +1,215 @@
+"""`deepviz generate` and `deepviz dream`: pictures of what the network wants to see."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from math import isnan
+from pathlib import Path
+from typing import Annotated, Any
+
+from cyclopts import Parameter
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+
+from deepviz.catalog import options
+from deepviz.cli import INTERRUPTED, OK, UsageError
+from deepviz.errors import DeepVizError
+from deepviz.models import example_photo, load_model
+from deepviz.probe.memory import keep_memory
+from deepviz.synthesis import Channel, DeepDream, Generated, ImageGenerator, Step
+
+GENERATOR = {option.name: option.help for option in options(ImageGenerator)}
+DREAM = {option.name: option.help for option in options(DeepDream)}
+
+Model = Annotated[
+    str | None, Parameter(help="timm:NAME, torchvision:NAME, hf:ID, open_clip:ARCH/TAG or package.module:factory.")
+]
+Weights = Annotated[str | None, Parameter(help="A .safetensors, .pt or .pth file, or 'random'.")]
+Labels = Annotated[str | None, Parameter(help="A .txt (one label a line) or .json file of class names.")]
+Output = Annotated[Path, Parameter(alias="-o", help="Folder for the results.")]
+Json = Annotated[bool, Parameter(negative="", help="Print the results as JSON.")]
+FOLDER = Path("deepviz-out")
+
+
+def generate(
+    *classes: str,
+    layer: Annotated[str | None, Parameter(help="Draw channels of this layer instead; see deepviz layers.")] = None,
+    channels: Annotated[str | None, Parameter(help="Which channels of the layer: 3, or 0-15, or 1,5,9.")] = None,
+    preset: Annotated[str, Parameter(help=GENERATOR["preset"])] = "lucid",
+    steps: Annotated[int | None, Parameter(help=GENERATOR["steps"])] = None,
+    lr: Annotated[float | None, Parameter(help=GENERATOR["lr"])] = None,
+    seed: Annotated[int, Parameter(help=GENERATOR["seed"])] = 0,
+    copies: Annotated[int, Parameter(help=GENERATOR["copies"])] = 1,
+    size: Annotated[int | None, Parameter(help=GENERATOR["size"])] = None,
+    start: Annotated[str | None, Parameter(help=GENERATOR["start"])] = None,
+    every: Annotated[int | None, Parameter(help="Keep a picture of the way every so many steps.")] = None,
+    again: Annotated[Path | None, Parameter(help="Draw what this generated.json records once more.")] = None,
+    model: Model = None,
+    weights: Weights = None,
+    labels: Labels = None,
+    output: Output = FOLDER,
+    json: Json = False,
+) -> int:
+    """Draw what a network wants to see: classes by label or index, or channels of a layer.
+
+    Each picture is written with a strip and an animation of its way, and generated.json, which draws all of them again.
+    The model is the bundled EfficientNet-Lite0 unless --model names another.
+    """
+    keep_memory()
+    if every is not None and every < 1:
+        raise UsageError(f"--every must be at least 1, got {every}")
+    if again is not None:
+        if classes or layer:
+            raise UsageError("--again draws what is recorded: give it without classes and layer")
+        given = load_model(model, weights=weights, labels=labels) if model or weights or labels else None
+        generator = ImageGenerator.from_json(again, model=given)
+    else:
+        subject = _subject(classes, layer, channels)
+        loaded = load_model(model, weights=weights, labels=labels)
+        with _usage_errors():
+            generator = ImageGenerator(
+                loaded,
+                **subject,
+                preset=preset,
+                steps=steps,  # type: ignore[arg-type]
+                lr=lr,  # type: ignore[arg-type]
+                seed=seed,
+                copies=copies,
+                size=size,
+                start=start,
+            )
+    with drawing() as show:
+        generated = generator(output, every=every, progress=show)
+    return _told(generated, output, json)
+
+
+def dream(
+    photo: str | None = None,
+    *,
+    layer: Annotated[str | None, Parameter(help=DREAM["layer"])] = None,
+    target: Annotated[str | None, Parameter(help=DREAM["target_class"])] = None,
+    octaves: Annotated[int, Parameter(help=DREAM["octaves"])] = DeepDream.octaves,
+    octave_scale: Annotated[float, Parameter(help=DREAM["octave_scale"])] = DeepDream.octave_scale,
+    steps: Annotated[int, Parameter(help=DREAM["steps"])] = DeepDream.steps,
+    lr: Annotated[float, Parameter(help=DREAM["lr"])] = DeepDream.lr,
+    side: Annotated[int | None, Parameter(help=DREAM["side"])] = None,
+    seed: Annotated[int, Parameter(help=DREAM["seed"])] = 0,
+    model: Model = None,
+    weights: Weights = None,
+    labels: Labels = None,
+    output: Output = FOLDER,
+    json: Json = False,
+) -> int:
+    """Change a photograph so that a layer, or a class, answers more strongly (DeepDream).
+
+    Without a photograph the example of the package is taken; the model is the bundled EfficientNet-Lite0 unless --model
+    names another.
+    """
+    keep_memory()
+    if photo is None:
+        print("deepviz: no photograph given, so this dreams of the example in the package", file=sys.stderr)
+    loaded = load_model(model, weights=weights, labels=labels)
+    with _usage_errors():
+        dreamer = DeepDream(
+            loaded,
+            layer,
+            None if target is None else class_or_label(target),
+            octaves=octaves,
+            octave_scale=octave_scale,
+            steps=steps,
+            lr=lr,
+            side=side,
+            seed=seed,
+        )
+    with drawing() as show:
+        generated = dreamer(photo or example_photo(), output, progress=show)
+    return _told(generated, output, json)
+
+
+def channel_list(text: str) -> list[int]:
+    """ "3", "0-15" or "1,5,9" as numbers.
+
+    Raises:
+        UsageError: if it is none of these.
+    """
+    found: list[int] = []
+    for part in text.split(","):
+        match = re.fullmatch(r"\s*(\d+)\s*(?:-\s*(\d+)\s*)?", part)
+        if match is None or int(match[2] or match[1]) < int(match[1]):
+            raise UsageError(f"--channels takes numbers such as 3, 0-15 or 1,5,9, got {text!r}")
+        found.extend(range(int(match[1]), int(match[2] or match[1]) + 1))
+    return found
+
+
+@contextmanager
+def drawing() -> Iterator[Callable[[Step], None]]:
+    """A bar on stderr, only on a terminal, with the mean probability (or score) of the views as it climbs."""
+    console = Console(stderr=True)
+    columns = (
+        TextColumn("step"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.description}"),
+    )
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        task: TaskID | None = None
+        smooth = 0.0
+
+        def show(step: Step) -> None:
+            nonlocal task, smooth
+            if task is None:
+                task = bar.add_task("", total=step.steps)
+            chance = float(step.probabilities.mean())
+            value = float(step.scores.mean()) if isnan(chance) else chance
+            # the views are shaken, so one alone says little
+            smooth = value if step.number == 1 else 0.9 * smooth + 0.1 * value
+            said = f"score {smooth:.3g}" if isnan(chance) else f"probability {smooth:.0%}"
+            bar.update(task, completed=step.number, description=said)
+
+        yield show
+
+
+def class_or_label(text: str) -> int | str:
+    """A number is a class index, everything else a label."""
+    return int(text) if re.fullmatch(r"-?\d+", text) else text
+
+
+def _subject(classes: tuple[str, ...], layer: str | None, channels: str | None) -> dict[str, Any]:
+    if channels is not None and layer is None:
+        raise UsageError("--channels are of a layer: give --layer too (see: deepviz layers)")
+    if bool(classes) == bool(layer):
+        raise UsageError("say what to draw: classes, such as 'tiger cat' daisy 985, or --layer with --channels")
+    if layer is None:
+        return {"target_class": [class_or_label(text) for text in classes]}
+    if channels is None:
+        raise UsageError(f"say which channels of {layer}: --channels 0-15, or 1,5,9")
+    return {"objective": [Channel(layer, channel) for channel in channel_list(channels)]}
+
+
+@contextmanager
+def _usage_errors() -> Iterator[None]:
+    """A value out of range is a wrong command line, not a bug."""
+    try:
+        yield
+    except DeepVizError:
+        raise
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+
+
+def _told(generated: Generated, output: Path, json: bool) -> int:
+    record = output / "generated.json"
+    if json:
+        print(record.read_text(encoding="utf-8"), end="")
+    else:
+        for row in range(len(generated.images)):
+            print(generated.caption(row))
+        print(f"  {len(generated.images)} pictures, their strips and animations, and {record}")
+    if generated.complete:
+        return OK
+    print(f"deepviz: interrupted at step {len(generated.scores)}: {output} holds what there is", file=sys.stderr)
+    return INTERRUPTED

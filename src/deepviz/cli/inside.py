@@ -1,0 +1,138 @@
+"""`deepviz activations`, `deepviz channels` and `deepviz filters`: what the inner layers look like."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from json import dumps
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+from deepviz.cli import INTERRUPTED, OK, PARTLY
+from deepviz.cli.generate import FOLDER, GENERATOR, Json, Model, Output, Weights, channel_list, drawing
+from deepviz.explanation import probe_folder
+from deepviz.inside import viz_activations, viz_channels, viz_filters
+from deepviz.models import example_photo, find_photos, load_model
+from deepviz.probe.memory import keep_memory
+
+Layer = Annotated[str, Parameter(help="A layer; see deepviz layers.")]
+
+
+def activations(
+    photo: str | None = None,
+    *,
+    layer: Layer,
+    channels: Annotated[str | None, Parameter(help="Which: 3, 0-15 or 1,5,9; the strongest otherwise.")] = None,
+    model: Model = None,
+    weights: Weights = None,
+    output: Output = FOLDER,
+    json: Json = False,
+) -> int:
+    """Draw a layer's maps of a photograph, the strongest channels first, each on the photograph."""
+    if photo is None:
+        print("deepviz: no photograph given, so this shows the example in the package", file=sys.stderr)
+    wanted = None if channels is None else channel_list(channels)
+    probe_folder(output)
+    path = Path(photo) if photo else example_photo()
+    found = viz_activations(load_model(model, weights=weights), path, layer, wanted)
+    page = found.save(output / f"{path.stem}_{_file_name(found.layer)}.png")
+    strengths = {channel: float(found.strengths[channel]) for channel in found.order}
+    if json:
+        print(dumps({"layer": found.layer, "file": str(page), "strengths": strengths}, indent=2))
+    else:
+        best = ", ".join(f"{channel} ({strength:.3g})" for channel, strength in list(strengths.items())[:5])
+        print(f"{path.name}, {found.layer}: strongest channels {best}\n  {page}")
+    return OK
+
+
+def channels(
+    *,
+    layer: Layer,
+    channels: Annotated[str, Parameter(help="Which: 3, 0-15 or 1,5,9.")] = "0-7",
+    photos: Annotated[list[str] | None, Parameter(negative="", help="Files or folders to search.")] = None,
+    most: Annotated[int, Parameter(help="Parts of photographs for each channel.")] = 6,
+    preset: Annotated[str, Parameter(help=GENERATOR["preset"])] = "lucid",
+    steps: Annotated[int | None, Parameter(help=GENERATOR["steps"])] = None,
+    seed: Annotated[int, Parameter(help=GENERATOR["seed"])] = 0,
+    model: Model = None,
+    weights: Weights = None,
+    output: Output = FOLDER,
+    json: Json = False,
+) -> int:
+    """Show what channels of a layer look for: drawn images, beside the parts of photographs that activate them."""
+    keep_memory()
+    wanted = channel_list(channels)
+    paths = None if photos is None else find_photos(photos)
+    probe_folder(output)
+    loaded = load_model(model, weights=weights)
+    with _searching(paths) as looked, drawing() as drawn:
+        found = viz_channels(
+            loaded,
+            layer,
+            wanted,
+            paths,
+            most=most,
+            preset=preset,
+            steps=steps,
+            seed=seed,
+            drawn=drawn,
+            looked=looked,
+        )
+    page = found.save(output / f"{_file_name(found.layer)}_channels.png")
+    skipped = () if found.examples is None else found.examples.skipped
+    if json:
+        print(
+            dumps({"layer": found.layer, "channels": found.channels, "file": str(page), "skipped": skipped}, indent=2)
+        )
+    else:
+        print(f"{found.layer}: {len(found.channels)} channels\n  {page}")
+    for name, reason in skipped:
+        print("deepviz:", reason if name in reason else f"{name}: {reason}", file=sys.stderr)
+    if not found.generated.complete or (found.examples is not None and not found.examples.complete):
+        print(f"deepviz: interrupted: {page} shows what there is", file=sys.stderr)
+        return INTERRUPTED
+    return PARTLY if skipped else OK
+
+
+def filters(
+    *,
+    layer: Annotated[str | None, Parameter(help="A layer; the first that looks at the pixels otherwise.")] = None,
+    model: Model = None,
+    weights: Weights = None,
+    output: Output = FOLDER,
+) -> int:
+    """Draw the kernels of the layer that looks at the pixels, as small pictures."""
+    probe_folder(output)
+    found = viz_filters(load_model(model, weights=weights), layer)
+    page = found.save(output / f"{_file_name(found.layer)}_filters.png")
+    print(f"{found.layer}: {len(found.kernels)} kernels\n  {page}")
+    return OK
+
+
+def _file_name(layer: str) -> str:
+    return layer.replace("#", "-").strip(".") or "model"
+
+
+@contextmanager
+def _searching(paths: list[Path] | None) -> Iterator[Callable[[int], None]]:
+    """A bar on stderr, only on a terminal, over the photographs."""
+    console = Console(stderr=True)
+    columns = (TextColumn("photographs"), BarColumn(), MofNCompleteColumn())
+    bar = Progress(*columns, console=console, transient=True, disable=not console.is_terminal or paths is None)
+    task = bar.add_task("", total=len(paths or ()))
+
+    def show(done: int) -> None:
+        bar.start()
+        bar.update(task, completed=done)
+        if done >= len(paths or ()):
+            bar.stop()  # two live bars cannot share a terminal
+
+    try:
+        yield show
+    finally:
+        bar.stop()

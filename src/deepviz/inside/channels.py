@@ -1,0 +1,128 @@
+"""`viz_channels`: what each channel of a layer looks for, drawn and found, side by side."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from PIL import Image, ImageDraw, ImageFont
+from torch import nn
+
+from deepviz.explanation import encoded, write_picture
+from deepviz.inside.examples import Examples, dataset_examples
+from deepviz.inside.taken import ImageLike, Model, figure, take_model
+from deepviz.probe.capture import layer_name
+from deepviz.synthesis import Channel, Generated, ImageGenerator, Step
+
+SIDE, GAP, MARGIN, HEAD, LABEL = 148, 12, 20, 68, 110
+INK, FAINT = "#16181d", "#6b7280"
+
+
+@dataclass(frozen=True, eq=False)
+class Channels:
+    """Channels of a layer: for each a generated image, and the parts of photographs that activate it most.
+
+    Args:
+        layer: its name.
+        channels: which, in the order asked for.
+        generated: an image for each.
+        examples: from photographs; None if none were given.
+    """
+
+    layer: str
+    channels: tuple[int, ...]
+    generated: Generated
+    examples: Examples | None
+
+    def sheet(self) -> Image.Image:
+        """A row per channel (without photographs, the images alone)."""
+        if self.examples is None:
+            return self.generated.sheet()
+        rows = [self.examples.row(channel) for channel in self.channels]
+        left = MARGIN + LABEL + SIDE + GAP
+        page = Image.new(
+            "RGB", (left + max(400, *(row.width for row in rows)) + MARGIN, HEAD + len(rows) * (SIDE + GAP)), "white"
+        )
+        draw = ImageDraw.Draw(page)
+        draw.text((MARGIN, 12), f"{self.layer}: what its channels look for", INK, ImageFont.load_default(20))
+        told = f"drawn, then found in {self.examples.seen} photographs, strongest first · {self.generated.model}"
+        draw.text((MARGIN, 38), told, FAINT, ImageFont.load_default(13))
+        for place, (channel, image, row) in enumerate(zip(self.channels, self.generated.images, rows, strict=True)):
+            top = HEAD + place * (SIDE + GAP)
+            draw.text((MARGIN, top + SIDE // 2 - 8), f"channel {channel}", INK, ImageFont.load_default(15))
+            page.paste(image.convert("RGB").resize((SIDE, SIDE), Image.Resampling.LANCZOS), (MARGIN + LABEL, top))
+            page.paste(row, (left, top))
+        return page
+
+    def save(self, path: str | os.PathLike[str]) -> Path:
+        """Write the sheet, .png or .jpg.
+
+        Raises:
+            OutputError: if the ending is another, or the file cannot be written.
+        """
+        return write_picture(Path(path), self.sheet())
+
+    def __repr__(self) -> str:
+        return f"Channels({self.layer}: {', '.join(map(str, self.channels))}; {self.examples})"
+
+    def _repr_png_(self) -> bytes:
+        return encoded(self.sheet())
+
+    def _repr_html_(self) -> str:
+        return figure(self.sheet(), f"{self.layer}: what its channels look for", [self.generated.model])
+
+
+def viz_channels(
+    model: Model,
+    layer: str | nn.Module,
+    channels: Sequence[int],
+    photos: str | os.PathLike[str] | Iterable[ImageLike] | None = None,
+    *,
+    most: int = 6,
+    preprocess: Any = None,
+    drawn: Callable[[Step], object] | None = None,
+    looked: Callable[[int], None] | None = None,
+    **options: Any,
+) -> Channels:
+    """What channels of a layer look for: an image that makes each large, and the parts of photographs that do.
+
+    Args:
+        model: an `nn.Module`, a `LoadedModel`, a name ("timm:resnet50"), or None for the bundled model.
+        layer: a name from `viz_layers`, or the module.
+        channels: which channels.
+        photos: a folder, or photographs (see `dataset_examples`); None: only drawn.
+        most: how many parts of photographs for each channel.
+        preprocess: as for `deepviz.explain`.
+        drawn: called after each step of the drawing.
+        looked: takes the number of photographs that are done.
+        options: of `ImageGenerator`, such as preset, steps or seed.
+
+    A KeyboardInterrupt ends the part that is under way, and what there is, is returned.
+
+    Pitfall: a channel is not a concept. Many answer to several unlike things, and the drawn image shows one;
+    the photographs are only as varied as the folder.
+
+    Raises:
+        LayerError: if there is no such layer or channel, or the layer has no channels.
+        ImageError: if there is no photograph that can be read.
+
+    Example:
+        >>> import deepviz, torch
+        >>> net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 14 * 14, 2))
+        >>> photos = [deepviz.example_photo()]
+        >>> found = viz_channels(net, "1", [0, 3], photos, preprocess=deepviz.Preprocess(16), steps=2)
+        >>> found.channels, len(found.generated.images), list(found.examples)
+        ((0, 3), 2, [0, 3])
+    """
+    loaded, call = take_model(model, preprocess=preprocess)
+    name = layer_name(call.model, layer)
+    wanted = tuple(dict.fromkeys(channels))
+    generator = ImageGenerator(loaded, objective=[Channel(name, channel) for channel in wanted], **options)
+    examples = None
+    if photos is not None:
+        # first: it is quick, and refuses what cannot be
+        examples = dataset_examples(loaded, name, wanted, photos, most, progress=looked)
+    return Channels(name, wanted, generator(progress=drawn), examples)

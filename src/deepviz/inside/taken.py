@@ -1,0 +1,131 @@
+"""What every question about the inner layers starts from: a model, a photograph, and what a layer answers to it."""
+
+from __future__ import annotations
+
+import base64
+import operator
+import os
+from collections.abc import Iterable
+from html import escape
+from typing import Any, SupportsIndex
+
+import torch
+from PIL import Image
+from torch import Tensor, nn
+from torch.overrides import BaseTorchFunctionMode
+
+from deepviz.errors import ImageError, LayerError
+from deepviz.explanation import encoded
+from deepviz.models import LoadedModel, Prepared, Preprocess, load_model
+from deepviz.notes import Notes
+from deepviz.probe.borrow import original
+from deepviz.probe.capture import answering, spatial_tensor
+from deepviz.probe.gradient import Call
+from deepviz.probe.grid import Grid
+from deepviz.probe.layers import choose_layer, grid_of
+from deepviz.target import Score, describe
+
+Model = LoadedModel | nn.Module | str | None
+ImageLike = str | os.PathLike[str] | Image.Image | Tensor | Any
+UNSEEN = (128, 128, 128)
+"""The picture under a map whose input has neither one nor three channels."""
+
+
+def take_model(model: Model, image: object = None, preprocess: Any = None) -> tuple[LoadedModel, Call]:
+    """The model, loaded, and a call of its module.
+
+    Raises:
+        TypeError: if model and image are swapped.
+    """
+    if isinstance(image, (nn.Module, LoadedModel)):
+        raise TypeError("model and image are swapped: the order is (model, image)")
+    loaded = load_model(model, preprocess=preprocess)
+    return loaded, Call(original(loaded.module), Notes())
+
+
+def on_its_device(x: Tensor, module: nn.Module) -> Tensor:
+    """`x` where the model's parameters are, in their floating type."""
+    first = next((p for p in module.parameters() if p.is_floating_point()), None)
+    return x if first is None else x.to(first)
+
+
+def neutral_input(loaded: LoadedModel) -> Tensor:
+    """Noise (1, C, H, W) of the size that the model's photographs have.
+
+    Raises:
+        ImageError: if that size is not known.
+    """
+    known = loaded.preprocess
+    if not isinstance(known, Preprocess):
+        raise ImageError(
+            f"the input size of {loaded.name} is not known: give an image, such as torch.zeros(3, 224, 224), "
+            "or preprocess=deepviz.Preprocess(224)"
+        )
+    height, width = (known.size, known.size) if isinstance(known.size, int) else known.size
+    noise = torch.randn(1, len(known.mean), height, width, generator=torch.Generator().manual_seed(0))
+    return on_its_device(noise, loaded.module)
+
+
+def picture_of(image: Prepared) -> Image.Image:
+    """What maps are drawn on; plain grey where the input cannot be shown."""
+    return image.photo or Image.new("RGB", image.geometry.size, UNSEEN)
+
+
+def feature_maps(call: Call, x: Tensor, layer: str | nn.Module) -> tuple[str, Grid, Tensor]:
+    """The layer's name, how its answer lies on the image, and its maps (N, C, h, w) for x (N, C, H, W).
+
+    Without a graph; tokens are laid out on their grid, class and register tokens left out.
+
+    Raises:
+        LayerError: if the layer is not called exactly once, has no spatial map, or answers with NaN or infinity.
+    """
+    chosen = choose_layer(call, x, Score(None, len(x)), layer)
+    found: list[Tensor] = []
+
+    def remember(inputs: Any, output: Any) -> None:
+        answer = spatial_tensor(output)
+        if answer is None:
+            raise LayerError(f"layer {chosen.name!r} has no tensor to show, but {describe(output)}")
+        # a clone: the next layer may be an in-place ReLU
+        found.append(answer.detach().clone())
+
+    def forward(laid: Tensor) -> None:
+        found.clear()
+        # a mode that does nothing: without a graph, PyTorch's transformer layers skip their parts unless one watches
+        with torch.no_grad(), BaseTorchFunctionMode(), answering(call.model, chosen.name, remember):
+            call.run(laid)
+
+    call.in_layout(x, forward)
+    (answer,) = found
+    grid = grid_of(chosen, answer, x)
+    maps = grid.maps(answer).float().cpu().contiguous()
+    if not bool(maps.isfinite().all()):
+        raise LayerError(f"layer {chosen.name!r} answers with NaN or infinity; look at an earlier one")
+    return chosen.name, grid, maps
+
+
+def checked_channels(channels: Iterable[SupportsIndex], count: int, layer: str) -> list[int]:
+    """The channels as plain numbers.
+
+    Raises:
+        LayerError: for one that is no whole number, or that the layer does not have.
+    """
+    checked = []
+    for channel in channels:
+        if isinstance(channel, bool) or not hasattr(channel, "__index__"):
+            raise LayerError(f"a channel is a whole number, got {channel!r}")
+        if not 0 <= operator.index(channel) < count:
+            raise LayerError(f"channel {channel} is out of range: layer {layer!r} has {count}, 0 to {count - 1}")
+        checked.append(operator.index(channel))
+    return checked
+
+
+def figure(picture: Image.Image, title: str, lines: list[str]) -> str:
+    """A picture with its caption as HTML, for notebooks."""
+    data = base64.b64encode(encoded(picture)).decode()
+    told = "".join(f"<br><small>{escape(line)}</small>" for line in lines)
+    return (
+        '<figure style="margin:0;display:inline-block;font:13px sans-serif">'
+        f'<img style="max-width:100%" alt="{escape(title)}" src="data:image/png;base64,{data}">'
+        f"<figcaption><b>{escape(title)}</b>{told}</figcaption></figure>"
+    )

@@ -1,0 +1,88 @@
+"""A page of pictures side by side, each with a line or two below."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from PIL import Image, ImageDraw
+
+from deepviz.render.sheet import FAINT, INK, PAPER, _cut, _font
+
+BORDER, SPACE = 32, 16
+LONGEST = 256
+"""Longer side of a picture on the page at most, in pixels; small pictures keep whole pixels when they are enlarged."""
+
+
+@dataclass(frozen=True)
+class Print:
+    """One picture with its caption.
+
+    Args:
+        picture: of any size.
+        caption: the first line.
+        detail: the second, fainter.
+    """
+
+    picture: Image.Image
+    caption: str = ""
+    detail: str = ""
+
+
+def contact_sheet(
+    prints: Sequence[Print], *, title: str = "", footer: str = "", columns: int | None = None
+) -> Image.Image:
+    """The pictures in rows, in reading order.
+
+    Args:
+        prints: at least one.
+        title: of the page, or nothing.
+        footer: one small line at the end, or nothing.
+        columns: how many stand in a row; None: as many as make the page somewhat wider than high.
+
+    Raises:
+        ValueError: if there is no picture.
+    """
+    if not prints:
+        raise ValueError("no pictures to draw")
+    columns = columns or min(len(prints), max(1, math.ceil(math.sqrt(1.6 * len(prints)))))
+    pictures = [_sized(one.picture) for one in prints]
+    width, height = (max(picture.size[axis] for picture in pictures) for axis in (0, 1))
+    text = 26 * any(one.caption for one in prints) + 22 * any(one.detail for one in prints)
+    rows = math.ceil(len(prints) / columns)
+    top = BORDER + (48 if title else 0)
+    page = Image.new(
+        "RGB",
+        (
+            2 * BORDER + columns * (width + SPACE) - SPACE,
+            top + rows * (height + text + SPACE) + (BORDER if footer else 0) + SPACE,
+        ),
+        PAPER,
+    )
+    draw = ImageDraw.Draw(page)
+    across = page.width - 2 * BORDER
+    if title:
+        draw.text((BORDER, BORDER - 8), _cut(title, _font(30), across), INK, _font(30))
+    for place, (one, picture) in enumerate(zip(prints, pictures, strict=True)):
+        x = BORDER + place % columns * (width + SPACE)
+        y = top + place // columns * (height + text + SPACE)
+        page.paste(picture, (x, y))
+        draw.text((x, y + height + 3), _cut(one.caption, _font(18), width), INK, _font(18))
+        draw.text((x, y + height + 27), _cut(one.detail, _font(15), width), FAINT, _font(15))
+    if footer:
+        draw.text((BORDER, page.height - BORDER), _cut(footer, _font(14), across), FAINT, _font(14))
+    return page
+
+
+def _sized(picture: Image.Image) -> Image.Image:
+    picture = picture.convert("RGB")
+    longer = max(picture.size)
+    if longer * 2 <= LONGEST:
+        times = LONGEST // longer
+        return picture.resize((picture.width * times, picture.height * times), Image.Resampling.NEAREST)
+    if longer <= LONGEST:
+        return picture
+    share = LONGEST / longer
+    size = tuple(max(1, round(side * share)) for side in picture.size)
+    return picture.resize(size, Image.Resampling.LANCZOS)  # type: ignore[arg-type]

@@ -1,0 +1,162 @@
+"""Gradient ascent on a canvas: shake it, ask the network, take a step."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from deepviz.errors import GenerationError
+from deepviz.models import Preprocess
+from deepviz.probe.chunks import spans
+from deepviz.probe.gradient import Call, differentiate, fresh_leaf
+from deepviz.synthesis.canvas import Canvas, Size
+from deepviz.synthesis.looking import look, runs
+from deepviz.synthesis.objective import Objective
+from deepviz.synthesis.transforms import Transform, transformed
+
+ROWS = 4
+ROWS_ON_GPU = 32
+"""Images that go through the model together: fixed numbers, so that the same settings draw the same image."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """What happened at one step.
+
+    Args:
+        number: from 1 up.
+        steps: how many there will be.
+        scores: the objective of each image (N,), of the shaken view that the network saw.
+        probabilities: of each image's class (N,), of that view; NaN where the objective is about no class.
+    """
+
+    number: int
+    steps: int
+    scores: Tensor
+    probabilities: Tensor
+
+
+@dataclass
+class State:
+    """Where an ascent stands: the canvas's parameters (N, ...), Adam's two moments of their gradients, and the sum over
+    the steps of each pixel's |gradient|, (N, 1, H, W)."""
+
+    parameters: Tensor
+    first: Tensor
+    second: Tensor
+    importance: Tensor
+
+
+@dataclass(frozen=True)
+class Ascent:
+    """Gradient ascent of several images at once, each as if it were alone (but for joint objectives).
+
+    Args:
+        call: the borrowed model.
+        preprocess: how pixels become its input.
+        objectives: one for each image; those that are joint stand together.
+        canvas, size, transforms, steps, lr, cooling, optimizer, seed: as `ImageGenerator` says.
+    """
+
+    call: Call
+    preprocess: Preprocess
+    objectives: tuple[Objective, ...]
+    canvas: Canvas
+    size: Size
+    transforms: tuple[Transform, ...]
+    steps: int
+    lr: float
+    cooling: float
+    optimizer: str
+    seed: int
+
+    def begin(self, parameters: Tensor) -> State:
+        """The state before the first step."""
+        zeros = parameters.new_zeros(len(parameters), 1, *self.size)
+        return State(parameters, torch.zeros_like(parameters), torch.zeros_like(parameters), zeros)
+
+    def steps_from(self, state: State) -> Iterator[Step]:
+        """Take the steps one by one, each when it is asked for, changing `state`.
+
+        Raises:
+            GenerationError: if an objective or its gradient is NaN or infinite; the state stays at the step before.
+        """
+        for number in range(1, self.steps + 1):
+            gradient, importance, scores, chances = self._gradient(state.parameters, number)
+            self._update(state, gradient, number)
+            state.importance += importance
+            yield Step(number, self.steps, scores, chances)
+
+    def pixels(self, parameters: Tensor) -> Tensor:
+        """What the parameters draw, (N, C, H, W), without a graph."""
+        with torch.no_grad():
+            return torch.cat([self.canvas.draw(parameters[rows], self.size) for rows in self._chunks()])
+
+    def judge(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
+        """The objective and the class's probability of finished images, unshaken, (N,) each."""
+        with torch.no_grad():
+            told = [self._look(pixels[rows], pixels[rows], rows) for rows in self._chunks()]
+        scores, chances = (torch.cat(part) for part in zip(*told, strict=True))
+        return scores, chances
+
+    def _gradient(self, parameters: Tensor, number: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """d(objective)/d(parameters), the size of that by the pixels, the objectives and the probabilities."""
+        found = []
+        for rows in self._chunks():
+            leaf = fresh_leaf(parameters[rows])
+            pixels = self.canvas.draw(leaf, self.size)
+            # in two parts, since the pixels' gradient is wanted too
+            seen = fresh_leaf(pixels)
+            values, chances = self.call.in_layout(seen, partial(self._shaken, seen, rows, number))
+            (by_pixel,) = differentiate(values.sum(), [seen])
+            if by_pixel is None:
+                raise GenerationError("the objective does not depend on the image; choose another layer")
+            (by_parameter,) = torch.autograd.grad(pixels, leaf, by_pixel)
+            self._check(values, by_parameter, rows, number)
+            found.append((by_parameter, by_pixel.abs().mean(1, keepdim=True), values.detach(), chances))
+        gradient, importance, scores, chances = (torch.cat(part) for part in zip(*found, strict=True))
+        return gradient, importance, scores.cpu(), chances.cpu()
+
+    def _shaken(self, pixels: Tensor, rows: slice, number: int, laid: Tensor) -> tuple[Tensor, Tensor]:
+        # one generator per step, made anew for every chunk: all images are shaken alike
+        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + number)
+        progress = (number - 1) / max(1, self.steps - 1)
+        return self._look(transformed(pixels, self.transforms, generator, progress), pixels, rows)
+
+    def _look(self, view: Tensor, pixels: Tensor, rows: slice) -> tuple[Tensor, Tensor]:
+        return look(self.call, self.preprocess, self.objectives[rows], view, pixels)
+
+    def _update(self, state: State, gradient: Tensor, number: int) -> None:
+        share = (number - 1) / max(1, self.steps - 1)
+        lr = self.lr * (self.cooling + (1 - self.cooling) * (1 + math.cos(math.pi * share)) / 2)
+        if self.optimizer == "ascent":
+            state.parameters.add_(gradient, alpha=lr)
+        else:
+            # Adam (Kingma and Ba 2015); torch.optim would load its compiler, for two seconds
+            state.first.lerp_(gradient, 1 - 0.9)
+            state.second.lerp_(gradient.square(), 1 - 0.999)
+            m, v = state.first / (1 - 0.9**number), state.second / (1 - 0.999**number)
+            state.parameters.add_(m / (v.sqrt() + 1e-8), alpha=lr)
+        self.canvas.project(state.parameters, self.size)
+
+    def _check(self, values: Tensor, gradient: Tensor, rows: slice, number: int) -> None:
+        fine = values.detach().isfinite() & gradient.flatten(1).isfinite().all(1)
+        if not bool(fine.all()):
+            which = self.objectives[rows.start + int(fine.int().argmin())]
+            raise GenerationError(
+                f"the objective ({which}) or its gradient became NaN or infinite at step {number} of {self.steps}: "
+                "the image of the step before is kept; use a smaller lr, or check the model's weights"
+            )
+
+    def _chunks(self) -> Iterator[slice]:
+        """Rows that go through the model together: few, and images with a joint objective never apart."""
+        on_gpu = next((p.is_cuda for p in self.call.model.parameters()), False)
+        for objective, part in runs(self.objectives, apart=False):
+            length = part.stop - part.start
+            for rows in spans(length, length if objective.joint else (ROWS_ON_GPU if on_gpu else ROWS)):
+                yield slice(part.start + rows.start, part.start + rows.stop)

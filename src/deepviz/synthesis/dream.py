@@ -1,0 +1,227 @@
+"""`DeepDream`: more of whatever a layer sees in a photograph."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import KW_ONLY, dataclass, fields
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from deepviz.errors import GenerationError, ModelError, TargetError
+from deepviz.explanation import probe_folder
+from deepviz.models import Preprocess, load_model, open_photo
+from deepviz.notes import Notes
+from deepviz.probe.borrow import borrowed, original
+from deepviz.probe.capture import layer_name
+from deepviz.probe.chunks import spans
+from deepviz.probe.gradient import Call, differentiate, fresh_leaf
+from deepviz.synthesis.ascent import ROWS, Step
+from deepviz.synthesis.generated import Frame, Generated, as_bytes, model_record
+from deepviz.synthesis.looking import class_of, look
+from deepviz.synthesis.objective import Energy, Logit, Objective
+from deepviz.synthesis.record import plain
+
+
+@dataclass(frozen=True, eq=False)
+class DeepDream:
+    """A photograph, changed so that a layer answers more strongly (Mordvintsev, Olah and Tyka 2015).
+
+        I <- I + lr g / mean |g|,   g = dO/dI
+
+    from the smallest octave to the photograph's own size; what was added to one octave is enlarged and carried into the
+    next. The objective O is the layer's energy, the mean of its squared activations, or any other; for a class, its
+    logit. Pictures larger than the model's input are covered with tiles of that size, shifted at random at each step,
+    so that any model takes any photograph.
+
+    Errors: LayerError (an unknown layer; with the nearest names), ImageError (the photograph), TargetError,
+    GenerationError (NaN). Ctrl-C ends the dream and returns what there is.
+
+    Pitfall: the picture shows what the layer is sensitive to, not what is in the photograph.
+
+    Example:
+        >>> import deepviz, torch
+        >>> net = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.Flatten(), torch.nn.Linear(4 * 14 * 14, 5))
+        >>> dream = deepviz.DeepDream(net, "0", preprocess=deepviz.Preprocess(16), octaves=2, steps=2, side=24)
+        >>> tuple(dream(deepviz.example_photo()).tensor.shape)
+        (1, 3, 16, 24)
+    """
+
+    model: Annotated[Any, "A module, a loaded model, a name, or None for the bundled one."]
+    layer: Annotated[str | None, "The layer whose energy grows, as `deepviz layers` lists them."] = None
+    _: KW_ONLY
+    target_class: Annotated[int | str | None, "A class whose logit grows instead."] = None
+    objective: Annotated[Objective | None, "Any other objective instead."] = None
+    octaves: Annotated[int, "Sizes of the picture, the smallest first."] = 4
+    octave_scale: Annotated[float, "Each octave is larger than the one before by this factor."] = 1.4
+    steps: Annotated[int, "Steps in each octave."] = 12
+    lr: Annotated[float, "Mean change of a pixel at a step, in pixels from 0 to 1."] = 0.01
+    side: Annotated[
+        int | None, "Longer side of the picture; None: twice that of the model's input, at most its own."
+    ] = None
+    seed: Annotated[int, "Of the tiles' shifts."] = 0
+    preprocess: Annotated[Preprocess | None, "The model's input, if the model does not tell it itself."] = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "model", load_model(self.model, preprocess=self.preprocess))
+        if isinstance(self.target_class, str):
+            object.__setattr__(self, "target_class", self.model.index(self.target_class))
+        if sum(given is not None for given in (self.layer, self.target_class, self.objective)) != 1:
+            raise TargetError("a dream is of one thing: give a layer, a target_class or an objective")
+        for name in ("octaves", "steps"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if not (self.lr > 0 and self.octave_scale > 1):
+            raise ValueError(f"lr must be above 0 and octave_scale above 1, got {self.lr} and {self.octave_scale}")
+        if not isinstance(self.model.preprocess, Preprocess):
+            raise ModelError(
+                f"the size and normalisation of what {self.model.name} takes are not known: pass preprocess="
+            )
+        for layer in self._objective.layers:
+            layer_name(original(self.model.module), layer)
+
+    @property
+    def _objective(self) -> Objective:
+        if self.objective is not None:
+            return self.objective
+        return Energy(self.layer) if self.layer is not None else Logit(self.target_class)  # type: ignore[arg-type]
+
+    def __call__(
+        self,
+        photo: Any,
+        save_dir: str | os.PathLike[str] | None = None,
+        *,
+        progress: Callable[[Step], object] | None = None,
+    ) -> Generated:
+        """Dream of a photograph.
+
+        Args:
+            photo: a path, PIL image or array.
+            save_dir: a folder for the picture, its octaves and their animation.
+            progress: called after each step.
+        """
+        if save_dir is not None:
+            probe_folder(Path(save_dir))
+        opened = open_photo(photo)
+        picture = opened.picture.convert("L" if len(self.model.preprocess.mean) == 1 else "RGB")
+        pixels = torch.from_numpy(np.array(picture)).reshape(picture.height, picture.width, -1)
+        module = original(self.model.module)
+        like = next((p for p in module.parameters() if p.is_floating_point()), torch.empty(0))
+        kind = torch.promote_types(like.dtype, torch.float32)
+        start = pixels.permute(2, 0, 1)[None].to(like.device, kind) / 255
+        with borrowed(module):
+            generated = self._dreamed(Call(module, Notes()), start, opened.name, progress)
+        if save_dir is not None:
+            generated.save(Path(save_dir))
+        return generated
+
+    def _dreamed(self, call: Call, start: Tensor, name: str, progress: Callable[[Step], object] | None) -> Generated:
+        sizes = self._sizes((start.shape[2], start.shape[3]))
+        told: list[Step] = []
+        frames: list[Frame] = []
+        image = detail = _resized(start, sizes[0]) * 0
+        importance = detail[:, :1]
+        try:
+            for size in sizes:
+                base = _resized(start, size)
+                # what was dreamed so far, on the sharper picture
+                image = (base + _resized(detail, size)).clamp(0, 1)
+                importance = _resized(importance, size)
+                for _ in range(self.steps):
+                    g, value = self._gradient(call, image, len(told))
+                    importance = importance + g.abs().mean(1, keepdim=True)
+                    image = (image + self.lr * g / g.abs().mean().clamp_min(1e-12)).clamp(0, 1)
+                    told.append(Step(len(told) + 1, len(sizes) * self.steps, value, torch.full((1,), math.nan)))
+                    if progress is not None:
+                        progress(told[-1])
+                detail = image - base
+                frames.append(Frame(len(told), as_bytes(_resized(image, sizes[-1]))))
+        except KeyboardInterrupt:
+            pass  # what there is, is returned: `complete` tells
+        image, importance = (_resized(part, sizes[-1]) for part in (image, importance))
+        none = torch.empty(0, 1)
+        return Generated(
+            tensor=image.clamp(0, 1).float().cpu(),
+            titles=(f"{Path(name).stem}, {self._title}",),
+            targets=(class_of(self._objective),),
+            scores=torch.stack([step.scores for step in told]) if told else none,
+            probabilities=torch.stack([step.probabilities for step in told]) if told else none,
+            final_scores=told[-1].scores if told else torch.full((1,), math.nan),
+            final_probabilities=torch.full((1,), math.nan),
+            importance=importance.float().cpu(),
+            frames=tuple(frames),
+            settings=self.settings(name),
+            complete=len(told) == len(sizes) * self.steps,
+        )
+
+    @property
+    def _title(self) -> str:
+        index = class_of(self._objective)
+        return str(self._objective) if index is None else str(self.model.label(index))
+
+    def settings(self, photo: str) -> dict[str, Any]:
+        """What decides what is dreamed, as plain values for JSON."""
+        kept = [field.name for field in fields(self) if field.name not in ("model", "preprocess")]
+        told = {name: plain(getattr(self, name)) for name in kept}
+        return {"photo": photo, **told, **model_record(self.model)}
+
+    def _sizes(self, size: tuple[int, int]) -> list[tuple[int, int]]:
+        """The octaves' (height, width), none shorter than half the model's input."""
+        most = self.side or min(max(size), 2 * max(self.model.preprocess.input_size))
+        share = most / max(size)
+        least = max(self.model.preprocess.input_size) / 2
+        sizes = []
+        for octave in range(self.octaves):
+            smaller = share / self.octave_scale**octave
+            if octave == 0 or min(size) * smaller >= least:
+                sizes.append((max(1, round(size[0] * smaller)), max(1, round(size[1] * smaller))))
+        return sizes[::-1]
+
+    def _gradient(self, call: Call, image: Tensor, number: int) -> tuple[Tensor, Tensor]:
+        """dO/dI, summed over tiles that cover the picture, shifted at random; and the mean objective, (1,)."""
+        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + number)
+        shift = [int(torch.randint(side, (), generator=generator)) for side in image.shape[2:]]
+        rolled = image.roll(shift, (2, 3))
+        boxes = list(_tiles((image.shape[2], image.shape[3]), self.model.preprocess.input_size))
+        total, values = torch.zeros_like(image), []
+        for rows in spans(len(boxes), ROWS):
+            tiles = fresh_leaf(torch.cat([rolled[:, :, down, along] for down, along in boxes[rows]]))
+            looked, _ = call.in_layout(tiles, partial(self._look, call, tiles))
+            (g,) = differentiate(looked.sum(), [tiles])
+            if g is None or not bool(g.isfinite().all()):
+                raise GenerationError(
+                    f"the objective ({self._objective}) has no finite gradient at step {number + 1}: "
+                    "choose another layer"
+                )
+            for (down, along), part in zip(boxes[rows], g, strict=True):
+                total[0, :, down, along] += part
+            values.append(looked.detach())
+        return total.roll([-by for by in shift], (2, 3)), torch.cat(values).mean(0, keepdim=True).double().cpu()
+
+    def _look(self, call: Call, tiles: Tensor, laid: Tensor) -> tuple[Tensor, Tensor]:
+        return look(call, self.model.preprocess, [self._objective] * len(tiles), tiles, tiles)
+
+
+def _tiles(size: tuple[int, int], tile: tuple[int, int]) -> Iterator[tuple[slice, slice]]:
+    """Windows of the size of `tile`, or of the picture where that is smaller, that cover it; the last ones overlap."""
+
+    def starts(side: int, length: int) -> list[int]:
+        return [min(start, side - length) for start in range(0, side, length)]
+
+    h, w = min(size[0], tile[0]), min(size[1], tile[1])
+    for top in starts(size[0], h):
+        for left in starts(size[1], w):
+            yield slice(top, top + h), slice(left, left + w)
+
+
+def _resized(image: Tensor, size: tuple[int, int]) -> Tensor:
+    if tuple(image.shape[2:]) == size:
+        return image
+    return F.interpolate(image, size, mode="bicubic", antialias=True, align_corners=False)

@@ -1,0 +1,250 @@
+"""`Generated`: the images that were drawn, how they came about, and what makes them again."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import re
+import shutil
+import subprocess
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from html import escape
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from deepviz.errors import OutputError
+from deepviz.explanation import encoded, versions, write_bytes, write_picture
+from deepviz.models import LoadedModel
+from deepviz.models.weights import weights_hash
+from deepviz.render.contact import Print, contact_sheet
+
+STRIP = 8
+"""Pictures on a strip of the steps."""
+SECONDS = 4.0
+"""Length of an animation, without the rest on its last picture."""
+
+
+@dataclass(frozen=True)
+class Frame:
+    """The images after one step, 8-bit pixels (N, H, W, C)."""
+
+    step: int
+    pixels: Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Generated:
+    """What an `ImageGenerator` drew.
+
+    Args:
+        tensor: the images (N, C, H, W), float32 pixels from 0 to 1, on the CPU.
+        titles: what each was drawn for: a label, or an objective in words.
+        targets: its class, or None.
+        scores: the objective at each step (steps, N), of the shaken view that the network saw.
+        probabilities: of its class (steps, N), of that view; NaN without a class.
+        final_scores: the objective (N,) of the finished image, unshaken, in 8-bit pixels.
+        final_probabilities: the probability of its class (N,), of the same.
+        importance: (N, 1, H, W), the sum over the steps of |d(objective)/d(pixel)|, mean over channels.
+        frames: pictures of the way.
+        settings: everything that decides what is drawn, as plain values (`ImageGenerator.from_json`).
+        complete: whether all steps were taken.
+    """
+
+    tensor: Tensor
+    titles: tuple[str, ...]
+    targets: tuple[int | None, ...]
+    scores: Tensor
+    probabilities: Tensor
+    final_scores: Tensor
+    final_probabilities: Tensor
+    importance: Tensor
+    frames: tuple[Frame, ...]
+    settings: dict[str, Any]
+    complete: bool
+
+    @cached_property
+    def images(self) -> tuple[Image.Image, ...]:
+        """One picture per target and copy."""
+        return tuple(as_picture(pixels) for pixels in as_bytes(self.tensor))
+
+    def caption(self, row: int) -> str:
+        """What image `row` was drawn for, and how sure the network is of it."""
+        chance = float(self.final_probabilities[row])
+        sure = f"score {float(self.final_scores[row]):.3g}" if chance != chance else in_percent(chance)
+        return f"{self.titles[row]} · {sure}"
+
+    def transparent(self, row: int = 0, keep: float = 0.5) -> Image.Image:
+        """Image `row` with what mattered little to the objective made transparent (Fel et al. 2023).
+
+        Args:
+            row: which image.
+            keep: the fraction of the pixels that stay opaque.
+        """
+        if not 0 < keep < 1:
+            raise ValueError(f"keep must be a fraction between 0 and 1, got {keep}")
+        importance = torch.nn.functional.avg_pool2d(self.importance[row], 9, 1, 4, count_include_pad=False)[0]
+        opaque = float(importance.flatten().quantile(1 - keep))
+        alpha = (importance / opaque if opaque > 0 else torch.ones_like(importance)).clamp(0, 1)
+        picture = self.images[row].convert("RGB")
+        picture.putalpha(as_picture(as_bytes(alpha[None, None])[0]))
+        return picture
+
+    def sheet(self) -> Image.Image:
+        """All images with their captions on one page."""
+        prints = [Print(image, self.titles[row], self._detail(row)) for row, image in enumerate(self.images)]
+        return contact_sheet(prints, footer=self._footer)
+
+    def strip(self, row: int = 0) -> Image.Image:
+        """How image `row` came about: some of its frames, and the finished image.
+
+        Raises:
+            ValueError: if no frames were kept: call the generator with `every` or `save_dir`.
+        """
+        frames = self._some_frames()
+        prints = [Print(as_picture(frame.pixels[row]), f"step {frame.step}") for frame in frames]
+        return contact_sheet(prints, title=self.titles[row], footer=self._footer, columns=len(prints))
+
+    def save(self, folder: str | Path) -> list[Path]:
+        """Write the images, their strips and animations (GIF, and MP4 where ffmpeg is found), and `generated.json`.
+
+        Raises:
+            OutputError: if something cannot be written.
+        """
+        folder = Path(folder)
+        written = []
+        for row, (image, stem) in enumerate(zip(self.images, self._stems(), strict=True)):
+            written.append(write_picture(folder / f"{stem}.png", image))
+            if self.frames:
+                written.append(write_picture(folder / f"{stem}_steps.png", self.strip(row)))
+                written.append(write_bytes(folder / f"{stem}.gif", self._gif(row)))
+                written.extend(self._mp4(folder / f"{stem}.mp4", row))
+        if len(self.images) > 1:
+            written.append(write_picture(folder / "sheet.png", self.sheet()))
+        return [*written, write_bytes(folder / "generated.json", self._json())]
+
+    def _some_frames(self) -> Sequence[Frame]:
+        if not self.frames:
+            raise ValueError("no frames were kept: call the generator with every=... or a save_dir")
+        last = len(self.frames) - 1
+        # closer together at the start, where more happens
+        wanted = {round(last * (index / (STRIP - 1)) ** 1.5) for index in range(STRIP)}
+        return [self.frames[index] for index in sorted(wanted)]
+
+    def _gif(self, row: int) -> bytes:
+        pictures = [as_picture(frame.pixels[row]).convert("RGB") for frame in self.frames]
+        palette = pictures[-1].quantize(256)  # one palette for all: otherwise the colours flicker
+        drawn = [picture.quantize(palette=palette) for picture in pictures]
+        moment = round(1000 * SECONDS / len(drawn))
+        durations = [moment] * (len(drawn) - 1) + [1500]
+        buffer = io.BytesIO()
+        drawn[0].save(buffer, "GIF", save_all=True, append_images=drawn[1:], duration=durations, loop=0)
+        return buffer.getvalue()
+
+    def _mp4(self, path: Path, row: int) -> list[Path]:
+        ffmpeg = shutil.which("ffmpeg")
+        if ffmpeg is None:
+            return []
+        first = as_picture(self.frames[0].pixels[row]).convert("RGB")
+        raw = b"".join(as_picture(frame.pixels[row]).convert("RGB").tobytes() for frame in self.frames)
+        rate = max(1.0, len(self.frames) / SECONDS)
+        # an even number of pixels each way, which the codec wants
+        command = [ffmpeg, "-v", "error", "-y", "-f", "rawvideo", "-pix_fmt", "rgb24"]
+        command += ["-s", f"{first.width}x{first.height}", "-r", f"{rate:g}", "-i", "-"]
+        command += ["-vf", "pad=ceil(iw/2)*2:ceil(ih/2)*2", "-pix_fmt", "yuv420p", "-movflags", "+faststart", str(path)]
+        done = subprocess.run(command, input=raw, capture_output=True, check=False)
+        if done.returncode != 0:
+            reason = " ".join(done.stderr.decode(errors="replace").split())
+            raise OutputError(f"ffmpeg could not write {path}: {reason or 'no reason given'}")
+        return [path]
+
+    def _json(self) -> bytes:
+        told = {
+            "settings": self.settings,
+            "complete": self.complete,
+            "steps taken": len(self.scores),
+            "images": [
+                {
+                    "file": f"{stem}.png",
+                    "title": self.titles[row],
+                    "class": self.targets[row],
+                    "score": number(self.final_scores[row]),
+                    "probability": number(self.final_probabilities[row]),
+                }
+                for row, stem in enumerate(self._stems())
+            ],
+        }
+        return (json.dumps(told, indent=2) + "\n").encode()
+
+    def _stems(self) -> list[str]:
+        stems = [re.sub(r"[^\w.-]+", "_", title).strip("_.") or "image" for title in self.titles]
+        return [
+            stem if stems.count(stem) == 1 else f"{stem}_{stems[:row].count(stem) + 1}"
+            for row, stem in enumerate(stems)
+        ]
+
+    def _detail(self, row: int) -> str:
+        return self.caption(row).rpartition(" · ")[2]
+
+    @property
+    def model(self) -> str:
+        """The model and its weights, as captions name them."""
+        said = self.settings["model"]
+        return f"{said['name']} ({said['weights']})"
+
+    @property
+    def _footer(self) -> str:
+        return f"{self.model} · {len(self.scores)} steps{'' if self.complete else ' · stopped early'}"
+
+    def __repr__(self) -> str:
+        drawn = "; ".join(self.caption(row) for row in range(min(4, len(self.titles))))
+        more = f"; and {len(self.titles) - 4} more" if len(self.titles) > 4 else ""
+        return f"Generated({drawn}{more}, {self._footer})"
+
+    def _repr_png_(self) -> bytes:
+        return encoded(self.sheet())
+
+    def _repr_html_(self) -> str:
+        data = base64.b64encode(encoded(self.sheet())).decode()
+        return f'<img style="max-width:100%" alt="{escape(repr(self))}" src="data:image/png;base64,{data}">'
+
+
+def as_bytes(pixels: Tensor) -> Tensor:
+    """Pixels (N, C, H, W) from 0 to 1 as (N, H, W, C) of 8 bits, on the CPU."""
+    return pixels.detach().clamp(0, 1).mul(255).round().to("cpu", torch.uint8).permute(0, 2, 3, 1).contiguous()
+
+
+def as_picture(pixels: Tensor) -> Image.Image:
+    """8-bit pixels (H, W, C) as a picture, grey if C = 1."""
+    return Image.fromarray(pixels.squeeze(-1).numpy())
+
+
+def model_record(loaded: LoadedModel) -> dict[str, Any]:
+    """The model, the threads and the versions that results depend on, as plain values."""
+    return {
+        "model": {
+            "name": loaded.name,
+            "source": loaded.source,
+            "weights": loaded.weights,
+            "sha256": weights_hash(loaded.module),
+        },
+        "threads": torch.get_num_threads(),
+        "versions": versions(),
+    }
+
+
+def in_percent(chance: float) -> str:
+    """A probability as captions show it."""
+    return f"{chance:.1%}"
+
+
+def number(value: Tensor) -> float | None:
+    """A number for JSON, which has no NaN."""
+    found = float(value)
+    return found if found == found else None

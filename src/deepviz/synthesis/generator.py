@@ -1,0 +1,345 @@
+"""`ImageGenerator`: the image that a network wants to see."""
+
+from __future__ import annotations
+
+import json
+import operator
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import KW_ONLY, dataclass, fields, replace
+from pathlib import Path
+from typing import Annotated, Any, cast
+
+import torch
+from torch import Tensor
+
+from deepviz.errors import GenerationError, ImageError, ModelError, TargetError
+from deepviz.explanation import probe_folder
+from deepviz.models import Preprocess, load_model
+from deepviz.notes import Notes, warn
+from deepviz.probe.borrow import borrowed, original
+from deepviz.probe.capture import layer_name
+from deepviz.probe.gradient import Call
+from deepviz.synthesis.ascent import Ascent, Step
+from deepviz.synthesis.canvas import Canvas, Size
+from deepviz.synthesis.generated import Frame, Generated, as_bytes, model_record
+from deepviz.synthesis.looking import class_of
+from deepviz.synthesis.objective import Logit, Objective
+from deepviz.synthesis.presets import Optimizer, find_preset
+from deepviz.synthesis.record import plain, value_of
+from deepviz.synthesis.transforms import Transform
+
+FRAMES = 24
+"""Pictures kept of the way, unless `every` says otherwise."""
+
+
+@dataclass(frozen=True, eq=False)
+class ImageGenerator:
+    """The image that makes an objective large: what a class, a channel, a direction looks like to the network.
+
+        I* = argmax_I  S_c(I) - lambda |I|^2        (Simonyan et al. 2013; S_c the score before the softmax)
+
+    by gradient ascent on the parameters of a `canvas`, which draws I; at each step the image is shaken by random
+    `transforms` before the network sees it, so that only what survives them is kept (Olah et al. 2017). The presets:
+    "lucid", spatial frequencies and decorrelated colours; "maco", phases under the magnitudes of natural photographs
+    (Fel et al. 2023); "simonyan", plain ascent on pixels with an L2 penalty.
+
+    Several targets are drawn together, at one batched cost; each image is what it would be if drawn alone. The same
+    settings, machine, number of threads and version of torch draw the same image, bit for bit.
+
+    Errors: TargetError (an unknown class or label), LayerError (an objective's layer), ImageError (the start),
+    ModelError (a model without preprocessing), GenerationError (the objective became NaN or infinite: it names the
+    step, and `generated` holds the last good image). Ctrl-C ends the drawing and returns what there is, with
+    `complete` False.
+
+    Pitfall: the picture shows what raises the score, not what the network has seen, nor all that it knows; another
+    seed gives another picture. Without transforms it is noise to everybody but this network.
+
+    References: Simonyan, Vedaldi and Zisserman, "Deep Inside Convolutional Networks" (2013), arXiv:1312.6034; Olah,
+    Mordvintsev and Schubert, "Feature Visualization" (2017), doi:10.23915/distill.00007; Fel et al., "Unlocking Feature
+    Visualization for Deeper Networks with MAgnitude Constrained Optimization" (2023), arXiv:2306.06805.
+
+    Example:
+        >>> import deepviz, torch
+        >>> net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3 * 16 * 16, 5))
+        >>> made = deepviz.ImageGenerator(net, 3, preprocess=deepviz.Preprocess(16), steps=4)()
+        >>> made.tensor.shape, made.scores.shape
+        (torch.Size([1, 3, 16, 16]), torch.Size([4, 1]))
+    """
+
+    model: Annotated[Any, "A module, a loaded model, a name, or None for the bundled one."]
+    target_class: Annotated[Any, "An index or a label, or several of them."] = None
+    _: KW_ONLY
+    objective: Annotated[Any, "Instead of a class: an objective, or several, an image for each."] = None
+    preset: Annotated[str, "Where the settings come from that are not given: lucid, maco or simonyan."] = "lucid"
+    # None: the preset's, from __post_init__ on
+    canvas: Annotated[Canvas, "What is optimised: Fourier(), Magnitude() or Pixels()."] = None  # type: ignore[assignment]
+    transforms: Annotated[tuple[Transform, ...], "How the image is shaken at each step, in order."] = None  # type: ignore[assignment]
+    steps: Annotated[int, "Steps of the ascent; each costs one gradient per image."] = None  # type: ignore[assignment]
+    lr: Annotated[float, "Learning rate at the first step."] = None  # type: ignore[assignment]
+    cooling: Annotated[float, "What the learning rate is multiplied by at the last step."] = None  # type: ignore[assignment]
+    optimizer: Annotated[Optimizer, "adam, or ascent: plain gradient ascent."] = None  # type: ignore[assignment]
+    penalty: Annotated[Objective | None, "Subtracted from the class logit, such as 1e-4 * L2()."] = None
+    start: Annotated[Any, "A photograph to start from, instead of noise."] = None
+    copies: Annotated[int, "Images for each target, from different noise."] = 1
+    seed: Annotated[int, "Of the noise at the start and of the transforms."] = 0
+    size: Annotated[int | Size | None, "Pixels of a side, or (height, width); None: the model's input."] = None
+    preprocess: Annotated[Preprocess | None, "The model's input, if the model does not tell it itself."] = None
+
+    def __post_init__(self) -> None:
+        preset = find_preset(self.preset)
+        for name in (field.name for field in fields(preset) if hasattr(self, field.name)):
+            if getattr(self, name) is None:
+                self._set(name, getattr(preset, name))
+        self._set("model", load_model(self.model, preprocess=self.preprocess))
+        self._set("transforms", tuple(self.transforms))
+        self._set("objective", _several(self.objective))
+        self._set("target_class", tuple(self._index(target) for target in _several(self.target_class)))
+        self._check()
+
+    def _set(self, name: str, value: Any) -> None:
+        object.__setattr__(self, name, value)
+
+    def _index(self, target: Any) -> int:
+        if isinstance(target, str):
+            return int(self.model.index(target))
+        try:
+            index = operator.index(target)
+        except TypeError:
+            raise TargetError(f"a target_class is a class index or a label, got {target!r}") from None
+        labels = self.model.labels
+        if index < 0 or (labels is not None and index >= len(labels)):
+            there = "" if labels is None else f": the model has {len(labels)} classes, 0 to {len(labels) - 1}"
+            raise TargetError(f"class {index} is out of range{there}")
+        return index
+
+    def _check(self) -> None:
+        for name in ("steps", "copies"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        for name in ("lr", "cooling"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name} must be above 0, got {getattr(self, name)}")
+        if self.optimizer not in ("adam", "ascent"):
+            raise ValueError(f"optimizer must be adam or ascent, got {self.optimizer!r}")
+        for kind, values in ((Objective, self.objective), (Transform, self.transforms), (Canvas, (self.canvas,))):
+            for value in values:
+                if not isinstance(value, kind):
+                    hint = f"; did you mean {value.__name__}()?" if isinstance(value, type) else ""
+                    raise TypeError(f"a {kind.__name__.lower()} was expected, got {value!r}{hint}")
+        if bool(self.target_class) == bool(self.objective):
+            raise TargetError("give either a target_class, such as 282 or 'tiger cat', or an objective")
+        if not isinstance(self.model.preprocess, Preprocess):
+            raise ModelError(
+                f"the size and normalisation of what {self.model.name} takes are not known: pass "
+                "preprocess=deepviz.Preprocess(224, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))"
+            )
+        for layer in {layer for objective in self.objective for layer in objective.layers}:
+            layer_name(original(self.model.module), layer)
+
+    def __call__(
+        self,
+        save_dir: str | os.PathLike[str] | None = None,
+        *,
+        every: int | None = None,
+        progress: Callable[[Step], object] | None = None,
+    ) -> Generated:
+        """Draw.
+
+        Args:
+            save_dir: a folder for the finished images, for strips and animations of the way, and for
+                `generated.json`, which draws them again.
+            every: keep a picture of the way every so many steps; None: about 24 in all if there is a `save_dir`.
+            progress: called after each step.
+
+        Raises:
+            OutputError: if nothing can be written to `save_dir`; before any work.
+            GenerationError: if the objective became NaN or infinite; what there is has been saved.
+        """
+        if every is not None and every < 1:
+            raise ValueError(f"every must be at least 1, got {every}")
+        if save_dir is not None:
+            probe_folder(Path(save_dir))
+            every = every or max(1, self.steps // FRAMES)
+        generated, failure = self._drawn(every, progress)
+        if save_dir is not None:
+            generated.save(Path(save_dir))
+        if failure is not None:
+            failure.generated = generated
+            raise failure
+        return generated
+
+    @property
+    def objectives(self) -> tuple[Objective, ...]:
+        """What each image is drawn for; copies stand next to each other."""
+        logits = (Logit(target) for target in self.target_class)
+        drawn = self.objective or [logit if self.penalty is None else logit - self.penalty for logit in logits]
+        return tuple(objective for objective in drawn for _ in range(self.copies))
+
+    def _drawn(
+        self, every: int | None, progress: Callable[[Step], object] | None
+    ) -> tuple[Generated, GenerationError | None]:
+        module = original(self.model.module)
+        failure: GenerationError | None = None
+        told: list[Step] = []
+        frames: list[Frame] = []
+        with borrowed(module):
+            ascent = self._ascent(Call(module, Notes()))
+            parameters = self._parameters(module)
+            state = ascent.begin(parameters)
+            try:
+                for step in ascent.steps_from(state):
+                    told.append(step)
+                    if every is not None and (step.number % every == 0 or step.number in (1, self.steps)):
+                        frames.append(Frame(step.number, as_bytes(ascent.pixels(state.parameters))))
+                    if progress is not None:
+                        progress(step)
+            except GenerationError as error:
+                failure = error
+            except KeyboardInterrupt:
+                pass  # what there is, is returned: `complete` tells
+            pixels = ascent.pixels(state.parameters)
+            final = ascent.judge(as_bytes(pixels).permute(0, 3, 1, 2).to(pixels) / 255)
+        classes = tuple(class_of(objective) for objective in ascent.objectives)
+        generated = Generated(
+            tensor=pixels.float().cpu(),
+            titles=tuple(self._title(objective) for objective in ascent.objectives),
+            targets=classes,
+            scores=torch.stack([step.scores for step in told]) if told else torch.empty(0, len(pixels)),
+            probabilities=torch.stack([step.probabilities for step in told]) if told else torch.empty(0, len(pixels)),
+            final_scores=final[0],
+            final_probabilities=final[1],
+            importance=state.importance.float().cpu(),
+            frames=tuple(frames),
+            settings=self.settings(),
+            complete=len(told) == self.steps,
+        )
+        return generated, failure
+
+    def _ascent(self, call: Call) -> Ascent:
+        return Ascent(
+            call,
+            self.model.preprocess,
+            self.objectives,
+            self.canvas,
+            self._canvas_size,
+            self.transforms,
+            self.steps,
+            self.lr,
+            self.cooling,
+            self.optimizer,
+            self.seed,
+        )
+
+    @property
+    def _canvas_size(self) -> Size:
+        if self.size is None:
+            return cast(Size, self.model.preprocess.input_size)
+        return (self.size, self.size) if isinstance(self.size, int) else (self.size[0], self.size[1])
+
+    def _parameters(self, module: torch.nn.Module) -> Tensor:
+        """Where the ascent starts, (N, ...), where the model is: of the photograph, or of noise that depends on the
+        copy alone, so that an image is the same whatever is drawn beside it."""
+        like = next((p for p in module.parameters() if p.is_floating_point()), torch.empty(0))
+        kind = torch.promote_types(like.dtype, torch.float32)
+        if self.start is not None:
+            pixels = self._photograph()[None].to(like.device, kind)
+            one = self.canvas.invert(pixels)
+            return one.repeat(len(self.objectives), *(1 for _ in one.shape[1:]))
+        channels = len(self.model.preprocess.mean)
+        drawn = []
+        for copy in range(self.copies):
+            generator = torch.Generator().manual_seed(self.seed * 1_000_003 - copy)
+            drawn.append(self.canvas.start(channels, self._canvas_size, generator))
+        return (
+            torch.stack(drawn)
+            .repeat(len(self.objectives) // self.copies, *(1 for _ in drawn[0].shape))
+            .to(like.device, kind)
+        )
+
+    def _photograph(self) -> Tensor:
+        """What to start from as pixels (C, H, W) of 8 bits: a photograph, cut as the model's preprocessing cuts it, or
+        a tensor of such pixels."""
+        channels, size = len(self.model.preprocess.mean), self._canvas_size
+        if isinstance(self.start, Tensor):
+            if self.start.shape != (channels, *size):
+                raise ImageError(f"start must be pixels {(channels, *size)} from 0 to 1, got {tuple(self.start.shape)}")
+            return rounded(self.start)
+        preprocess = replace(self.model.preprocess, size=size)
+        prepared = replace(self.model, preprocess=preprocess).prepare(self.start)
+        return rounded(preprocess.unnormalise(prepared.x))
+
+    def _title(self, objective: Objective) -> str:
+        index = class_of(objective)
+        return str(objective) if index is None else str(self.model.label(index))
+
+    def settings(self) -> dict[str, Any]:
+        """Everything that decides what is drawn, as plain values for JSON; `from_json` reads them back."""
+        kept = [field.name for field in fields(self) if field.name not in ("model", "preprocess", "start")]
+        return {
+            **{name: plain(getattr(self, name)) for name in kept},
+            "start": None if self.start is None else plain(as_bytes(self._photograph()[None])[0]),
+            **model_record(self.model),
+        }
+
+    @classmethod
+    def from_json(
+        cls, record: str | os.PathLike[str] | Mapping[str, Any], model: Any = None, preprocess: Preprocess | None = None
+    ) -> ImageGenerator:
+        """The generator that a `generated.json` tells of.
+
+        Args:
+            record: the file, or what it holds.
+            model: the model, if it was a module; by default the recorded source is loaded.
+            preprocess: as `ImageGenerator` takes it.
+
+        Raises:
+            ModelError: if the file holds no such record, or the model has to be given. A warning where its weights,
+                the number of threads or the versions are others: the images may differ.
+        """
+        held = read_record(record)
+        said = dict(held["model"])
+        if model is None and said["source"] == "module":
+            raise ModelError(f"the record is of a module ({said['name']}): give it as model=")
+        start = value_of(held.get("start"))
+        kept = {field.name for field in fields(cls)} & set(held) - {"model", "start"}
+        made = cls(
+            said["source"] if model is None and said["source"] != "bundled" else model,
+            **{name: value_of(held[name]) for name in kept},
+            start=None if start is None else start.permute(2, 0, 1) / 255,
+            preprocess=preprocess,
+        )
+        now = made.settings()
+        other = [name for name in ("threads", "versions") if held.get(name) != now[name]]
+        other += ["weights"] * (said["sha256"] != now["model"]["sha256"])
+        if other:
+            warn(f"the images may differ from the recorded ones: other {' and '.join(other)}")
+        return made
+
+
+def _several(values: Any) -> tuple[Any, ...]:
+    """One value, several or none (None), as a tuple."""
+    if values is None:
+        return ()
+    return tuple(values) if isinstance(values, (list, tuple, range)) else (values,)
+
+
+def rounded(pixels: Tensor) -> Tensor:
+    """Pixels (C, H, W) at the nearest of 256 levels."""
+    return as_bytes(pixels[None])[0].permute(2, 0, 1) / 255
+
+
+def read_record(record: str | os.PathLike[str] | Mapping[str, Any]) -> Mapping[str, Any]:
+    """The settings in a `generated.json`, or in what it holds.
+
+    Raises:
+        ModelError: if there are none.
+    """
+    try:
+        held = record if isinstance(record, Mapping) else json.loads(Path(record).read_text(encoding="utf-8"))
+        held = held.get("settings", held)
+        if not isinstance(held["model"], Mapping):
+            raise TypeError("its model is not told")
+    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+        raise ModelError(f"{record} holds no record of generated images: {error}") from error
+    return cast(Mapping[str, Any], held)

@@ -1,0 +1,55 @@
+"""What a layer kept of a photograph."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from deepviz.models import Preprocess, load_model
+from deepviz.notes import Notes
+from deepviz.probe.borrow import borrowed, original
+from deepviz.probe.capture import layer_name
+from deepviz.probe.gradient import Call
+from deepviz.synthesis.generator import ImageGenerator
+from deepviz.synthesis.looking import answers
+from deepviz.synthesis.objective import Match, TotalVariation
+
+SMOOTHNESS = 1e-5
+"""Weight of the total variation against the relative distance of the activations."""
+
+
+def inversion(
+    model: Any, photo: Any, layer: str, *, preprocess: Preprocess | None = None, **options: Any
+) -> ImageGenerator:
+    """A generator of the image whose activations at a layer match a photograph's (Mahendran and Vedaldi 2015).
+
+        I* = argmin_I  |A(I) - A(photo)|^2 / |A(photo)|^2 + lambda TV(I)
+
+    What the image shares with the photograph, the layer kept; what it lacks or invents, the layer did not tell apart.
+
+    Args:
+        model: as `ImageGenerator` takes it.
+        photo: a path, PIL image or array; a tensor is taken as the model's input.
+        layer: its name, as `deepviz layers` lists them.
+        preprocess: as `ImageGenerator` takes it.
+        options: of `ImageGenerator`, such as steps, canvas or seed; no transforms by default, since the layer's maps
+            know where things are.
+
+    Example:
+        >>> import deepviz, torch
+        >>> net = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.Flatten(), torch.nn.Linear(4 * 14 * 14, 5))
+        >>> made = inversion(net, deepviz.example_photo(), "0", preprocess=deepviz.Preprocess(16), steps=50)()
+        >>> bool(made.scores[-1] > made.scores[0])
+        True
+    """
+    loaded = load_model(model, preprocess=preprocess)
+    module = original(loaded.module)
+    layer = layer_name(module, layer)
+    like = next((p for p in module.parameters() if p.is_floating_point()), torch.empty(0))
+    x = loaded.prepare(photo).x[None].to(like.device, like.dtype)
+    with borrowed(module), torch.no_grad():
+        call = Call(module, Notes())
+        _, maps = call.in_layout(x, lambda laid: answers(call, laid, {layer}))
+    objective = Match(layer, maps[layer][0].cpu()) - SMOOTHNESS * TotalVariation()
+    return ImageGenerator(loaded, objective=objective, **{"transforms": (), **options})

@@ -1,0 +1,87 @@
+"""One look of the network at some views: what the objectives say of it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from itertools import groupby
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from deepviz.models import Preprocess
+from deepviz.probe.capture import answering, spatial_tensor
+from deepviz.probe.gradient import Call
+from deepviz.synthesis.objective import Logit, Objective, Seen, Sum, as_maps
+from deepviz.target import class_scores, probabilities
+
+
+def look(
+    call: Call, preprocess: Preprocess, objectives: Sequence[Objective], view: Tensor, pixels: Tensor
+) -> tuple[Tensor, Tensor]:
+    """The objectives (n,), differentiable, and the probabilities of their classes (n,), NaN without a class.
+
+    Args:
+        call: the borrowed model.
+        preprocess: how pixels become its input.
+        objectives: one for each image.
+        view: what the network sees, pixels (n, C, h, w), resampled to its size.
+        pixels: the images themselves, (n, C, H, W), for objectives about those.
+    """
+    if tuple(view.shape[2:]) != preprocess.input_size:
+        view = F.interpolate(view, preprocess.input_size, mode="bilinear", antialias=True)
+    dtype = next((p.dtype for p in call.model.parameters() if p.is_floating_point()), view.dtype)
+    output, maps = answers(
+        call, preprocess.normalise(view).to(dtype), {name for one in objectives for name in one.layers}
+    )
+    seen = Seen(lambda: class_scores(output), maps, preprocess.normalise(pixels))
+    values = torch.cat([objective(seen.rows(part)) for objective, part in runs(objectives)])
+    return values, _chances(output, objectives)
+
+
+def answers(call: Call, x: Tensor, layers: set[str]) -> tuple[Any, dict[str, Tensor]]:
+    """The model's output, and what the layers answered on the way, as maps."""
+    maps: dict[str, Tensor] = {}
+
+    def keep(layer: str) -> Callable[[Any, Any], None]:
+        def hook(_: Any, output: Any) -> None:
+            answer = spatial_tensor(output)
+            # a copy: what the model goes on to do in place must not reach it
+            maps[layer] = as_maps(layer, None if answer is None else answer.clone(), (x.shape[2], x.shape[3]))
+
+        return hook
+
+    with ExitStack() as stack:
+        for layer in sorted(layers):
+            stack.enter_context(answering(call.model, layer, keep(layer)))
+        return call.run(call.laid(x)), maps
+
+
+def runs(objectives: Sequence[Objective], apart: bool = True) -> Iterator[tuple[Objective, slice]]:
+    """Neighbouring images with equal objectives; with `apart` False, all that are not joint are alike."""
+    start = 0
+    for _, run in groupby(objectives, key=lambda one: one if apart or one.joint else None):
+        members = list(run)
+        yield members[0], slice(start, start + len(members))
+        start += len(members)
+
+
+def class_of(objective: Objective) -> int | None:
+    """The class that an objective is about: that of its only logit."""
+    terms = objective.terms if isinstance(objective, Sum) else ((1.0, objective),)
+    classes = {term.target for weight, term in terms if isinstance(term, Logit) and weight > 0}
+    return classes.pop() if len(classes) == 1 else None
+
+
+def _chances(output: Any, objectives: Sequence[Objective]) -> Tensor:
+    classes = [class_of(objective) for objective in objectives]
+    chances = torch.full((len(objectives),), math.nan, dtype=torch.float64)
+    if any(index is not None for index in classes):
+        of_classes = probabilities(class_scores(output)).detach().double().cpu()
+        for row, index in enumerate(classes):
+            if index is not None:
+                chances[row] = of_classes[row, index]
+    return chances

@@ -1,0 +1,79 @@
+"""Settings that belong together, by the name of where they come from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from deepviz.errors import MethodError
+from deepviz.names import nearest
+from deepviz.synthesis.canvas import Canvas, Fourier, Magnitude, Pixels
+from deepviz.synthesis.objective import L2, Objective
+from deepviz.synthesis.transforms import Crop, Noise, Rotate, Transform
+
+Optimizer = Literal["adam", "ascent"]
+
+
+@dataclass(frozen=True)
+class Preset:
+    """What an `ImageGenerator` uses where it is not told otherwise.
+
+    Args:
+        canvas: what is optimised.
+        transforms: how it is shaken.
+        steps: how many steps.
+        lr: the learning rate at the first step.
+        cooling: what the rate is multiplied by at the end; on the way it falls along half a cosine.
+        optimizer: "adam", or "ascent", plain gradient ascent.
+        penalty: subtracted from the class logit (not from an objective that is given).
+        paper: where it comes from.
+    """
+
+    canvas: Canvas
+    transforms: tuple[Transform, ...]
+    steps: int
+    lr: float
+    cooling: float = 0.1
+    optimizer: Optimizer = "adam"
+    penalty: Objective | None = None
+    paper: str = ""
+
+
+PRESETS = {
+    "lucid": Preset(
+        canvas=Fourier(),
+        transforms=(Crop(), Rotate(), Noise()),
+        steps=400,
+        lr=0.1,
+        paper="Olah, Mordvintsev and Schubert 2017, doi:10.23915/distill.00007",
+    ),
+    "maco": Preset(
+        canvas=Magnitude(),
+        transforms=(Crop(), Noise()),
+        steps=256,
+        lr=0.3,
+        paper="Fel et al. 2023, arXiv:2306.06805",
+    ),
+    "simonyan": Preset(
+        canvas=Pixels(noise=0.0),
+        transforms=(),
+        steps=256,
+        lr=1.0,
+        cooling=1.0,
+        optimizer="ascent",
+        penalty=1e-4 * L2(),
+        paper="Simonyan, Vedaldi and Zisserman 2013, arXiv:1312.6034",
+    ),
+}
+
+
+def find_preset(name: str) -> Preset:
+    """A preset by its name.
+
+    Raises:
+        MethodError: if there is none; with the nearest names.
+    """
+    if name not in PRESETS:
+        hint = nearest(name, PRESETS) or f"; there are {', '.join(PRESETS)}"
+        raise MethodError(f"no preset {name!r}{hint}")
+    return PRESETS[name]

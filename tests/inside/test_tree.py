@@ -1,0 +1,153 @@
+import json
+
+import pytest
+import torch
+from torch import nn
+
+import deepviz
+from deepviz.errors import ImageError, ModelFailed
+from deepviz.inside import viz_layers
+from deepviz.models import LoadedModel
+from networks import CASES, InPlaceAndReused, TinyViT, plain
+from small_models import PREPROCESS, network, no_class_scores, no_map, scripted
+
+
+class Parts(nn.Module):
+    """Modules called once, twice, never, and only in parts."""
+
+    def __init__(self):
+        super().__init__()
+        self.convs = nn.ModuleList([nn.Conv2d(3, 4, 3), nn.Conv2d(4, 4, 3)])
+        self.act, self.unused, self.head = nn.ReLU(), nn.Linear(2, 3), nn.Linear(4, 5)
+        self.head.second_name_of_the_weight = self.head.weight
+
+    def forward(self, x):
+        for conv in self.convs:
+            x = self.act(conv(x))
+        return self.head(x.mean((2, 3)))
+
+
+def test_every_module_has_its_row_with_what_it_answers():
+    tree = viz_layers(Parts(), torch.rand(3, 12, 10))
+    rows = {row.name: row for row in tree}
+    assert list(rows) == ["convs", "convs.0", "convs.1", "act#1", "act#2", "unused", "head"]
+    assert {name: row.shape for name, row in rows.items()} == {
+        "convs": None,
+        "convs.0": (1, 4, 10, 8),
+        "convs.1": (1, 4, 8, 6),
+        "act#1": (1, 4, 10, 8),
+        "act#2": (1, 4, 8, 6),
+        "unused": None,
+        "head": (1, 5),
+    }
+    assert [row.depth for row in tree] == [0, 1, 1, 0, 0, 0, 0]
+    assert [row.calls for row in tree] == [0, 1, 1, 2, 2, 0, 1]
+    assert (rows["convs"].reason, rows["unused"].reason) == ("only its parts are called", "never called")
+    assert rows["convs.1"].kind == "Conv2d"
+    sizes = {name: rows[name].field.size for name in ("convs.0", "convs.1", "act#1", "act#2")}
+    assert sizes == {"convs.0": (3, 3), "convs.1": (5, 5), "act#1": (3, 3), "act#2": (5, 5)}
+    assert rows["head"].sees == "whole image"
+
+
+def test_parameters_are_counted_once():
+    model = Parts()
+    tree = viz_layers(model, torch.rand(3, 12, 10))
+    assert tree["convs"].parameters == 0
+    assert tree["convs"].parameters_inside == 3 * 4 * 9 + 4 + 4 * 4 * 9 + 4
+    assert tree["head"].parameters == tree["head"].parameters_inside == 4 * 5 + 5
+    assert tree.parameters == sum(parameter.numel() for parameter in model.parameters())
+
+
+def test_the_default_is_what_grad_cam_takes():
+    image = torch.rand(3, 12, 12, generator=torch.Generator().manual_seed(0)).double()
+    for case in ("plain", "in-place", "skip", "vit"):
+        model = CASES[case].model()
+        x = image.repeat(1, 1, 2)[:, :, :16] if case == "vit" else image
+        (cam,) = deepviz.explain(model, x, deepviz.methods.GradCAM(relu=False))
+        default = viz_layers(model, x).default
+        assert default.name == cam.layer
+        assert default.usable
+        assert str(default.grid) == cam.notes["grid"]
+
+
+def test_tokens_have_their_grid_and_internals_their_reason():
+    tree = viz_layers(TinyViT(), torch.rand(3, 12, 16))
+    assert str(tree["blocks.0"].grid) == "3 x 4 + 1 other tokens, tokens"
+    assert tree["blocks.0.attn.qkv"].reason == "inside attention"
+    assert tree["head"].reason == "no spatial map"
+
+
+def test_without_an_image_the_size_comes_from_the_preprocessing():
+    loaded = LoadedModel(network(), "small", PREPROCESS)
+    assert viz_layers(loaded).input == (1, 3, 32, 32)
+    assert viz_layers(network(), preprocess=deepviz.Preprocess((32, 40), mean=(0.5,) * 3)).input == (1, 3, 32, 40)
+    with pytest.raises(ImageError, match=r"input size of Sequential is not known: give an image"):
+        viz_layers(network())
+
+
+def test_a_photograph_gives_the_same_tree_as_noise_of_its_size():
+    loaded = LoadedModel(network(), "small", PREPROCESS)
+    assert viz_layers(loaded, deepviz.example_photo()).to_dict() == viz_layers(loaded).to_dict()
+
+
+def test_a_model_without_class_scores_has_its_tree_all_the_same():
+    tree = viz_layers(no_class_scores())
+    assert tree.default is None
+    assert {row.reason for row in tree if row.calls} == {"the model gives no class scores"}
+    assert tree["body.0"].field.size == (3, 3)
+
+
+def test_a_model_without_maps_has_no_default():
+    tree = viz_layers(no_map())
+    assert tree.default is None
+    assert not any(row.usable for row in tree)
+
+
+def test_torchscript_is_not_said_to_be_never_called():
+    assert {row.reason for row in viz_layers(scripted())} == {"TorchScript cannot be watched"}
+
+
+def test_a_model_that_fails_is_an_error():
+    with pytest.raises(ModelFailed, match=r"failed on x \(1, 5, 8, 8\)"):
+        viz_layers(plain(), torch.rand(5, 8, 8))
+
+
+def test_swapped_arguments():
+    with pytest.raises(TypeError, match=r"the order is \(model, image\)"):
+        viz_layers(torch.rand(3, 8, 8), plain())
+
+
+def test_it_reads_as_a_table():
+    tree = viz_layers(InPlaceAndReused(), torch.rand(3, 12, 12))
+    title, head, first, *_ = str(tree).splitlines()
+    assert title == "InPlaceAndReused: 653 parameters, input 1 x 3 x 12 x 12"
+    assert head.split() == ["layer", "type", "output", "parameters", "sees", "for", "CAM", "methods"]
+    assert first.split("  ")[0] == "first"
+    assert "yes, by default" in str(tree)
+    assert str(tree) == repr(tree)
+    assert all(line == line.rstrip() for line in str(tree).splitlines())
+    assert "<script>" not in viz_layers(LoadedModel(plain(), "<script>"), torch.rand(3, 8, 8))._repr_html_()
+
+
+def test_it_goes_into_json():
+    tree = viz_layers(Parts(), torch.rand(3, 12, 10))
+    told = json.loads(json.dumps(tree.to_dict()))
+    assert told["default"] == tree.default.name
+    assert len(told["layers"]) == len(tree) == 7
+    assert told["layers"][1] == {
+        "layer": "convs.0",
+        "depth": 1,
+        "type": "Conv2d",
+        "output": [1, 4, 10, 8],
+        "parameters": 112,
+        "parameters inside": 112,
+        "receptive field": [3, 3],
+        "step": [1, 1],
+        "calls": 1,
+        "usable": True,
+        "reason": "",
+        "default": False,
+        "grid": [10, 8],
+    }
+    with pytest.raises(KeyError):
+        tree["nothing"]
