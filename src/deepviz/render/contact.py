@@ -46,7 +46,7 @@ def contact_sheet(
     """
     if not prints:
         raise ValueError("no pictures to draw")
-    columns = columns or min(len(prints), max(1, math.ceil(math.sqrt(1.6 * len(prints)))))
+    columns = columns or _columns(len(prints))
     pictures = [_sized(one.picture) for one in prints]
     width, height = (max(picture.size[axis] for picture in pictures) for axis in (0, 1))
     text = 26 * any(one.caption for one in prints) + 22 * any(one.detail for one in prints)
@@ -73,6 +73,13 @@ def contact_sheet(
     if footer:
         draw.text((BORDER, page.height - BORDER), _cut(footer, _font(14), across), FAINT, _font(14))
     return page
+
+
+def _columns(count: int) -> int:
+    """As many as make the page wider than high, with few places left empty."""
+    usual = math.ceil(math.sqrt(1.3 * count))
+    near = range(max(1, usual - 1), min(usual + 1, count) + 1)
+    return min(near, key=lambda columns: (-count % columns, abs(columns - usual), -columns))
 
 
 def _sized(picture: Image.Image) -> Image.Image:
