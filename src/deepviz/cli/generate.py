@@ -116,7 +116,7 @@ def dream(
         dreamer = DeepDream(
             loaded,
             layer,
-            None if target is None else class_or_label(target),
+            target_class=None if target is None else class_or_label(target),
             octaves=octaves,
             octave_scale=octave_scale,
             steps=steps,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from json import dumps
@@ -15,6 +16,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 from deepviz.cli import INTERRUPTED, OK, PARTLY
 from deepviz.cli.generate import FOLDER, GENERATOR, Json, Model, Output, Weights, channel_list, drawing
+from deepviz.errors import DeepVizWarning
 from deepviz.explanation import probe_folder
 from deepviz.inside import viz_activations, viz_channels, viz_filters
 from deepviz.models import example_photo, find_photos, load_model
@@ -70,7 +72,9 @@ def channels(
     paths = None if photos is None else find_photos(photos)
     probe_folder(output)
     loaded = load_model(model, weights=weights)
-    with _searching(paths) as looked, drawing() as drawn:
+    with warnings.catch_warnings(), _searching(paths) as looked, drawing() as drawn:
+        # what was skipped is printed below
+        warnings.simplefilter("ignore", DeepVizWarning)
         found = viz_channels(
             loaded,
             layer,

@@ -50,14 +50,14 @@ PRESETS = {
     "maco": Preset(
         canvas=Magnitude(),
         transforms=(Crop(), Noise()),
-        steps=256,
+        steps=400,
         lr=0.3,
         paper="Fel et al. 2023, arXiv:2306.06805",
     ),
     "simonyan": Preset(
         canvas=Pixels(noise=0.0),
         transforms=(),
-        steps=256,
+        steps=200,
         lr=1.0,
         cooling=1.0,
         optimizer="ascent",
