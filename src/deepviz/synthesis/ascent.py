@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import partial
 
 import torch
 from torch import Tensor
@@ -112,7 +111,7 @@ class Ascent:
             pixels = self.canvas.draw(leaf, self.size)
             # in two parts, since the pixels' gradient is wanted too
             seen = fresh_leaf(pixels)
-            values, chances = self.call.in_layout(seen, partial(self._shaken, seen, rows, number))
+            values, chances = self._shaken(seen, rows, number)
             (by_pixel,) = differentiate(values.sum(), [seen])
             if by_pixel is None:
                 raise GenerationError("the objective does not depend on the image; choose another layer")
@@ -122,7 +121,7 @@ class Ascent:
         gradient, importance, scores, chances = (torch.cat(part) for part in zip(*found, strict=True))
         return gradient, importance, scores.cpu(), chances.cpu()
 
-    def _shaken(self, pixels: Tensor, rows: slice, number: int, laid: Tensor) -> tuple[Tensor, Tensor]:
+    def _shaken(self, pixels: Tensor, rows: slice, number: int) -> tuple[Tensor, Tensor]:
         # one generator per step, made anew for every chunk: all images are shaken alike
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + number)
         progress = (number - 1) / max(1, self.steps - 1)
@@ -145,7 +144,8 @@ class Ascent:
         self.canvas.project(state.parameters, self.size)
 
     def _check(self, values: Tensor, gradient: Tensor, rows: slice, number: int) -> None:
-        fine = values.detach().isfinite() & gradient.flatten(1).isfinite().all(1)
+        # a sum is finite only if all its parts are
+        fine = values.detach().isfinite() & gradient.flatten(1).sum(1).isfinite()
         if not bool(fine.all()):
             which = self.objectives[rows.start + int(fine.int().argmin())]
             raise GenerationError(

@@ -106,9 +106,8 @@ class Fourier(Canvas):
 
     def draw(self, parameters: Tensor, size: Size) -> Tensor:
         """From frequencies to pixels."""
-        scaled = parameters * self._amplitudes(size).to(parameters)[..., None]
-        z = torch.fft.irfft2(torch.view_as_complex(scaled), s=size, norm="ortho")
-        return in_colour(z)
+        scaled = torch.view_as_complex(parameters) * self._amplitudes(size).to(parameters)
+        return in_colour(torch.fft.irfft2(scaled, s=size, norm="ortho"))
 
     def invert(self, pixels: Tensor) -> Tensor:
         """From pixels to frequencies; black and white are taken as 0.01 and 0.99, which the sigmoid can reach."""
@@ -120,9 +119,9 @@ class Fourier(Canvas):
         """Shrink what is beyond the limit, its phase kept."""
         if self.limit is None:
             return
-        most = self.limit * natural_images().spectrum(size)[: parameters.shape[1]] / self._amplitudes(size)
-        magnitude = parameters.norm(dim=-1)
-        parameters.mul_((most.to(magnitude) / magnitude.clamp_min(1e-12)).clamp_max(1)[..., None])
+        most = _most(self.decay, size).to(parameters)[: parameters.shape[1]] * self.limit
+        spectrum = torch.view_as_complex(parameters)
+        spectrum.mul_((most / spectrum.abs().clamp_min_(1e-12)).clamp_max_(1))
 
     def _amplitudes(self, size: Size) -> Tensor:
         return _amplitudes(self.decay, size)
@@ -175,17 +174,25 @@ def _amplitudes(decay: float, size: Size) -> Tensor:
     return s / variance.sqrt()
 
 
+@lru_cache(maxsize=8)
+def _most(decay: float, size: Size) -> Tensor:
+    """The magnitude of parameters that draws that of natural photographs, (3, H, W // 2 + 1)."""
+    return natural_images().spectrum(size) / _amplitudes(decay, size)
+
+
 def in_colour(z: Tensor, statistics: NaturalImages | None = None) -> Tensor:
     """Decorrelated values (n, C, H, W) as pixels from 0 to 1: sigmoid(4 (L z + m - 1/2))."""
     L, m = _mixing(z, statistics)
-    mixed = torch.einsum("ij,njhw->nihw", L, z) + m
-    return torch.sigmoid(4 * (mixed - 0.5))
+    n = len(z)
+    # 4 (L z + m - 1/2) in one pass over the pixels
+    logits = torch.baddbmm((4 * m - 2).expand(n, -1, -1), (4 * L).expand(n, -1, -1), z.flatten(2))
+    return torch.sigmoid(logits).view_as(z)
 
 
 def out_of_colour(pixels: Tensor, statistics: NaturalImages | None = None) -> Tensor:
     """The inverse of `in_colour`, of pixels cut to 0.01..0.99."""
     L, m = _mixing(pixels, statistics)
-    mixed = torch.logit(pixels.clamp(0.01, 0.99)) / 4 + 0.5 - m
+    mixed = torch.logit(pixels.clamp(0.01, 0.99)) / 4 + 0.5 - m[..., None]
     return torch.einsum("ij,njhw->nihw", torch.linalg.inv(L), mixed)
 
 
@@ -194,7 +201,7 @@ def _mixing(like: Tensor, statistics: NaturalImages | None) -> tuple[Tensor, Ten
     L, m = found.mixing.double(), found.mean.double()
     if like.shape[1] == 1:
         L, m = L[:, :1].mean().reshape(1, 1), m.mean().reshape(1)
-    return L.to(like), m[:, None, None].to(like)
+    return L.to(like), m[:, None].to(like)
 
 
 def frequencies(size: Size) -> Tensor:

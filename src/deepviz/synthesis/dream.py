@@ -6,7 +6,6 @@ import math
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import KW_ONLY, dataclass, fields
-from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -193,7 +192,7 @@ class DeepDream:
         total, values = torch.zeros_like(image), []
         for rows in spans(len(boxes), ROWS):
             tiles = fresh_leaf(torch.cat([rolled[:, :, down, along] for down, along in boxes[rows]]))
-            looked, _ = call.in_layout(tiles, partial(self._look, call, tiles))
+            looked, _ = look(call, self.model.preprocess, [self._objective] * len(tiles), tiles, tiles)
             (g,) = differentiate(looked.sum(), [tiles])
             if g is None or not bool(g.isfinite().all()):
                 raise GenerationError(
@@ -204,9 +203,6 @@ class DeepDream:
                 total[0, :, down, along] += part
             values.append(looked.detach())
         return total.roll([-by for by in shift], (2, 3)), torch.cat(values).mean(0, keepdim=True).double().cpu()
-
-    def _look(self, call: Call, tiles: Tensor, laid: Tensor) -> tuple[Tensor, Tensor]:
-        return look(call, self.model.preprocess, [self._objective] * len(tiles), tiles, tiles)
 
 
 def _tiles(size: tuple[int, int], tile: tuple[int, int]) -> Iterator[tuple[slice, slice]]:

@@ -34,10 +34,10 @@ def look(
     if tuple(view.shape[2:]) != preprocess.input_size:
         view = F.interpolate(view, preprocess.input_size, mode="bilinear", antialias=True)
     dtype = next((p.dtype for p in call.model.parameters() if p.is_floating_point()), view.dtype)
-    output, maps = answers(
-        call, preprocess.normalise(view).to(dtype), {name for one in objectives for name in one.layers}
-    )
-    seen = Seen(lambda: class_scores(output), maps, preprocess.normalise(pixels))
+    layers = {layer for objective in objectives for layer in objective.layers}
+    x = preprocess.normalise(view).to(dtype)
+    output, maps = call.in_layout(x, lambda laid: answers(call, laid, layers))
+    seen = Seen(lambda: class_scores(output), maps, lambda: preprocess.normalise(pixels))
     values = torch.cat([objective(seen.rows(part)) for objective, part in runs(objectives)])
     return values, _chances(output, objectives)
 
@@ -57,7 +57,7 @@ def answers(call: Call, x: Tensor, layers: set[str]) -> tuple[Any, dict[str, Ten
     with ExitStack() as stack:
         for layer in sorted(layers):
             stack.enter_context(answering(call.model, layer, keep(layer)))
-        return call.run(call.laid(x)), maps
+        return call.run(x), maps
 
 
 def runs(objectives: Sequence[Objective], apart: bool = True) -> Iterator[tuple[Objective, slice]]:

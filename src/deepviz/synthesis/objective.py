@@ -23,18 +23,17 @@ class Seen:
     Args:
         scores: answers the class scores (n, K); raises where the model returns none.
         maps: by layer, what it answered as maps (n, C, h, w); a layer without positions has h = w = 1.
-        image: the images themselves, before they were shaken, as the model's normalised input (n, C, H, W).
+        image: answers the images themselves, before they were shaken, as the model's normalised input (n, C, H, W).
     """
 
     scores: Callable[[], Tensor]
     maps: Mapping[str, Tensor]
-    image: Tensor
+    image: Callable[[], Tensor]
 
     def rows(self, rows: slice) -> Seen:
         """What was seen of some of the images."""
-        return Seen(
-            lambda: self.scores()[rows], {name: maps[rows] for name, maps in self.maps.items()}, self.image[rows]
-        )
+        maps = {name: values[rows] for name, values in self.maps.items()}
+        return Seen(lambda: self.scores()[rows], maps, lambda: self.image()[rows])
 
 
 @dataclass(frozen=True)
@@ -251,7 +250,7 @@ class L2(Objective):
 
     def __call__(self, seen: Seen) -> Tensor:
         """sum I^2."""
-        return seen.image.square().sum((1, 2, 3))
+        return seen.image().square().sum((1, 2, 3))
 
     def __str__(self) -> str:
         return "L2"
@@ -265,7 +264,7 @@ class TotalVariation(Objective):
 
     def __call__(self, seen: Seen) -> Tensor:
         """sum_ij ((I_i+1,j - I_ij)^2 + (I_i,j+1 - I_ij)^2)^(beta / 2)."""
-        x = seen.image
+        x = seen.image()
         down = F.pad(x, (0, 0, 0, 1), mode="replicate").diff(dim=2)
         along = F.pad(x, (0, 1, 0, 0), mode="replicate").diff(dim=3)
         tiny = torch.finfo(x.dtype).tiny ** 0.5  # the root has no slope at 0

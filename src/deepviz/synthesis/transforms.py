@@ -117,7 +117,8 @@ class Noise(Transform):
     def __call__(self, x: Tensor, generator: torch.Generator, progress: float) -> Tensor:
         """The same noise on all images of a step."""
         sd = self.start + (self.end - self.start) * progress
-        return x + sd * torch.randn(x.shape[1:], generator=generator, dtype=torch.float64).to(x)
+        noise = torch.randn(x.shape[1:], generator=generator, dtype=torch.promote_types(x.dtype, torch.float32))
+        return torch.add(x, noise.to(x), alpha=sd)
 
 
 @dataclass(frozen=True)
@@ -151,9 +152,17 @@ def transformed(x: Tensor, transforms: Sequence[Transform], generator: torch.Gen
 def sampled(x: Tensor, matrix: Tensor) -> Tensor:
     """`x` with each pixel taken from where `matrix` says, bilinearly, mirrored beyond the border."""
     height, width = x.shape[2:]
-    units = torch.tensor([width / 2, height / 2, 1], dtype=torch.float64)
-    theta = (matrix * units / units[:, None])[:2].to(x)
-    grid = F.affine_grid(theta[None], [1, 1, height, width], align_corners=False)
+    (a, b, along), (c, d, down) = matrix[:2].tolist()
+    across = torch.arange(width, dtype=x.dtype, device=x.device) - (width - 1) / 2
+    upright = (torch.arange(height, dtype=x.dtype, device=x.device) - (height - 1) / 2)[:, None]
+    # as grid_sample counts: -1 to 1 from border to border
+    grid = torch.stack(
+        [
+            torch.add(a * across, upright, alpha=b).add_(along).mul_(2 / width),
+            torch.add(c * across, upright, alpha=d).add_(down).mul_(2 / height),
+        ],
+        -1,
+    )
     return F.grid_sample(x, grid.expand(len(x), -1, -1, -1), padding_mode="reflection", align_corners=False)
 
 
