@@ -1,4 +1,5 @@
 PYTHON ?= python3
+PHOTOS ?= src/deepviz/photos
 VENV   := .venv
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt
@@ -26,12 +27,14 @@ docs: $(VENV)/docs
 bench: $(VENV)/test
 	$(BIN)/python benchmarks/conformance.py
 	$(BIN)/python benchmarks/speed.py
+	$(BIN)/python benchmarks/completeness.py $(PHOTOS)
 
 clean:
 	rm -rf $(VENV) docs/_build docs/jupyter_execute deepviz-out
 
 # torch goes first and alone: what comes after it must not bring another build of it
 $(VENV)/torch: constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "DeepViz needs Python 3.11 or newer, and $(PYTHON) is " + sys.version.split()[0] + ": name another, as in make demo PYTHON=python3.12")'
 	$(PYTHON) -m venv $(VENV)
 	$(PIP) --upgrade pip
 	$(PIP) torch

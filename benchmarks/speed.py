@@ -1,11 +1,13 @@
 """How long a map takes, as a ratio to the raw model in the same run, and to the peers.
 
-    python benchmarks/speed.py [--models lite0 resnet50 vit_b16] [--device cpu] [--rounds 7] [--markdown FILE]
+    python benchmarks/speed.py [--models lite0 resnet50 vit_b16] [--device cpu] [--rounds 7] [--compile]
+        [--markdown FILE]
 
 The yardstick is the model itself, untouched: one forward pass under inference mode, or one forward pass and
 `autograd.grad` of the class scores to the input, fed a channels_last input on a CPU, in chunks of the size that
 DeepViz uses, in the same process and so with the same allocator settings. All contestants are interleaved, round by
-round, and compared by their medians, so that a busy machine disturbs all of them alike.
+round, and compared by their medians, so that a busy machine disturbs all of them alike. `--compile` adds the same raw
+passes through `torch.compile`, which DeepViz does not use: its rules and hooks do not reach inside compiled code.
 """
 
 from __future__ import annotations
@@ -34,6 +36,7 @@ Contestants = dict[str, Callable[[], object]]
 LAYERS = {"lite0": "_bn1", "resnet50": "layer4", "vit_b16": "blocks.11.norm1"}
 CLASS = 281
 PEERS = ("Captum", "TorchCAM", "grad-cam")
+COMPILED = "raw, compiled"
 
 
 def build(name: str, device: str) -> nn.Module:
@@ -176,24 +179,40 @@ def contests(name: str, model: nn.Module, x: Tensor) -> dict[str, tuple[str, Con
     return found
 
 
-def speed_rows(names: list[str], device: str, rounds: int, context: object = None) -> list[list[str]]:
+def compiled_pass(compiled: nn.Module, x: Tensor, yardstick: str) -> Callable[[], object]:
+    """What the yardstick does, through a compiled model."""
+    if yardstick == "forward":
+        return lambda: raw_forward(compiled, x, chunk_rows(compiled, x, graph=False))
+    points = x.expand(50, -1, -1, -1) if yardstick.startswith("50") else x
+    return lambda: raw_gradient(compiled, points, chunk_rows(compiled, x))
+
+
+def speed_rows(
+    names: list[str], device: str, rounds: int, context: object = None, compiling: bool = False
+) -> list[list[str]]:
     rows = []
+    shown = (*PEERS, COMPILED) if compiling else PEERS
     for name in names:
         model = build(name, device)
+        compiled = torch.compile(model) if compiling else None
         for batch in (1, 8):
             generator = torch.Generator().manual_seed(0)
             x = torch.randn(batch, 3, 224, 224, generator=generator).to(device)
             for title, (yardstick, contestants, share) in contests(name, model, x).items():
+                if compiled is not None:
+                    contestants[COMPILED] = compiled_pass(compiled, x, yardstick)
                 with context or nullcontext():
                     seconds = measure(contestants, max(5, rounds // share), device)
-                rows.append(_row(name, batch, title, yardstick, seconds))
+                rows.append(_row(name, batch, title, yardstick, seconds, shown))
                 print("  ".join(rows[-1]), flush=True)
     return rows
 
 
-def _row(name: str, batch: int, title: str, yardstick: str, seconds: dict[str, float]) -> list[str]:
+def _row(
+    name: str, batch: int, title: str, yardstick: str, seconds: dict[str, float], shown: tuple[str, ...]
+) -> list[str]:
     raw, ours = seconds["raw"], seconds["DeepViz"]
-    peers = [f"{seconds[peer] / ours:.2f}" if peer in seconds else "" for peer in PEERS]
+    peers = [f"{seconds[peer] / ours:.2f}" if peer in seconds else "" for peer in shown]
     return [name, str(batch), title, yardstick, f"{1000 * raw:.0f} ms", f"{ours / raw:.2f}", *peers]
 
 
@@ -265,6 +284,7 @@ def main() -> None:
     parser.add_argument("--models", nargs="+", default=list(LAYERS), choices=list(LAYERS))
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--autocast", action="store_true", help="bfloat16 autocast around every contestant")
+    parser.add_argument("--compile", action="store_true", help="also the raw model through torch.compile")
     parser.add_argument("--keep-memory", action="store_true", help="with malloc set as in DeepViz's own processes")
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--markdown", type=Path, help="file whose sections are replaced, such as RESULTS.md")
@@ -279,10 +299,10 @@ def main() -> None:
     context = torch.autocast(given.device, torch.bfloat16) if given.autocast else None
     label = f"{given.device}{', autocast' if given.autocast else ''}, torch {torch.__version__}"
     label += f", {torch.get_num_threads()} threads" if given.device == "cpu" else f", {torch.cuda.get_device_name()}"
-    peers = [f"{peer} / DeepViz" for peer in PEERS]
+    peers = [f"{peer} / DeepViz" for peer in ((*PEERS, COMPILED) if given.compile else PEERS)]
     speed = table(
         ["model", "batch", "method", "yardstick", "raw", "DeepViz / raw", *peers],
-        speed_rows(given.models, given.device, given.rounds, context),
+        speed_rows(given.models, given.device, given.rounds, context, given.compile),
     )
     overhead = table(["method", "yardstick", "raw", "overhead of a call"], overhead_rows(given.device))
     memory = table(["lite0, one photograph", "peak, n = 50", "peak, n = 500", "ratio"], memory_rows())

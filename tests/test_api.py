@@ -1,3 +1,6 @@
+import linecache
+import warnings
+
 import numpy as np
 import pytest
 import torch
@@ -5,6 +8,7 @@ from PIL import Image
 from torch import nn
 
 import deepviz
+from deepviz.api import choose_methods
 from deepviz.errors import (
     DeepVizWarning,
     ImageError,
@@ -225,6 +229,52 @@ def test_outputs_that_are_probabilities_stay_and_are_said_to_be():
     assert any("probabilities" in text for text in found.notes["warnings"])
 
 
+@pytest.mark.filterwarnings("ignore:the model's outputs are:deepviz.errors.DeepVizWarning")
+def test_several_sigmoids_are_their_own_probabilities():
+    model = network(head=nn.Sigmoid())
+    found = deepviz.explain(model, images(2), "gradient", top_k=5)
+    values = model(images(2)).detach()
+    for row in (0, 1):
+        assert [one.target.probability for one in found[5 * row : 5 * row + 5]] == pytest.approx(
+            values[row].sort(descending=True).values.tolist(), rel=1e-4
+        )
+
+
+def test_predictions_go_through_the_model_in_chunks():
+    class Largest(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.body, self.rows = network(), []
+
+        def forward(self, x):
+            self.rows.append(len(x))
+            return self.body(x)
+
+    model = Largest().eval()
+    deepviz.viz_backprop(model, images(8, 448))
+    assert max(model.rows) <= 2  # 1, or 2 where an earlier command let malloc keep its memory
+    assert sum(model.rows) == 16
+
+
+def test_a_model_that_loses_rows_is_named():
+    class Losing(nn.Module):
+        def forward(self, x):
+            return x.mean((2, 3))[:1]
+
+    with pytest.raises(ModelError, match="1 rows, 3 went in"):
+        deepviz.viz_backprop(Losing(), images(3), target=0)
+
+
+def test_labels_that_are_not_as_many_as_the_classes_are_warned_of_once():
+    model = deepviz.load_model(network(), labels=["cat", "dog", "fox"])
+    with pytest.warns(DeepVizWarning, match="3 labels for the 5 classes of Sequential") as caught:
+        found = deepviz.explain(model, images(11), ["gradient", "grad-cam"], target=4)
+    assert len([one for one in caught if "labels" in str(one.message)]) == 1
+    assert found[0].target.label == "class 4"
+    assert all("3 labels" in one.notes["warnings"][0] for one in found)
+    deepviz.viz_backprop(deepviz.load_model(network(), labels=[*"abcde"]), images(1))
+
+
 def test_two_opposite_logits_are_no_single_logit():
     class Opposite(nn.Module):
         def forward(self, x):
@@ -247,6 +297,19 @@ def test_all_leaves_out_what_does_not_apply():
         deepviz.explain(no_rectifier(), images(1), ["gradient", "guided-backprop"])
     with pytest.raises(NothingOverridden):
         deepviz.viz_guidedbackprop(scripted(), images(1))
+
+
+def test_warnings_point_to_the_lines_that_asked():
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("default")
+        deepviz.explain(no_rectifier(), images(1))  # the first
+        deepviz.explain(no_rectifier(), images(1))  # the second
+        deepviz.viz_backprop(softmax(), images(1))  # the third
+    left_out = [one for one in caught if "Deconvolution is left out" in str(one.message)]
+    told = [one for one in caught if "are probabilities" in str(one.message)]
+    assert {one.filename for one in left_out + told} == {__file__}
+    lines = [linecache.getline(__file__, one.lineno).split("# ")[-1] for one in left_out + told]
+    assert lines == ["the first\n", "the second\n", "the third\n"]
 
 
 @pytest.mark.parametrize("name", ["gradient", "guided-backprop", "grad-times-image", "deconvolution"])
@@ -287,6 +350,17 @@ def test_photographs_need_preprocessing():
         deepviz.viz_backprop(network(), picture())
     (found,) = deepviz.viz_backprop(network(), picture(), preprocess=PREPROCESS)
     assert found.geometry.size == (60, 40)
+
+
+def test_preprocessing_that_fails_names_the_photograph(tmp_path):
+    picture().save(tmp_path / "cat.png")
+
+    def own(one):
+        raise KeyError("no\nsuch")
+
+    with pytest.raises(ImageError, match=r"cat\.png: the given preprocess failed on it: KeyError") as error:
+        deepviz.viz_backprop(network(), tmp_path / "cat.png", preprocess=own)
+    assert "\n" not in str(error.value)
 
 
 def test_other_preprocessing_is_drawn_on_the_models_own_input():
@@ -344,6 +418,26 @@ def test_layer_is_for_the_methods_that_take_one_and_name_none():
     assert [one.layer for one in found] == [None, "1", "1", "2"]
     with pytest.raises(LayerError, match="nowhere"):
         deepviz.viz_gradcam(network(), images(1), layer="nowhere")
+
+
+def test_layer_reaches_the_method_inside_another():
+    twice = SmoothGrad(of=SmoothGrad(of=GradCAM(), samples=2), samples=2)
+    found = deepviz.explain(
+        network(), images(1), [twice, SmoothGrad(of=GradCAM("2"), samples=2), "grad-cam"], layer="1"
+    )
+    assert [one.layer for one in found] == ["1", "2", "1"]
+    assert found[0].method == SmoothGrad(of=SmoothGrad(of=GradCAM("1"), samples=2), samples=2)
+
+
+def test_layer_for_all_methods_goes_to_those_that_take_one():
+    chosen = choose_methods("all", "1")
+    assert [getattr(method, "layer", None) for method in chosen] == [None] * 6 + ["1", "1"]
+
+
+@pytest.mark.parametrize("methods", ["gradient", [Gradient(), SmoothGrad(samples=2)], GradCAM("2")], ids=str)
+def test_a_layer_that_no_method_takes_is_an_error(methods):
+    with pytest.raises(LayerError, match=r"layer='1' is for methods that take one .* not for (Gradient|Grad-CAM)"):
+        deepviz.explain(network(), images(1), methods, layer="1")
 
 
 def test_notes_tell_what_was_found_out():
@@ -414,6 +508,15 @@ def test_save_gradient_images(tmp_path):
     assert opened(gray).mode == "L"
     assert opened(gray).getextrema()[1] == 255
     assert np.median(np.asarray(opened(colour))) == pytest.approx(128, abs=3)
+
+
+@pytest.mark.parametrize("method", ["gradient", "grad-times-image", "integrated-gradients"])
+def test_a_gradient_in_grey_is_its_magnitude_from_black_up(method, tmp_path):
+    (found,) = deepviz.explain(good(), picture(), method, target=0)
+    levels = np.asarray(opened(deepviz.save_gradient_images(found, tmp_path / "a.png", gray=True))).astype(float)
+    magnitude = found.attribution.abs().amax(0).numpy()
+    expected = 255 * np.minimum(magnitude / np.percentile(magnitude, 99.5), 1)
+    assert np.abs(levels - expected).max() <= 0.51
 
 
 def test_save_gradcam(tmp_path):

@@ -14,13 +14,14 @@ LEVELS = [
     {"errors", "names", "notes", "target", "geometry"},
     {"probe", "render", "models"},
     {"explanation", "methods", "metrics", "synthesis", "inside"},
-    {"api", "catalog"},
+    {"api", "engine", "catalog"},
     {"cli", "web"},
     {"__main__"},
 ]
 LEVEL = {name: number for number, names in enumerate(LEVELS) for name in names}
 SIDEWAYS = {
     ("api", "catalog"): "a method asked for by name",
+    ("api", "engine"): "what `explain` runs on",
     ("explanation", "methods"): "a result names its method: the type alone, methods.method",
     ("metrics", "methods"): "a metric judges a method: the type alone, methods.method",
     ("synthesis", "explanation"): "results are written as explanations are",

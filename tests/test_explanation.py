@@ -2,7 +2,7 @@ import base64
 import io
 import json
 import re
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from html.parser import HTMLParser
 
 import numpy as np
@@ -12,8 +12,10 @@ import torch
 from PIL import Image
 
 import deepviz
+from deepviz import explanation
 from deepviz.errors import MissingExtra, OutputError
-from deepviz.explanation import ExplainedTarget, in_digits, probe_folder, write_bytes
+from deepviz.explanation import ExplainedTarget, _headings, in_digits, probe_folder, write_bytes
+from deepviz.geometry import Geometry
 from deepviz.methods import GradCAM, SmoothGrad
 from deepviz.render import Scale
 from small_models import good, network
@@ -226,6 +228,84 @@ def test_a_sheet_has_a_section_per_class():
 def test_a_sheet_shows_one_photograph():
     with pytest.raises(ValueError, match="no explanations"):
         deepviz.sheet([])
-    several = explained() + [replace(one, source="other.png") for one in explained()]
-    with pytest.raises(ValueError, match=r"one photograph, got 2: image, other\.png"):
-        deepviz.sheet(several)
+    other = deepviz.explain(good(), picture(seed=1), "gradient", target=0)
+    with pytest.raises(ValueError, match="one photograph, got 2: image, image"):
+        deepviz.sheet(explained() + other)
+
+
+def test_a_sheet_compares_pictures_not_names():
+    one, other = (deepviz.viz_backprop(network(), x, target=0) for x in torch.randn(2, 3, 32, 32))
+    assert one[0].source == other[0].source == "tensor"
+    with pytest.raises(ValueError, match="one photograph, got 2: tensor, tensor"):
+        deepviz.sheet(one + other)
+    renamed = [replace(one, source="other.png") for one in explained("grad-cam")]
+    assert deepviz.sheet(explained() + renamed).size == deepviz.sheet(explained(["gradient", "grad-cam"])).size
+    elsewhere = replace(one[0], geometry=Geometry((32, 32), (0.0, 0.0, 16.0, 16.0)))
+    with pytest.raises(ValueError, match="got 2"):
+        deepviz.sheet([one[0], elsewhere])
+
+
+def test_two_callables_of_the_same_name_are_two_sections():
+    targets = [lambda scores: scores[:, 0], lambda scores: scores[:, 1]]
+    two = deepviz.viz_backprop(network(), torch.ones(3, 32, 32), target=targets)
+    same = [two[0], replace(two[0])]
+    assert two[0].target != two[1].target
+    assert two[0].target.function is targets[0]
+    assert deepviz.sheet(two).height > deepviz.sheet(same).height
+    assert _headings(one.target for one in two) == ["<lambda>", "<lambda> (2)"]
+
+
+def test_a_callable_that_has_no_hash():
+    @dataclass
+    class First:
+        index: int = 0
+
+        def __call__(self, scores):
+            return scores[:, self.index]
+
+    deepviz.sheet(deepviz.viz_backprop(network(), torch.ones(3, 32, 32), target=[First(), First(1)]))
+
+
+def test_random_weights_stand_in_every_caption():
+    drawn = replace(good(), weights="random")
+    found = deepviz.explain(drawn, picture(), ["gradient", "grad-cam"], target=[0, 1])
+    assert [one.caption.endswith(" · random weights") for one in found] == [True] * 4
+    assert found[1].caption == f"{found[1].target} · 3 · random weights"
+    assert found[0].tile().detail == found[0].caption
+    assert "random weights" in found[0]._repr_html_()
+    assert "random weights" not in explained()[0].caption + explained()[0]._repr_html_()
+    assert [one.detail for one in found[:2]] == ["random weights", "3 · random weights"]  # under a class's heading
+
+
+def test_random_weights_stand_on_the_plot_and_at_the_head_of_the_sheet(monkeypatch):
+    matplotlib = pytest.importorskip("matplotlib")
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    (one,) = deepviz.viz_backprop(replace(good(), weights="random"), picture())
+    assert one.plot().get_title().endswith("random weights")
+    pyplot.close("all")
+    titles = []
+    monkeypatch.setattr(explanation, "draw_sheet", lambda title, *arguments, **options: titles.append(title))
+    deepviz.sheet([one])
+    assert titles == ["image · random weights"]
+
+
+def test_a_tile_is_drawn_at_its_own_size_on_the_photograph_of_any():
+    large = picture(60, 40).resize((3000, 2000), Image.Resampling.BICUBIC)
+    for one in deepviz.explain(good(), large, ["gradient", "grad-times-image", "grad-cam"], target=0):
+        tile = one.tile()
+        assert tile.picture.size == (440, 293)
+        assert tile.scale == one.scale
+        whole = one.overlay().resize(tile.picture.size, Image.Resampling.LANCZOS)
+        assert np.abs(np.asarray(tile.picture).astype(float) - np.asarray(whole)).mean() < 1.5
+    assert explained()[0].tile().picture.size == (60, 40)
+
+
+def test_the_scale_in_a_notebook_is_in_plain_numbers():
+    (one,) = explained("grad-times-image")
+    small = replace(one, attribution=one.attribution * 1e-6 / one.scale.high)
+    assert f"<small>-{small.scale.high:.3g}</small>" in small._repr_html_()
+    assert f"<small>{small.scale.high:.3g}</small>" in small._repr_html_()
+    assert f"{small.scale.high:.3g}" == "1e-06"
+    assert "<<" not in small._repr_html_()

@@ -27,3 +27,10 @@ def test_squashing_covers_all():
 @pytest.mark.parametrize(("resized", "left"), [(226, 1), (227, 2), (228, 2), (229, 2), (225, 0)])
 def test_half_pixels_are_rounded_to_even_as_torchvision_does(resized, left):
     assert Geometry.resize_crop((resized, 224), (resized, 224), (224, 224)).box[0] == left
+
+
+def test_the_same_part_of_a_resized_photograph():
+    geometry = Geometry((400, 300), (50.0, -30.0, 350.0, 330.0))
+    assert geometry.scaled((200, 100)) == Geometry((200, 100), (25.0, -10.0, 175.0, 110.0))
+    assert Geometry.whole((400, 300)).scaled((40, 30)).covers_all
+    assert geometry.scaled(geometry.size) == geometry

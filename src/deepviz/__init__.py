@@ -27,27 +27,9 @@ if TYPE_CHECKING:
     from deepviz.models import LoadedModel, Preprocess, example_photo, load_model
     from deepviz.synthesis import DeepDream, Generated, ImageGenerator, inversion
 
-_HOMES = {
-    "deepviz.api": (
-        "explain",
-        "grad_times_image",
-        "save_gradcam",
-        "save_gradient_images",
-        "smooth_grad",
-        "viz_backprop",
-        "viz_deconvolution",
-        "viz_gradcam",
-        "viz_guidedbackprop",
-        "viz_guidedgradcam",
-        "viz_integrated_gradients",
-    ),
-    "deepviz.errors": ("DeepVizError", "DeepVizWarning"),
-    "deepviz.explanation": ("Explanation", "sheet"),
-    "deepviz.inside": ("viz_activations", "viz_channels", "viz_filters", "viz_layers"),
-    "deepviz.models": ("LoadedModel", "Preprocess", "example_photo", "load_model"),
-    "deepviz.synthesis": ("DeepDream", "Generated", "ImageGenerator", "inversion"),
-}
 _MODULES = ("catalog", "methods", "synthesis")
+_HOMES = ("errors", "models", "explanation", "api", "inside", "synthesis")
+"""Where the other names live, in the order in which they are looked for: what is quick to import first."""
 
 __all__ = [
     "DeepDream",
@@ -84,15 +66,15 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    if name in _MODULES:
-        return import_module(f"deepviz.{name}")
     if name == "__version__":
         from importlib.metadata import version
 
         return version("deepviz")
-    for home, names in _HOMES.items():
-        if name in names:
-            return getattr(import_module(home), name)
+    if name in _MODULES:
+        return import_module(f"deepviz.{name}")
+    if name in __all__:
+        homes = (import_module(f"deepviz.{home}") for home in _HOMES)
+        return next(getattr(home, name) for home in homes if hasattr(home, name))
     raise AttributeError(f"module 'deepviz' has no attribute {name!r}")
 
 

@@ -21,6 +21,7 @@ class Option:
         name: of the field.
         kinds: the plain types that it takes, out of bool, int, float, str and `Method`.
         choices: the words that it takes, if only those.
+        optional: whether it also takes None.
         default: its value when it is not given.
         help: one sentence.
     """

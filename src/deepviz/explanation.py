@@ -6,7 +6,8 @@ import base64
 import io
 import json
 import os
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from html import escape
@@ -22,7 +23,7 @@ from torch import Tensor
 from deepviz.errors import MissingExtra, OutputError
 from deepviz.geometry import Geometry
 from deepviz.methods.method import Method
-from deepviz.render import Scale, Tile, colour_bar, grey, place
+from deepviz.render import Scale, Tile, colour_bar, fitted, grey, place
 from deepviz.render import heatmap as draw_heatmap
 from deepviz.render import overlay as draw_overlay
 from deepviz.render import sheet as draw_sheet
@@ -41,12 +42,14 @@ class ExplainedTarget:
         label: its name, "class 281" where the model's labels are unknown.
         probability: of the class, softmax (sigmoid for a single logit); None for a callable target.
         score: the logit that was explained; None for a callable target.
+        function: the callable target itself, so that two of the same name are two targets.
     """
 
     index: int | None
     label: str
     probability: float | None
     score: float | None
+    function: Callable[[Any], Tensor] | None = field(default=None, repr=False, hash=False)
 
     def __str__(self) -> str:
         return self.label if self.probability is None else f"{self.label} {in_digits(self.probability)}"
@@ -78,7 +81,7 @@ class Explanation:
         model: name of the model, and of its weights.
         source: name of the photograph.
         notes: what was found out on the way: "layer" and "grid", "overridden", "completeness gap",
-            "standard error", "warnings", and what was done to the photograph.
+            "standard error", "warnings", "weights" if they are random, and what was done to the photograph.
         versions: of deepviz and torch.
     """
 
@@ -125,8 +128,17 @@ class Explanation:
 
     @property
     def caption(self) -> str:
-        """Class with probability, and layer."""
-        return " · ".join([str(self.target), *([self.layer] if self.layer else [])])
+        """Class with probability, and what `detail` adds."""
+        return _joined(str(self.target), self.detail)
+
+    @property
+    def detail(self) -> str:
+        """The layer, if one was explained, and whether the model's weights are random."""
+        return _joined(self.layer, self._randomness)
+
+    @property
+    def _randomness(self) -> str:
+        return "random weights" if self.notes.get("weights") == "random" else ""
 
     def heatmap(self, *, cmap: str | None = None, scale: Scale | None = None) -> Image.Image:
         """The map alone, at the size of its place on the photograph, in colour."""
@@ -187,7 +199,7 @@ class Explanation:
         """Everything but the arrays, as plain values for JSON."""
         return {
             "method": repr(self.method),
-            "target": vars(self.target),
+            "target": {name: value for name, value in vars(self.target).items() if name != "function"},
             "model": self.model,
             "source": self.source,
             "layer": self.layer,
@@ -201,12 +213,20 @@ class Explanation:
     def tile(self) -> Tile:
         """As one tile of a sheet."""
         return Tile(
-            picture=self.overlay(),
+            picture=self._shrunk().overlay(scale=self.scale),
             caption=self.title,
             detail=self.caption,
             scale=self.scale,
             warning="; ".join(self.notes.get("warnings", ())),
         )
+
+    def _shrunk(self) -> Explanation:
+        """The same on the photograph in a tile's size, if that is smaller: less to draw."""
+        size = fitted(self.image.size)
+        if size[0] * size[1] >= self.image.width * self.image.height:
+            return self
+        small = self.image.resize(size, Image.Resampling.LANCZOS, reducing_gap=3.0)
+        return replace(self, image=small, geometry=self.geometry.scaled(size))
 
     def plot(self, ax: Any = None) -> Any:
         """Draw the overlay with its caption into a matplotlib axes (a new figure's by default), and return it."""
@@ -239,12 +259,16 @@ class Explanation:
         return (
             f'<figure style="margin:0;display:inline-block;max-width:420px;font:13px sans-serif">'
             f'<img style="max-width:100%" alt="{escape(self.title)}" src="data:image/png;base64,{data}">'
-            f'<div style="display:flex;gap:6px;align-items:center"><small>{in_digits(self.scale.low)}</small>'
+            f'<div style="display:flex;gap:6px;align-items:center"><small>{self.scale.low:.3g}</small>'
             f'<img style="flex:1;height:10px" alt="scale" src="data:image/png;base64,{bar}">'
-            f"<small>{in_digits(self.scale.high)}</small></div>"
+            f"<small>{self.scale.high:.3g}</small></div>"
             f"<figcaption><b>{escape(self.title)}</b> {escape(self.caption)}<br>"
             f"<small>{escape(self.source)} · {escape(self.model)}{told}</small></figcaption></figure>"
         )
+
+
+def _joined(*parts: str | None) -> str:
+    return " · ".join(filter(None, parts))
 
 
 def _in_words(value: Any) -> str:
@@ -269,9 +293,10 @@ def sheet(explanations: Sequence[Explanation], *, predictions: Sequence[tuple[st
     """
     if not explanations:
         raise ValueError("no explanations to draw")
-    sources = {explanation.source for explanation in explanations}
-    if len(sources) > 1:
-        raise ValueError(f"a sheet shows one photograph, got {len(sources)}: {', '.join(sorted(sources))}")
+    photographs = _photographs(explanations)
+    if len(photographs) > 1:
+        names = ", ".join(photograph.source for photograph in photographs)
+        raise ValueError(f"a sheet shows one photograph, got {len(photographs)}: {names}")
     first = explanations[0]
     by_target: dict[ExplainedTarget, list[Explanation]] = {}
     for explanation in explanations:
@@ -283,17 +308,43 @@ def sheet(explanations: Sequence[Explanation], *, predictions: Sequence[tuple[st
         sections = [("", [explanation.tile() for explanation in explanations])]
     else:  # the heading tells the class
         sections = [
-            (str(target), [replace(one.tile(), detail=one.layer or "") for one in group])
-            for target, group in by_target.items()
+            (heading, [replace(one.tile(), detail=one.detail) for one in group])
+            for heading, group in zip(_headings(by_target), by_target.values(), strict=True)
         ]
     return draw_sheet(
-        first.source,
+        _joined(first.source, first._randomness),
         first.image,
         sections,
         predictions=lines,
         geometry=first.geometry,
         footer=f"{first.model} · DeepViz {first.versions.get('deepviz', '')}".strip(),
     )
+
+
+def _headings(targets: Iterable[ExplainedTarget]) -> list[str]:
+    """The targets' names, numbered where two have the same."""
+    count: Counter[str] = Counter()
+    headings = []
+    for name in map(str, targets):
+        count[name] += 1
+        headings.append(name if count[name] == 1 else f"{name} ({count[name]})")
+    return headings
+
+
+def _photographs(explanations: Sequence[Explanation]) -> list[Explanation]:
+    """One explanation of each photograph."""
+    found: list[Explanation] = []
+    for explanation in explanations:
+        if not any(_same_photograph(explanation, other) for other in found):
+            found.append(explanation)
+    return found
+
+
+def _same_photograph(one: Explanation, other: Explanation) -> bool:
+    """Whether both are of the same part of the same picture, whatever it is called."""
+    if one.geometry != other.geometry:
+        return False
+    return one.image is other.image or one.image.tobytes() == other.image.tobytes()
 
 
 def encoded(picture: Image.Image, kind: str = "PNG") -> bytes:

@@ -43,6 +43,12 @@ class Geometry:
         sx, sy = size[0] / resized[0], size[1] / resized[1]
         return cls(size, (left * sx, top * sy, (left + crop[0]) * sx, (top + crop[1]) * sy))
 
+    def scaled(self, size: tuple[int, int]) -> Geometry:
+        """The same part of the photograph, once that is resized to `size` = (width, height)."""
+        across, down = size[0] / self.size[0], size[1] / self.size[1]
+        left, top, right, bottom = self.box
+        return Geometry(size, (left * across, top * down, right * across, bottom * down))
+
     @property
     def covers_all(self) -> bool:
         """Whether the model saw the whole photograph."""

@@ -4,6 +4,7 @@ import os
 import pickle
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,8 +16,11 @@ from PIL import Image
 import deepviz
 from deepviz import catalog
 from deepviz.cli import run
-from small_models import network
+from deepviz.cli.device import moved
+from deepviz.models import LoadedModel
+from small_models import PREPROCESS, good, network
 
+HERE = __name__
 TESTS = str(Path(__file__).parent.parent)
 QUICK = ["--model", "small_models:good", "-m", "gradient"]
 
@@ -181,6 +185,64 @@ def test_one_bad_photograph_among_several(explain):
     assert len(written()) == 20
 
 
+def test_a_folder_without_an_image_beside_a_good_photograph(explain):
+    Path("empty").mkdir()
+    code, out, err = explain("empty", "cat.png", *QUICK)
+    assert code == 4
+    assert err.splitlines()[0].startswith("deepviz: empty is a folder without an image")
+    assert err.splitlines()[1:] == ["deepviz: 1 of 2 photographs failed"]
+    assert out.startswith("cat.png: ")
+
+
+def test_one_photograph_without_a_finite_answer_among_several(explain):
+    for number in range(4):
+        noise(seed=number).save(f"{number}.png")
+    Image.new("RGB", (60, 40), "white").save("2.png")
+    photographs = [f"{number}.png" for number in range(4)]
+    code, out, err = explain(*photographs, "--model", f"{HERE}:fails_on_white", "-m", "gradient", "--json")
+    assert code == 4
+    assert err.startswith("deepviz: 2.png: the model's scores are not finite")
+    told = json.loads(out)
+    assert [entry["photograph"] for entry in told["photographs"]] == ["0.png", "1.png", "3.png"]
+    assert list(told["failed"]) == ["2.png"]
+    alone = explain("3.png", "--model", f"{HERE}:fails_on_white", "-m", "gradient", "--json", "-o", "alone")
+    one, other = (json.loads(text)["photographs"][-1]["explanations"][0] for text in (out, alone[1]))
+    assert one["range"] == pytest.approx(other["range"], rel=1e-4)
+
+
+def test_one_photograph_that_the_preprocessing_fails_on(explain):
+    Image.new("RGB", (60, 40), "white").save("white.png")
+    code, out, err = explain("white.png", "cat.png", "--model", f"{HERE}:cannot_take_white", "-m", "gradient")
+    assert code == 4
+    assert err.startswith("deepviz: white.png: the given preprocess failed on it: ZeroDivisionError: too white\n")
+    assert out.startswith("cat.png: ")
+
+
+class White(torch.nn.Module):
+    """NaN for white photographs."""
+
+    def __init__(self):
+        super().__init__()
+        self.body = network()
+
+    def forward(self, x):
+        white = (x > 2).flatten(1).all(1)
+        return self.body(x).masked_fill(white[:, None], float("nan"))
+
+
+def fails_on_white():
+    return LoadedModel(White().eval(), "white", PREPROCESS)
+
+
+def cannot_take_white():
+    def preprocess(photo):
+        if photo.getpixel((0, 0)) == (255, 255, 255):
+            raise ZeroDivisionError("too white")
+        return PREPROCESS(photo)[0]
+
+    return LoadedModel(network(), "white", preprocess)
+
+
 def test_all_photographs_bad(explain):
     code, out, err = explain("a.png", "b.png", *QUICK)
     assert (code, out) == (3, "")
@@ -204,6 +266,46 @@ def test_photographs_of_the_same_name_do_not_overwrite_each_other(explain):
         with Image.open(f"deepviz-out/{folder}/gradient.png") as drawn:
             widths.append(drawn.width)
     assert widths == [30, 50, 60]
+
+
+def test_names_that_differ_in_capitals_alone_are_the_same_on_some_file_systems(explain):
+    noise(30).save("Cat.PNG")
+    assert explain("cat.png", "Cat.PNG", "Cat.PNG", *QUICK)[0] == 0
+    assert written() == [
+        f"{folder}/{file}.png" for folder in ("Cat-2", "Cat-3", "cat") for file in ("gradient", "sheet")
+    ]
+
+
+def test_random_weights_are_said(explain):
+    code, out, _ = explain("cat.png", "--model", f"{HERE}:drawn", "-m", "gradient")
+    assert code == 0
+    assert "(random weights)" in out.splitlines()[0]
+
+
+def drawn():
+    return replace(good(), weights="random")
+
+
+def test_labels_that_do_not_fit_are_said(explain):
+    Path("names.txt").write_text("a\nb\n")
+    code, out, err = explain("cat.png", *QUICK, "-m", "grad-cam", "--labels", "names.txt")
+    assert (code, err) == (0, "")
+    assert out.count("note: 2 labels for the 5 classes of small") == 1
+
+
+def test_device(explain, monkeypatch):
+    assert explain("cat.png", *QUICK, "--device", "cpu")[0] == 0
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    for device in ("cuda", "mps"):
+        assert_one_line(explain("cat.png", *QUICK, "--device", device), 2, f"--device {device}", "--device cpu")
+    assert_one_line(explain("cat.png", *QUICK, "--device", "tpu"), 2, "tpu")
+
+
+def test_the_device_moves_the_model(explain):
+    loaded = replace(good(), module=torch.nn.Linear(2, 2, device="meta"))
+    assert moved(loaded, None) is loaded
+    assert moved(good(), "cpu").home == (torch.device("cpu"), torch.float32)
 
 
 # --- methods, options, classes, layers
@@ -367,6 +469,29 @@ def test_methods_of_strangers(explain):
     assert len(written()) == 4
 
 
+def test_options_of_strangers_methods(explain):
+    code, out, _ = explain("cat.png", *QUICK, "-m", "small_models:Strange(depth=7)", "--json")
+    assert code == 0
+    assert json.loads(out)["photographs"][0]["explanations"][1]["method"] == "Strange(depth=7)"
+
+
+@pytest.mark.parametrize(
+    ("method", "words"),
+    [
+        ("small_models:Strange(7)", ["name=value"]),
+        ("small_models:Strange(depth=7", ["name=value"]),
+        ("small_models:Strange(depth=print(7))", ["name=value"]),
+        ("small_models:Strange(**{'depth': 7})", ["name=value"]),
+        ("small_models:Strange(depth=7)(8)", ["name=value"]),
+        ("small_models:Strange(width=7)", ["small_models:Strange", "width"]),
+        ("small_models:Nothing(depth=7)", ["no method 'small_models:Nothing'"]),
+        ("gradient(depth=7)", ["no method 'gradient(depth=7)'"]),
+    ],
+)
+def test_options_of_strangers_methods_that_are_none(explain, method, words):
+    assert_one_line(explain("cat.png", *QUICK, "-m", method), 2, *words)
+
+
 def test_several_targets_have_their_own_files(explain):
     arguments = ["--target", "lynx", "--target", "0", "-m", "grad-cam"]
     assert explain("cat.png", *QUICK, *arguments)[0] == 0
@@ -442,7 +567,7 @@ def test_interrupted(explain):
 
 
 def test_a_bug_is_one_line_and_with_debug_a_traceback(explain, monkeypatch):
-    monkeypatch.setattr(deepviz.api, "_explain_batch", lambda *arguments: [][0])
+    monkeypatch.setattr(deepviz.engine, "_scores", lambda *arguments, **options: [][0])
     assert_one_line(explain("cat.png", *QUICK), 1, "this is a bug", "IndexError", "DEEPVIZ_DEBUG=1")
     monkeypatch.setenv("DEEPVIZ_DEBUG", "1")
     with pytest.raises(IndexError):

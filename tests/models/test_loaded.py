@@ -112,3 +112,13 @@ def test_labels_both_ways():
     assert loaded().label(7) == "class 7"
     with pytest.raises(TargetError, match="Net has no labels"):
         loaded().index("fox")
+
+
+def test_where_the_model_is_and_whether_it_was_learned():
+    assert LoadedModel(nn.ReLU(), "net").home == (torch.device("cpu"), torch.float32)
+    assert LoadedModel(nn.Linear(2, 2, dtype=torch.bfloat16, device="meta"), "net").home == (
+        torch.device("meta"),
+        torch.bfloat16,
+    )
+    assert LoadedModel(nn.ReLU(), "net", weights="random").is_random
+    assert not LoadedModel(nn.ReLU(), "net").is_random

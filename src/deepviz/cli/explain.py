@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from json import dumps
 from pathlib import Path
@@ -16,11 +16,13 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from deepviz import catalog
-from deepviz.api import Answer, Targets, explain_prepared
 from deepviz.cli import INPUT, OK, PARTLY, UsageError
+from deepviz.cli.device import Device, check_device, moved
 from deepviz.cli.method_options import MethodOptions, built
-from deepviz.errors import DeepVizWarning, ImageError
+from deepviz.engine import Answer, Targets, explain_prepared
+from deepviz.errors import DeepVizWarning, ImageError, ModelError
 from deepviz.explanation import Explanation, in_digits, probe_folder, sheet, write_picture
+from deepviz.methods import Method
 from deepviz.models import LoadedModel, Prepared, example_photo, find_photos, load_model
 from deepviz.probe.memory import keep_memory
 
@@ -39,7 +41,10 @@ def explain(
         Parameter(
             alias="-m",
             negative="",
-            help=f"Method to run, repeat for several: {', '.join(catalog.METHODS)}, or package.module:Class.",
+            help=(
+                f"Method to run, repeat for several: {', '.join(catalog.METHODS)}, "
+                "or package.module:Class, also with options: 'package.module:Class(depth=3)'."
+            ),
         ),
     ] = None,
     target: Annotated[
@@ -47,6 +52,7 @@ def explain(
     ] = None,
     top_k: Annotated[int, Parameter(help="Explain this many of the best predictions.")] = 1,
     layer: Annotated[str | None, Parameter(help="Layer for the methods that take one; see deepviz layers.")] = None,
+    device: Device = None,
     output: Annotated[Path, Parameter(alias="-o", help="Folder for the results.")] = Path("deepviz-out"),
     format: Annotated[Literal["png", "npz", "safetensors"], Parameter(help="Format of the single maps.")] = "png",
     json: Annotated[bool, Parameter(negative="", help="Print the results as JSON.")] = False,
@@ -62,48 +68,75 @@ def explain(
     if target and top_k != 1:
         raise UsageError("--top-k is for the predicted classes: give it, or --target")
     methods = built(method or list(catalog.METHODS), options, layer)
+    check_device(device)
     if not photos:
         print("deepviz: no photograph given, so this explains the example in the package", file=sys.stderr)
-    paths = find_photos(photos or [example_photo()])
-    probe_folder(output)
-    keep_memory()
-    loaded = load_model(model, weights=weights, labels=labels)
     report = Report(output, format)
-    queue = Queue(loaded, paths, report)
-    with warnings.catch_warnings():
-        # every warning is in the notes of its explanation, and printed from there
-        warnings.simplefilter("ignore", DeepVizWarning)
-        with _progress() as progress:
-            work = progress.add_task("", total=len(paths) * len(methods))
-            answers = explain_prepared(
-                loaded,
-                queue,
-                methods,
-                target=_targets(target),
-                top_k=top_k,
-                lenient=method is None,
-                step=lambda method, done: progress.update(
-                    work, description=str(method), completed=report.finished * len(methods) + done
-                ),
-            )
-            try:
-                for answer in answers:
-                    told = report.write(answer)
-                    progress.update(work, completed=report.finished * len(methods))
-                    if not json:
-                        print(told, flush=True)
-            except KeyboardInterrupt:
-                done = f"interrupted: {len(report.done)} of {len(paths)} photographs are in {output}"
-                raise KeyboardInterrupt(done) from None
+    paths = _found(photos or (str(example_photo()),), report)
+    total = len(paths) + len(report.failed)
+    if paths:
+        probe_folder(output)
+        keep_memory()
+        loaded = moved(load_model(model, weights=weights, labels=labels), device)
+        _explain_all(loaded, paths, methods, _targets(target), top_k, method is None, report, quiet=json)
     for path, reason in report.failed.items():
         print("deepviz:", reason if path in reason else f"{path}: {reason}", file=sys.stderr)
     if json:
         print(dumps(report.as_json(), indent=2))
     if not report.failed:
         return OK
-    if len(paths) > 1:
-        print(f"deepviz: {len(report.failed)} of {len(paths)} photographs failed", file=sys.stderr)
+    if total > 1:
+        print(f"deepviz: {len(report.failed)} of {total} photographs failed", file=sys.stderr)
     return PARTLY if report.done else INPUT
+
+
+def _found(given: Iterable[str], report: Report) -> list[Path]:
+    """The photographs that were named; a folder without any is reported."""
+    paths: list[Path] = []
+    for path in given:
+        try:
+            paths += find_photos(path)
+        except ImageError as error:
+            report.failed[path] = str(error)
+    return paths
+
+
+def _explain_all(
+    loaded: LoadedModel,
+    paths: list[Path],
+    methods: list[Method],
+    target: Targets,
+    top_k: int,
+    lenient: bool,
+    report: Report,
+    quiet: bool,
+) -> None:
+    """Explain photograph by photograph, writing what is done and keeping account of what fails."""
+    with warnings.catch_warnings(), _progress() as progress:
+        # every warning is in the notes of its explanation, and printed from there
+        warnings.simplefilter("ignore", DeepVizWarning)
+        work = progress.add_task("", total=(report.finished + len(paths)) * len(methods))
+        answers = explain_prepared(
+            loaded,
+            Queue(loaded, paths, report),
+            methods,
+            target=target,
+            top_k=top_k,
+            lenient=lenient,
+            step=lambda method, done: progress.update(
+                work, description=str(method), completed=report.finished * len(methods) + done
+            ),
+            failed=report.fail,
+        )
+        try:
+            for answer in answers:
+                told = report.write(answer)
+                progress.update(work, completed=report.finished * len(methods))
+                if not quiet:
+                    print(told, flush=True)
+        except KeyboardInterrupt:
+            done = f"interrupted: {len(report.done)} of {len(paths)} photographs are in {report.output}"
+            raise KeyboardInterrupt(done) from None
 
 
 def _progress() -> Progress:
@@ -140,7 +173,7 @@ class Queue:
             except ImageError as error:
                 self.report.failed[str(path)] = str(error)
                 continue
-            self.report.opened.append(path)
+            self.report.opened[prepared] = path
             yield prepared
 
 
@@ -151,11 +184,12 @@ class Report:
     Args:
         output: the folder of the results, with a folder for each photograph.
         format: of the single maps.
+        opened: the photographs under way.
     """
 
     output: Path
     format: str
-    opened: list[Path] = field(default_factory=list)
+    opened: dict[Prepared, Path] = field(default_factory=dict)
     done: list[dict[str, Any]] = field(default_factory=list)
     failed: dict[str, str] = field(default_factory=dict)
     folders: set[str] = field(default_factory=set)
@@ -165,9 +199,13 @@ class Report:
         """Photographs done or failed."""
         return len(self.done) + len(self.failed)
 
+    def fail(self, image: Prepared, error: ModelError) -> None:
+        """Take down that there is no answer for this photograph."""
+        self.failed[str(self.opened.pop(image))] = str(error)
+
     def write(self, answer: Answer) -> str:
         """Write one photograph's sheet and maps, and say so."""
-        photograph = self.opened[len(self.done)]
+        photograph = self.opened.pop(answer.image)
         folder = self.output / _own_name(photograph.stem, self.folders)
         page = write_picture(folder / "sheet.png", sheet(answer.explanations, predictions=answer.predictions))
         several = len({explanation.target.index for explanation in answer.explanations}) > 1
@@ -185,12 +223,12 @@ class Report:
 
 
 def _own_name(stem: str, taken: set[str]) -> str:
-    """`stem`, or `stem-2` and so on where that is taken."""
+    """`stem`, or `stem-2` and so on where that is taken, in whatever capitals: file systems may not tell them apart."""
     name, count = stem, 1
-    while name in taken:
+    while name.casefold() in taken:
         count += 1
         name = f"{stem}-{count}"
-    taken.add(name)
+    taken.add(name.casefold())
     return name
 
 
@@ -216,6 +254,8 @@ def _entry(answer: Answer, page: Path, files: list[Path]) -> dict[str, Any]:
 
 def _told(answer: Answer, page: Path, maps: int) -> str:
     predicted = ", ".join(f"{label} {in_digits(probability)}" for label, probability in answer.predictions[:3])
+    if any("weights" in explanation.notes for explanation in answer.explanations):
+        predicted += " (random weights)"
     lines = [f"{answer.image.name}: {predicted}", f"  {page} and {maps} {'map' if maps == 1 else 'maps'} beside it"]
     said: dict[str, list[str]] = {}
     for explanation in answer.explanations:

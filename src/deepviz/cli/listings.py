@@ -85,10 +85,9 @@ def _as_row(answer: Answer) -> dict[str, Any]:
 
 def _probed(loaded: LoadedModel, size: int | None) -> list[Answer]:
     module = original(loaded.module)
-    first = next(module.parameters(), torch.zeros(()))
     height, width, channels = _input_size(loaded, size)
     generator = torch.Generator().manual_seed(0)
-    x = torch.randn(1, channels, height, width, generator=generator).to(first)
+    x = torch.randn(1, channels, height, width, generator=generator).to(*loaded.home)
     with borrowed(module):
         return probe_layers(Call(module, Notes()), x, Score(None, 1))
 

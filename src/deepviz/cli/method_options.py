@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 from dataclasses import dataclass, field, make_dataclass
 from typing import Annotated, Any
 
@@ -62,6 +63,26 @@ def built(names: list[str], given: Any, layer: str | None) -> list[Method]:
     return methods
 
 
+def _split(text: str) -> tuple[str, dict[str, Any]]:
+    """A stranger's method and its options, `package.module:Class(depth=3)`: plain values, nothing that is run."""
+    name, parenthesis, inside = text.partition("(")
+    if not parenthesis or ":" not in name:
+        return text, {}
+    try:
+        call = ast.parse(f"_({inside}", mode="eval").body
+        if isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and not call.args:
+            return name, {_named(given): ast.literal_eval(given.value) for given in call.keywords}
+    except (SyntaxError, ValueError):
+        pass
+    raise UsageError(f"-m {text!r}: options in parentheses are name=value, with plain values such as 3 or 'word'")
+
+
+def _named(given: ast.keyword) -> str:
+    if given.arg is None:
+        raise ValueError("** has no name")
+    return given.arg
+
+
 @dataclass(frozen=True)
 class _Builder:
     """Makes methods from flags, and keeps account of those that it used."""
@@ -71,6 +92,7 @@ class _Builder:
     used: set[str] = field(default_factory=set)
 
     def method(self, name: str) -> Method:
+        name, own = _split(name)
         try:
             cls = catalog.find(name)
         except LookupError as error:
@@ -78,9 +100,9 @@ class _Builder:
         stem = catalog.stem(cls)
         found = {option.name: self._value(stem, option) for option in catalog.options(cls)}
         try:
-            return cls(**{option: value for option, value in found.items() if value is not _NOT_GIVEN})
+            return cls(**{option: value for option, value in found.items() if value is not _NOT_GIVEN} | own)
         except (TypeError, ValueError) as error:
-            raise UsageError(f"{stem}: {error}") from None
+            raise UsageError(f"{name if own else stem}: {error}") from None
 
     def _value(self, stem: str, option: Option) -> Any:
         field_name = _field_name(stem, option)

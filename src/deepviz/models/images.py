@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 
-from deepviz.errors import DeepVizWarning, ImageError
+from deepviz.errors import ImageError
+from deepviz.notes import warn
 
 PhotoSource = str | os.PathLike[str] | Image.Image | np.ndarray[Any, Any]
 
@@ -64,7 +65,7 @@ def open_photo(source: PhotoSource) -> Photo:
     if min(photo.picture.size) == 1:
         size = f"{photo.picture.width} x {photo.picture.height}"
         note = f"{photo.name} is only {size} pixels: there is next to nothing to explain"
-        warnings.warn(note, DeepVizWarning, stacklevel=2)
+        warn(note)
         return replace(photo, notes=(*photo.notes, note))
     return photo
 

@@ -16,11 +16,9 @@ from torch import nn
 from deepviz.errors import ModelError
 from deepviz.models import sources
 from deepviz.models.labels import read_labels
-from deepviz.models.loaded import LoadedModel
+from deepviz.models.loaded import RANDOM, LoadedModel
 from deepviz.models.preprocess import Preprocess
 from deepviz.models.weights import load_state, non_finite, read_state
-
-RANDOM = "random"
 
 
 def load_model(
@@ -82,7 +80,7 @@ def _resolved(spec: str | nn.Module | LoadedModel | None, weights: str | None) -
         build = sources.SOURCES[source]
         return _built(lambda pretrained: build(name, pretrained), name, spec, weights), True
     loaded, _ = _given(sources.from_factory(spec), weights, spec)
-    return loaded, True
+    return replace(loaded, source=spec), True  # a factory may give a LoadedModel of its own
 
 
 def _built(build: Callable[[bool], sources.Built], name: str, source: str, weights: str | None) -> LoadedModel:

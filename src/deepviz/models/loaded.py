@@ -10,12 +10,14 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from deepviz.errors import ImageError, TargetError
+from deepviz.errors import DeepVizError, ImageError, TargetError
 from deepviz.geometry import Geometry
 from deepviz.models.images import Photo, PhotoSource, open_photo
 from deepviz.models.labels import find_label
 from deepviz.models.preprocess import Preprocess
 
+RANDOM = "random"
+"""What `weights` says of a model whose weights were drawn, not learned."""
 _OWN_VIEW = "preprocessing could not be read: the overlay is drawn on the model's own input"
 _STRETCHED = "colours of the shown input are stretched from its minimum to its maximum: its pixels are not known"
 
@@ -59,14 +61,25 @@ class LoadedModel:
     weights: str = "as given"
     source: str = "module"
 
+    @property
+    def is_random(self) -> bool:
+        """Whether its weights were drawn, not learned."""
+        return self.weights == RANDOM
+
+    @property
+    def home(self) -> tuple[torch.device, torch.dtype]:
+        """Where the model's parameters are, and their floating type; CPU and float32 if it has none."""
+        first = next((p for p in self.module.parameters() if p.is_floating_point()), None)
+        return (torch.device("cpu"), torch.float32) if first is None else (first.device, first.dtype)
+
     def prepare(self, source: PhotoSource | Photo | Tensor) -> Prepared:
         """The model's input for a photograph, or a tensor (C, H, W) or (1, C, H, W) taken as such an input.
 
         Pictures give float32, a tensor keeps its type and device.
 
         Raises:
-            ImageError: if the photograph cannot be opened, no preprocessing is known for it, or a tensor has
-                another shape or type.
+            ImageError: if the photograph cannot be opened, no preprocessing is known for it or it fails on it, or a
+                tensor has another shape or type.
         """
         if isinstance(source, Tensor):
             return self._prepare_tensor(source)
@@ -79,7 +92,7 @@ class LoadedModel:
         if isinstance(self.preprocess, Preprocess):
             x, geometry = self.preprocess(photo.picture)
             return Prepared(x, photo.picture, geometry, photo.name, photo.notes)
-        x = _one_input(self.preprocess(photo.picture), "preprocess must return")
+        x = _one_input(_preprocessed(self.preprocess, photo), "preprocess must return")
         picture, _ = _stretched_picture(x)
         return Prepared(x, picture, _whole(x), photo.name, (*photo.notes, _OWN_VIEW))
 
@@ -107,6 +120,16 @@ class LoadedModel:
             return Prepared(x, _picture(known.unnormalise(x)), _whole(x), "tensor")
         picture, notes = _stretched_picture(x)
         return Prepared(x, picture, _whole(x), "tensor", notes)
+
+
+def _preprocessed(preprocess: Callable[[Image.Image], Any], photo: Photo) -> Any:
+    try:
+        return preprocess(photo.picture)
+    except DeepVizError:
+        raise
+    except Exception as error:
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        raise ImageError(f"{photo.name}: the given preprocess failed on it: {reason}") from error
 
 
 def _one_input(given: Any, expected: str) -> Tensor:

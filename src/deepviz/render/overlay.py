@@ -97,11 +97,9 @@ def _ghost(photo: Image.Image, light: bool) -> Image.Image:
     return photo.convert("L").point(levels).convert("RGB")
 
 
-def heatmap(values: Values, scale: Scale, cmap: str | None = None, size: tuple[int, int] | None = None) -> Image.Image:
-    """The map alone in colour, at `size` (width, height) by bilinear sampling, or at its own."""
-    if size is not None:
-        values = place(values, Geometry.whole(size))
-    return Image.fromarray(colour(values, scale, cmap))
+def heatmap(values: Values, scale: Scale, cmap: str | None = None, *, size: tuple[int, int]) -> Image.Image:
+    """The map alone in colour, at `size` (width, height) by bilinear sampling."""
+    return Image.fromarray(colour(place(values, Geometry.whole(size)), scale, cmap))
 
 
 def grey(values: Values, signed: bool) -> Image.Image:

@@ -32,7 +32,6 @@ class Tile:
         caption: the first line, large.
         detail: the second line, small.
         scale: what its colours mean, drawn as a bar; None for none.
-        cmap: the colour map of the bar.
         warning: what the reader must know, up to three lines.
     """
 
@@ -40,7 +39,6 @@ class Tile:
     caption: str
     detail: str = ""
     scale: Scale | None = None
-    cmap: str | None = None
     warning: str = ""
 
 
@@ -72,7 +70,7 @@ def sheet(
     """
     if not any(tiles for _, tiles in sections):
         raise ValueError("no tiles to draw")
-    width, height = _fitted(photo.size)
+    width, height = fitted(photo.size)
     cell = max(width, NARROWEST)
     columns = _even_columns(max(len(tiles) for _, tiles in sections), cell / height)
     page_width = 2 * MARGIN + max(columns * (cell + GAP) - GAP, width + GAP + 520)
@@ -139,8 +137,9 @@ def _warning_lines(tile: Tile, cell: int) -> list[str]:
     return _wrapped(tile.warning, _font(17), cell, most=3)
 
 
-def _fitted(size: tuple[int, int]) -> tuple[int, int]:
-    """A picture's size with its longer side as a tile's; extreme strips are widened to 3 : 1, to be seen at all."""
+def fitted(size: tuple[int, int]) -> tuple[int, int]:
+    """The size at which a picture stands in its tile: the longer side is `TILE`, and extreme strips are widened to
+    3 : 1, to be seen at all."""
     ratio = min(max(size[0] / size[1], 1 / 3), 3.0)
     return (TILE, max(1, round(TILE / ratio))) if ratio >= 1 else (max(1, round(TILE * ratio)), TILE)
 
@@ -153,17 +152,11 @@ def _even_columns(count: int, aspect: float) -> int:
 
 def _framed(photo: Image.Image, geometry: Geometry | None, size: tuple[int, int]) -> Image.Image:
     """The photograph at `size`, with a white line, edged with black, about what the model saw if not all."""
-    picture = photo.convert("RGB").resize(size, Image.Resampling.LANCZOS)
+    picture = photo.convert("RGB").resize(size, Image.Resampling.LANCZOS, reducing_gap=3.0)
     if geometry is None or geometry.covers_all:
         return picture
-    across, down = size[0] / photo.width, size[1] / photo.height
-    left, top, right, bottom = geometry.box
-    box = (
-        max(0, round(left * across)),
-        max(0, round(top * down)),
-        min(size[0], round(right * across)) - 1,
-        min(size[1], round(bottom * down)) - 1,
-    )
+    left, top, right, bottom = map(round, geometry.scaled(size).box)
+    box = (max(0, left), max(0, top), min(size[0], right) - 1, min(size[1], bottom) - 1)
     if box[2] - box[0] > 8 and box[3] - box[1] > 8:
         draw = ImageDraw.Draw(picture)
         draw.rectangle(box, outline="black", width=4)
@@ -232,7 +225,7 @@ def _draw_tile(
 
 def _inside(picture: Image.Image, size: tuple[int, int]) -> Image.Image:
     """The picture, as large as fits into `size`."""
-    width, height = _fitted(picture.size)
+    width, height = fitted(picture.size)
     share = min(size[0] / width, size[1] / height)
     return picture.resize((max(1, round(width * share)), max(1, round(height * share))), Image.Resampling.LANCZOS)
 
@@ -241,7 +234,7 @@ def _draw_bar(page: Image.Image, draw: ImageDraw.ImageDraw, tile: Tile, corner: 
     scale = tile.scale
     assert scale is not None
     x, y = corner
-    page.paste(colour_bar(scale, tile.cmap, (width, 12)), corner)
+    page.paste(colour_bar(scale, size=(width, 12)), corner)
     if scale.note:
         draw.text((x + width, y + 18), scale.note, ALARM, _font(16), anchor="ra")
         return
