@@ -51,7 +51,7 @@ class Generated:
         probabilities: of its class (steps, N), of that view; NaN without a class.
         final_scores: the objective (N,) of the finished image, unshaken, in 8-bit pixels.
         final_probabilities: the probability of its class (N,), of the same.
-        importance: (N, 1, H, W), the sum over the steps of |d(objective)/d(pixel)|, mean over channels.
+        importance: (N, 1, H, W), the size of d(objective)/d(pixel), mean over channels, summed over the steps.
         frames: pictures of the way.
         settings: everything that decides what is drawn, as plain values (`ImageGenerator.from_json`).
         complete: whether all steps were taken.
