@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from deepviz.errors import GenerationError
-from deepviz.models import Preprocess
+from deepviz.models import LoadedModel
+from deepviz.models.weights import non_finite
 from deepviz.probe.chunks import spans
 from deepviz.probe.gradient import Call, differentiate, fresh_leaf
 from deepviz.synthesis.canvas import Canvas, Size
@@ -57,13 +58,13 @@ class Ascent:
 
     Args:
         call: the borrowed model.
-        preprocess: how pixels become its input.
+        loaded: what is known about it.
         objectives: one for each image; those that are joint stand together.
         canvas, size, transforms, steps, lr, cooling, optimizer, seed: as `ImageGenerator` says.
     """
 
     call: Call
-    preprocess: Preprocess
+    loaded: LoadedModel
     objectives: tuple[Objective, ...]
     canvas: Canvas
     size: Size
@@ -128,7 +129,7 @@ class Ascent:
         return self._look(transformed(pixels, self.transforms, generator, progress), pixels, rows)
 
     def _look(self, view: Tensor, pixels: Tensor, rows: slice) -> tuple[Tensor, Tensor]:
-        return look(self.call, self.preprocess, self.objectives[rows], view, pixels)
+        return look(self.call, self.loaded, self.objectives[rows], view, pixels)
 
     def _update(self, state: State, gradient: Tensor, number: int) -> None:
         share = (number - 1) / max(1, self.steps - 1)
@@ -148,15 +149,17 @@ class Ascent:
         fine = values.detach().isfinite() & gradient.flatten(1).sum(1).isfinite()
         if not bool(fine.all()):
             which = self.objectives[rows.start + int(fine.int().argmin())]
+            broken = non_finite(self.call.model)
+            cause = "use a smaller lr" if broken is None else f"the weights {broken} hold NaN or infinite values"
             raise GenerationError(
-                f"the objective ({which}) or its gradient became NaN or infinite at step {number} of {self.steps}: "
-                "the image of the step before is kept; use a smaller lr, or check the model's weights"
+                f"the objective ({which}) or its gradient became NaN or infinite at step {number} of {self.steps}, "
+                f"and the image of the step before is kept: {cause}"
             )
 
     def _chunks(self) -> Iterator[slice]:
         """Rows that go through the model together: few, and images with a joint objective never apart."""
-        on_gpu = next((p.is_cuda for p in self.call.model.parameters()), False)
+        most = ROWS if self.loaded.home[0].type == "cpu" else ROWS_ON_GPU
         for objective, part in runs(self.objectives, apart=False):
             length = part.stop - part.start
-            for rows in spans(length, length if objective.joint else (ROWS_ON_GPU if on_gpu else ROWS)):
+            for rows in spans(length, length if objective.joint else most):
                 yield slice(part.start + rows.start, part.start + rows.stop)

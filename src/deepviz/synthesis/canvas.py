@@ -98,6 +98,10 @@ class Fourier(Canvas):
     noise: Annotated[float, "Standard deviation of the parameters at the start."] = 0.5
     limit: Annotated[float | None, "Most magnitude of a frequency, relative to natural photographs; None: any."] = 1.0
 
+    def __post_init__(self) -> None:
+        if self.limit is not None and not self.limit > 0:
+            raise ValueError(f"limit must be above 0 or None, got {self.limit}")
+
     def start(self, channels: int, size: Size, generator: torch.Generator) -> Tensor:
         """Gaussian noise, (C, H, W // 2 + 1, 2)."""
         return self.noise * torch.randn(

@@ -112,9 +112,8 @@ class DeepDream:
         picture = opened.picture.convert("L" if len(self.model.preprocess.mean) == 1 else "RGB")
         pixels = torch.from_numpy(np.array(picture)).reshape(picture.height, picture.width, -1)
         module = original(self.model.module)
-        like = next((p for p in module.parameters() if p.is_floating_point()), torch.empty(0))
-        kind = torch.promote_types(like.dtype, torch.float32)
-        start = pixels.permute(2, 0, 1)[None].to(like.device, kind) / 255
+        device, dtype = self.model.home
+        start = pixels.permute(2, 0, 1)[None].to(device, torch.promote_types(dtype, torch.float32)) / 255
         with borrowed(module):
             generated = self._dreamed(Call(module, Notes()), start, opened.name, progress)
         if save_dir is not None:
@@ -192,7 +191,7 @@ class DeepDream:
         total, values = torch.zeros_like(image), []
         for rows in spans(len(boxes), ROWS):
             tiles = fresh_leaf(torch.cat([rolled[:, :, down, along] for down, along in boxes[rows]]))
-            looked, _ = look(call, self.model.preprocess, [self._objective] * len(tiles), tiles, tiles)
+            looked, _ = look(call, self.model, [self._objective] * len(tiles), tiles, tiles)
             (g,) = differentiate(looked.sum(), [tiles])
             if g is None or not bool(g.isfinite().all()):
                 raise GenerationError(

@@ -122,11 +122,15 @@ class ImageGenerator:
                 raise ValueError(f"{name} must be above 0, got {getattr(self, name)}")
         if self.optimizer not in ("adam", "ascent"):
             raise ValueError(f"optimizer must be adam or ascent, got {self.optimizer!r}")
-        for kind, values in ((Objective, self.objective), (Transform, self.transforms), (Canvas, (self.canvas,))):
+        for expected, kind, values in (
+            ("an objective", Objective, self.objective),
+            ("a transform", Transform, self.transforms),
+            ("a canvas", Canvas, (self.canvas,)),
+        ):
             for value in values:
                 if not isinstance(value, kind):
                     hint = f"; did you mean {value.__name__}()?" if isinstance(value, type) else ""
-                    raise TypeError(f"a {kind.__name__.lower()} was expected, got {value!r}{hint}")
+                    raise TypeError(f"expected {expected}, got {value!r}{hint}")
         if bool(self.target_class) == bool(self.objective):
             raise TargetError("give either a target_class, such as 282 or 'tiger cat', or an objective")
         if not isinstance(self.model.preprocess, Preprocess):
@@ -185,7 +189,7 @@ class ImageGenerator:
         frames: list[Frame] = []
         with borrowed(module):
             ascent = self._ascent(Call(module, Notes()))
-            parameters = self._parameters(module)
+            parameters = self._parameters()
             state = ascent.begin(parameters)
             try:
                 for step in ascent.steps_from(state):
@@ -219,7 +223,7 @@ class ImageGenerator:
     def _ascent(self, call: Call) -> Ascent:
         return Ascent(
             call,
-            self.model.preprocess,
+            self.model,
             self.objectives,
             self.canvas,
             self._canvas_size,
@@ -237,13 +241,13 @@ class ImageGenerator:
             return cast(Size, self.model.preprocess.input_size)
         return (self.size, self.size) if isinstance(self.size, int) else (self.size[0], self.size[1])
 
-    def _parameters(self, module: torch.nn.Module) -> Tensor:
+    def _parameters(self) -> Tensor:
         """Where the ascent starts, (N, ...), where the model is: of the photograph, or of noise that depends on the
         copy alone, so that an image is the same whatever is drawn beside it."""
-        like = next((p for p in module.parameters() if p.is_floating_point()), torch.empty(0))
-        kind = torch.promote_types(like.dtype, torch.float32)
+        device, dtype = self.model.home
+        dtype = torch.promote_types(dtype, torch.float32)
         if self.start is not None:
-            pixels = self._photograph()[None].to(like.device, kind)
+            pixels = self._photograph()[None].to(device, dtype)
             one = self.canvas.invert(pixels)
             return one.repeat(len(self.objectives), *(1 for _ in one.shape[1:]))
         channels = len(self.model.preprocess.mean)
@@ -254,7 +258,7 @@ class ImageGenerator:
         return (
             torch.stack(drawn)
             .repeat(len(self.objectives) // self.copies, *(1 for _ in drawn[0].shape))
-            .to(like.device, kind)
+            .to(device, dtype)
         )
 
     def _photograph(self) -> Tensor:

@@ -46,8 +46,7 @@ def inversion(
     loaded = load_model(model, preprocess=preprocess)
     module = original(loaded.module)
     layer = layer_name(module, layer)
-    like = next((p for p in module.parameters() if p.is_floating_point()), torch.empty(0))
-    x = loaded.prepare(photo).x[None].to(like.device, like.dtype)
+    x = loaded.prepare(photo).x[None].to(*loaded.home)
     with borrowed(module), torch.no_grad():
         call = Call(module, Notes())
         _, maps = call.in_layout(x, lambda laid: answers(call, laid, {layer}))

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from deepviz.models import Preprocess
+from deepviz.models import LoadedModel, Preprocess
 from deepviz.probe.capture import answering, spatial_tensor
 from deepviz.probe.gradient import Call
 from deepviz.synthesis.objective import Logit, Objective, Seen, Sum, as_maps
@@ -20,22 +20,23 @@ from deepviz.target import class_scores, probabilities
 
 
 def look(
-    call: Call, preprocess: Preprocess, objectives: Sequence[Objective], view: Tensor, pixels: Tensor
+    call: Call, loaded: LoadedModel, objectives: Sequence[Objective], view: Tensor, pixels: Tensor
 ) -> tuple[Tensor, Tensor]:
     """The objectives (n,), differentiable, and the probabilities of their classes (n,), NaN without a class.
 
     Args:
         call: the borrowed model.
-        preprocess: how pixels become its input.
+        loaded: what is known about it: how pixels become its input.
         objectives: one for each image.
         view: what the network sees, pixels (n, C, h, w), resampled to its size.
         pixels: the images themselves, (n, C, H, W), for objectives about those.
     """
+    preprocess = loaded.preprocess
+    assert isinstance(preprocess, Preprocess)
     if tuple(view.shape[2:]) != preprocess.input_size:
         view = F.interpolate(view, preprocess.input_size, mode="bilinear", antialias=True)
-    dtype = next((p.dtype for p in call.model.parameters() if p.is_floating_point()), view.dtype)
     layers = {layer for objective in objectives for layer in objective.layers}
-    x = preprocess.normalise(view).to(dtype)
+    x = preprocess.normalise(view).to(loaded.home[1])
     output, maps = call.in_layout(x, lambda laid: answers(call, laid, layers))
     seen = Seen(lambda: class_scores(output), maps, lambda: preprocess.normalise(pixels))
     values = torch.cat([objective(seen.rows(part)) for objective, part in runs(objectives)])
