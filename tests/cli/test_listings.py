@@ -32,18 +32,20 @@ def test_methods_as_json(capsys):
 
 def test_layers(capsys):
     out = out_of(capsys, "layers", "small_models:good")
-    assert "3 of" not in out.splitlines()[0]
-    assert any(line.startswith("3 ") and "1 x 8 x 16 x 16" in line for line in out.splitlines())
-    assert out.splitlines()[-1].endswith("layers of small can be explained")
+    assert any(line.strip().startswith("3 ") and "1 x 8 x 16 x 16" in line for line in out.splitlines())
+    assert out.splitlines()[-1] == "4 of 7 layers of small can be explained; Grad-CAM takes 3 if none is named"
 
 
-def test_layers_with_reasons_and_as_json(capsys):
-    rows = json.loads(out_of(capsys, "layers", "small_models:good", "--all", "--json"))
-    usable = json.loads(out_of(capsys, "layers", "small_models:good", "--json"))
+def test_usable_layers_and_json(capsys):
+    rows = json.loads(out_of(capsys, "layers", "small_models:good", "--json"))
+    usable = json.loads(out_of(capsys, "layers", "small_models:good", "--usable", "--json"))
     assert [row["layer"] for row in usable] == ["0", "1", "2", "3"]
+    assert [row["layer"] for row in rows if row["usable"]] == ["0", "1", "2", "3"]
     assert all(row["reason"] for row in rows if not row["usable"])
-    assert {"layer": "6", "usable": False}.items() <= next(row for row in rows if row["layer"] == "6").items()
-    assert "6" in out_of(capsys, "layers", "small_models:good", "--all")
+    assert next(row for row in rows if row["layer"] == "2")["receptive field"] == [5, 5]
+    assert len(out_of(capsys, "layers", "small_models:good", "--usable").splitlines()) < len(
+        out_of(capsys, "layers", "small_models:good").splitlines()
+    )
 
 
 def test_layers_of_a_bare_module_at_another_size(capsys):
