@@ -16,7 +16,7 @@ from PIL import Image
 import deepviz
 from deepviz import catalog
 from deepviz.cli import run
-from deepviz.cli.device import moved
+from deepviz.cli.model_options import loaded_model
 from deepviz.models import LoadedModel
 from small_models import PREPROCESS, good, network
 
@@ -303,9 +303,8 @@ def test_device(explain, monkeypatch):
 
 
 def test_the_device_moves_the_model(explain):
-    loaded = replace(good(), module=torch.nn.Linear(2, 2, device="meta"))
-    assert moved(loaded, None) is loaded
-    assert moved(good(), "cpu").home == (torch.device("cpu"), torch.float32)
+    assert loaded_model("small_models:good", device="meta").home == (torch.device("meta"), torch.float32)
+    assert loaded_model("small_models:good").home == (torch.device("cpu"), torch.float32)
 
 
 # --- methods, options, classes, layers

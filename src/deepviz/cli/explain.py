@@ -17,13 +17,13 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from deepviz import catalog
 from deepviz.cli import INPUT, OK, PARTLY, UsageError
-from deepviz.cli.device import Device, check_device, moved
 from deepviz.cli.method_options import MethodOptions, built
+from deepviz.cli.model_options import Device, Labels, Model, Weights, check_device, loaded_model
 from deepviz.engine import Answer, Targets, explain_prepared
 from deepviz.errors import DeepVizWarning, ImageError, ModelError
 from deepviz.explanation import Explanation, in_digits, probe_folder, sheet, write_picture
 from deepviz.methods import Method
-from deepviz.models import LoadedModel, Prepared, example_photo, find_photos, load_model
+from deepviz.models import LoadedModel, Prepared, example_photo, find_photos
 from deepviz.probe.memory import keep_memory
 
 NOTHING_GIVEN = MethodOptions()
@@ -31,11 +31,9 @@ NOTHING_GIVEN = MethodOptions()
 
 def explain(
     *photos: str,
-    model: Annotated[
-        str | None, Parameter(help="timm:NAME, torchvision:NAME, hf:ID, open_clip:ARCH/TAG or package.module:factory.")
-    ] = None,
-    weights: Annotated[str | None, Parameter(help="A .safetensors, .pt or .pth file, or 'random'.")] = None,
-    labels: Annotated[str | None, Parameter(help="A .txt (one label a line) or .json file of class names.")] = None,
+    model: Model = None,
+    weights: Weights = None,
+    labels: Labels = None,
     method: Annotated[
         list[str] | None,
         Parameter(
@@ -77,7 +75,7 @@ def explain(
     if paths:
         probe_folder(output)
         keep_memory()
-        loaded = moved(load_model(model, weights=weights, labels=labels), device)
+        loaded = loaded_model(model, weights, labels, device)
         _explain_all(loaded, paths, methods, _targets(target), top_k, method is None, report, quiet=json)
     for path, reason in report.failed.items():
         print("deepviz:", reason if path in reason else f"{path}: {reason}", file=sys.stderr)

@@ -16,19 +16,15 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 
 from deepviz.catalog import options
 from deepviz.cli import INTERRUPTED, OK, UsageError
+from deepviz.cli.model_options import Device, Labels, Model, Weights, check_device, loaded_model
 from deepviz.errors import DeepVizError
-from deepviz.models import example_photo, load_model
+from deepviz.models import example_photo
 from deepviz.probe.memory import keep_memory
 from deepviz.synthesis import Channel, DeepDream, Generated, ImageGenerator, Step
 
 GENERATOR = {option.name: option.help for option in options(ImageGenerator)}
 DREAM = {option.name: option.help for option in options(DeepDream)}
 
-Model = Annotated[
-    str | None, Parameter(help="timm:NAME, torchvision:NAME, hf:ID, open_clip:ARCH/TAG or package.module:factory.")
-]
-Weights = Annotated[str | None, Parameter(help="A .safetensors, .pt or .pth file, or 'random'.")]
-Labels = Annotated[str | None, Parameter(help="A .txt (one label a line) or .json file of class names.")]
 Output = Annotated[Path, Parameter(alias="-o", help="Folder for the results.")]
 Json = Annotated[bool, Parameter(negative="", help="Print the results as JSON.")]
 FOLDER = Path("deepviz-out")
@@ -50,6 +46,7 @@ def generate(
     model: Model = None,
     weights: Weights = None,
     labels: Labels = None,
+    device: Device = None,
     output: Output = FOLDER,
     json: Json = False,
 ) -> int:
@@ -58,17 +55,18 @@ def generate(
     Each picture is written with a strip and an animation of its way, and generated.json, which draws all of them again.
     The model is the bundled EfficientNet-Lite0 unless --model names another.
     """
+    check_device(device)
     keep_memory()
     if every is not None and every < 1:
         raise UsageError(f"--every must be at least 1, got {every}")
     if again is not None:
         if classes or layer:
             raise UsageError("--again draws what is recorded: give it without classes and layer")
-        given = load_model(model, weights=weights, labels=labels) if model or weights or labels else None
+        given = loaded_model(model, weights, labels, device) if model or weights or labels or device else None
         generator = ImageGenerator.from_json(again, model=given)
     else:
         subject = _subject(classes, layer, channels)
-        loaded = load_model(model, weights=weights, labels=labels)
+        loaded = loaded_model(model, weights, labels, device)
         with _usage_errors():
             generator = ImageGenerator(
                 loaded,
@@ -100,6 +98,7 @@ def dream(
     model: Model = None,
     weights: Weights = None,
     labels: Labels = None,
+    device: Device = None,
     output: Output = FOLDER,
     json: Json = False,
 ) -> int:
@@ -108,10 +107,11 @@ def dream(
     Without a photograph the example of the package is taken; the model is the bundled EfficientNet-Lite0 unless --model
     names another.
     """
+    check_device(device)
     keep_memory()
     if photo is None:
         print("deepviz: no photograph given, so this dreams of the example in the package", file=sys.stderr)
-    loaded = load_model(model, weights=weights, labels=labels)
+    loaded = loaded_model(model, weights, labels, device)
     with _usage_errors():
         dreamer = DeepDream(
             loaded,

@@ -15,11 +15,12 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 from deepviz.cli import INTERRUPTED, OK, PARTLY
-from deepviz.cli.generate import FOLDER, GENERATOR, Json, Model, Output, Weights, channel_list, drawing
+from deepviz.cli.generate import FOLDER, GENERATOR, Json, Output, channel_list, drawing
+from deepviz.cli.model_options import Device, Model, Weights, check_device, loaded_model
 from deepviz.errors import DeepVizWarning
 from deepviz.explanation import probe_folder
 from deepviz.inside import viz_activations, viz_channels, viz_filters
-from deepviz.models import example_photo, find_photos, load_model
+from deepviz.models import example_photo, find_photos
 from deepviz.probe.memory import keep_memory
 
 Layer = Annotated[str, Parameter(help="A layer; see deepviz layers.")]
@@ -32,6 +33,7 @@ def activations(
     channels: Annotated[str | None, Parameter(help="Which: 3, 0-15 or 1,5,9; the strongest otherwise.")] = None,
     model: Model = None,
     weights: Weights = None,
+    device: Device = None,
     output: Output = FOLDER,
     json: Json = False,
 ) -> int:
@@ -39,9 +41,10 @@ def activations(
     if photo is None:
         print("deepviz: no photograph given, so this shows the example in the package", file=sys.stderr)
     wanted = None if channels is None else channel_list(channels)
+    check_device(device)
     probe_folder(output)
     path = Path(photo) if photo else example_photo()
-    found = viz_activations(load_model(model, weights=weights), path, layer, wanted)
+    found = viz_activations(loaded_model(model, weights, device=device), path, layer, wanted)
     page = found.save(output / f"{path.stem}_{_file_name(found.layer)}.png")
     strengths = {channel: float(found.strengths[channel]) for channel in found.order}
     if json:
@@ -63,6 +66,7 @@ def channels(
     seed: Annotated[int, Parameter(help=GENERATOR["seed"])] = 0,
     model: Model = None,
     weights: Weights = None,
+    device: Device = None,
     output: Output = FOLDER,
     json: Json = False,
 ) -> int:
@@ -70,8 +74,9 @@ def channels(
     keep_memory()
     wanted = channel_list(channels)
     paths = None if photos is None else find_photos(photos)
+    check_device(device)
     probe_folder(output)
-    loaded = load_model(model, weights=weights)
+    loaded = loaded_model(model, weights, device=device)
     with warnings.catch_warnings(), _searching(paths) as looked, drawing() as drawn:
         # what was skipped is printed below
         warnings.simplefilter("ignore", DeepVizWarning)
@@ -108,11 +113,13 @@ def filters(
     layer: Annotated[str | None, Parameter(help="A layer; the first that looks at the pixels otherwise.")] = None,
     model: Model = None,
     weights: Weights = None,
+    device: Device = None,
     output: Output = FOLDER,
 ) -> int:
     """Draw the kernels of the layer that looks at the pixels, as small pictures."""
+    check_device(device)
     probe_folder(output)
-    found = viz_filters(load_model(model, weights=weights), layer)
+    found = viz_filters(loaded_model(model, weights, device=device), layer)
     page = found.save(output / f"{_file_name(found.layer)}_filters.png")
     print(f"{found.layer}: {len(found.kernels)} kernels\n  {page}")
     return OK

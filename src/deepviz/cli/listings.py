@@ -10,8 +10,9 @@ import torch
 from cyclopts import Parameter
 
 from deepviz import catalog
+from deepviz.cli.model_options import Weights, loaded_model
 from deepviz.inside import viz_layers
-from deepviz.models import LoadedModel, Preprocess, load_model
+from deepviz.models import LoadedModel, Preprocess
 
 USUAL_SIZE = 224
 
@@ -45,13 +46,13 @@ def _described(name: str) -> dict[str, Any]:
 def layers(
     model: str | None = None,
     *,
-    weights: Annotated[str | None, Parameter(help="A weights file, or 'random'.")] = None,
+    weights: Weights = None,
     size: Annotated[int | None, Parameter(help="Side of the square input; the model's own otherwise.")] = None,
     usable: Annotated[bool, Parameter(negative="", help="Only layers that Grad-CAM can explain.")] = False,
     json: Annotated[bool, Parameter(negative="", help="Print as JSON.")] = False,
 ) -> None:
     """List a model's layers: output, grid, parameters, receptive field, and whether Grad-CAM can explain them."""
-    loaded = load_model(model, weights=weights)
+    loaded = loaded_model(model, weights)
     image = None
     if size is not None or not isinstance(loaded.preprocess, Preprocess):
         image = _noise(loaded, size or USUAL_SIZE)

@@ -1,4 +1,4 @@
-"""`--device`: where the model runs."""
+"""Which model, with which weights, and where it runs: the options that commands share."""
 
 from __future__ import annotations
 
@@ -9,8 +9,13 @@ import torch
 from cyclopts import Parameter
 
 from deepviz.cli import UsageError
-from deepviz.models import LoadedModel
+from deepviz.models import LoadedModel, load_model
 
+Model = Annotated[
+    str | None, Parameter(help="timm:NAME, torchvision:NAME, hf:ID, open_clip:ARCH/TAG or package.module:factory.")
+]
+Weights = Annotated[str | None, Parameter(help="A .safetensors, .pt or .pth file, or 'random'.")]
+Labels = Annotated[str | None, Parameter(help="A .txt (one label a line) or .json file of class names.")]
 Device = Annotated[
     Literal["cpu", "cuda", "mps"] | None, Parameter(help="Where the model runs; where it was loaded otherwise.")
 ]
@@ -27,6 +32,13 @@ def check_device(device: str | None) -> None:
         raise UsageError(f"--device {device}: torch {torch.__version__} finds none on this machine; use --device cpu")
 
 
-def moved(loaded: LoadedModel, device: str | None) -> LoadedModel:
-    """The model on the device."""
+def loaded_model(
+    model: str | None, weights: str | None = None, labels: str | None = None, device: str | None = None
+) -> LoadedModel:
+    """The model that the options ask for, on its device.
+
+    Raises:
+        ModelError: as `load_model` does.
+    """
+    loaded = load_model(model, weights=weights, labels=labels)
     return loaded if device is None else replace(loaded, module=loaded.module.to(device))
