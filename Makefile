@@ -24,10 +24,11 @@ format: $(VENV)/lint
 docs: $(VENV)/docs
 	$(BIN)/sphinx-build -j 2 -W --keep-going -b html docs docs/_build/html
 
-bench: $(VENV)/test
+bench: $(VENV)/bench
 	$(BIN)/python benchmarks/conformance.py
 	$(BIN)/python benchmarks/speed.py
 	$(BIN)/python benchmarks/completeness.py $(PHOTOS)
+	$(BIN)/python benchmarks/generation.py
 
 clean:
 	rm -rf $(VENV) docs/_build docs/jupyter_execute deepviz-out
@@ -50,6 +51,10 @@ $(VENV)/test: $(VENV)/demo
 
 $(VENV)/lint: $(VENV)/test
 	$(PIP) --group lint
+	touch $@
+
+$(VENV)/bench: $(VENV)/test
+	$(PIP) --group bench
 	touch $@
 
 $(VENV)/docs: $(VENV)/test

