@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 from types import SimpleNamespace
@@ -81,6 +82,44 @@ class Answering(nn.Module):
         return self.wrap(self.head(features), features)
 
 
+class ModelOutput(OrderedDict[str, Tensor]):
+    """As in transformers: fields by name, attribute and position; not to be changed by the methods of a dict."""
+
+    def __getattr__(self, name: str) -> Tensor:
+        if name in self:
+            return super().__getitem__(name)
+        raise AttributeError(name)
+
+    def __getitem__(self, key: Any) -> Any:
+        return super().__getitem__(key) if isinstance(key, str) else tuple(self.values())[key]
+
+    def update(self, *args: Any, **kwargs: Any) -> None:
+        raise TypeError("a ModelOutput cannot be updated")
+
+
+class Inside(nn.Module):
+    """The body's features in a ModelOutput, as the encoders of transformers answer."""
+
+    def __init__(self, body: nn.Module) -> None:
+        super().__init__()
+        self.body = body
+
+    def forward(self, x: Tensor) -> ModelOutput:
+        return ModelOutput(last_hidden_state=self.body(x))
+
+
+class LikeTransformers(nn.Module):
+    """Encoder and model both answer with a ModelOutput; the scores are not the first field."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.encoder, self.head = Inside(plain()[:4]), plain()[4:]
+
+    def forward(self, x: Tensor) -> ModelOutput:
+        features = self.encoder(x).last_hidden_state
+        return ModelOutput(pooled=features.mean((2, 3)), logits=self.head(features), hidden=features)
+
+
 class Attention(nn.Module):
     def __init__(self, width: int, heads: int = 2) -> None:
         super().__init__()
@@ -155,6 +194,20 @@ class ViewingLeNet(nn.Module):
         return self.fc2(F.relu(self.fc1(x.view(len(x), -1))))
 
 
+class Small(nn.Module):
+    """A device that has memory for so many rows."""
+
+    def __init__(self, body: nn.Module, room: int) -> None:
+        super().__init__()
+        self.body, self.room, self.failures = body, room, 0
+
+    def forward(self, x: Tensor) -> Any:
+        if len(x) > self.room:
+            self.failures += 1
+            raise torch.OutOfMemoryError("simulated")
+        return self.body(x)
+
+
 @dataclass(frozen=True)
 class Case:
     """A network and the (C, H, W) of its images."""
@@ -179,6 +232,7 @@ CASES = {
     "dict": Case(lambda: Answering(lambda scores, features: {"features": features, "out": scores})),
     "tuple": Case(lambda: Answering(lambda scores, features: (features, scores))),
     "object": Case(lambda: Answering(lambda scores, features: SimpleNamespace(logits=scores, hidden=features))),
+    "model-output": Case(LikeTransformers),
     "vit": Case(TinyViT, (3, 12, 16)),
     "train-mode": Case(left_in_train_mode),
     "one-logit": Case(lambda: plain(classes=1)),

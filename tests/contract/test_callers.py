@@ -109,3 +109,14 @@ def test_two_threads_with_one_model_in_eval_mode(method):
     with ThreadPoolExecutor(2) as pool:
         found = list(pool.map(lambda _: method(model, x, 1), range(20)))
     assert all(torch.equal(maps, expected) for maps in found)
+
+
+@methods
+def test_two_threads_with_one_model_in_train_mode(method):
+    model, x = CASES["train-mode"].model(), CASES["train-mode"].images()
+    before = [module.training for module in model.modules()]
+    expected = method(model, x, 1)
+    with ThreadPoolExecutor(2) as pool:
+        found = list(pool.map(lambda _: method(model, x, 1), range(20)))
+    assert all(torch.equal(maps, expected) for maps in found)
+    assert [module.training for module in model.modules()] == before

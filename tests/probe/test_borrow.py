@@ -1,12 +1,15 @@
 """A model comes back as it was."""
 
 import sys
+from concurrent.futures import ThreadPoolExecutor
+from threading import Barrier
 
 import pytest
 import torch
 from torch import nn
 
 from deepviz.methods import Gradient, GuidedBackprop
+from deepviz.probe import borrow
 from deepviz.probe.borrow import borrowed, original
 from networks import CASES, left_in_train_mode
 
@@ -42,6 +45,53 @@ def test_a_modules_own_train_is_not_called():
     with borrowed(model):
         assert not model.training
     assert model.training
+
+
+def test_two_threads_that_borrow_one_model_find_it_in_eval_mode_and_the_last_gives_it_back():
+    model = left_in_train_mode()
+    before = flags(model)
+    together = Barrier(2, timeout=30)
+
+    def first():
+        with borrowed(model):
+            together.wait()  # the other comes while this one is here
+        together.wait()
+
+    def second():
+        with borrowed(model):
+            together.wait()
+            together.wait()  # the other has gone
+            return flags(model)
+
+    with ThreadPoolExecutor(2) as pool:
+        one, two = pool.submit(first), pool.submit(second)
+        one.result()
+        assert not any(two.result().values())
+    assert flags(model) == before
+    assert not any(module in borrow._borrowers for module in model.modules())
+
+
+def test_a_part_that_is_borrowed_with_its_model_and_alone():
+    model = left_in_train_mode()
+    before = flags(model)
+    with borrowed(model):
+        with borrowed(model[1]), borrowed(model[3]):
+            assert not any(flags(model).values())
+        assert not any(flags(model).values())
+    assert flags(model) == before
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_a_frozen_script_which_has_no_flags():
+    case = CASES["plain"]
+    model, x = case.model().eval(), case.images()
+    frozen = torch.jit.freeze(torch.jit.script(model))
+    assert not hasattr(frozen, "training")
+    assert torch.allclose(Gradient()(frozen, x, 1), Gradient()(model, x, 1), rtol=1e-9, atol=0)
+    around = nn.Sequential(frozen, nn.Dropout()).train()
+    Gradient()(around, x, 1)
+    assert around.training
+    assert around[1].training
 
 
 @pytest.mark.parametrize("caller", [torch.no_grad, torch.inference_mode, torch.enable_grad])

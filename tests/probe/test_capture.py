@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from deepviz.errors import LayerError
+from deepviz.errors import LayerError, ModelFailed
 from deepviz.methods import GradCAM, GuidedGradCAM
 from deepviz.notes import Notes
 from deepviz.probe.borrow import borrowed
@@ -238,10 +238,10 @@ def test_the_grad_mode_is_restored_when_the_model_raises_above_the_layer():
 
     model = Case(lambda: Network(after=fail)).model()
     with torch.no_grad():
-        with pytest.raises(KeyError):
+        with pytest.raises(ModelFailed, match="half way"):
             GradCAM(layer="second")(model, case.images(), 1)
         assert not torch.is_grad_enabled()
-    with pytest.raises(KeyError):
+    with pytest.raises(ModelFailed, match="half way"):
         GradCAM(layer="second")(model, case.images(), 1)
     assert torch.is_grad_enabled()
     assert not model.second._forward_hooks

@@ -1,4 +1,4 @@
-"""Chunks cover every row once, also when memory runs out; layouts that a model cannot take are remembered."""
+"""Chunks cover every row once, also when memory runs out."""
 
 import gc
 import weakref
@@ -10,10 +10,13 @@ from hypothesis import strategies as st
 from torch import nn
 
 from deepviz.errors import ModelFailed
-from deepviz.methods import Gradient, IntegratedGradients, SmoothGrad
-from deepviz.probe import chunks, gradient
+from deepviz.methods import GradCAM, GuidedGradCAM, IntegratedGradients, SmoothGrad
+from deepviz.notes import Notes
+from deepviz.probe import chunks
 from deepviz.probe.chunks import ROWS_WITH_GRAPH, ROWS_WITHOUT_GRAPH, chunk_rows, in_chunks, spans
-from networks import CASES, METHODS, Case, ViewingLeNet, assert_same
+from deepviz.probe.gradient import Call, input_gradient
+from deepviz.target import Score
+from networks import CASES, METHODS, Small, assert_same
 
 
 @given(total=st.integers(1, 300), size=st.integers(1, 50))
@@ -69,11 +72,58 @@ def test_the_smaller_chunk_is_remembered_for_this_model_only_and_weakly():
     assert alive() is None
 
 
-def test_one_row_that_does_not_fit_is_the_error_itself():
+def test_a_smaller_chunk_for_a_large_picture_is_none_for_a_small_one():
+    model, small, large = nn.Identity(), torch.empty(16, 3, 8, 8), torch.empty(16, 3, 16, 8)
+    in_chunks(model, large, Tight(1))
+    assert chunk_rows(model, large) == 1
+    assert chunk_rows(model, small) == ROWS_WITH_GRAPH
+    assert chunk_rows(model, torch.empty(16, 3, 16, 8, device="meta")) > 1
+    assert chunk_rows(model, torch.empty(16, 5, 8, 16)) == 1  # as many pixels
+
+
+def test_one_row_that_does_not_fit_is_named():
     work = Tight(0)
-    with pytest.raises(torch.OutOfMemoryError):
+    with pytest.raises(ModelFailed, match=r"even one row \(3, 8, 8\) .*cpu; use a smaller input") as raised:
         in_chunks(nn.Identity(), torch.empty(5, 3, 8, 8), work)
+    assert "\n" not in str(raised.value)
+    assert isinstance(raised.value.__cause__, torch.OutOfMemoryError)
     assert min(work.tried) == 1
+
+
+@pytest.fixture(params=[1, 2], ids=["at the first result", "at the second"])
+def _no_room_to_join(request, monkeypatch):
+    """Memory runs out once, where the place for all rows of a result is made."""
+    made, new_empty = 0, torch.Tensor.new_empty
+
+    def once(*args, **kwargs):
+        nonlocal made
+        made += 1
+        if made == request.param:
+            raise torch.OutOfMemoryError("simulated")
+        return new_empty(*args, **kwargs)
+
+    monkeypatch.setattr(torch.Tensor, "new_empty", once)
+    yield
+    assert made > request.param
+
+
+@pytest.mark.usefixtures("_no_room_to_join")
+def test_rows_that_are_tried_again_are_stored_once():
+    model, x = CASES["plain"].model().eval(), CASES["plain"].images(11)
+    leaf = x.clone().requires_grad_()
+    expected = model(leaf)[:, 1]
+    gradients, values = input_gradient(Call(model, Notes()), x, Score(1, 11))
+    assert_same(values, expected.detach(), 1e-12)
+    assert_same(gradients, torch.autograd.grad(expected.sum(), leaf)[0], 1e-12)
+
+
+@pytest.mark.usefixtures("_no_room_to_join")
+def test_guided_grad_cam_says_of_the_right_rows_that_all_evidence_is_negative(monkeypatch):
+    seen = []
+    monkeypatch.setattr("deepviz.methods.guided_grad_cam.warn_of_negative", lambda call, cam: seen.append(cam))
+    model, x = CASES["plain"].model(), CASES["plain"].images(11)
+    GuidedGradCAM(layer="3").attribute(model, x, 1)
+    assert_same(seen[0], GradCAM(layer="3", relu=False)(model, x, 1), 1e-12)
 
 
 def test_other_errors_are_not_tried_again():
@@ -86,20 +136,6 @@ def test_other_errors_are_not_tried_again():
     with pytest.raises(KeyError):
         in_chunks(nn.Identity(), torch.empty(5, 3, 8, 8), work)
     assert len(calls) == 1
-
-
-class Small(nn.Module):
-    """A device that has memory for so many rows."""
-
-    def __init__(self, body, room):
-        super().__init__()
-        self.body, self.room, self.failures = body, room, 0
-
-    def forward(self, x):
-        if len(x) > self.room:
-            self.failures += 1
-            raise torch.OutOfMemoryError("simulated")
-        return self.body(x)
 
 
 @pytest.mark.filterwarnings("ignore::deepviz.errors.DeepVizWarning")
@@ -119,41 +155,3 @@ def test_points_and_samples_do_not_depend_on_the_memory_there_is(method):
     small = Small(body, 1)
     assert_same(method(small, x, 1), method(body, x, 1), 1e-9)
     assert small.failures <= 3  # 8 -> 4 -> 2 -> 1, then never again
-
-
-def test_a_model_that_takes_views_is_run_in_plain_layout_and_that_is_remembered():
-    layouts = []
-
-    class Watched(ViewingLeNet):
-        def forward(self, x):
-            layouts.append(x.is_contiguous(memory_format=torch.channels_last))
-            return super().forward(x)
-
-    case = Case(Watched)
-    model, x = case.model(), case.images(3)
-    leaf = x.clone().requires_grad_()
-    (expected,) = torch.autograd.grad(model(leaf)[:, 1].sum(), leaf)
-    layouts.clear()
-    assert_same(Gradient()(model, x, 1), expected, 1e-12)
-    assert layouts == [True, False]
-    Gradient()(model, x, 1)
-    assert layouts == [True, False, False]
-
-    assert model in gradient._contiguous_only
-    alive = weakref.ref(model)
-    del model
-    gc.collect()
-    assert alive() is None
-
-
-def test_models_that_take_no_views_get_channels_last_and_others_are_not_tried_twice():
-    layouts = []
-
-    class Failing(nn.Module):
-        def forward(self, x):
-            layouts.append(x.is_contiguous(memory_format=torch.channels_last))
-            raise RuntimeError("something else")
-
-    with pytest.raises(ModelFailed, match="something else"):
-        Gradient()(Failing(), CASES["plain"].images(), 1)
-    assert layouts == [True]

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from deepviz.errors import LayerError
+from deepviz.errors import LayerError, ModelFailed
 from deepviz.methods import GradCAM
 from deepviz.models import load_model
 from deepviz.models.torchvision_shim import import_timm, import_torchvision
@@ -268,7 +268,7 @@ def test_probing_leaves_no_hooks_even_when_the_model_raises():
             raise KeyError("half way")
 
     model = nn.Sequential(CASES["plain"].model(), Failing())
-    with pytest.raises(KeyError):
+    with pytest.raises(ModelFailed, match="half way"):
         found(model, CASES["plain"].images())
     for module in model.modules():
         assert not module._forward_hooks

@@ -3,13 +3,13 @@
 from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from deepviz.methods.grad_cam import class_activation, warn_of_negative
 from deepviz.methods.method import Method
 from deepviz.probe.capture import layer_and_input_gradient
+from deepviz.probe.chunks import Joined
 from deepviz.probe.gradient import Call
 from deepviz.probe.layers import choose_layer
 from deepviz.probe.rules import Rule
@@ -57,15 +57,15 @@ class GuidedGradCAM(Method):
         """Guided backpropagation times the upsampled Grad-CAM."""
         layer = choose_layer(call, x, score, self.layer)
 
-        cams: list[Tensor] = []
+        cams = Joined(len(x))
 
         def chunk(rows: slice) -> Tensor:
             A, dA, G = layer_and_input_gradient(call, x[rows], score.take(rows), layer.name, Rule(mask=True))
             cam = class_activation(call, layer, x[rows], A, dA, len(score.shape) > 0)
-            cams.append(cam)
+            cams.put(rows, cam)
             up = F.interpolate(cam.relu().flatten(0, -4), x.shape[2:], mode="bilinear", align_corners=False)
             return G * up.view(*cam.shape[:-2], *x.shape[2:])  # R = G * up(relu(sum_k w_k A_k))
 
         maps = call.by_rows(x, chunk)
-        warn_of_negative(call, torch.cat(cams))
+        warn_of_negative(call, cams.whole)
         return maps

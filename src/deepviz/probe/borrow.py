@@ -5,9 +5,14 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from threading import Lock
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import nn
+
+_borrowers: WeakKeyDictionary[nn.Module, int] = WeakKeyDictionary()
+_counting = Lock()
 
 
 def original(model: nn.Module) -> nn.Module:
@@ -29,19 +34,35 @@ def borrowed(model: nn.Module) -> Iterator[None]:
     their weights there). Compiled parts run eagerly: rules and hooks do not reach inside compiled code.
     """
     modules = list(model.modules())
-    training = [module for module in modules if module.training]
     with ExitStack() as stack:
         stack.enter_context(torch.inference_mode(False))
         stack.enter_context(torch.enable_grad())
         if any(_is_compiled(module) or _compiles_itself(module) for module in modules):
             stack.enter_context(torch.compiler.set_stance("force_eager"))
-        try:
-            for module in training:
-                module.training = False
-            yield
-        finally:
-            for module in training:
-                module.training = True
+        stack.enter_context(_evaluating(modules))
+        yield
+
+
+@contextmanager
+def _evaluating(modules: list[nn.Module]) -> Iterator[None]:
+    """Eval mode for all modules; those in train mode return to it when the last thread that borrows them is done."""
+    held: list[nn.Module] = []
+    try:
+        with _counting:
+            for module in modules:
+                # a part of a frozen ScriptModule has no such flag
+                if getattr(module, "training", False) or module in _borrowers:
+                    _borrowers[module] = _borrowers.get(module, 0) + 1
+                    held.append(module)
+                    module.training = False
+        yield
+    finally:
+        with _counting:
+            for module in held:
+                _borrowers[module] -= 1
+                if _borrowers[module] == 0:
+                    del _borrowers[module]
+                    module.training = True
 
 
 def _is_compiled(module: nn.Module) -> bool:

@@ -11,6 +11,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, nn
 
+from deepviz.errors import ModelFailed
 from deepviz.probe.memory import is_kept, settle
 
 ROWS_WITH_GRAPH = 4
@@ -18,7 +19,7 @@ ROWS_WITHOUT_GRAPH = 8
 ROWS_IN_KEPT_MEMORY = 8
 ROWS_ON_GPU = 32
 PIXELS = 224 * 224
-_reduced: WeakKeyDictionary[nn.Module, int] = WeakKeyDictionary()
+_reduced: WeakKeyDictionary[nn.Module, dict[tuple[torch.device, int], int]] = WeakKeyDictionary()
 
 
 def chunk_rows(model: nn.Module, x: Tensor, graph: bool = True) -> int:
@@ -27,17 +28,21 @@ def chunk_rows(model: nn.Module, x: Tensor, graph: bool = True) -> int:
     On a CPU the tensors of a chunk should stay below what malloc hands back to the system (see `memory`): with a
     graph down to the input that is 4 rows on every network measured, without one, or where memory is kept, 8 are
     best (`benchmarks/RESULTS.md`). The size does not depend on how fast the machine happens to be, so that results
-    repeat bit for bit. A GPU that ran out of memory is remembered.
+    repeat bit for bit. A GPU that ran out of memory is remembered, for inputs of that size.
     """
     rows = ROWS_ON_GPU
     if x.device.type == "cpu":
         settle()
         with_graph = ROWS_IN_KEPT_MEMORY if is_kept() else ROWS_WITH_GRAPH
         rows = with_graph if graph else ROWS_WITHOUT_GRAPH
-    pixels = math.prod(x.shape[2:]) or 1
+    pixels = _pixels(x)
     if pixels > PIXELS:
         rows = max(1, rows * PIXELS // pixels)
-    return min(rows, _reduced.get(model, rows))
+    return min(rows, _reduced.get(model, {}).get((x.device, pixels), rows))
+
+
+def _pixels(x: Tensor) -> int:
+    return math.prod(x.shape[2:]) or 1
 
 
 def spans(total: int, size: int) -> Iterator[slice]:
@@ -48,10 +53,36 @@ def spans(total: int, size: int) -> Iterator[slice]:
         yield slice(start, stop)
 
 
+class Joined:
+    """What was found chunk by chunk, as one tensor; a chunk that is tried again replaces what it has put there."""
+
+    def __init__(self, total: int) -> None:
+        self._total = total
+        self._whole: Tensor | None = None
+
+    def put(self, rows: slice, part: Tensor) -> None:
+        """`part` (n, ...) as the rows `rows` of the whole."""
+        if len(part) == self._total:
+            self._whole = part
+            return
+        if self._whole is None:
+            self._whole = part.new_empty((self._total, *part.shape[1:]))
+        self._whole[rows] = part
+
+    @property
+    def whole(self) -> Tensor:
+        """All rows."""
+        assert self._whole is not None
+        return self._whole
+
+
 def in_chunks(model: nn.Module, x: Tensor, work: Callable[[slice], Any], graph: bool = True) -> None:
     """Call `work(rows)` for all rows of `x`; on a GPU that runs out of memory, in smaller and smaller chunks.
 
-    `work` must store its result only when it has succeeded, since its rows may be tried again.
+    `work` must store its result only when it has succeeded, or by row (`Joined`), since its rows may be tried again.
+
+    Raises:
+        ModelFailed: if not even one row fits.
     """
     total = len(x)
     pending = list(spans(total, chunk_rows(model, x, graph)))
@@ -60,11 +91,14 @@ def in_chunks(model: nn.Module, x: Tensor, work: Callable[[slice], Any], graph: 
         try:
             work(rows)
             continue
-        except torch.OutOfMemoryError:
+        except torch.OutOfMemoryError as error:
             size = rows.stop - rows.start
             if size == 1:
-                raise
+                raise ModelFailed(
+                    f"even one row {tuple(x.shape[1:])} does not fit into the memory of {x.device}; "
+                    "use a smaller input or another device"
+                ) from error
         # outside the handler, so that the failed attempt's tensors are no longer held by its traceback
         torch.cuda.empty_cache()
-        _reduced[model] = max(1, size // 2)
+        _reduced.setdefault(model, {})[x.device, _pixels(x)] = size // 2
         pending = [slice(rows.start + s.start, rows.start + s.stop) for s in spans(total - rows.start, size // 2)]

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from deepviz.errors import DeepVizError, ModelError, ModelFailed, NothingOverridden
 from deepviz.notes import Notes
-from deepviz.probe.chunks import in_chunks
+from deepviz.probe.chunks import Joined, in_chunks
 from deepviz.probe.rules import Override, Rule, covered, refuse_scripted
 from deepviz.target import Score
 
@@ -36,38 +36,37 @@ class Call:
 
     def by_rows(self, x: Tensor, compute: Callable[[slice], Tensor], graph: bool = True) -> Tensor:
         """`compute` for chunks of the rows of `x`, joined; `graph` says whether it keeps a graph of all layers."""
-        whole: list[Tensor] = []
-
-        def chunk(rows: slice) -> None:
-            part = compute(rows)
-            if len(part) == len(x):
-                whole.append(part)
-                return
-            if not whole:
-                whole.append(part.new_empty((len(x), *part.shape[1:])))
-            whole[0][rows] = part
-
-        in_chunks(self.model, x, chunk, graph)
-        return whole[0]
+        joined = Joined(len(x))
+        in_chunks(self.model, x, lambda rows: joined.put(rows, compute(rows)), graph)
+        return joined.whole
 
     def laid(self, x: Tensor) -> Tensor:
         """`x` (N, C, H, W) in the memory layout that suits machine and model.
 
         Convolutions on a CPU run faster on `channels_last` input; a model that takes views of its feature maps
-        cannot have that.
+        cannot have that (`in_layout`). A model that reads the strides of its input and computes something else by
+        them is not noticed: it is explained as it answers to this layout.
         """
         last = x.device.type == "cpu" and self.model not in _contiguous_only
         return x.contiguous(memory_format=torch.channels_last if last else torch.contiguous_format)
 
     def in_layout(self, x: Tensor, compute: Callable[[Tensor], T]) -> T:
-        """`compute(x)` with `x` laid out; if the model needs the plain layout, again in that, which is remembered."""
+        """`compute(x)` with `x` laid out; if that fails, in the plain layout, which is remembered if it helps."""
+        laid = self.laid(x)
+        if laid.is_contiguous():
+            return compute(laid)
         try:
-            return compute(self.laid(x))
-        except RuntimeError as error:
-            if "view size is not compatible" not in str(error) or self.model in _contiguous_only:
+            return compute(laid)
+        except torch.OutOfMemoryError:
+            raise
+        except Exception as error:
+            # what the model, or a callable target, raises; the messages of those that mind the layout are many
+            if isinstance(error, DeepVizError) and not isinstance(error, ModelFailed):
                 raise
+        # outside the handler, so that the failed attempt's tensors are no longer held by its traceback
+        found = compute(x.contiguous())
         _contiguous_only.add(self.model)
-        return compute(self.laid(x))
+        return found
 
     def run(self, x: Tensor) -> Any:
         """The model's raw output.
@@ -80,9 +79,8 @@ class Call:
             return self.model(x.clone())
         except (DeepVizError, torch.OutOfMemoryError):
             raise
-        except (RuntimeError, TypeError, ValueError, AssertionError) as error:
-            reason = " ".join(str(error).split())
-            raise ModelFailed(f"the model failed on x {_place(x)}{self._parameters()}: {reason}") from error
+        except Exception as error:
+            raise ModelFailed(f"the model failed on x {_place(x)}{self._parameters()}: {_reason(error)}") from error
 
     def scores(self, x: Tensor, score: Score) -> Tensor:
         """The explained scores of all rows, detached: (N,) or (N, K)."""
@@ -122,6 +120,15 @@ def _place(tensor: Tensor, shape: bool = True) -> str:
     return f"{tuple(tensor.shape)} {kind}" if shape else kind
 
 
+def _reason(error: Exception) -> str:
+    """An error's message in one line, with its type where the message alone would say little."""
+    text = " ".join(str(error).split())
+    kind = type(error).__name__
+    if not text:
+        return kind
+    return f"{kind}: {text}" if isinstance(error, LookupError) else text
+
+
 def input_gradient(call: Call, x: Tensor, score: Score, rule: Rule | None = None) -> tuple[Tensor, Tensor]:
     """dS/dx for every row, through `rule` if there is one, and the scores S.
 
@@ -134,15 +141,15 @@ def input_gradient(call: Call, x: Tensor, score: Score, rule: Rule | None = None
     Returns:
         (N, C, H, W), or (N, K, C, H, W); and the scores, (N,) or (N, K), detached.
     """
-    values: list[Tensor] = []
+    values = Joined(len(x))
 
     def chunk(rows: slice) -> Tensor:
         gradients, scores = call.in_layout(x[rows], lambda laid: _gradient(call, laid, score.take(rows), rule))
-        values.append(scores)
+        values.put(rows, scores)
         return gradients
 
     gradients = call.by_rows(x, chunk)
-    return gradients, torch.cat(values)
+    return gradients, values.whole
 
 
 def _gradient(call: Call, x: Tensor, score: Score, rule: Rule | None) -> tuple[Tensor, Tensor]:
@@ -227,8 +234,8 @@ def differentiate(value: Tensor, leaves: list[Any], keep: bool = False) -> tuple
         return torch.autograd.grad(value, leaves, retain_graph=keep, allow_unused=True)
     except torch.OutOfMemoryError:
         raise
-    except RuntimeError as error:
-        raise ModelFailed(f"the model's backward pass failed: {' '.join(str(error).split())}") from error
+    except Exception as error:
+        raise ModelFailed(f"the model's backward pass failed: {_reason(error)}") from error
 
 
 def _broken(call: Call, leaf: Any) -> str:
