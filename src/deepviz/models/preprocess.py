@@ -87,7 +87,7 @@ class Preprocess:
     def normalise(self, pixels: Tensor) -> Tensor:
         """(pixels - mean) / std, for pixels (..., C, H, W) from 0 to 1; differentiable."""
         mean, std = self._statistics(pixels)
-        return (pixels - mean) / std
+        return torch.addcmul(-mean / std, pixels, 1 / std)  # in one pass
 
     def unnormalise(self, x: Tensor) -> Tensor:
         """Back to pixels from 0 to 1: x std + mean, for x (..., C, H, W); what lay outside stays outside."""

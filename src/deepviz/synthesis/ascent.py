@@ -99,9 +99,13 @@ class Ascent:
 
     def judge(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
         """The objective and the class's probability of finished images, unshaken, (N,) each."""
-        with torch.no_grad():
-            told = [self._look(pixels[rows], pixels[rows], rows) for rows in self._chunks()]
-        scores, chances = (torch.cat(part) for part in zip(*told, strict=True))
+        # with a graph, which tells whether the model ends in a sigmoid
+        leaf = fresh_leaf(pixels)
+        told = []
+        for rows in self._chunks():
+            values, chances = self._look(leaf[rows], leaf[rows], rows)
+            told.append((values.detach(), chances))
+        scores, chances = (torch.cat(parts) for parts in zip(*told, strict=True))
         return scores, chances
 
     def _gradient(self, parameters: Tensor, number: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:

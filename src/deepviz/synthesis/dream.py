@@ -74,8 +74,8 @@ class DeepDream:
             object.__setattr__(self, "target_class", self.model.index(self.target_class))
         if sum(given is not None for given in (self.layer, self.target_class, self.objective)) != 1:
             raise TargetError("a dream is of one thing: give a layer, a target_class or an objective")
-        for name in ("octaves", "steps"):
-            if getattr(self, name) < 1:
+        for name in ("octaves", "steps", "side"):
+            if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
         if not (self.lr > 0 and self.octave_scale > 1):
             raise ValueError(f"lr must be above 0 and octave_scale above 1, got {self.lr} and {self.octave_scale}")
@@ -105,6 +105,10 @@ class DeepDream:
             photo: a path, PIL image or array.
             save_dir: a folder for the picture, its octaves and their animation.
             progress: called after each step.
+
+        Raises:
+            OutputError: if nothing can be written to `save_dir`; before any work.
+            GenerationError: if the gradient became NaN or infinite; what there is has been saved.
         """
         if save_dir is not None:
             probe_folder(Path(save_dir))
@@ -115,12 +119,18 @@ class DeepDream:
         device, dtype = self.model.home
         start = pixels.permute(2, 0, 1)[None].to(device, torch.promote_types(dtype, torch.float32)) / 255
         with borrowed(module):
-            generated = self._dreamed(Call(module, Notes()), start, opened.name, progress)
+            generated, failure = self._dreamed(Call(module, Notes()), start, opened.name, progress)
         if save_dir is not None:
             generated.save(Path(save_dir))
+        if failure is not None:
+            failure.generated = generated
+            raise failure
         return generated
 
-    def _dreamed(self, call: Call, start: Tensor, name: str, progress: Callable[[Step], object] | None) -> Generated:
+    def _dreamed(
+        self, call: Call, start: Tensor, name: str, progress: Callable[[Step], object] | None
+    ) -> tuple[Generated, GenerationError | None]:
+        failure: GenerationError | None = None
         sizes = self._sizes((start.shape[2], start.shape[3]))
         told: list[Step] = []
         frames: list[Frame] = []
@@ -131,7 +141,7 @@ class DeepDream:
                 base = _resized(start, size)
                 # what was dreamed so far, on the sharper picture
                 image = (base + _resized(detail, size)).clamp(0, 1)
-                importance = _resized(importance, size)
+                importance = _resized(importance, size).clamp_min(0)
                 for _ in range(self.steps):
                     g, value = self._gradient(call, image, len(told))
                     importance = importance + g.abs().mean(1, keepdim=True)
@@ -141,11 +151,18 @@ class DeepDream:
                         progress(told[-1])
                 detail = image - base
                 frames.append(Frame(len(told), as_bytes(_resized(image, sizes[-1]))))
+        except GenerationError as error:
+            failure = error
         except KeyboardInterrupt:
             pass  # what there is, is returned: `complete` tells
-        image, importance = (_resized(part, sizes[-1]) for part in (image, importance))
+        if tuple(image.shape[2:]) != sizes[-1]:
+            # stopped on the way: what was dreamed so far, on the picture itself
+            image = _resized(start, sizes[-1]) + _resized(
+                image - _resized(start, (image.shape[2], image.shape[3])), sizes[-1]
+            )
+            importance = _resized(importance, sizes[-1])
         none = torch.empty(0, 1)
-        return Generated(
+        generated = Generated(
             tensor=image.clamp(0, 1).float().cpu(),
             titles=(f"{Path(name).stem}, {self._title}",),
             targets=(class_of(self._objective),),
@@ -153,11 +170,12 @@ class DeepDream:
             probabilities=torch.stack([step.probabilities for step in told]) if told else none,
             final_scores=told[-1].scores if told else torch.full((1,), math.nan),
             final_probabilities=torch.full((1,), math.nan),
-            importance=importance.float().cpu(),
+            importance=importance.clamp_min(0).float().cpu(),
             frames=tuple(frames),
             settings=self.settings(name),
             complete=len(told) == len(sizes) * self.steps,
         )
+        return generated, failure
 
     @property
     def _title(self) -> str:

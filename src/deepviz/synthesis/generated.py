@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import base64
 import io
+import itertools
 import json
+import math
 import re
 import shutil
 import subprocess
@@ -27,6 +29,8 @@ from deepviz.render.contact import Print, contact_sheet
 
 STRIP = 8
 """Pictures on a strip of the steps."""
+LONGEST_NAME = 60
+"""Characters of a title in a file's name, which may hold 255 bytes."""
 SECONDS = 4.0
 """Length of an animation, without the rest on its last picture."""
 
@@ -183,11 +187,17 @@ class Generated:
         return (json.dumps(told, indent=2) + "\n").encode()
 
     def _stems(self) -> list[str]:
-        stems = [re.sub(r"[^\w.-]+", "_", title).strip("_.") or "image" for title in self.titles]
-        return [
-            stem if stems.count(stem) == 1 else f"{stem}_{stems[:row].count(stem) + 1}"
-            for row, stem in enumerate(stems)
-        ]
+        """A name for each image's files, no two alike on any file system, nor like the sheet's."""
+        plain = [re.sub(r"[^\w.-]+", "_", title)[:LONGEST_NAME].strip("_.") or "image" for title in self.titles]
+        alike = [stem.casefold() for stem in plain]
+        stems: list[str] = []
+        taken = {"sheet"} | {stem for stem in alike if alike.count(stem) == 1}
+        for stem, folded in zip(plain, alike, strict=True):
+            numbered = (f"{stem}_{count}" for count in itertools.count(1))
+            unique = folded != "sheet" and alike.count(folded) == 1
+            stems.append(stem if unique else next(name for name in numbered if name.casefold() not in taken))
+            taken.add(stems[-1].casefold())
+        return stems
 
     def _detail(self, row: int) -> str:
         return self.caption(row).rpartition(" · ")[2]
@@ -245,6 +255,6 @@ def in_percent(chance: float) -> str:
 
 
 def number(value: Tensor) -> float | None:
-    """A number for JSON, which has no NaN."""
+    """A number for JSON, which has neither NaN nor infinity."""
     found = float(value)
-    return found if found == found else None
+    return found if math.isfinite(found) else None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import operator
 import os
 from collections.abc import Callable, Mapping
@@ -13,7 +14,7 @@ from typing import Annotated, Any, cast
 import torch
 from torch import Tensor
 
-from deepviz.errors import GenerationError, ImageError, ModelError, TargetError
+from deepviz.errors import GenerationError, ImageError, LayerError, ModelError, TargetError
 from deepviz.explanation import probe_folder
 from deepviz.models import Preprocess, load_model
 from deepviz.notes import Notes, warn
@@ -21,13 +22,14 @@ from deepviz.probe.borrow import borrowed, original
 from deepviz.probe.capture import layer_name
 from deepviz.probe.gradient import Call
 from deepviz.synthesis.ascent import Ascent, Step
-from deepviz.synthesis.canvas import Canvas, Size
+from deepviz.synthesis.canvas import Canvas, Fourier, Size
 from deepviz.synthesis.generated import Frame, Generated, as_bytes, model_record
 from deepviz.synthesis.looking import class_of
 from deepviz.synthesis.objective import Logit, Objective
 from deepviz.synthesis.presets import Optimizer, find_preset
 from deepviz.synthesis.record import plain, value_of
 from deepviz.synthesis.transforms import Transform
+from deepviz.target import describe
 
 FRAMES = 24
 """Pictures kept of the way, unless `every` says otherwise."""
@@ -88,11 +90,14 @@ class ImageGenerator:
 
     def __post_init__(self) -> None:
         preset = find_preset(self.preset)
+        if self.start is not None and self.canvas is None and isinstance(preset.canvas, Fourier):
+            # a photograph may be darker or rougher than most: a limit would change it at the first step
+            preset = replace(preset, canvas=replace(preset.canvas, limit=None))
         for name in (field.name for field in fields(preset) if hasattr(self, field.name)):
             if getattr(self, name) is None:
                 self._set(name, getattr(preset, name))
         self._set("model", load_model(self.model, preprocess=self.preprocess))
-        self._set("transforms", tuple(self.transforms))
+        self._set("transforms", _several(self.transforms))
         self._set("objective", _several(self.objective))
         self._set("target_class", tuple(self._index(target) for target in _several(self.target_class)))
         self._check()
@@ -114,16 +119,20 @@ class ImageGenerator:
         return index
 
     def _check(self) -> None:
+        for name in ("steps", "copies", "seed"):
+            if not isinstance(getattr(self, name), int):
+                raise TypeError(f"{name} must be a whole number, got {getattr(self, name)!r}")
         for name in ("steps", "copies"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
         for name in ("lr", "cooling"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"{name} must be above 0, got {getattr(self, name)}")
+            if not 0 < getattr(self, name) < math.inf:
+                raise ValueError(f"{name} must be above 0, and finite, got {getattr(self, name)}")
         if self.optimizer not in ("adam", "ascent"):
             raise ValueError(f"optimizer must be adam or ascent, got {self.optimizer!r}")
+        drawn = (*self.objective, *_several(self.penalty))
         for expected, kind, values in (
-            ("an objective", Objective, self.objective),
+            ("an objective", Objective, drawn),
             ("a transform", Transform, self.transforms),
             ("a canvas", Canvas, (self.canvas,)),
         ):
@@ -138,8 +147,13 @@ class ImageGenerator:
                 f"the size and normalisation of what {self.model.name} takes are not known: pass "
                 "preprocess=deepviz.Preprocess(224, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))"
             )
-        for layer in {layer for objective in self.objective for layer in objective.layers}:
-            layer_name(original(self.model.module), layer)
+        sides = self._canvas_size
+        if len(sides) != 2 or not all(isinstance(side, int) and side >= 1 for side in sides):
+            raise ValueError(f"size must be the pixels of a side, or (height, width), got {self.size!r}")
+        for layer in {layer for objective in drawn for layer in objective.layers}:
+            name = layer_name(original(self.model.module), layer)
+            if name != layer:
+                raise LayerError(f"an objective takes a layer's name: {name!r} instead of the module")
 
     def __call__(
         self,
@@ -239,7 +253,7 @@ class ImageGenerator:
     def _canvas_size(self) -> Size:
         if self.size is None:
             return cast(Size, self.model.preprocess.input_size)
-        return (self.size, self.size) if isinstance(self.size, int) else (self.size[0], self.size[1])
+        return (self.size, self.size) if isinstance(self.size, int) else cast(Size, tuple(self.size))
 
     def _parameters(self) -> Tensor:
         """Where the ascent starts, (N, ...), where the model is: of the photograph, or of noise that depends on the
@@ -266,8 +280,8 @@ class ImageGenerator:
         a tensor of such pixels."""
         channels, size = len(self.model.preprocess.mean), self._canvas_size
         if isinstance(self.start, Tensor):
-            if self.start.shape != (channels, *size):
-                raise ImageError(f"start must be pixels {(channels, *size)} from 0 to 1, got {tuple(self.start.shape)}")
+            if self.start.shape != (channels, *size) or not self.start.is_floating_point():
+                raise ImageError(f"start must be pixels {(channels, *size)} from 0 to 1, got {describe(self.start)}")
             return rounded(self.start)
         preprocess = replace(self.model.preprocess, size=size)
         prepared = replace(self.model, preprocess=preprocess).prepare(self.start)
@@ -283,6 +297,7 @@ class ImageGenerator:
         return {
             **{name: plain(getattr(self, name)) for name in kept},
             "start": None if self.start is None else plain(as_bytes(self._photograph()[None])[0]),
+            "preprocess": plain(self.model.preprocess),
             **model_record(self.model),
         }
 
@@ -295,7 +310,7 @@ class ImageGenerator:
         Args:
             record: the file, or what it holds.
             model: the model, if it was a module; by default the recorded source is loaded.
-            preprocess: as `ImageGenerator` takes it.
+            preprocess: instead of the recorded one.
 
         Raises:
             ModelError: if the file holds no such record, or the model has to be given. A warning where its weights,
@@ -306,12 +321,12 @@ class ImageGenerator:
         if model is None and said["source"] == "module":
             raise ModelError(f"the record is of a module ({said['name']}): give it as model=")
         start = value_of(held.get("start"))
-        kept = {field.name for field in fields(cls)} & set(held) - {"model", "start"}
+        kept = {field.name for field in fields(cls)} & set(held) - {"model", "start", "preprocess"}
         made = cls(
             said["source"] if model is None and said["source"] != "bundled" else model,
             **{name: value_of(held[name]) for name in kept},
             start=None if start is None else start.permute(2, 0, 1) / 255,
-            preprocess=preprocess,
+            preprocess=preprocess or value_of(held.get("preprocess")),
         )
         now = made.settings()
         other = [name for name in ("threads", "versions") if held.get(name) != now[name]]
@@ -342,7 +357,7 @@ def read_record(record: str | os.PathLike[str] | Mapping[str, Any]) -> Mapping[s
     try:
         held = record if isinstance(record, Mapping) else json.loads(Path(record).read_text(encoding="utf-8"))
         held = held.get("settings", held)
-        if not isinstance(held["model"], Mapping):
+        if not {"name", "source", "sha256"} <= set(held["model"]):
             raise TypeError("its model is not told")
     except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
         raise ModelError(f"{record} holds no record of generated images: {error}") from error

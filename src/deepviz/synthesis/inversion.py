@@ -11,6 +11,7 @@ from deepviz.notes import Notes
 from deepviz.probe.borrow import borrowed, original
 from deepviz.probe.capture import layer_name
 from deepviz.probe.gradient import Call
+from deepviz.synthesis.canvas import Fourier
 from deepviz.synthesis.generator import ImageGenerator
 from deepviz.synthesis.looking import answers
 from deepviz.synthesis.objective import Match, TotalVariation
@@ -34,7 +35,8 @@ def inversion(
         layer: its name, as `deepviz layers` lists them.
         preprocess: as `ImageGenerator` takes it.
         options: of `ImageGenerator`, such as steps, canvas or seed; no transforms by default, since the layer's maps
-            know where things are.
+            know where things are, and with no preset a `Fourier` canvas without a limit, since a photograph may be
+            darker or rougher than most.
 
     Example:
         >>> import deepviz, torch
@@ -51,4 +53,5 @@ def inversion(
         call = Call(module, Notes())
         _, maps = call.in_layout(x, lambda laid: answers(call, laid, {layer}))
     objective = Match(layer, maps[layer][0].cpu()) - SMOOTHNESS * TotalVariation()
-    return ImageGenerator(loaded, objective=objective, **{"transforms": (), **options})
+    canvas = {} if "preset" in options else {"canvas": Fourier(limit=None)}
+    return ImageGenerator(loaded, objective=objective, **{"transforms": (), **canvas, **options})

@@ -13,11 +13,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from deepviz.errors import ImageError
+from deepviz.target import describe
+
 FREQUENCIES = 24
 ORIENTATIONS = 7
 LOWEST = 1 / 256
 """The lowest frequency of the table, in cycles per pixel; the highest is the corner's, sqrt(1/2)."""
 HIGHEST = 0.5**0.5
+LEAST_VARIANCE = 1e-8
+"""Of a colour's axis; far below one of 256 levels."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,8 +47,9 @@ class NaturalImages:
     def mixing(self) -> Tensor:
         """L (3, 3) with L L^T the covariance: pixel = L z + mean, the columns its principal axes, longest first."""
         variances, axes = torch.linalg.eigh(self.covariance)
-        axes = axes * axes.sum(0).sign()  # brighter is positive, whatever the solver's sign
-        L: Tensor = (axes * variances.clamp_min(0).sqrt()).flip(1)
+        axes = torch.where(axes.sum(0) < 0, -axes, axes)  # brighter is positive, whatever the solver's sign
+        # grey photographs vary along one axis alone; the floor lets L be inverted all the same
+        L: Tensor = (axes * variances.clamp_min(LEAST_VARIANCE).sqrt()).flip(1)
         return L
 
     @lru_cache(maxsize=8)  # noqa: B019 - a few small tables, which live as long as the process anyway
@@ -85,8 +91,16 @@ def natural_images() -> NaturalImages:
 
 
 def measured(photographs: Tensor | Sequence[Any]) -> NaturalImages:
-    """The statistics of photographs (P, H, W, 3), pixels from 0 to 1."""
-    pixels = torch.as_tensor(photographs, dtype=torch.float32)
+    """The statistics of photographs (P, H, W, 3), pixels from 0 to 1.
+
+    Raises:
+        ImageError: if they are something else.
+    """
+    if not isinstance(photographs, Tensor):
+        photographs = torch.stack([torch.as_tensor(photograph) for photograph in photographs])
+    pixels = photographs.float()
+    if pixels.ndim != 4 or pixels.shape[3] != 3 or pixels.min() < 0 or pixels.max() > 1:
+        raise ImageError(f"photographs must be (P, H, W, 3) with pixels from 0 to 1, got {describe(photographs)}")
     flat = pixels.reshape(-1, 3)
     mean = flat.mean(0)
     covariance = torch.cov(flat.T)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from deepviz.errors import ModelError
+from deepviz.models import Preprocess
 from deepviz.synthesis import canvas, objective, transforms
 from deepviz.synthesis.natural_images import NaturalImages
 
@@ -18,11 +19,14 @@ _KINDS: dict[str, type] = {
     for room in (canvas, objective, transforms)
     for name, value in vars(room).items()
     if isinstance(value, type) and is_dataclass(value) and value.__module__ == room.__name__
-}
+} | {"Preprocess": Preprocess}
 
 
 def plain(value: Any) -> Any:
-    """A value as JSON can hold it, exactly: canvases, transforms, objectives, tensors, tuples and plain values."""
+    """A value as JSON can hold it, exactly: canvases, transforms, objectives, tensors, tuples and plain values.
+
+    Of a stranger's value only its name and looks are kept, which `value_of` refuses.
+    """
     if isinstance(value, Tensor):
         return {"tensor": value.tolist(), "dtype": str(value.dtype).removeprefix("torch.")}
     if isinstance(value, NaturalImages):
@@ -31,7 +35,7 @@ def plain(value: Any) -> Any:
         return [plain(item) for item in value]
     if is_dataclass(value) and not isinstance(value, type):
         if _KINDS.get(type(value).__name__) is not type(value):
-            raise ModelError(f"{type(value).__name__} is not one of DeepViz's own values, so it cannot be recorded")
+            return {"is": f"{type(value).__module__}.{type(value).__qualname__}", "looks": repr(value)}
         return {
             "is": type(value).__name__,
             **{field.name: plain(getattr(value, field.name)) for field in fields(value)},
@@ -55,5 +59,8 @@ def value_of(held: Any) -> Any:
         return NaturalImages.from_json(held["natural images"])
     kind = _KINDS.get(held.get("is", ""))
     if kind is None:
-        raise ModelError(f"the record holds an unknown value {held.get('is', held)!r}")
-    return kind(**{name: value_of(item) for name, item in held.items() if name != "is"})
+        raise ModelError(f"the record holds {held.get('is', held)!r}, which is not one of DeepViz's own values")
+    try:
+        return kind(**{name: value_of(item) for name, item in held.items() if name != "is"})
+    except TypeError as error:
+        raise ModelError(f"the record's {held['is']} is not as this version knows it: {error}") from error

@@ -1,0 +1,97 @@
+"""One look of the network: what the objectives of a batch say of it."""
+
+import math
+
+import pytest
+import torch
+
+from deepviz.errors import LayerError
+from deepviz.models import LoadedModel, Preprocess
+from deepviz.notes import Notes
+from deepviz.probe.borrow import borrowed
+from deepviz.probe.gradient import Call
+from deepviz.synthesis import L2, Channel, Diversity, Energy, Logit
+from deepviz.synthesis.looking import answers, look, runs
+from networks import CASES, all_scores
+
+SOUND = sorted(set(CASES) - {"odd"})
+
+
+def looked(case, objectives, size=None, pixels=None):
+    net, image = CASES[case].model(), CASES[case].image
+    loaded = LoadedModel(net, case, Preprocess(image[1:]))
+    view = torch.rand(len(objectives), 3, *(size or image[1:]), generator=torch.Generator().manual_seed(0)).double()
+    with borrowed(net):
+        told = look(Call(net, Notes()), loaded, objectives, view, view if pixels is None else pixels)
+        with torch.no_grad():
+            output = all_scores(net(loaded.preprocess.normalise(view))) if size is None else None
+    return (*told, output, loaded.preprocess.normalise(view))
+
+
+@pytest.mark.parametrize("case", SOUND)
+def test_scores_and_probabilities(case):
+    objectives = [Logit(1), Logit(0), Logit(1)]
+    values, chances, output, _ = looked(case, objectives)
+    rows, classes = [0, 1, 2], [1, 0, 1]
+    assert torch.allclose(values, output[rows, classes], rtol=1e-9)
+    single = case == "one-logit"
+    expected = output.sigmoid() if single else output.softmax(1)
+    assert torch.allclose(chances, expected[rows, classes], rtol=1e-9)
+
+
+def test_mixed_objectives_go_through_together():
+    objectives = [Logit(1), Energy("0"), Energy("0"), Channel("2", 3) - Logit(2), -0.5 * L2()]
+    values, chances, output, x = looked("plain", objectives)
+    net = CASES["plain"].model()
+    first, third = net[0](x).detach(), net[:3](x).detach()
+    expected = [
+        output[0, 1],
+        first[1].square().mean(),
+        first[2].square().mean(),
+        third[3, 3].mean() - output[3, 2],
+        -0.5 * x[4].square().sum(),
+    ]
+    assert torch.allclose(values, torch.stack(expected), rtol=1e-9)
+    assert [math.isnan(chance) for chance in chances] == [False, True, True, True, True]
+
+
+def test_layers_are_read_before_the_model_changes_them_in_place():
+    objectives = [Channel("first", 2)]
+    values, *_, x = looked("in-place", objectives)
+    net = CASES["in-place"].model()
+    assert torch.allclose(values, net.first((x - 0.1) * 2)[:, 2].mean((1, 2)), rtol=1e-9)
+
+
+def test_tokens_are_read_as_maps():
+    values, *_, x = looked("vit", [Channel("blocks.0", 5), Channel("blocks.0", 5)])
+    net = CASES["vit"].model()
+    tokens = torch.cat([net.cls.expand(2, -1, -1), net.patch(x).flatten(2).transpose(1, 2)], 1) + net.position
+    assert torch.allclose(values, net.blocks[0](tokens)[:, 1:, 5].mean(1), rtol=1e-9)
+
+
+def test_the_view_is_resized_to_the_models_input():
+    values, *_ = looked("vit", [Logit(1)], size=(30, 25))
+    assert values.shape == (1,)
+    assert bool(values.isfinite().all())
+
+
+def test_penalties_are_of_the_image_not_of_the_view():
+    pixels = torch.full((1, 3, 7, 7), 0.3, dtype=torch.float64)
+    values, *_ = looked("plain", [L2()], pixels=pixels)
+    assert torch.allclose(values, Preprocess(12).normalise(pixels).square().sum()[None])
+
+
+@pytest.mark.parametrize("case", ["dict", "tuple", "object"])
+def test_a_layer_that_is_not_called(case):
+    net = CASES[case].model()
+    net.idle = torch.nn.Conv2d(3, 3, 1)
+    with pytest.raises(LayerError, match="'idle' is never called"), borrowed(net):
+        answers(Call(net, Notes()), torch.zeros(1, 3, 12, 12).double(), {"idle"})
+    assert not any(module._forward_hooks for module in net.modules())
+
+
+def test_runs():
+    a, b, c = Logit(1), Logit(2), Diversity("0")
+    objectives = [a, a, b, c, c, a]
+    assert list(runs(objectives)) == [(a, slice(0, 2)), (b, slice(2, 3)), (c, slice(3, 5)), (a, slice(5, 6))]
+    assert list(runs(objectives, apart=False)) == [(a, slice(0, 3)), (c, slice(3, 5)), (a, slice(5, 6))]
