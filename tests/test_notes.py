@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from deepviz.errors import DeepVizWarning
+from deepviz.methods import Gradient
 from deepviz.notes import Notes
 
 
@@ -37,3 +38,44 @@ def test_without_warnings_there_is_silence():
         warnings.simplefilter("error")
         Notes().issue()
     assert Notes().of(0) == {}
+
+
+def test_the_rows_of_equal_warnings_are_joined():
+    notes = Notes()
+    notes.warn("some", torch.tensor([True, False, False]))
+    notes.warn("some", torch.tensor([False, False, True]))
+    assert [notes.of(row).get("warnings", ()) for row in range(3)] == [("some",), (), ("some",)]
+
+
+def test_a_map_that_is_all_zero_is_told_why_by_the_first_who_knows():
+    notes = Notes()
+    notes.warn("another matter", torch.tensor([True, True, False]))
+    notes.warn_of_zero("against", torch.tensor([True, False, False]))
+    notes.warn_of_zero("dead", torch.tensor([True, True, False]))
+    notes.warn_of_zero("never", torch.tensor([True, True, False]))
+    assert notes.of(0)["warnings"] == ("another matter", "against")
+    assert notes.of(1)["warnings"] == ("another matter", "dead")
+    assert notes.of(2) == {}
+    assert "never" not in notes.particular
+
+
+def test_an_inner_method_shares_what_is_said_of_the_whole_call():
+    notes = Notes()
+    inner = notes.aside()
+    inner.warn("of the model")
+    inner.warn("of a row", torch.tensor([True]))
+    inner.facts["layer"] = "layer4"
+    assert notes.of(0) == {"layer": "layer4", "warnings": ("of the model",)}
+
+
+def test_a_repeat_from_another_line_is_another_warning():
+    network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(12, 2), torch.nn.Softmax(1))
+    x = torch.rand(1, 3, 2, 2)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("default")
+        for _ in range(2):
+            Gradient()(network, x)
+        Gradient()(network, x)
+    lines = [warning.lineno for warning in caught]
+    assert [warning.filename for warning in caught] == [__file__] * 2
+    assert lines[1] == lines[0] + 1

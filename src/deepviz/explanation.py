@@ -119,7 +119,7 @@ class Explanation:
     @property
     def coarse(self) -> bool:
         """Whether the map is a layer's few values, not one per pixel of the input."""
-        return self.attribution.shape[0] == 1 and self.layer is not None
+        return self.method.coarse
 
     @property
     def title(self) -> str:

@@ -28,29 +28,48 @@ class Notes:
     """Collects, during one call, what its results need to say about themselves.
 
     `facts` hold for the whole call ("layer": "layer4"), `rows` for one row, or one row and target, each
-    ("completeness_gap": a tensor (N,) or (N, K)), and `warned` are sentences with the rows that they concern.
+    ("completeness gap": a tensor (N,) or (N, K)). Warnings are sentences: `general` ones about the whole call (keys
+    alone, in order), `particular` ones with a boolean mask of the rows that they concern.
     """
 
     def __init__(self) -> None:
         self.facts: dict[str, Any] = {}
         self.rows: dict[str, Tensor] = {}
-        self.warned: list[tuple[str, Tensor | None]] = []
+        self.general: dict[str, None] = {}
+        self.particular: dict[str, Tensor] = {}
+        self._zero: Tensor | None = None
 
     def warn(self, text: str, rows: Tensor | None = None) -> None:
-        """Keep `text` for the rows that the boolean mask marks (None: all), to be warned of once."""
-        if not any(text == known for known, _ in self.warned):
-            self.warned.append((text, rows))
+        """Keep `text` for the rows that the boolean mask marks (None: the whole call), to be warned of once."""
+        if rows is None:
+            self.general[text] = None
+        else:
+            known = self.particular.get(text)
+            self.particular[text] = rows if known is None else known | rows
+
+    def warn_of_zero(self, text: str, rows: Tensor) -> None:
+        """Warn of maps that are zero everywhere, in the rows whose zeros nobody has given a reason for yet."""
+        new = rows if self._zero is None else rows & ~self._zero
+        self._zero = rows if self._zero is None else rows | self._zero
+        if bool(new.any()):
+            self.warn(text, new)
+
+    def aside(self) -> Notes:
+        """For a method inside another: what it learns about the whole call is kept here, its rows are not ours."""
+        inner = Notes()
+        inner.facts, inner.general = self.facts, self.general
+        return inner
 
     def issue(self) -> None:
         """Hand the warnings to Python's `warnings`, at the end of a call that succeeded."""
-        for text, _ in self.warned:
+        for text in (*self.general, *self.particular):
             warn(text)
 
     def of(self, index: Index) -> dict[str, Any]:
         """What holds for one map: its row, or (row, target)."""
         told: dict[str, Any] = dict(self.facts)
         told.update({key: values[index].item() for key, values in self.rows.items()})
-        said = tuple(text for text, rows in self.warned if rows is None or bool(rows[index]))
+        said = (*self.general, *(text for text, rows in self.particular.items() if bool(rows[index])))
         if said:
             told["warnings"] = said
         return told

@@ -146,6 +146,7 @@ class Score:
         if self.callable is not None:
             return self._called(self.callable(output))
         scores = class_scores(output)
+        self._remark_choice(output)
         assert self.indices is not None
         n, classes = scores.shape
         if n != self.rows:
@@ -169,11 +170,23 @@ class Score:
             raise TargetError(f"a callable target must return one float score per row, ({self.rows},), got {got}")
         return values
 
+    def _remark_choice(self, output: Any) -> None:
+        if isinstance(output, Tensor) or _named_scores(output) is not None:
+            return
+        names = [name for name, value in _fields(output).items() if _is_scores(value)]
+        if len(names) > 1:
+            self.remarks.add(
+                f"the model returned several (N, K) outputs, {', '.join(names)}: this explains {names[0]}; "
+                "a callable as target takes another"
+            )
+
     def _remark(self, scores: Tensor) -> None:
-        if scores.shape[1] == 1:
-            if ends_in_sigmoid(scores):
-                self.remarks.add("the model's output is a probability (sigmoid): this explains it, not a logit")
-        elif are_probabilities(scores.detach()):
+        if ends_in_sigmoid(scores):
+            one = scores.shape[1] == 1
+            said = "output is a probability" if one else "outputs are probabilities"
+            explained = "it, not a logit" if one else "them, not logits"
+            self.remarks.add(f"the model's {said} (sigmoid): this explains {explained}")
+        elif scores.shape[1] > 1 and are_probabilities(scores.detach()):
             self.remarks.add("the model's outputs are probabilities (softmax): this explains them, not logits")
 
 

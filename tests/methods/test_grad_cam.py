@@ -11,7 +11,7 @@ from torch import nn
 
 from by_hand import array, backward, forward
 from deepviz.errors import DeepVizWarning, LayerError
-from deepviz.methods import GradCAM, GuidedGradCAM
+from deepviz.methods import GradCAM, GuidedGradCAM, SmoothGrad
 from deepviz.probe import chunks
 from networks import CASES, READABLE, Case, TinyViT, assert_same
 
@@ -292,3 +292,57 @@ def test_all_negative_rows_in_several_chunks_are_told_apart():
     assert [
         any("against the class" in text for text in notes.of(row).get("warnings", ())) for row in range(len(x))
     ] == (blank.tolist())
+
+
+def test_a_callable_on_another_head_has_its_own_layer():
+    class TwoHeads(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.left, self.right = nn.Conv2d(3, 4, 3, padding=1), nn.Conv2d(3, 4, 3, padding=1)
+
+        def forward(self, x):
+            return {"left": self.left(x).mean((2, 3)), "right": self.right(x).mean((2, 3))}
+
+    model, x = TwoHeads().eval(), torch.rand(1, 3, 8, 8)
+    for head in ("left", "right", "left"):
+        found = GradCAM(relu=False).attribute(model, x, lambda output, head=head: output[head][:, 0])
+        assert found.notes.facts["layer"] == head
+
+
+def test_a_layer_that_hands_on_a_view_is_explained():
+    class Viewed(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv, self.same, self.head = nn.Conv2d(3, 4, 3, padding=1), nn.Identity(), nn.Linear(4, 2)
+
+        def forward(self, x):
+            halves = self.conv(x).chunk(2, dim=3)
+            return self.head((self.same(halves[0]) * halves[1]).mean((2, 3)))
+
+    model, x = Viewed().double().eval(), torch.rand(2, 3, 8, 8, dtype=torch.float64)
+    with pytest.warns(DeepVizWarning, match="not in the proportions of the image"):
+        cam = GradCAM(layer="same", relu=False)(model, x, 1)
+    A, B = model.conv(x).detach().chunk(2, dim=3)
+    dA = model.head.weight[1].detach().view(1, 4, 1, 1) * B / 32
+    expected = (dA.mean((2, 3), keepdim=True) * A).sum(1, keepdim=True)
+    assert torch.allclose(cam, expected, atol=1e-12)
+
+
+def test_outputs_that_are_probabilities_are_told_to_grad_cam_too():
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(4 * 36, 3), nn.Sigmoid())
+    with pytest.warns(DeepVizWarning, match=r"outputs are probabilities \(sigmoid\)"):
+        GradCAM(layer="0")(model, torch.rand(1, 3, 8, 8), 1)
+
+
+@pytest.mark.parametrize("layer", ["0#0", "0#x", "0#"])
+def test_a_call_that_has_no_number_is_refused(layer):
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(4 * 36, 3))
+    with pytest.raises(LayerError, match="from 1 up"):
+        GradCAM(layer=layer)(model, torch.rand(1, 3, 8, 8), 1)
+
+
+def test_what_is_coarse():
+    assert GradCAM().coarse
+    assert SmoothGrad(of=GradCAM()).coarse
+    assert not GuidedGradCAM().coarse
+    assert not SmoothGrad().coarse

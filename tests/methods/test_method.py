@@ -5,7 +5,7 @@ import torch
 
 from deepviz import catalog
 from deepviz.errors import DeepVizWarning, ModelError, ModelFailed, TargetError
-from deepviz.methods import Gradient, Method
+from deepviz.methods import GradCAM, Gradient, Method, SmoothGrad
 from deepviz.probe.gradient import input_gradient
 from networks import CASES, assert_same
 
@@ -133,3 +133,42 @@ class _Probability(torch.nn.Module):
 def test_a_frozen_model_that_ends_in_a_sigmoid_predicts_by_its_half(name):
     model = _Probability().requires_grad_(False)
     assert catalog.method(name).attribute(model, torch.ones(2, 3, 2, 2)).classes.tolist() == [0, 0]
+
+
+def test_a_tensor_target_of_another_length_is_refused_before_the_model_runs():
+    def forbidden(*_):
+        raise AssertionError("the model was run")
+
+    unused = CASES["plain"].model()
+    unused.forward = forbidden
+    for length in (1, 2, 4):
+        with pytest.raises(TargetError, match=rf"N = 3 rows, got \({length},\)"):
+            GradCAM(layer="3")(unused, x, torch.zeros(length, dtype=torch.long))
+
+
+@pytest.mark.parametrize("method", [Gradient(), GradCAM(layer="0", relu=False), SmoothGrad(samples=2)], ids=str)
+@pytest.mark.parametrize(("classes", "says"), [(1, "output is a probability"), (4, "outputs are probabilities")])
+def test_a_sigmoid_at_the_end_is_told_of_by_every_method(method, classes, says):
+    labels = torch.nn.Sequential(
+        torch.nn.Conv2d(3, 4, 3), torch.nn.Flatten(), torch.nn.Linear(400, classes), torch.nn.Sigmoid()
+    ).double()
+    with pytest.warns(DeepVizWarning, match=rf"{says} \(sigmoid\)") as warned:
+        told = method.attribute(labels, x, 0).notes.of(2)
+    assert len(warned) == 1
+    assert told["warnings"] == (str(warned[0].message),)
+
+
+def test_which_of_several_outputs_is_explained_is_told():
+    class Towers(torch.nn.Module):
+        def forward(self, x):
+            return self.answer(x.mean((2, 3)), x.amax((2, 3)))
+
+    towers = Towers()
+    towers.answer = lambda mean, largest: {"image": mean, "text": largest, "loss": mean.sum()}
+    with pytest.warns(DeepVizWarning, match=r"several \(N, K\) outputs, image, text: this explains image"):
+        assert_same(Gradient()(towers, x, 1)[:, 1], torch.full((3, 12, 12), 1 / 144, dtype=x.dtype), 1e-12)
+    for named in ("logits", "out"):
+        towers.answer = lambda mean, largest, named=named: {"first": largest, named: mean}
+        Gradient()(towers, x, 1)  # a name says it: no warning
+    towers.answer = lambda mean, largest: (mean, largest.sum())
+    Gradient()(towers, x, 1)

@@ -3,6 +3,7 @@ from dataclasses import dataclass
 import pytest
 import torch
 
+from deepviz.errors import DeepVizWarning
 from deepviz.methods import (
     GradCAM,
     Gradient,
@@ -195,3 +196,27 @@ def test_memory_does_not_grow_with_the_samples():
 def test_the_colours_of_the_method_inside_become_known():
     smooth = SmoothGrad(of=IntegratedGradients(baseline="black")).in_colours(lambda name: 0.5)
     assert smooth == SmoothGrad(of=IntegratedGradients(baseline=0.5))
+
+
+def test_what_the_method_inside_finds_out_about_the_model_is_warned_of():
+    """A rectifier inside an autograd function is out of reach of a rule, whoever asks."""
+
+    class Rectify(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, x):
+            return x.clamp(min=0)
+
+        @staticmethod
+        def backward(ctx, gradient):
+            return gradient
+
+    class Partly(torch.nn.Module):
+        def forward(self, x):
+            return Rectify.apply(x.relu()).mean((2, 3))
+
+    model, x = Partly(), torch.rand(1, 3, 8, 8)
+    for method in (GuidedBackprop(), SmoothGrad(of=GuidedBackprop(), samples=2)):
+        with pytest.warns(DeepVizWarning, match="but not what is inside") as warned:
+            told = method.attribute(model, x, 1).notes.of(0)
+        assert len(warned) == 1
+        assert told["warnings"] == (str(warned[0].message),)

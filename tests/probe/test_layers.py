@@ -30,6 +30,10 @@ def found(model, x, layer=None):
         return choose_layer(Call(model, Notes()), x, Score(None, len(x)), layer)
 
 
+def told(layer):
+    return f"{layer.name} ({layer.grid})"
+
+
 def probed(model, x):
     with borrowed(model):
         return probe_layers(Call(model, Notes()), x, Score(None, len(x)))
@@ -74,7 +78,7 @@ CNNS = {
 def test_on_a_cnn_the_outermost_module_before_pooling(name):
     build, layer = CNNS[name]
     model = _quietly(build)
-    assert str(found(model, pictures(*IMAGE))) == f"{layer} (2 x 3, channels first)"
+    assert told(found(model, pictures(*IMAGE))) == f"{layer} (2 x 3, channels first)"
 
 
 def _quietly(build):
@@ -133,7 +137,7 @@ def test_on_a_transformer_the_last_tokens_with_a_gradient(name):
     if name.startswith("Hugging"):
         pytest.importorskip("transformers")
     model, x = _quietly(build), pictures(*size)
-    assert str(found(model, x)) == layer
+    assert told(found(model, x)) == layer
     chosen = next(answer for answer in probed(model, x) if answer.name == layer.split(" (")[0])
     assert chosen.strength > 0
     assert chosen.usable
@@ -210,7 +214,10 @@ def test_attention_spelled_by_hand_is_not_a_feature_map():
             return self.head(self.attention(self.patch(x).flatten(2).transpose(1, 2)).mean(1))
 
     case = Case(Hand, (3, 12, 16))
-    assert str(found(case.model(), case.images())) == "attention (3 x 4, tokens)"
+    model, x = case.model(), case.images()
+    assert told(found(model, x)) == "attention (3 x 4, tokens)"
+    with pytest.raises(LayerError, match=r"'attention.drop' has no spatial map: .*\(3, 12, 12\)"):
+        GradCAM(layer="attention.drop")(model, x, 1)
 
 
 def test_a_module_called_twice_is_numbered_and_its_last_call_found():
@@ -292,6 +299,24 @@ def test_a_layer_that_the_model_no_longer_has_is_found_anew():
     del model[1]
     second = GradCAM(relu=False).attribute(model, x, 0).notes.facts["layer"]
     assert (first, second) == ("1", "0")
+
+
+def test_a_layer_is_found_anew_when_another_module_takes_the_place_of_one():
+    """Even at the old one's address, which is why several are made here."""
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Conv2d(4, 4, 1), _Head())
+    x = torch.rand(1, 3, 16, 16)
+    assert found(model, x).name == "1"
+    address = id(model[1])
+    del model._modules["1"]
+    whole = [nn.Conv2d(4, 4, 14) for _ in range(20)]
+    pool = next((pool for pool in whole if id(pool) == address), whole[0])
+    model._modules = {"0": model[0], "1": pool, "2": model[-1]}
+    assert found(model, x).name == "0"
+
+
+def test_a_finer_grid_than_the_image_has_its_proportions():
+    model = nn.Sequential(nn.Upsample(scale_factor=2), nn.Conv2d(3, 4, 3, padding=1), _Head())
+    assert GradCAM(layer="1", relu=False)(model, torch.rand(1, 3, 8, 12), 0).shape == (1, 1, 16, 24)
 
 
 class _Head(nn.Module):

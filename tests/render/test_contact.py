@@ -55,7 +55,9 @@ def test_reading_order():
     levels = [10, 60, 110, 160, 210]
     page = contact_sheet([Print(Image.new("RGB", (64, 64), (v, v, v))) for v in levels], columns=2)
     found = np.asarray(page)[..., 0]
-    centres = [(BORDER + 128 + row * (256 + SPACE), BORDER + 128 + col * (256 + SPACE)) for row in range(3) for col in (0, 1)]
+    centres = [
+        (BORDER + 128 + row * (256 + SPACE), BORDER + 128 + col * (256 + SPACE)) for row in range(3) for col in (0, 1)
+    ]
     assert [found[centre] for centre in centres] == [*levels, 255]
 
 
@@ -72,14 +74,18 @@ def test_pixels_stay_sharp_when_enlarged():
 
 
 def test_texts_take_room_only_where_there_are_some():
-    bare, one, two = (contact_sheet(prints(1, **text)) for text in ({}, {"caption": "c"}, {"caption": "c", "detail": "d"}))
+    bare, one, two = (
+        contact_sheet(prints(1, **text)) for text in ({}, {"caption": "c"}, {"caption": "c", "detail": "d"})
+    )
     assert bare.height < one.height < two.height
     assert bare.width == two.width
     assert contact_sheet(prints(1), title="t").height > bare.height
     assert contact_sheet(prints(1), footer="f").height > bare.height
 
 
-@pytest.mark.parametrize("text", [LONG, LONG.replace(" ", ""), "狐 \U0001f98a", "two\nlines"], ids=["long", "word", "foreign", "lines"])
+@pytest.mark.parametrize(
+    "text", [LONG, LONG.replace(" ", ""), "狐 \U0001f98a", "two\nlines"], ids=["long", "word", "foreign", "lines"]
+)
 def test_texts_stay_in_their_column(text):
     page = contact_sheet(prints(3, caption=text, detail=text), title=text, footer=text, columns=3)
     assert_border_is_paper(page)

@@ -156,7 +156,6 @@ def test_the_strip_goes_from_the_first_frame_to_the_last():
         ("long " * 100 + "1", "long " * 100 + "2"),
         ("狐" * 300, "b"),
     ],
-    ids=str,
 )
 def test_no_two_images_share_a_file(tmp_path, titles):
     made = generated(titles, frames=1)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from deepviz.methods.method import Method, View
 from deepviz.probe.capture import layer_gradient
 from deepviz.probe.gradient import Call
-from deepviz.probe.grid import Grid
+from deepviz.probe.grid import Grid, in_proportion
 from deepviz.probe.layers import Layer, choose_layer, grid_of
 from deepviz.target import Score
 
@@ -28,8 +28,8 @@ class GradCAM(Method):
     its maximum.
 
     Errors: `LayerError` if the layer does not exist, has no spatial map, is not called exactly once, or does not
-    influence the score. A warning if all evidence is negative, so that the ReLU leaves nothing: `relu=False` shows
-    it. See also `Method.__call__`.
+    influence the score. A warning if all evidence is negative, so that the ReLU leaves nothing (`relu=False` shows
+    it), and if the layer's grid has not the proportions of the image. See also `Method.__call__`.
 
     Pitfall: the map is coarse (7 x 7 on most networks), and its smooth look is the upsampling's. It depends on the
     layer: without `layer`, the last one with a spatial map and a gradient is taken, and named in the result.
@@ -70,6 +70,11 @@ class GradCAM(Method):
         return cam.relu()
 
     @property
+    def coarse(self) -> bool:
+        """Yes: the layer's cells."""
+        return True
+
+    @property
     def view(self) -> View:
         """From zero up; signed without the ReLU."""
         return "positive" if self.relu else "sum"
@@ -79,6 +84,12 @@ def class_activation(call: Call, layer: Layer, x: Tensor, A: Tensor, dA: Tensor,
     """sum_k w_k A_k, (n, 1, h, w), or with several targets (n, K, 1, h, w), in float32 at least."""
     grid = grid_of(layer, A, x)
     call.notes.facts["layer"], call.notes.facts["grid"] = layer.name, str(grid)
+    height, width = x.shape[2:]
+    if not in_proportion(grid.h, grid.w, height, width):
+        call.notes.warn(
+            f"layer {layer.name!r} has a grid of {grid.h} x {grid.w}, not in the proportions of the image "
+            f"({height} x {width}): its map may not lie where it is drawn"
+        )
     if several:
         return torch.stack([_weighted(grid, A, one) for one in dA.unbind(1)], 1)
     return _weighted(grid, A, dA)
@@ -94,9 +105,7 @@ def _weighted(grid: Grid, A: Tensor, dA: Tensor) -> Tensor:
 def warn_of_negative(call: Call, cam: Tensor) -> None:
     """Say for which rows the ReLU leaves nothing though there is evidence, all of it against the class."""
     lowest, highest = cam.flatten(-3).aminmax(dim=-1)
-    negative = ((highest <= 0) & (lowest < 0)).cpu()
-    if bool(negative.any()):
-        call.notes.warn(
-            "Grad-CAM is all zero: at this layer all evidence is against the class; relu=False shows it",
-            negative,
-        )
+    call.notes.warn_of_zero(
+        "Grad-CAM is all zero: at this layer all evidence is against the class; relu=False shows it",
+        ((highest <= 0) & (lowest < 0)).cpu(),
+    )

@@ -93,6 +93,8 @@ class Method(ABC):
         with borrowed(module):
             score = Score(target, len(x))
             maps = self.maps(Call(module, notes), x.detach(), score).to(x.dtype).contiguous()
+            for remark in sorted(score.remarks):
+                notes.warn(remark)
             _check_maps(self, maps, notes)
         notes.issue()
         return Attribution(maps, score.indices, notes)
@@ -114,6 +116,12 @@ class Method(ABC):
             if isinstance(value, Method)
         }
         return replace(self, **inner) if inner else self
+
+    @property
+    def coarse(self) -> bool:
+        """Whether the map has a layer's few cells, not a value per pixel; as the method inside, if there is one."""
+        inner = [getattr(self, field.name) for field in fields(self)]
+        return any(value.coarse for value in inner if isinstance(value, Method))
 
     @property
     def name(self) -> str:
@@ -165,9 +173,7 @@ def _check_maps(method: Method, maps: Tensor, notes: Notes) -> None:
             f"{method.name} gave NaN or infinity though the scores are finite; "
             "in half precision try float32, else look for a division or square root at zero in the model"
         )
-    zero = ((lowest == 0) & (highest == 0)).cpu()
-    if bool(zero.any()) and not any("all zero" in text for text, _ in notes.warned):
-        notes.warn(
-            f"{method.name} is all zero: no gradient reaches the input (saturated or dead units, or a constant score)",
-            zero,
-        )
+    notes.warn_of_zero(
+        f"{method.name} is all zero: no gradient reaches the input (saturated or dead units, or a constant score)",
+        ((lowest == 0) & (highest == 0)).cpu(),
+    )

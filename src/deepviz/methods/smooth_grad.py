@@ -70,7 +70,6 @@ class SmoothGrad(Method):
         """The statistic of M(x + e_i) over the samples, in one pass."""
         if not score.decided:
             call.scores(x, score)
-        inner = call.aside()
         s = self.noise * (x.amax((1, 2, 3)) - x.amin((1, 2, 3)))  # each image's own range
         x = call.laid(x)
         moments = [_Moments() for _ in range(len(x))]
@@ -79,9 +78,8 @@ class SmoothGrad(Method):
             for i, noise in zip(range(span.start, span.stop), e, strict=True):
                 noise.copy_(self._draw(i, x))
             for row in range(len(x)):
-                M = self.of.maps(
-                    inner, torch.add(x[row], e, alpha=float(s[row])), score.take(torch.full((len(e),), row))
-                )
+                noisy = torch.add(x[row], e, alpha=float(s[row]))
+                M = self.of.maps(call.aside(), noisy, score.take(torch.full((len(e),), row)))
                 moments[row].add(M)
         call.notes.rows["standard error"] = torch.stack([moment.relative_error() for moment in moments]).cpu()
         return torch.stack([moment.statistic(self.statistic) for moment in moments])

@@ -48,9 +48,15 @@ def _has(model: nn.Module, path: str) -> bool:
 
 
 def _which_call(layer: str) -> tuple[str, int | None]:
-    """The module's path, and which of its calls is meant: the second for "relu#2", None for "relu"."""
-    path, _, number = layer.partition("#")
-    return path, int(number) if number.isdigit() and int(number) > 0 else None
+    """The module's path, and which of its calls is meant: the second for "relu#2", None for "relu".
+
+    Raises:
+        LayerError: if no call's number follows the "#".
+    """
+    path, mark, number = layer.partition("#")
+    if mark and not (number.isdecimal() and int(number) > 0):
+        raise LayerError(f"layer {layer!r}: after the # comes the number of a call, from 1 up, such as {path + '#2'!r}")
+    return path, int(number) if mark else None
 
 
 def layer_gradient(call: Call, x: Tensor, score: Score, layer: str) -> tuple[Tensor, Tensor]:
@@ -64,7 +70,14 @@ def layer_gradient(call: Call, x: Tensor, score: Score, layer: str) -> tuple[Ten
     Raises:
         LayerError: if the layer is not called exactly once, or the score does not depend on it.
     """
-    return call.in_layout(x, lambda laid: _above(call, laid, score, layer))
+    try:
+        return call.in_layout(x, lambda laid: _above(call, laid, score, layer))
+    except _NoNewGraph:
+        return call.in_layout(x, lambda laid: _along(call, laid, score, layer))
+
+
+class _NoNewGraph(LayerError):
+    """The layer hands on its input, of which others hold views: a graph cannot start there, only pass."""
 
 
 def _above(call: Call, x: Tensor, score: Score, layer: str) -> tuple[Tensor, Tensor]:
@@ -80,7 +93,10 @@ def _above(call: Call, x: Tensor, score: Score, layer: str) -> tuple[Tensor, Ten
         found.append(leaf)
         if any(answer is value for value in inputs):
             # an in-place layer: whoever holds its input holds its output, so the tensor itself joins the graph
-            answer.copy_(leaf)
+            try:
+                answer.copy_(leaf)
+            except RuntimeError as error:
+                raise _NoNewGraph(f"layer {layer!r} hands on a view: {error}") from error
             return None
         return _with_tensor(output, leaf.clone())
 
@@ -110,8 +126,17 @@ def _every_part_called(model: nn.Module, layer: str) -> AbstractContextManager[o
     return BaseTorchFunctionMode() if fused else nullcontext()
 
 
-def _both(call: Call, x: Tensor, score: Score, layer: str, rule: Rule) -> tuple[Tensor, Tensor, Tensor]:
+def _along(call: Call, x: Tensor, score: Score, layer: str) -> tuple[Tensor, Tensor]:
+    """As `_above`, with the graph of all layers."""
     found: list[tuple[Tensor, Any]] = []
+    with answering(call.model, layer, _remembering(found, layer)):
+        values = call.check(score(call.run(fresh_leaf(x))))
+    ((answer, edge),) = found
+    return answer, layer_backward(call, values, edge, layer)
+
+
+def _remembering(found: list[tuple[Tensor, Any]], layer: str) -> Callable[[Any, Any], None]:
+    """What `answering` calls to keep a layer's answer, and where its gradient will arrive, in `found`."""
 
     def remember(inputs: Any, output: Any) -> None:
         answer = spatial_tensor(output)
@@ -122,8 +147,13 @@ def _both(call: Call, x: Tensor, score: Score, layer: str, rule: Rule) -> tuple[
         # the edge and the copy stay what they are now, even if a later layer works in place
         found.append((answer.detach().clone(), torch.autograd.graph.get_gradient_edge(answer)))
 
+    return remember
+
+
+def _both(call: Call, x: Tensor, score: Score, layer: str, rule: Rule) -> tuple[Tensor, Tensor, Tensor]:
+    found: list[tuple[Tensor, Any]] = []
     leaf = fresh_leaf(x)
-    with answering(call.model, layer, remember):
+    with answering(call.model, layer, _remembering(found, layer)):
         values = forward_with_rule(call, leaf, score, rule)
     ((answer, edge),) = found
     rule.active = False

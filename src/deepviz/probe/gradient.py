@@ -29,10 +29,8 @@ class Call:
     notes: Notes
 
     def aside(self) -> Call:
-        """The same call for an inner method: what it learns about the model counts, its rows are not ours."""
-        notes = Notes()
-        notes.facts = self.notes.facts
-        return replace(self, notes=notes)
+        """The same call for a method inside another."""
+        return replace(self, notes=self.notes.aside())
 
     def by_rows(self, x: Tensor, compute: Callable[[slice], Tensor], graph: bool = True) -> Tensor:
         """`compute` for chunks of the rows of `x`, joined; `graph` says whether it keeps a graph of all layers."""
@@ -178,8 +176,6 @@ def forward_with_rule(call: Call, leaf: Tensor, score: Score, rule: Rule | None)
     with scope:
         output = call.run(leaf)
     values = call.check(score(output))
-    for remark in sorted(score.remarks):
-        call.notes.warn(remark)
     if rule is not None:
         _note_coverage(call, values, rule)
     return values

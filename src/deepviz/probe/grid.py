@@ -36,9 +36,14 @@ class Grid:
         return f"{self.h} x {self.w}{extra}, {self.kind}"
 
 
+def in_proportion(h: int, w: int, height: int, width: int) -> bool:
+    """Whether an h x w grid has the proportions of a height x width input, to rounding."""
+    return abs(h - w * height / width) <= 1 >= abs(w - h * width / height)
+
+
 def follows(h: int, w: int, height: int, width: int) -> bool:
-    """Whether an h x w grid has the proportions of a height x width input, to rounding, and is no finer."""
-    return 0 < h <= height and 0 < w <= width and abs(h - w * height / width) <= 1 >= abs(w - h * width / height)
+    """Whether an h x w grid has the proportions of a height x width input, and is no finer."""
+    return 0 < h <= height and 0 < w <= width and in_proportion(h, w, height, width)
 
 
 def read_grid(shape: tuple[int, ...], size: tuple[int, int], known: tuple[int, int] | None = None) -> Grid | None:

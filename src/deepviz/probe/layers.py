@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import weakref
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -24,17 +25,14 @@ from deepviz.target import Score, describe
 
 @dataclass(frozen=True)
 class Layer:
-    """A layer by name, and how its output lies on the image."""
+    """A layer by name, and how its output lies on the image, if that is known already."""
 
     name: str
-    grid: Grid
-
-    def __str__(self) -> str:
-        return f"{self.name} ({self.grid})"
+    grid: Grid | None
 
 
 @dataclass
-class Answer:
+class LayerAnswer:
     """What one module answered in a probing forward pass."""
 
     name: str
@@ -73,10 +71,11 @@ def choose_layer(call: Call, x: Tensor, score: Score, layer: str | nn.Module | N
         LayerError: if there is no such layer, or none with a spatial map.
     """
     if layer is not None:
-        return Layer(layer_name(call.model, layer), Grid("unknown", 0, 0))
+        return Layer(layer_name(call.model, layer), None)
     known = _found.setdefault(call.model, {})
-    situation = (x.shape[1:], *map(id, call.model.modules()))
-    if situation not in known:
+    situation = (x.shape[1:], *map(weakref.ref, call.model.modules()))
+    # a callable may explain another head of the model, which another layer feeds
+    if situation not in known or score.callable is not None:
         usable = [answer for answer in probe_layers(call, x[:1], score.take(slice(0, 1))) if answer.usable]
         if not usable:
             raise LayerError(
@@ -85,11 +84,14 @@ def choose_layer(call: Call, x: Tensor, score: Score, layer: str | nn.Module | N
             )
         last = usable[-1]
         assert last.grid is not None
-        known[situation] = Layer(_outermost(usable).name, last.grid)
+        found = Layer(_outermost(usable).name, last.grid)
+        if score.callable is not None:
+            return found
+        known[situation] = found
     return known[situation]
 
 
-def _outermost(answers: list[Answer]) -> Answer:
+def _outermost(answers: list[LayerAnswer]) -> LayerAnswer:
     """Of the modules that answered with the last tensor, the one that contains the others."""
     same = [answer for answer in answers if answer.edge == answers[-1].edge]
     return min(same, key=lambda answer: answer.name.count("."))
@@ -101,11 +103,11 @@ def grid_of(layer: Layer, answer: Tensor, x: Tensor) -> Grid:
     Raises:
         LayerError: if the answer has no spatial map.
     """
-    if layer.grid.h:
+    if layer.grid is not None:
         return layer.grid
     size = (x.shape[-2], x.shape[-1])
     grid = read_grid(tuple(answer.shape), size) if len(answer) == len(x) else None
-    if grid is None or grid.h * grid.w == 1:
+    if grid is None or grid.h * grid.w == 1 or _is_attention(answer):
         raise LayerError(
             f"layer {layer.name!r} has no spatial map: it answers {describe(answer)} for an input {tuple(x.shape)}; "
             "choose an earlier layer (see: deepviz layers)"
@@ -113,7 +115,14 @@ def grid_of(layer: Layer, answer: Tensor, x: Tensor) -> Grid:
     return grid
 
 
-def probe_layers(call: Call, x: Tensor, score: Score) -> list[Answer]:
+def _is_attention(answer: Tensor) -> bool:
+    """Whether this is an attention matrix (..., T, T): each row shares out 1 among the tokens."""
+    if answer.ndim < 3 or answer.shape[-2] != answer.shape[-1] or bool((answer < 0).any()):
+        return False
+    return bool((answer.float().sum(-1) - 1).abs().max() < 0.01)
+
+
+def probe_layers(call: Call, x: Tensor, score: Score) -> list[LayerAnswer]:
     """Every module of the model that answers with a tensor, in the order of answering, for one image.
 
     Args:
@@ -127,7 +136,7 @@ def probe_layers(call: Call, x: Tensor, score: Score) -> list[Answer]:
         times is numbered, "relu#1", "relu#2".
     """
     calls: Counter[nn.Module] = Counter()
-    answers: list[tuple[nn.Module, int, Answer]] = []
+    answers: list[tuple[nn.Module, int, LayerAnswer]] = []
     size = (x.shape[-2], x.shape[-1])
     watch = _Watch()
     patches: list[tuple[int, int]] = []
@@ -143,7 +152,7 @@ def probe_layers(call: Call, x: Tensor, score: Score) -> list[Answer]:
         if grid is not None and tensor.ndim == 4:
             patches.append((grid.h, grid.w))
         edge = torch.autograd.graph.get_gradient_edge(tensor)
-        answer = Answer(name, type(module).__name__, tuple(tensor.shape), grid, edge)
+        answer = LayerAnswer(name, type(module).__name__, tuple(tensor.shape), grid, edge)
         answers.append((module, calls[module], answer))
 
     def forward(laid: Tensor) -> Tensor:
@@ -171,7 +180,7 @@ def _on_image(tensor: Tensor, grid: Grid, size: tuple[int, int]) -> bool:
     return len(tensor) == 1 and grid.h * grid.w > 1 and follows(grid.h, grid.w, *size)
 
 
-def _measure(answers: list[Answer], gradients: tuple[Tensor | None, ...]) -> None:
+def _measure(answers: list[LayerAnswer], gradients: tuple[Tensor | None, ...]) -> None:
     """The gradient's size on the grid (not on class tokens), zero where it is rounding."""
     for answer, gradient in zip(answers, gradients, strict=True):
         assert answer.grid is not None

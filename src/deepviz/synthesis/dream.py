@@ -141,7 +141,7 @@ class DeepDream:
                 base = _resized(start, size)
                 # what was dreamed so far, on the sharper picture
                 image = (base + _resized(detail, size)).clamp(0, 1)
-                importance = _resized(importance, size).clamp_min(0)
+                importance = _resized(importance, size)
                 for _ in range(self.steps):
                     g, value = self._gradient(call, image, len(told))
                     importance = importance + g.abs().mean(1, keepdim=True)
