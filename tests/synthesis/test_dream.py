@@ -1,0 +1,227 @@
+"""`DeepDream`: sizes, tiles, growth; stopped early; what it refuses."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+
+from deepviz.errors import GenerationError, ImageError, LayerError, ModelError, OutputError, TargetError
+from deepviz.models import LoadedModel, Preprocess
+from deepviz.synthesis import Channel, DeepDream, Energy, Logit, Neuron
+from deepviz.synthesis.dream import _tiles
+from networks import CASES
+from small_models import LABELS, network
+
+NOISE = np.random.default_rng(0).integers(0, 256, (40, 56, 3), dtype=np.uint8)
+PHOTO = Image.fromarray(NOISE).resize((84, 60))
+
+
+def small(module=None, size=16, **options):
+    return LoadedModel(module or network(), "small", Preprocess(size, **options), LABELS)
+
+
+def dream(layer=None, model=None, **options):
+    return DeepDream(small() if model is None else model, layer, **{"steps": 2, "octaves": 2, **options})
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"layer": "2"}, {"target_class": "lynx"}, {"target_class": 2}, {"objective": Channel("0", 3) - Logit(1)}],
+    ids=str,
+)
+def test_the_objective_grows(options):
+    made = dream(octaves=1, steps=20, side=40, **options)(PHOTO)
+    # each step looks at other tiles
+    assert made.scores[-5:].mean() > made.scores[:5].mean() + 0.1 * made.scores[:5].std()
+    assert made.complete
+
+
+def test_pixels_move_by_the_learning_rate():
+    made = dream("2", octaves=1, steps=1, side=84, lr=0.001)(PHOTO)
+    change = made.tensor[0] - torch.from_numpy(np.array(PHOTO)).permute(2, 0, 1) / 255
+    # but for those that were cut at black or white
+    assert float(change.abs().mean()) == pytest.approx(0.001, rel=0.05)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (5, 40), (16, 16), (17, 33), (31, 16), (48, 47)], ids=str)
+@pytest.mark.parametrize("tile", [(16, 16), (12, 20)], ids=str)
+def test_tiles_cover_every_pixel(size, tile):
+    seen = torch.zeros(size)
+    for down, along in _tiles(size, tile):
+        assert 0 <= down.start < down.stop <= size[0]
+        assert 0 <= along.start < along.stop <= size[1]
+        assert (down.stop - down.start, along.stop - along.start) == (min(size[0], tile[0]), min(size[1], tile[1]))
+        seen[down, along] += 1
+    assert seen.min() >= 1
+
+
+@pytest.mark.parametrize(
+    ("size", "options", "sizes"),
+    [
+        ((100, 50), {"octaves": 3, "octave_scale": 2.0, "side": 100}, [(25, 12), (50, 25), (100, 50)]),
+        ((100, 100), {"octaves": 3, "octave_scale": 2.0, "side": 100}, [(25, 25), (50, 50), (100, 100)]),
+        # none shorter than half the model's input, but for the last
+        ((100, 50), {"octaves": 4, "octave_scale": 2.0, "side": 100}, [(25, 12), (50, 25), (100, 50)]),
+        ((100, 100), {"octaves": 9, "octave_scale": 2.0, "side": 100}, [(12, 12), (25, 25), (50, 50), (100, 100)]),
+        ((100, 80), {"octaves": 1}, [(32, 26)]),  # twice the model's input
+        ((20, 24), {"octaves": 1}, [(20, 24)]),  # at most its own
+        ((20, 24), {"octaves": 1, "side": 48}, [(40, 48)]),
+        ((4, 3), {"octaves": 2}, [(4, 3)]),
+        ((1, 300), {"octaves": 3, "side": 30}, [(1, 30)]),
+    ],
+    ids=str,
+)
+def test_octaves(size, options, sizes):
+    assert dream("2", **options)._sizes(size) == sizes
+
+
+@pytest.mark.parametrize("size", [(84, 60), (15, 15), (7, 50), (33, 9)], ids=str)
+def test_pictures_of_any_size(size):
+    made = dream("2", octaves=3)(PHOTO.resize(size))
+    width, height = made.images[0].size
+    most = min(max(size), 32)
+    assert max(width, height) == most
+    assert (width, height) == tuple(max(1, round(side * most / max(size))) for side in size)
+    assert made.importance.shape == (1, 1, height, width)
+    assert bool((made.importance >= 0).all())
+    assert 0 <= made.tensor.min() <= made.tensor.max() <= 1
+
+
+@pytest.mark.parametrize("case", sorted(set(CASES) - {"odd"}))
+def test_any_model(case):
+    model, size = CASES[case].model(), CASES[case].image[1:]
+    modes = [module.training for module in model.modules()]
+    made = DeepDream(model, target_class=1, preprocess=Preprocess(size), steps=2, octaves=1)(PHOTO)
+    assert bool(made.tensor.isfinite().all())
+    assert modes == [module.training for module in model.modules()]
+    assert not any(parameter.grad is not None for parameter in model.parameters())
+
+
+@pytest.mark.parametrize("last", [1, 2, 3, 4])
+def test_importance_is_never_negative(last):
+    def progress(step):
+        if step.number == last:
+            raise KeyboardInterrupt
+
+    # a point, which enlarging with a cubic filter surrounds by less than nothing
+    made = dream(objective=Neuron("0", 0, (8, 8)), steps=1, octaves=4, octave_scale=1.3, side=32)(
+        PHOTO, progress=progress
+    )
+    assert made.importance.shape == (1, 1, 23, 32)
+    assert float(made.importance.min()) == 0
+    assert float(made.importance.max()) > 0
+
+
+def test_grey_models():
+    grey = small(nn.Sequential(nn.Conv2d(1, 3, 1), network()), mean=(0.5,), std=(0.5,))
+    made = dream(model=grey, target_class=1)(PHOTO)
+    assert made.images[0].mode == "L"
+
+
+def test_the_seed_shifts_the_tiles():
+    one, again, other = (dream("2", seed=seed)(PHOTO).tensor for seed in (0, 0, 1))
+    assert torch.equal(one, again)
+    assert not torch.equal(one, other)
+
+
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+def test_any_mode_of_the_caller_will_do(mode):
+    drawn = dream("2")
+    with mode():
+        made = drawn(PHOTO)
+    assert torch.equal(made.tensor, drawn(PHOTO).tensor)
+
+
+def test_files(tmp_path):
+    PHOTO.save(tmp_path / "a photo.jpg")
+    made = dream("2")(tmp_path / "a photo.jpg", tmp_path / "out")
+    assert made.titles == ("a photo, 2, energy",)
+    told = json.loads((tmp_path / "out" / "generated.json").read_text())
+    assert told["settings"]["photo"] == "a photo.jpg"
+    assert len(made.frames) == 2  # one for each octave
+    for path in (tmp_path / "out").iterdir():
+        if path.suffix in (".png", ".gif"):
+            with Image.open(path) as opened:
+                opened.load()
+
+
+@pytest.mark.parametrize("last", [1, 2, 3, 5])
+def test_an_interruption_keeps_what_there_is(last, tmp_path):
+    def progress(step):
+        if step.number == last:
+            raise KeyboardInterrupt
+
+    made = dream("2", octaves=3, lr=1e-6, side=60)(PHOTO, tmp_path, progress=progress)
+    assert not made.complete
+    assert made.scores.shape == (last, 1)
+    # so small a change: the photograph itself, as sharp as it is
+    expected = PHOTO.resize(made.images[0].size, Image.Resampling.BICUBIC)
+    assert float(np.abs(np.asarray(made.images[0], float) - np.asarray(expected, float)).mean()) < 1
+    assert made.importance.shape[2:] == made.tensor.shape[2:]
+    assert json.loads((tmp_path / "generated.json").read_text())["complete"] is False
+
+
+def test_nan_keeps_the_last_good_picture(tmp_path):
+    class Breaking(nn.Module):
+        left = 2
+
+        def __init__(self):
+            super().__init__()
+            self.body = network()
+
+        def forward(self, x):
+            self.left -= 1
+            return self.body(x) * (1 if self.left >= 0 else math.nan)
+
+    # pictures smaller than the input: one tile, one call a step
+    with pytest.raises(GenerationError, match="step 3") as caught:
+        dream(model=small(Breaking()), target_class=1, octaves=1, steps=5)(PHOTO.resize((14, 10)), tmp_path)
+    kept = caught.value.generated
+    assert kept.scores.shape == (2, 1)
+    assert bool(kept.tensor.isfinite().all())
+    assert json.loads((tmp_path / "generated.json").read_text())["complete"] is False
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "words"),
+    [
+        ({}, TargetError, "a dream is of one thing"),
+        ({"layer": "2", "target_class": 1}, TargetError, "a dream is of one thing"),
+        ({"layer": "22"}, LayerError, "no layer '22'"),
+        ({"objective": Energy("x")}, LayerError, "no layer 'x'"),
+        ({"target_class": "linx"}, TargetError, "did you mean 'lynx'"),
+        ({"layer": "2", "octaves": 0}, ValueError, "octaves must be at least 1"),
+        ({"layer": "2", "steps": 0}, ValueError, "steps must be at least 1"),
+        ({"layer": "2", "side": 0}, ValueError, "side must be at least 1"),
+        ({"layer": "2", "lr": 0}, ValueError, "lr must be above 0"),
+        ({"layer": "2", "octave_scale": 1.0}, ValueError, "octave_scale above 1"),
+        ({"layer": "2", "model": network()}, ModelError, "pass preprocess="),
+        ({"layer": "2", "model": 3}, ModelError, "got int"),
+    ],
+)
+def test_mistakes(options, error, words):
+    with pytest.raises(error, match=words):
+        dream(**options)
+
+
+def test_mistakes_in_the_call(tmp_path):
+    with pytest.raises(ImageError, match="missing"):
+        dream("2")("missing.jpg")
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OutputError):
+        dream("2")(PHOTO, tmp_path / "file")
+    with pytest.raises(TargetError, match="out of range"):
+        dream(target_class=7)(PHOTO)
+
+
+def test_a_layer_without_a_gradient():
+    class Cut(nn.Module):
+        def forward(self, x):
+            return x.detach() * torch.ones_like(x, requires_grad=True)
+
+    with pytest.raises(GenerationError, match="no finite gradient"):
+        dream("0", model=small(nn.Sequential(Cut(), network())))(PHOTO)
