@@ -27,10 +27,10 @@ from deepviz.methods import (
     Method,
     SmoothGrad,
 )
-from deepviz.methods.integrated_gradients import Baseline
 from deepviz.methods.quadrature import QuadratureRule
 from deepviz.methods.smooth_grad import Statistic
 from deepviz.models import LoadedModel, load_model
+from deepviz.probe.reference import Baseline
 from deepviz.render import grey
 
 Model = LoadedModel | nn.Module | str | None

@@ -10,7 +10,7 @@ from torch import nn
 from by_hand import array, backward
 from deepviz.errors import DeepVizWarning
 from deepviz.methods import Gradient, IntegratedGradients
-from deepviz.methods.integrated_gradients import blurred
+from deepviz.probe.reference import blurred
 from networks import CASES, READABLE, Case, assert_same
 
 RULES = ("gauss-legendre", "midpoint", "trapezoid", "left")
@@ -201,23 +201,6 @@ def test_a_bad_option_is_an_error_when_the_method_is_made(options):
 def test_max_steps_that_cannot_even_hold_the_first_points_is_an_error(most):
     with pytest.raises(ValueError, match="max_steps"):
         IntegratedGradients(tolerance=0.1, max_steps=most)
-
-
-def test_a_blur_preserves_constants_and_the_mean_of_the_inside():
-    constant = torch.full((1, 2, 17, 23), 0.37, dtype=torch.float64)
-    assert_same(blurred(constant, 1.7), constant, 1e-14)
-    spot = torch.zeros(1, 1, 41, 41, dtype=torch.float64)
-    spot[0, 0, 20, 20] = 1
-    wide = blurred(spot, 2.0)
-    assert abs(float(wide.sum()) - 1) < 1e-12
-    assert_same(wide, wide.transpose(2, 3), 1e-14)
-    offset = torch.arange(41.0, dtype=torch.float64) - 20
-    assert abs(float((wide.sum((0, 1, 2)) * offset**2).sum()) - 4) < 0.15  # its variance is sigma squared
-
-
-def test_the_blurred_baseline_of_one_row_knows_nothing_of_the_others():
-    _, x = linear()
-    assert_same(blurred(x, 1.0)[:1], blurred(x[:1], 1.0), 1e-14)
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 7), (2, 2)])

@@ -19,6 +19,13 @@ from deepviz.target import Score
 from networks import CASES, METHODS, Small, assert_same
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _memory_as_in_a_fresh_process():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(chunks, "is_kept", lambda: False)  # a command tested before in this process keeps its memory
+        yield
+
+
 @given(total=st.integers(1, 300), size=st.integers(1, 50))
 def test_spans_cover_every_row_once_and_evenly(total, size):
     found = list(spans(total, size))

@@ -1,22 +1,19 @@
 """Integrated gradients: Sundararajan et al. 2017."""
 
 from dataclasses import dataclass, replace
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from deepviz.methods.method import Colours, Method, View
+from deepviz.methods.method import Method, View
 from deepviz.methods.quadrature import Node, QuadratureRule, bisect, quadrature
 from deepviz.probe.chunks import chunk_rows, spans
 from deepviz.probe.gradient import Call, input_gradient
+from deepviz.probe.reference import Baseline, Colours, check_baseline, in_colours, reference
 from deepviz.target import Score
 
-Baseline = float | Tensor | Literal["blur", "black", "white", "mean"]
-
 GAP_WORTH_A_WARNING = 0.05
-BLUR = 0.1
 
 
 @dataclass(frozen=True)
@@ -35,7 +32,7 @@ class IntegratedGradients(Method):
 
     The baseline is a number in the input's normalised space (0.0 usually is the mean colour), a tensor that
     broadcasts against one image, "blur" (Gaussian, sigma a tenth of the shorter side), or, where the preprocessing
-    is known (`deepviz.explain`), a colour: "black", "white", "mean".
+    is known (`deepviz.explain`), a colour: "black", "grey", "white", "mean".
 
     Shapes: x (N, C, H, W) -> (N, C, H, W), in units of the score (of score per input without `multiply_by_input`).
     Drawn as the signed sum over channels, which keeps the additive meaning.
@@ -64,7 +61,7 @@ class IntegratedGradients(Method):
     steps: Annotated[int, "Points on the path; the cost is this many gradients."] = 50
     rule: Annotated[QuadratureRule, "Where the points lie and how they are weighted."] = "gauss-legendre"
     baseline: Annotated[
-        Baseline, "Start of the path: a number in normalised space, blur, or by colour black, white, mean."
+        Baseline, "Start of the path: a number in normalised space, blur, or by colour black, grey, white, mean."
     ] = 0.0
     tolerance: Annotated[
         float | None, "Take as many points as this relative completeness gap needs, instead of `steps`."
@@ -83,12 +80,11 @@ class IntegratedGradients(Method):
             raise ValueError(f"tolerance must be above 0 or None, got {self.tolerance}")
         if self.max_steps < 9:
             raise ValueError(f"max_steps must be at least 9, got {self.max_steps}")
-        if isinstance(self.baseline, str) and self.baseline not in ("blur", "black", "white", "mean"):
-            raise ValueError(f"baseline must be a number, a tensor, blur, black, white or mean, got {self.baseline!r}")
+        check_baseline(self.baseline)
 
     def maps(self, call: Call, x: Tensor, score: Score) -> Tensor:
         """(x - x') times the mean gradient on the path."""
-        start = self._start(x)
+        start = reference(x, self.baseline)
         change = _change(call, x, start, score)
         x, start = call.laid(x), call.laid(start)
         mean = self._uniform(call, x, start, score) if self.tolerance is None else self._adaptive(call, x, start, score)
@@ -141,27 +137,9 @@ class IntegratedGradients(Method):
         means: Tensor = torch.stack([integral.mean for integral in found]).unflatten(0, shape)
         return means.transpose(0, 1) if score.shape else means
 
-    def _start(self, x: Tensor) -> Tensor:
-        if isinstance(self.baseline, str):
-            if self.baseline == "blur":
-                return blurred(x, BLUR * min(x.shape[2:]))
-            raise ValueError(
-                f"the baseline {self.baseline!r} is a colour, and a bare module's preprocessing is unknown: use "
-                "deepviz.explain with a loaded model, or give the number or tensor in the input's normalised space"
-            )
-        value = torch.as_tensor(self.baseline, dtype=x.dtype, device=x.device)
-        try:
-            return value.expand_as(x).clone()
-        except RuntimeError:
-            raise ValueError(
-                f"the baseline {tuple(value.shape)} does not broadcast to the input {tuple(x.shape)}"
-            ) from None
-
     def in_colours(self, colours: Colours) -> Method:
         """The baseline "black" as the number that the preprocessing makes of black, and so on."""
-        if isinstance(self.baseline, str) and self.baseline != "blur":
-            return replace(self, baseline=colours(self.baseline))
-        return self
+        return replace(self, baseline=in_colours(self.baseline, colours))
 
     def _note_gap(self, call: Call, change: Tensor, total: Tensor) -> None:
         """|S(x) - S(x') - sum R| / |S(x) - S(x')|, with a warning where it is large."""
@@ -202,20 +180,6 @@ def between(x: Tensor, start: Tensor, rows: Tensor, a: Tensor) -> Tensor:
         x, start = x[rows], start[rows]
     a = a.to(x.device, precise).view(-1, 1, 1, 1)
     return torch.lerp(start.to(precise), x.to(precise), a).to(x.dtype)
-
-
-def blurred(x: Tensor, sigma: float) -> Tensor:
-    """A Gaussian blur of standard deviation `sigma` pixels, the border pixels repeated outwards."""
-    precise = x.to(_precise(x))
-    for axis in (2, 3):
-        radius = round(3 * sigma)
-        offsets = torch.arange(-radius, radius + 1, dtype=precise.dtype, device=x.device)
-        kernel = torch.exp(-0.5 * (offsets / sigma) ** 2)
-        kernel = (kernel / kernel.sum()).view((1, 1, -1, 1) if axis == 2 else (1, 1, 1, -1))
-        margin = (0, 0, radius, radius) if axis == 2 else (radius, radius, 0, 0)
-        rows = precise.flatten(0, 1).unsqueeze(1)
-        precise = F.conv2d(F.pad(rows, margin, mode="replicate"), kernel).view_as(precise)
-    return precise.to(x.dtype)
 
 
 def _precise(x: Tensor) -> torch.dtype:

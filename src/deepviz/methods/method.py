@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from typing import ClassVar, Literal
 
@@ -14,15 +13,12 @@ from deepviz.errors import ModelError
 from deepviz.notes import Notes
 from deepviz.probe.borrow import borrowed, original
 from deepviz.probe.gradient import Call
+from deepviz.probe.reference import Colours
 from deepviz.target import Score, Target
 
 View = Literal["magnitude", "sum", "positive"]
 """How a map becomes a picture: the maximum of |.| over channels, the signed sum over channels, or as it is, from
 zero up."""
-
-
-Colours = Callable[[str], Tensor]
-"""From the name of a colour to its value in the input's normalised space, (C, 1, 1)."""
 
 
 @dataclass(frozen=True)
@@ -87,7 +83,7 @@ class Method(ABC):
 
     def attribute(self, model: nn.Module, x: Tensor, target: Target = None) -> Attribution:
         """As a call, with the explained classes and the notes (layer, coverage, completeness gap, warnings)."""
-        _check_arguments(model, x)
+        check_arguments(model, x)
         module = original(model)
         notes = Notes()
         with borrowed(module):
@@ -146,7 +142,8 @@ def _in_short(value: object) -> str:
     return f"tensor {tuple(value.shape)}" if isinstance(value, Tensor) else str(value)
 
 
-def _check_arguments(model: object, x: object) -> None:
+def check_arguments(model: object, x: object) -> None:
+    """Raise a TypeError or ValueError for anything but a module and finite inputs (N, C, H, W)."""
     if isinstance(model, Tensor) and isinstance(x, nn.Module):
         raise TypeError("model and image are swapped: the order is (model, x, target)")
     if not isinstance(model, nn.Module):

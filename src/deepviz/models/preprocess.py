@@ -95,14 +95,15 @@ class Preprocess:
         return x * std + mean
 
     def pixel_value(self, name: str) -> Tensor:
-        """The value (C, 1, 1) that "black", "white" or "mean" (the mean colour, 0) has in the model's input.
+        """The value (C, 1, 1) that "black", "grey", "white" or "mean" (the mean colour, 0) has in the model's input.
 
         Raises:
             ModelError: for another name.
         """
-        levels = {"black": (0.0,) * len(self.mean), "white": (1.0,) * len(self.mean), "mean": self.mean}
+        shades = {"black": 0.0, "grey": 0.5, "white": 1.0}
+        levels = {"mean": self.mean} | {shade: (level,) * len(self.mean) for shade, level in shades.items()}
         if name not in levels:
-            raise ModelError(f"no pixel value is called {name!r}: say 'black', 'white' or 'mean'")
+            raise ModelError(f"no pixel value is called {name!r}: say 'black', 'grey', 'white' or 'mean'")
         pixels = torch.tensor(levels[name])[:, None, None]
         mean, std = self._statistics(pixels)
         return pixels.sub(mean).div(std)

@@ -1,0 +1,87 @@
+"""Curves of the model's answer while pixels are exchanged, the most relevant first."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from dataclasses import dataclass
+from typing import Annotated
+
+import torch
+from torch import Tensor, nn
+
+from deepviz.methods.method import Method
+from deepviz.metrics.metric import Channels, Metric, per_pixel
+from deepviz.metrics.subject import Precision, Subject, Value
+from deepviz.probe.reference import Baseline, check_baseline
+from deepviz.target import Target
+
+
+@dataclass(frozen=True)
+class CurveMetric(Metric):
+    """A metric that is the area under a curve over the fraction of pixels, from 0 to 1."""
+
+    steps: Annotated[int, "Points on the curve after the first; the cost is about this many forward passes."] = 50
+    baseline: Annotated[
+        Baseline, "What a removed pixel becomes: a number in normalised space, blur, or black, grey, white, mean."
+    ] = 0.0
+    value: Annotated[Value, "What is read of the model: the class's probability, or its score, the logit."] = (
+        "probability"
+    )
+    channels: Annotated[Channels, "How a map with several channels becomes one value per pixel."] = "sum"
+    precision: Annotated[Precision, "Of the forward passes: full, or the faster bfloat16."] = "full"
+    seed: Annotated[int, "For the order of pixels with equal values."] = 0
+
+    def __post_init__(self) -> None:
+        if self.steps < 1:
+            raise ValueError(f"steps must be at least 1, got {self.steps}")
+        check_baseline(self.baseline)
+
+    def curve(self, model: nn.Module, x: Tensor, attribution: Tensor | Method, target: Target = None) -> Tensor:
+        """The curve itself: (N, steps + 1) values at the fractions 0, 1/steps, ..., 1. Arguments as for a call."""
+        return self.judge(self.points, model, x, attribution, target)
+
+    def measure(self, subject: Subject, attribution: Tensor) -> Tensor:
+        """The area under the curve."""
+        return area(self.points(subject, attribution))
+
+    @abstractmethod
+    def points(self, subject: Subject, attribution: Tensor) -> Tensor:
+        """The curve of each row: (N, steps + 1)."""
+
+    def exchanged(self, subject: Subject, attribution: Tensor, start: Tensor, end: Tensor) -> Tensor:
+        """The model's values while the pixels of `start` become those of `end`, without both ends: (N, steps - 1)."""
+        x = subject.x
+        order = ranks(per_pixel(attribution, x, self.channels), self.seed)
+        n, pixels = len(x), x.shape[2] * x.shape[3]
+        taken = torch.tensor([round(step * pixels / self.steps) for step in range(1, self.steps)])
+        rows = torch.arange(n).repeat_interleave(len(taken))
+        taken = taken.repeat(n).to(x.device)
+        start, end = subject.call.laid(start), subject.call.laid(end)
+
+        def make(chunk: slice) -> Tensor:
+            of = rows[chunk]
+            gone = order[of] < taken[chunk, None, None]
+            return torch.where(gone.unsqueeze(1), end[of], start[of])
+
+        if not len(rows):
+            return x.new_empty((n, 0), dtype=torch.float32)
+        return subject.ask(rows, make, self.value, self.precision).view(n, -1)
+
+
+def ranks(values: Tensor, seed: int) -> Tensor:
+    """The place of each pixel when the values (N, H, W) are put in falling order, from 0; ties lie at random.
+
+    The same seed breaks ties in the same way in every row, so a row does not depend on the others.
+    """
+    n, height, width = values.shape
+    shuffled = torch.randperm(height * width, generator=torch.Generator().manual_seed(seed)).to(values.device)
+    falling = values.flatten(1)[:, shuffled].argsort(dim=1, descending=True, stable=True)
+    places = torch.empty_like(falling)
+    counted = torch.arange(height * width, device=values.device).expand(n, -1)
+    places.scatter_(1, shuffled[falling], counted)
+    return places.view(n, height, width)
+
+
+def area(points: Tensor) -> Tensor:
+    """The area under curves (N, steps + 1) over 0 to 1, by trapezoids: (N,)."""
+    return torch.trapezoid(points, dx=1 / (points.shape[1] - 1), dim=1)

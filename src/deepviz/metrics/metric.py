@@ -1,0 +1,172 @@
+"""What every metric is: a small frozen value, called with (model, x, attribution, target)."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass, fields, replace
+from typing import Any, ClassVar, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from deepviz.errors import ModelError
+from deepviz.methods.method import Method, check_arguments
+from deepviz.metrics.subject import Subject
+from deepviz.notes import Notes
+from deepviz.probe.borrow import borrowed, original
+from deepviz.probe.gradient import Call
+from deepviz.probe.reference import Baseline, Colours, in_colours
+from deepviz.target import Score, Target
+
+Better = Literal["higher", "lower"]
+Channels = Literal["sum", "magnitude"]
+"""How a map with several channels becomes one value per pixel: the signed sum, or the maximum of |.|."""
+
+
+@dataclass(frozen=True)
+class Metric(ABC):
+    """A measure of one explanation: a pure function of (model, x, attribution, target).
+
+    Fields are plain values or methods, all with defaults, described once in their annotation. A subclass writes
+    `measure`, the formula; everything around it (borrowing the model, choosing the class, checking the map) is done
+    here. Metrics of a method as a whole (robustness, randomisation) take the method in place of the map.
+    """
+
+    title: ClassVar[str] = ""
+    """The name in tables; by default the class's."""
+    paper: ClassVar[str] = ""
+    """Authors, year and where to find it."""
+    cost: ClassVar[str] = ""
+    """What one image costs, in forward and backward passes."""
+    better: ClassVar[Better] = "higher"
+    """Which direction is good."""
+    range: ClassVar[tuple[float, float]] = (float("-inf"), float("inf"))
+    """The least and the largest value that it can take."""
+    judges: ClassVar[Literal["map", "method"]] = "map"
+    """Whether it is given a map, or the method that makes maps."""
+
+    def __call__(self, model: nn.Module, x: Tensor, attribution: Tensor | Method, target: Target = None) -> Tensor:
+        """One value for each row.
+
+        Args:
+            model: any `nn.Module` that returns class scores (N, K); it is left exactly as it was.
+            x: (N, C, H, W), as the model takes it (normalised); not written to.
+            attribution: the maps that are judged, (N, C, H, W), or (N, 1, h, w) of a layer, which are enlarged
+                bilinearly; for a metric that judges methods, the `Method`.
+            target: the class that was explained: an index, a tensor (N,), a callable from the model's raw output to
+                one score per row; None: the predicted class.
+
+        Returns:
+            (N,), float32 or wider, on the CPU.
+
+        Raises:
+            TypeError: if the arguments are swapped, or a map is given for a method or the other way round.
+            ValueError: for maps that do not fit `x` or are not finite.
+            TargetError, ModelError: as methods raise them.
+        """
+        return self.judge(self.measure, model, x, attribution, target)
+
+    def judge(
+        self,
+        measure: Callable[[Subject, Any], Tensor],
+        model: nn.Module,
+        x: Tensor,
+        attribution: Tensor | Method,
+        target: Target,
+    ) -> Tensor:
+        """What `measure` finds, with the model borrowed and the arguments checked."""
+        check_arguments(model, x)
+        self.check(attribution, x)
+        if isinstance(target, Tensor) and target.ndim > 1:
+            raise ValueError(f"a metric judges one target per row, (N,), got a target {tuple(target.shape)}")
+        module = original(model)
+        notes = Notes()
+        with borrowed(module):
+            subject = Subject(Call(module, notes), x.detach(), Score(target, len(x)))
+            found = measure(subject, attribution)
+            if not bool(torch.isfinite(found).all()):
+                raise ModelError(f"{self.name} came out as NaN or infinity; in half precision try float32")
+        notes.issue()
+        return found.cpu()
+
+    @abstractmethod
+    def measure(self, subject: Subject, attribution: Any) -> Tensor:
+        """The formula, for a model that is already borrowed and a map or method that was checked: (N,)."""
+
+    def check(self, attribution: Any, x: Tensor) -> None:
+        """Raise a TypeError or ValueError for what cannot be judged."""
+        if self.judges == "method":
+            if not isinstance(attribution, Method):
+                raise TypeError(
+                    f"{self.name} judges a method, not a map: give Gradient() or another, "
+                    f"got {type(attribution).__name__}"
+                )
+            return
+        if isinstance(attribution, Method):
+            raise TypeError(f"{self.name} judges a map: give {attribution.name}'s, not the method itself")
+        check_map(attribution, x)
+
+    def in_colours(self, colours: Colours) -> Metric:
+        """The same metric with a baseline by name ("black") as `colours` says it is in the input's space."""
+        baseline: Baseline | None = getattr(self, "baseline", None)
+        if not isinstance(baseline, str):
+            return self
+        return replace(self, baseline=in_colours(baseline, colours))  # type: ignore[call-arg]
+
+    def of_rows(self, rows: slice) -> Metric:
+        """The same metric for some of the rows that it was made for; itself, unless it holds something per row."""
+        return self
+
+    @property
+    def name(self) -> str:
+        """The title, or the class's name where there is none."""
+        return self.title or type(self).__name__
+
+    def __str__(self) -> str:
+        """For tables: the name, with the options that are not the defaults."""
+        changed = [
+            f"{field.name} {value}"
+            for field in fields(self)
+            if not isinstance(value := getattr(self, field.name), Tensor) and value != field.default
+        ]
+        return ", ".join([self.name, *changed])
+
+
+def check_map(attribution: Any, x: Tensor) -> None:
+    """Raise for anything but finite maps (N, C, H, W) or (N, 1, h, w) of the rows of `x`."""
+    if not isinstance(attribution, Tensor):
+        raise TypeError(f"attribution must be a tensor (N, C, H, W), got {type(attribution).__name__}")
+    n, _, height, width = x.shape
+    fits = attribution.ndim == 4 and len(attribution) == n and 0 not in attribution.shape
+    if not fits or (attribution.shape[1] != 1 and attribution.shape[2:] != (height, width)):
+        raise ValueError(
+            f"attribution must be (N, C, H, W) like x {tuple(x.shape)}, or (N, 1, h, w) of a layer, "
+            f"got {tuple(attribution.shape)}"
+        )
+    if not attribution.is_floating_point():
+        raise ValueError(f"attribution must be floating point, got {str(attribution.dtype).removeprefix('torch.')}")
+    if not bool(torch.isfinite(attribution.detach()).all()):
+        raise ValueError("the attribution holds NaN or infinity")
+
+
+def per_pixel(attribution: Tensor, x: Tensor, channels: Channels = "sum") -> Tensor:
+    """One value for each pixel of `x`: (N, H, W), in float32 at least; a layer's map enlarged bilinearly."""
+    maps = attribution.detach().to(x.device, torch.promote_types(attribution.dtype, torch.float32))
+    maps = maps.sum(1) if channels == "sum" else maps.abs().amax(1)
+    if maps.shape[1:] != x.shape[2:]:
+        maps = F.interpolate(maps.unsqueeze(1), x.shape[2:], mode="bilinear", align_corners=False).squeeze(1)
+    return maps
+
+
+def per_value(attribution: Tensor, x: Tensor) -> Tensor:
+    """One value for each value of `x`: (N, C, H, W), in float32 at least.
+
+    A map without channels of its own (a layer's, or a drawn one) is enlarged bilinearly and shared out evenly among
+    the channels, which keeps its sum per pixel.
+    """
+    if attribution.shape == x.shape:
+        return attribution.detach().to(x.device, torch.promote_types(attribution.dtype, torch.float32))
+    shared = per_pixel(attribution, x).unsqueeze(1) / x.shape[1]
+    return shared.expand(-1, x.shape[1], -1, -1)

@@ -1,0 +1,122 @@
+"""What a metric asks: the borrowed model's answers to changed inputs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager, ExitStack, nullcontext
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from deepviz.probe.chunks import Joined, in_chunks
+from deepviz.probe.gradient import Call, fresh_leaf
+from deepviz.probe.reference import Baseline, reference
+from deepviz.target import Score, are_probabilities, class_scores, ends_in_sigmoid, probabilities
+
+Value = Literal["probability", "score"]
+"""What of the model's answer is read: the probability of the explained class, or its score, the logit."""
+Precision = Literal["full", "bfloat16"]
+"""The forward passes as the model is, or under bfloat16 autocast: faster, with three significant digits."""
+
+
+@dataclass
+class Subject:
+    """A borrowed model, some images and what is explained of them.
+
+    What several metrics ask of the same images (the value of the image itself, and of its baseline) is found once.
+    """
+
+    call: Call
+    x: Tensor
+    score: Score
+    _known: dict[tuple[Any, ...], Tensor] = field(default_factory=dict)
+    _given: bool | None = None
+
+    def clean(self, value: Value = "probability", precision: Precision = "full") -> Tensor:
+        """The values of the images as they are, (N,)."""
+        self._decide()
+        return self._once(_key("clean", value, precision), lambda: self._of(self.x, value, precision))
+
+    def without(self, baseline: Baseline, value: Value = "probability", precision: Precision = "full") -> Tensor:
+        """The values of the baseline of each image, (N,)."""
+        start = self.reference(baseline)
+        return self._once(_key("without", baseline, value, precision), lambda: self._of(start, value, precision))
+
+    def reference(self, baseline: Baseline) -> Tensor:
+        """The baseline of each image, (N, C, H, W)."""
+        return self._once(_key("reference", baseline), lambda: reference(self.x, baseline))
+
+    def ask(
+        self,
+        rows: Tensor,
+        make: Callable[[slice], Tensor],
+        value: Value = "probability",
+        precision: Precision = "full",
+    ) -> Tensor:
+        """The values of changed images, (M,), float32 or wider.
+
+        Args:
+            rows: (M,), the row of `x` that each changed image was made of: it says which class is read.
+            make: from a slice of 0..M to those changed images, (m, C, H, W); only one chunk is held at a time.
+            value: what is read.
+            precision: of the forward passes.
+        """
+        self._decide()
+        joined = Joined(len(rows))
+        like = self.x[:1].expand(len(rows), -1, -1, -1)
+
+        def work(chunk: slice) -> None:
+            images = make(chunk)
+            part = self.score.take(rows[chunk])
+            with _fast(images.device.type, precision):
+                joined.put(chunk, self.call.in_layout(images, lambda laid: self._read(part, laid, value)))
+
+        in_chunks(self.call.model, like, work, graph=False)
+        return joined.whole.clone()  # outside inference mode: an ordinary tensor
+
+    def _of(self, images: Tensor, value: Value, precision: Precision) -> Tensor:
+        return self.ask(torch.arange(len(images)), lambda chunk: images[chunk], value, precision)
+
+    def _read(self, score: Score, images: Tensor, value: Value) -> Tensor:
+        """What one chunk of images is worth: (m,)."""
+        output = self.call.run(images)
+        if value == "probability" and score.indices is not None:
+            found = class_scores(output)
+            output = found if self._given else probabilities(found)
+            if found.shape[1] == 1:
+                # of a single probability p the two classes are 1 - p and p
+                output = torch.cat([1 - found, found], 1) if self._given else output
+        found = self.call.check(score(output))
+        return found.to(torch.promote_types(found.dtype, torch.float32))
+
+    def _decide(self) -> None:
+        """Choose the class of every row, and see once whether the outputs are probabilities already."""
+        if not self.score.decided:
+            self.call.scores(self.x, self.score)
+        if self._given is None:
+            self._given = self.score.indices is not None and self._is_probability()
+
+    def _is_probability(self) -> bool:
+        first = class_scores(self.call.in_layout(self.x[:1], lambda laid: self.call.run(fresh_leaf(laid))))
+        return ends_in_sigmoid(first) or (first.shape[1] > 1 and are_probabilities(first.detach()))
+
+    def _once(self, key: tuple[Any, ...] | None, compute: Callable[[], Tensor]) -> Tensor:
+        if key is None:
+            return compute()
+        if key not in self._known:
+            self._known[key] = compute()
+        return self._known[key]
+
+
+def _key(*parts: Any) -> tuple[Any, ...] | None:
+    """What a value is remembered by; None if a tensor is part of it, which nothing is known by."""
+    return None if any(isinstance(part, Tensor) for part in parts) else parts
+
+
+def _fast(device: str, precision: Precision) -> AbstractContextManager[Any]:
+    stack = ExitStack()
+    stack.enter_context(torch.inference_mode())
+    stack.enter_context(torch.autocast(device, torch.bfloat16) if precision == "bfloat16" else nullcontext())
+    return stack

@@ -1,0 +1,70 @@
+"""The input that stands for "nothing there": where a path starts, what a removed pixel becomes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal, get_args
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+Colour = Literal["black", "grey", "white", "mean"]
+Baseline = float | Tensor | Literal["blur"] | Colour
+"""A number in the input's normalised space (0.0 usually is the mean colour), a tensor that broadcasts against one
+image, the image blurred, or a colour in pixel space, where the preprocessing is known."""
+Colours = Callable[[str], Tensor]
+"""From the name of a colour to its value in the input's normalised space, (C, 1, 1)."""
+BLUR = 0.1
+"""The standard deviation of the blur, in shorter sides of the image."""
+_COLOURS = get_args(Colour)
+
+
+def check_baseline(baseline: Baseline) -> None:
+    """Raise a ValueError for a name that is none."""
+    if isinstance(baseline, str) and baseline not in ("blur", *_COLOURS):
+        raise ValueError(
+            f"baseline must be a number, a tensor, blur, {', '.join(_COLOURS[:-1])} or {_COLOURS[-1]}, "
+            f"got {baseline!r}"
+        )
+
+
+def in_colours(baseline: Baseline, colours: Colours) -> Baseline:
+    """The baseline "black" as what the preprocessing makes of black, and so on; any other as it is."""
+    return colours(baseline) if isinstance(baseline, str) and baseline in _COLOURS else baseline
+
+
+def reference(x: Tensor, baseline: Baseline) -> Tensor:
+    """The baseline of each row of `x` (N, C, H, W), of the same shape and type.
+
+    Raises:
+        ValueError: for a colour by name, whose value is not known here, and a tensor that does not fit.
+    """
+    if isinstance(baseline, str):
+        if baseline == "blur":
+            return blurred(x, BLUR * min(x.shape[2:]))
+        raise ValueError(
+            f"the baseline {baseline!r} is a colour, and a bare module's preprocessing is unknown: use "
+            "a loaded model, or give the number or tensor in the input's normalised space"
+        )
+    value = torch.as_tensor(baseline, dtype=x.dtype, device=x.device)
+    try:
+        return value.expand_as(x).clone()
+    except RuntimeError:
+        raise ValueError(
+            f"the baseline {tuple(value.shape)} does not broadcast to the input {tuple(x.shape)}"
+        ) from None
+
+
+def blurred(x: Tensor, sigma: float) -> Tensor:
+    """A Gaussian blur of standard deviation `sigma` pixels, the border pixels repeated outwards."""
+    precise = x.to(torch.promote_types(x.dtype, torch.float32))
+    for axis in (2, 3):
+        radius = round(3 * sigma)
+        offsets = torch.arange(-radius, radius + 1, dtype=precise.dtype, device=x.device)
+        kernel = torch.exp(-0.5 * (offsets / sigma) ** 2)
+        kernel = (kernel / kernel.sum()).view((1, 1, -1, 1) if axis == 2 else (1, 1, 1, -1))
+        margin = (0, 0, radius, radius) if axis == 2 else (radius, radius, 0, 0)
+        rows = precise.flatten(0, 1).unsqueeze(1)
+        precise = F.conv2d(F.pad(rows, margin, mode="replicate"), kernel).view_as(precise)
+    return precise.to(x.dtype)
