@@ -14,7 +14,7 @@ LEVELS = [
     {"errors", "names", "notes", "target", "geometry"},
     {"probe", "render", "models"},
     {"explanation", "methods", "metrics", "synthesis", "inside"},
-    {"api", "engine", "catalog"},
+    {"api", "engine", "catalog", "evaluation", "sanity"},
     {"cli", "web"},
     {"__main__"},
 ]
@@ -22,6 +22,9 @@ LEVEL = {name: number for number, names in enumerate(LEVELS) for name in names}
 SIDEWAYS = {
     ("api", "catalog"): "a method asked for by name",
     ("api", "engine"): "what `explain` runs on",
+    ("evaluation", "api"): "images and methods are asked for as in `explain`",
+    ("evaluation", "engine"): "the maps that are judged",
+    ("evaluation", "catalog"): "a metric asked for by name",
     ("explanation", "methods"): "a result names its method: the type alone, methods.method",
     ("metrics", "methods"): "a metric judges a method: the type alone, methods.method",
     ("synthesis", "explanation"): "results are written as explanations are",

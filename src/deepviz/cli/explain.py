@@ -5,25 +5,24 @@ from __future__ import annotations
 import re
 import sys
 import warnings
-from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from json import dumps
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from deepviz import catalog
-from deepviz.cli import INPUT, OK, PARTLY, UsageError
+from deepviz.cli import UsageError
 from deepviz.cli.method_options import MethodOptions, built
 from deepviz.cli.model_options import Device, Labels, Model, Weights, check_device, loaded_model
+from deepviz.cli.photographs import Photographs
+from deepviz.cli.progress import progress_bar
 from deepviz.engine import Answer, Targets, explain_prepared
-from deepviz.errors import DeepVizWarning, ImageError, ModelError
+from deepviz.errors import DeepVizWarning
 from deepviz.explanation import Explanation, in_digits, probe_folder, sheet, write_picture
 from deepviz.methods import Method
-from deepviz.models import LoadedModel, Prepared, example_photo, find_photos
+from deepviz.models import LoadedModel, example_photo
 from deepviz.probe.memory import keep_memory
 
 NOTHING_GIVEN = MethodOptions()
@@ -69,39 +68,21 @@ def explain(
     check_device(device)
     if not photos:
         print("deepviz: no photograph given, so this explains the example in the package", file=sys.stderr)
-    report = Report(output, format)
-    paths = _found(photos or (str(example_photo()),), report)
-    total = len(paths) + len(report.failed)
-    if paths:
+    photographs = Photographs.found(photos or (str(example_photo()),))
+    report = Report(photographs, output, format)
+    if photographs.paths:
         probe_folder(output)
         keep_memory()
         loaded = loaded_model(model, weights, labels, device)
-        _explain_all(loaded, paths, methods, _targets(target), top_k, method is None, report, quiet=json)
-    for path, reason in report.failed.items():
-        print("deepviz:", reason if path in reason else f"{path}: {reason}", file=sys.stderr)
+        _explain_all(loaded, methods, _targets(target), top_k, method is None, report, quiet=json)
+    photographs.tell_failures()
     if json:
         print(dumps(report.as_json(), indent=2))
-    if not report.failed:
-        return OK
-    if total > 1:
-        print(f"deepviz: {len(report.failed)} of {total} photographs failed", file=sys.stderr)
-    return PARTLY if report.done else INPUT
-
-
-def _found(given: Iterable[str], report: Report) -> list[Path]:
-    """The photographs that were named; a folder without any is reported."""
-    paths: list[Path] = []
-    for path in given:
-        try:
-            paths += find_photos(path)
-        except ImageError as error:
-            report.failed[path] = str(error)
-    return paths
+    return photographs.exit_code(len(report.done))
 
 
 def _explain_all(
     loaded: LoadedModel,
-    paths: list[Path],
     methods: list[Method],
     target: Targets,
     top_k: int,
@@ -110,13 +91,13 @@ def _explain_all(
     quiet: bool,
 ) -> None:
     """Explain photograph by photograph, writing what is done and keeping account of what fails."""
-    with warnings.catch_warnings(), _progress() as progress:
+    with warnings.catch_warnings(), progress_bar() as progress:
         # every warning is in the notes of its explanation, and printed from there
         warnings.simplefilter("ignore", DeepVizWarning)
-        work = progress.add_task("", total=(report.finished + len(paths)) * len(methods))
+        work = progress.add_task("", total=report.photographs.total * len(methods))
         answers = explain_prepared(
             loaded,
-            Queue(loaded, paths, report),
+            report.photographs.prepared(loaded),
             methods,
             target=target,
             top_k=top_k,
@@ -124,7 +105,7 @@ def _explain_all(
             step=lambda method, done: progress.update(
                 work, description=str(method), completed=report.finished * len(methods) + done
             ),
-            failed=report.fail,
+            failed=report.photographs.fail,
         )
         try:
             for answer in answers:
@@ -133,22 +114,8 @@ def _explain_all(
                 if not quiet:
                     print(told, flush=True)
         except KeyboardInterrupt:
-            done = f"interrupted: {len(report.done)} of {len(paths)} photographs are in {report.output}"
+            done = f"interrupted: {len(report.done)} of {report.photographs.total} photographs are in {report.output}"
             raise KeyboardInterrupt(done) from None
-
-
-def _progress() -> Progress:
-    """A bar with the time left, on stderr, and only if that is a terminal."""
-    console = Console(stderr=True)
-    return Progress(
-        TextColumn("{task.description:<20}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        console=console,
-        transient=True,
-        disable=not console.is_terminal,
-    )
 
 
 def _targets(given: list[str] | None) -> Targets:
@@ -156,54 +123,30 @@ def _targets(given: list[str] | None) -> Targets:
     return None if given is None else [int(text) if re.fullmatch(r"-?\d+", text) else text for text in given]
 
 
-@dataclass(frozen=True)
-class Queue:
-    """The photographs, opened one by one as they are needed; one that cannot be opened is reported and skipped."""
-
-    loaded: LoadedModel
-    paths: list[Path]
-    report: Report
-
-    def __iter__(self) -> Iterator[Prepared]:
-        for path in self.paths:
-            try:
-                prepared = self.loaded.prepare(path)
-            except ImageError as error:
-                self.report.failed[str(path)] = str(error)
-                continue
-            self.report.opened[prepared] = path
-            yield prepared
-
-
 @dataclass
 class Report:
     """What was written, and what failed.
 
     Args:
+        photographs: those that are explained.
         output: the folder of the results, with a folder for each photograph.
         format: of the single maps.
-        opened: the photographs under way.
     """
 
+    photographs: Photographs
     output: Path
     format: str
-    opened: dict[Prepared, Path] = field(default_factory=dict)
     done: list[dict[str, Any]] = field(default_factory=list)
-    failed: dict[str, str] = field(default_factory=dict)
     folders: set[str] = field(default_factory=set)
 
     @property
     def finished(self) -> int:
         """Photographs done or failed."""
-        return len(self.done) + len(self.failed)
-
-    def fail(self, image: Prepared, error: ModelError) -> None:
-        """Take down that there is no answer for this photograph."""
-        self.failed[str(self.opened.pop(image))] = str(error)
+        return len(self.done) + len(self.photographs.failed)
 
     def write(self, answer: Answer) -> str:
         """Write one photograph's sheet and maps, and say so."""
-        photograph = self.opened.pop(answer.image)
+        photograph = self.photographs.close(answer.image)
         folder = self.output / _own_name(photograph.stem, self.folders)
         page = write_picture(folder / "sheet.png", sheet(answer.explanations, predictions=answer.predictions))
         several = len({explanation.target.index for explanation in answer.explanations}) > 1
@@ -217,7 +160,7 @@ class Report:
 
     def as_json(self) -> dict[str, Any]:
         """The whole run, for machines."""
-        return {"photographs": self.done, "failed": self.failed}
+        return {"photographs": self.done, "failed": self.photographs.failed}
 
 
 def _own_name(stem: str, taken: set[str]) -> str:

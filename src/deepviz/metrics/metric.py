@@ -13,12 +13,9 @@ from torch import Tensor, nn
 
 from deepviz.errors import ModelError
 from deepviz.methods.method import Method, check_arguments
-from deepviz.metrics.subject import Subject
-from deepviz.notes import Notes
-from deepviz.probe.borrow import borrowed, original
-from deepviz.probe.gradient import Call
+from deepviz.metrics.subject import Subject, asking
 from deepviz.probe.reference import Baseline, Colours, in_colours
-from deepviz.target import Score, Target
+from deepviz.target import Target
 
 Better = Literal["higher", "lower"]
 Channels = Literal["sum", "magnitude"]
@@ -79,16 +76,14 @@ class Metric(ABC):
         """What `measure` finds, with the model borrowed and the arguments checked."""
         check_arguments(model, x)
         self.check(attribution, x)
-        if isinstance(target, Tensor) and target.ndim > 1:
-            raise ValueError(f"a metric judges one target per row, (N,), got a target {tuple(target.shape)}")
-        module = original(model)
-        notes = Notes()
-        with borrowed(module):
-            subject = Subject(Call(module, notes), x.detach(), Score(target, len(x)))
-            found = measure(subject, attribution)
-            if not bool(torch.isfinite(found).all()):
-                raise ModelError(f"{self.name} came out as NaN or infinity; in half precision try float32")
-        notes.issue()
+        with asking(model, x, target) as subject:
+            return self.measured(measure, subject, attribution)
+
+    def measured(self, measure: Callable[[Subject, Any], Tensor], subject: Subject, attribution: Any) -> Tensor:
+        """What `measure` finds, if it is finite, on the CPU."""
+        found = measure(subject, attribution)
+        if not bool(torch.isfinite(found).all()):
+            raise ModelError(f"{self.name} came out as NaN or infinity; in half precision try float32")
         return found.cpu()
 
     @abstractmethod

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager, ExitStack, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from deepviz.notes import Notes
+from deepviz.probe.borrow import borrowed, original
 from deepviz.probe.chunks import Joined, in_chunks
 from deepviz.probe.gradient import Call, fresh_leaf
 from deepviz.probe.reference import Baseline, reference
-from deepviz.target import Score, are_probabilities, class_scores, ends_in_sigmoid, probabilities
+from deepviz.target import Score, Target, are_probabilities, class_scores, ends_in_sigmoid, probabilities
 
 Value = Literal["probability", "score"]
 """What of the model's answer is read: the probability of the explained class, or its score, the logit."""
@@ -108,6 +110,22 @@ class Subject:
         if key not in self._known:
             self._known[key] = compute()
         return self._known[key]
+
+
+@contextmanager
+def asking(model: nn.Module, x: Tensor, target: Target) -> Iterator[Subject]:
+    """The model borrowed, for questions about one target of each image; its warnings are issued at the end.
+
+    Raises:
+        ValueError: for several targets a row.
+    """
+    if isinstance(target, Tensor) and target.ndim > 1:
+        raise ValueError(f"a metric judges one target per row, (N,), got a target {tuple(target.shape)}")
+    module = original(model)
+    notes = Notes()
+    with borrowed(module):
+        yield Subject(Call(module, notes), x.detach(), Score(target, len(x)))
+    notes.issue()
 
 
 def _key(*parts: Any) -> tuple[Any, ...] | None:

@@ -24,8 +24,7 @@ def check_baseline(baseline: Baseline) -> None:
     """Raise a ValueError for a name that is none."""
     if isinstance(baseline, str) and baseline not in ("blur", *_COLOURS):
         raise ValueError(
-            f"baseline must be a number, a tensor, blur, {', '.join(_COLOURS[:-1])} or {_COLOURS[-1]}, "
-            f"got {baseline!r}"
+            f"baseline must be a number, a tensor, blur, {', '.join(_COLOURS[:-1])} or {_COLOURS[-1]}, got {baseline!r}"
         )
 
 

@@ -1,0 +1,75 @@
+"""The photographs that a command is given: found, opened one by one, and accounted for."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from deepviz.cli import INPUT, OK, PARTLY
+from deepviz.errors import ImageError, ModelError
+from deepviz.models import LoadedModel, Prepared, find_photos
+
+
+@dataclass
+class Photographs:
+    """Photographs to work on, and what became of them.
+
+    Args:
+        paths: those that were found.
+        failed: why a photograph, or a folder, gave nothing.
+        opened: those under way.
+    """
+
+    paths: list[Path] = field(default_factory=list)
+    failed: dict[str, str] = field(default_factory=dict)
+    opened: dict[Prepared, Path] = field(default_factory=dict)
+
+    @classmethod
+    def found(cls, given: Iterable[str]) -> Photographs:
+        """The photographs that were named, as files or folders; a folder without any has failed."""
+        photographs = cls()
+        for path in given:
+            try:
+                photographs.paths += find_photos(path)
+            except ImageError as error:
+                photographs.failed[path] = str(error)
+        return photographs
+
+    @property
+    def total(self) -> int:
+        """Photographs found and not found."""
+        return len(self.paths) + sum(path not in map(str, self.paths) for path in self.failed)
+
+    def prepared(self, loaded: LoadedModel) -> Iterator[Prepared]:
+        """Each photograph as the model's input, opened when it is its turn; one that cannot be opened is skipped."""
+        for path in self.paths:
+            try:
+                prepared = loaded.prepare(path)
+            except ImageError as error:
+                self.failed[str(path)] = str(error)
+                continue
+            self.opened[prepared] = path
+            yield prepared
+
+    def close(self, image: Prepared) -> Path:
+        """Where a photograph that is done came from."""
+        return self.opened.pop(image)
+
+    def fail(self, image: Prepared, error: ModelError) -> None:
+        """Take down that the model has no answer for this photograph."""
+        self.failed[str(self.close(image))] = str(error)
+
+    def tell_failures(self) -> None:
+        """Say on stderr what failed, one line each."""
+        for path, reason in self.failed.items():
+            print("deepviz:", reason if path in reason else f"{path}: {reason}", file=sys.stderr)
+        if self.failed and self.total > 1:
+            print(f"deepviz: {len(self.failed)} of {self.total} photographs failed", file=sys.stderr)
+
+    def exit_code(self, done: int) -> int:
+        """By how many of them are done."""
+        if not self.failed:
+            return OK
+        return PARTLY if done else INPUT
