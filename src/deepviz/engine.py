@@ -180,7 +180,7 @@ def _attribute(
     loaded: LoadedModel, method: Method, x: Tensor, columns: list[Tensor | Callable[[Any], Tensor]]
 ) -> Iterator[tuple[int, _Maps]]:
     """The method's maps for each column of targets; all columns of classes share their forward passes."""
-    ready = method.in_colours(lambda name: _colour(loaded, name))
+    ready = method.in_colours(lambda name: colour_of(loaded, name))
     classes = [k for k, column in enumerate(columns) if isinstance(column, Tensor)]
     if classes:
         indices = torch.stack([column for column in columns if isinstance(column, Tensor)], 1)
@@ -196,7 +196,7 @@ def _attribute(
             yield k, _Maps(result.maps, result.notes, None)
 
 
-def _colour(loaded: LoadedModel, name: str) -> Tensor:
+def colour_of(loaded: LoadedModel, name: str) -> Tensor:
     """A colour by name in the model's normalised space, (C, 1, 1)."""
     if not isinstance(loaded.preprocess, Preprocess):
         raise ModelError(
