@@ -7,7 +7,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from deepviz import catalog, methods, synthesis
+    from deepviz import catalog, methods, metrics, synthesis
     from deepviz.api import (
         explain,
         grad_times_image,
@@ -22,31 +22,35 @@ if TYPE_CHECKING:
         viz_integrated_gradients,
     )
     from deepviz.errors import DeepVizError, DeepVizWarning
+    from deepviz.evaluation import Evaluation, evaluate
     from deepviz.explanation import Explanation, sheet
     from deepviz.inside import viz_activations, viz_channels, viz_filters, viz_layers
     from deepviz.models import LoadedModel, Preprocess, example_photo, load_model
     from deepviz.synthesis import DeepDream, Generated, ImageGenerator, inversion
 
-_MODULES = ("catalog", "methods", "synthesis")
-_HOMES = ("errors", "models", "explanation", "api", "inside", "synthesis")
+_MODULES = ("catalog", "methods", "metrics", "synthesis")
+_HOMES = ("errors", "models", "explanation", "api", "inside", "synthesis", "evaluation")
 """Where the other names live, in the order in which they are looked for: what is quick to import first."""
 
 __all__ = [
     "DeepDream",
     "DeepVizError",
     "DeepVizWarning",
+    "Evaluation",
     "Explanation",
     "Generated",
     "ImageGenerator",
     "LoadedModel",
     "Preprocess",
     "catalog",
+    "evaluate",
     "example_photo",
     "explain",
     "grad_times_image",
     "inversion",
     "load_model",
     "methods",
+    "metrics",
     "save_gradcam",
     "save_gradient_images",
     "sheet",

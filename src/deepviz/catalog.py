@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 import types
 from dataclasses import MISSING, dataclass, fields
-from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import deepviz.methods
+import deepviz.metrics
 from deepviz.errors import MethodError
 from deepviz.methods.method import Method
+from deepviz.metrics.metric import Metric
 from deepviz.names import nearest
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -69,17 +74,26 @@ class Option:
         return " or ".join(filter(None, [", ".join(takes[:-1]), takes[-1]]))
 
 
-def stem(method_class: type[Method]) -> str:
-    """The one name of a method in commands, pages and files: that of its module, `grad-cam`."""
-    return method_class.__module__.rsplit(".", 1)[-1].replace("_", "-")
+def stem(cls: type[Any]) -> str:
+    """The one name of a method or metric in commands, pages and files: that of its module, `grad-cam`."""
+    return cls.__module__.rsplit(".", 1)[-1].replace("_", "-")
 
 
-METHODS: dict[str, type[Method]] = {
-    stem(value): value
-    for value in (getattr(deepviz.methods, name) for name in deepviz.methods.__all__)
-    if isinstance(value, type) and issubclass(value, Method) and value is not Method
-}
+def _found(package: types.ModuleType, kind: type[Any]) -> dict[str, type[Any]]:
+    """What a package offers of one kind, by its stem."""
+    values = (getattr(package, name) for name in package.__all__)
+    return {
+        stem(value): value
+        for value in values
+        if isinstance(value, type) and issubclass(value, kind) and not inspect.isabstract(value)
+    }
+
+
+METHODS: dict[str, type[Method]] = _found(deepviz.methods, Method)
 """Every method, by its stem, in the order in which sheets and tables show them."""
+
+METRICS: dict[str, type[Metric]] = _found(deepviz.metrics, Metric)
+"""Every metric, by its stem, in the order in which tables show them."""
 
 
 def options(cls: Any) -> tuple[Option, ...]:
@@ -99,16 +113,30 @@ def find(name: str) -> type[Method]:
     Raises:
         MethodError: if there is none; with the nearest names.
     """
-    if name in METHODS:
-        return METHODS[name]
+    return _find(name, METHODS, Method)
+
+
+def find_metric(name: str) -> type[Metric]:
+    """A metric by its stem, or a stranger's as `package.module:Class`.
+
+    Raises:
+        MethodError: if there is none; with the nearest names.
+    """
+    return _find(name, METRICS, Metric)
+
+
+def _find(name: str, known: dict[str, type[T]], kind: type[Any]) -> type[T]:
+    if name in known:
+        return known[name]
+    word = kind.__name__.lower()
     if ":" in name:
-        return _strangers(name)
-    known = {**{key: key for key in METHODS}, **{cls.__name__: key for key, cls in METHODS.items()}}
-    for spelling, key in known.items():
+        return _strangers(name, kind, word)  # type: ignore[no-any-return]
+    spelled = {**{key: key for key in known}, **{cls.__name__: key for key, cls in known.items()}}
+    for spelling, key in spelled.items():
         if _bare(spelling) == _bare(name):
-            return METHODS[key]
-    hint = nearest(name, METHODS) or f"; there are {', '.join(METHODS)}"
-    raise MethodError(f"no method {name!r}{hint}")
+            return known[key]
+    hint = nearest(name, known) or f"; there are {', '.join(known)}"
+    raise MethodError(f"no {word} {name!r}{hint}")
 
 
 def method(name: str, **given: Any) -> Method:
@@ -120,14 +148,14 @@ def _bare(name: str) -> str:
     return name.lower().replace("-", "").replace("_", "").replace(" ", "")
 
 
-def _strangers(name: str) -> type[Method]:
+def _strangers(name: str, kind: type[Any], word: str) -> Any:
     module, _, attribute = name.partition(":")
     try:
         found = getattr(importlib.import_module(module), attribute)
     except (ImportError, AttributeError) as error:
-        raise MethodError(f"no method {name!r}: {error}") from error
-    if not (isinstance(found, type) and issubclass(found, Method)):
-        raise MethodError(f"{name} is not a subclass of deepviz.methods.Method")
+        raise MethodError(f"no {word} {name!r}: {error}") from error
+    if not (isinstance(found, type) and issubclass(found, kind)):
+        raise MethodError(f"{name} is not a subclass of deepviz.{word}s.{kind.__name__}")
     return found
 
 

@@ -43,6 +43,9 @@ def application() -> App:
             "The model is the bundled EfficientNet-Lite0 unless --model names another."
         ),
     )
+    app.command(
+        "deepviz.cli.evaluate:evaluate", name="evaluate", help="Measure how far the methods' maps can be believed."
+    )
     app.command("deepviz.cli.listings:methods", name="methods", help="List the methods and their options.")
     app.command("deepviz.cli.listings:layers", name="layers", help="List a model's layers and what can be explained.")
     app.command("deepviz.cli.generate:generate", name="generate", help="Draw what a network wants to see.")

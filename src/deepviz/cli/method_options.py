@@ -12,6 +12,7 @@ from deepviz import catalog
 from deepviz.catalog import Option
 from deepviz.cli import UsageError
 from deepviz.methods import Method
+from deepviz.metrics import Metric
 
 _NOT_GIVEN = object()
 
@@ -63,10 +64,23 @@ def built(names: list[str], given: Any, layer: str | None) -> list[Method]:
     return methods
 
 
+def built_metric(text: str) -> Metric:
+    """A metric by name, with options in parentheses if there are any: `deletion(steps=20)`.
+
+    Raises:
+        UsageError: for an unknown metric, option or value.
+    """
+    name, own = _split(text)
+    try:
+        return catalog.find_metric(name)(**own)
+    except (LookupError, TypeError, ValueError) as error:
+        raise UsageError(f"--metric {text}: {error.args[0]}") from None
+
+
 def _split(text: str) -> tuple[str, dict[str, Any]]:
-    """A stranger's method and its options, `package.module:Class(depth=3)`: plain values, nothing that is run."""
+    """A name and its options, `package.module:Class(depth=3)`: plain values, nothing that is run."""
     name, parenthesis, inside = text.partition("(")
-    if not parenthesis or ":" not in name:
+    if not parenthesis:
         return text, {}
     try:
         call = ast.parse(f"_({inside}", mode="eval").body
@@ -74,7 +88,7 @@ def _split(text: str) -> tuple[str, dict[str, Any]]:
             return name, {_named(given): ast.literal_eval(given.value) for given in call.keywords}
     except (SyntaxError, ValueError):
         pass
-    raise UsageError(f"-m {text!r}: options in parentheses are name=value, with plain values such as 3 or 'word'")
+    raise UsageError(f"{text!r}: options in parentheses are name=value, with plain values such as 3 or 'word'")
 
 
 def _named(given: ast.keyword) -> str:
@@ -92,7 +106,7 @@ class _Builder:
     used: set[str] = field(default_factory=set)
 
     def method(self, name: str) -> Method:
-        name, own = _split(name)
+        name, own = _split(name) if ":" in name else (name, {})
         try:
             cls = catalog.find(name)
         except LookupError as error:

@@ -42,7 +42,11 @@ class CurveMetric(Metric):
 
     def measure(self, subject: Subject, attribution: Tensor) -> Tensor:
         """The area under the curve."""
-        return area(self.points(subject, attribution))
+        return self.of_curve(self.points(subject, attribution))
+
+    def of_curve(self, points: Tensor) -> Tensor:
+        """The value of curves (N, steps + 1): the area under each."""
+        return area(points)
 
     @abstractmethod
     def points(self, subject: Subject, attribution: Tensor) -> Tensor:

@@ -36,7 +36,8 @@ def layer_name(model: nn.Module, layer: str | nn.Module) -> str:
     if path and _has(model, path):
         return layer
     known = [name for name, _ in model.named_modules(remove_duplicate=False) if name]
-    raise LayerError(f"no layer {layer!r} in this model{nearest(layer, known)}")
+    hint = nearest(layer, known) or "; deepviz layers, or deepviz.viz_layers(model), lists them"
+    raise LayerError(f"no layer {layer!r} in this model{hint}")
 
 
 def _has(model: nn.Module, path: str) -> bool:

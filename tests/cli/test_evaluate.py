@@ -1,0 +1,135 @@
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from deepviz.cli import run
+from deepviz.cli.evaluate import read_classes
+from deepviz.errors import TargetError
+
+QUICK = ["--model", "small_models:good", "-m", "gradient", "--metric", "deletion(steps=4)"]
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    """A folder with three photographs, in which commands are run."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("DEEPVIZ_DEBUG", raising=False)
+    Path("photos").mkdir()
+    for seed in range(3):
+        pixels = np.random.default_rng(seed).integers(0, 256, (40, 60, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(f"photos/{seed}.png")
+    return tmp_path
+
+
+@pytest.fixture
+def evaluate(here, capsys):
+    """`deepviz evaluate` with these arguments: its exit code, stdout and stderr."""
+
+    def evaluated(*arguments):
+        code = run(["evaluate", *map(str, arguments)])
+        captured = capsys.readouterr()
+        assert "Traceback" not in captured.err
+        return code, captured.out, captured.err
+
+    return evaluated
+
+
+def test_the_table_the_data_and_the_curves(evaluate):
+    code, out, err = evaluate("photos", *QUICK, "--metric", "insertion(steps=4)")
+    assert (code, err) == (0, "")
+    lines = out.splitlines()
+    assert lines[0].split() == ["Deletion,", "steps", "4", "↓", "Insertion,", "steps", "4", "↑"]
+    assert [line.split("  ")[0] for line in lines[1:5]] == [
+        "Gradient",
+        "Random map",
+        "Centred Gaussian",
+        "Edge detector",
+    ]
+    assert lines[5].startswith("3 images, small (as given).")
+    kept = json.loads(Path("deepviz-out/evaluation.json").read_text())
+    assert [one["source"] for one in kept["images"]] == ["0.png", "1.png", "2.png"]
+    table = list(csv.DictReader(Path("deepviz-out/evaluation.csv").read_text().splitlines()))
+    assert len(table) == 8
+    assert f"{float(table[0]['mean']):.3g}" in lines[1]
+    with Image.open("deepviz-out/curves.png") as curves:
+        assert curves.width > 1000
+
+
+def test_json_alone_on_stdout(evaluate):
+    code, out, _ = evaluate("photos", *QUICK, "--json", "--no-controls")
+    assert code == 0
+    found = json.loads(out)
+    assert found["rows"] == ["Gradient"]
+    assert found["failed"] == {}
+
+
+def test_the_classes_of_a_file_are_explained(evaluate):
+    Path("labels.csv").write_text("file,class\n0.png,2\nsomewhere/1.png,red fox\n2.png,0\n")
+    code, out, _ = evaluate("photos", *QUICK, "--labels", "labels.csv", "--json")
+    assert code == 0
+    assert [one["target"].rsplit(" ", 1)[0] for one in json.loads(out)["images"]] == [
+        "lynx",
+        "red fox",
+        "tabby, tabby cat",
+    ]
+
+
+def test_a_photograph_without_a_line_and_one_that_is_none_are_left_out(evaluate):
+    Path("photos/3.png").write_bytes(b"none")
+    Path("labels.csv").write_text("0.png,2\n2.png,1\n3.png,1\n")
+    code, out, err = evaluate("photos", *QUICK, "--labels", "labels.csv")
+    assert code == 4
+    assert "2 images" in out
+    assert "1.png: it has no line in the --labels file" in err
+    assert "3.png is not an image" in err
+    assert err.endswith("2 of 4 photographs failed\n")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        ([], 2, "give photographs"),
+        (["photos", "--metric", "deletoin"], 2, "did you mean 'deletion'"),
+        (["photos", "--metric", "deletion(steps=0)"], 2, "steps must be at least 1"),
+        (["photos", "--metric", "deletion(stps=3)"], 2, "stps"),
+        (["photos", "--metric", "deletion(steps=__import__('os'))"], 2, "plain values"),
+        (["nowhere"], 3, "nowhere does not exist"),
+        (["photos", "--labels", "nowhere.csv"], 3, "cannot read nowhere.csv"),
+    ],
+)
+def test_mistakes_are_one_line(evaluate, arguments, code, said):
+    found, out, err = evaluate(*arguments, "--model", "small_models:good", "-m", "gradient")
+    assert (found, out) == (code, "")
+    assert said in err
+    assert err.count("\n") == 1
+
+
+def test_an_interrupted_run_keeps_what_is_done(evaluate, monkeypatch):
+    import deepviz.cli.evaluate as command
+
+    judge_prepared = command.judge_prepared
+
+    def interrupted(*arguments, **options):
+        for count, one in enumerate(judge_prepared(*arguments, **options)):
+            if count == 2:
+                raise KeyboardInterrupt
+            yield one
+
+    monkeypatch.setattr(command, "judge_prepared", interrupted)
+    code, _, err = evaluate("photos", *QUICK)
+    assert code == 130
+    assert "interrupted after 2 of 3 photographs" in err
+    assert len(json.loads(Path("deepviz-out/evaluation.json").read_text())["images"]) == 2
+
+
+def test_lines_of_classes(tmp_path):
+    path = tmp_path / "classes.csv"
+    path.write_text('file,class_index\na.jpg,7\n"b, c.jpg","tabby, tabby cat"\n\n')
+    assert read_classes(path) == {"a.jpg": 7, "b, c.jpg": "tabby, tabby cat"}
+    path.write_text("a.jpg\n")
+    with pytest.raises(TargetError, match="line 1: expected file,class"):
+        read_classes(path)

@@ -1,0 +1,226 @@
+"""Tables of methods by metrics: what is judged, how it is summed up, what is said about it."""
+
+import csv
+import io
+import json
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import deepviz
+from deepviz.errors import DeepVizWarning, MethodError, ModelError, TargetError
+from deepviz.evaluation import CONTROLS, Evaluation, Judged, choose_metrics
+from deepviz.methods import Gradient, GradTimesImage, IntegratedGradients, Method
+from deepviz.metrics import Deletion, Insertion, Metric, RandomMap
+from networks import assert_same
+from small_models import good, network, no_rectifier
+
+QUICK = (Deletion(steps=8, value="score"), Insertion(steps=8, value="score", baseline=0.0))
+
+
+class Quadrant(nn.Module):
+    """Looks at the upper left quadrant of its input alone."""
+
+    def forward(self, x):
+        seen = x[:, :, : x.shape[2] // 2, : x.shape[3] // 2].sum((1, 2, 3))
+        return torch.stack([seen, -seen], 1)
+
+
+@dataclass(frozen=True)
+class Channels(Metric):
+    """What became of the channels: 1 for magnitudes, 0 for sums."""
+
+    channels: str = "sum"
+    title: ClassVar[str] = "Channels"
+
+    def measure(self, subject, attribution):
+        return torch.full((len(attribution),), float(self.channels == "magnitude"))
+
+
+@dataclass(frozen=True)
+class OfAMethod(Metric):
+    """The number of steps of a method."""
+
+    judges: ClassVar[str] = "method"
+
+    def measure(self, subject, attribution):
+        return torch.tensor([float(getattr(attribution, "steps", 0))])
+
+
+def evaluation(values, metrics=QUICK[:1], controls=0):
+    """An evaluation with these values, (images, rows, metrics)."""
+    judged = tuple(Judged(f"{k}", "cat", one, {}, {}) for k, one in enumerate(np.asarray(values, dtype=float)))
+    rows = tuple(f"row {row}" for row in range(judged[0].values.shape[0] - controls))
+    return Evaluation((*rows, *map(str, CONTROLS[:controls])), tuple(metrics), judged, controls, "a model")
+
+
+def test_each_number_is_what_the_metric_says_of_the_map_that_the_method_draws():
+    loaded, x = good(), torch.rand(3, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    found = deepviz.evaluate(loaded, x, [Gradient(), GradTimesImage()], QUICK)
+    assert found.values.shape == (3, 5, 2)
+    classes = loaded.module(x).argmax(1)
+    for row, (method, channels) in enumerate([(Gradient(), "magnitude"), (GradTimesImage(), "sum")]):
+        maps = method(loaded.module, x, classes)
+        for column, metric in enumerate(QUICK):
+            expected = replace(metric, channels=channels)(loaded.module, x, maps, classes)
+            assert_same(torch.tensor(found.values[:, row, column]), expected.double(), 1e-5)
+
+
+def test_a_planted_feature_is_found_by_gradient_times_image_and_not_by_a_random_map():
+    x = torch.rand(6, 3, 8, 8, generator=torch.Generator().manual_seed(1)) + 0.5
+    found = deepviz.evaluate(Quadrant(), x, GradTimesImage(), QUICK, target=0)
+    assert found.rows == ("Gradient × image", "Random map", "Centred Gaussian", "Edge detector")
+    assert found.best == (0, 0)
+    assert found.beats(0, 0) is True
+    # the quadrant is a quarter of the pixels: two of eight steps, each of which takes the largest first
+    curve = found.judged[0].curves[0][0]
+    assert np.allclose(curve[2:], 0, atol=1e-4)
+    assert (np.diff(curve[:3]) < 0).all()
+
+
+def test_the_metric_judges_what_the_picture_shows():
+    found = deepviz.evaluate(network(), torch.rand(1, 3, 32, 32), ["gradient", "grad-times-image"], Channels())
+    assert found.values[0, :2, 0].tolist() == [1, 0]
+
+
+@pytest.mark.filterwarnings("ignore:integrated gradients")
+def test_metrics_of_methods_get_the_method_with_its_colours():
+    found = deepviz.evaluate(good(), torch.rand(1, 3, 32, 32), IntegratedGradients(7, baseline="black"), OfAMethod())
+    assert found.values[0, 0, 0] == 7
+
+
+def test_a_baseline_by_colour_is_that_of_the_model():
+    x = torch.rand(1, 3, 32, 32)
+    loaded = good()
+    found = deepviz.evaluate(loaded, x, "gradient", Deletion(steps=4, baseline="black", value="score"), target=2)
+    with torch.no_grad():
+        black = loaded.module(loaded.preprocess.pixel_value("black").expand(1, 3, 32, 32))[0, 2]
+    assert found.judged[0].curves[0][0][-1] == pytest.approx(float(black), abs=1e-5)
+
+
+def test_one_target_for_each_image():
+    x = torch.rand(3, 3, 32, 32)
+    found = deepviz.evaluate(good(), x, "gradient", QUICK[:1], target=["red fox", 2, "lynx"])
+    assert [one.target.rsplit(" ", 1)[0] for one in found.judged] == ["red fox", "lynx", "lynx"]
+    with pytest.raises(TargetError, match="2 targets for 3 images"):
+        deepviz.evaluate(good(), x, "gradient", QUICK[:1], target=[1, 2])
+
+
+def test_a_callable_target_is_judged_by_its_own_value():
+    found = deepviz.evaluate(
+        network(), torch.rand(1, 3, 32, 32), "gradient", QUICK[:1], target=lambda output: output.sum(1)
+    )
+    assert np.isfinite(found.values).all()
+
+
+def test_a_method_that_does_not_apply_has_no_number_and_the_others_have_theirs():
+    with pytest.warns(DeepVizWarning, match="Guided backprop is left out"):
+        found = deepviz.evaluate(no_rectifier(), torch.rand(2, 3, 32, 32), ["guided-backprop", "gradient"], QUICK)
+    assert np.isnan(found.values[:, 0]).all()
+    assert np.isfinite(found.values[:, 1:]).all()
+    assert "Guided backprop" in found.judged[0].left_out
+    assert found.cells()[0] == ["–", "–"]
+    assert found.beats(0, 0) is None
+
+
+def test_the_same_method_twice_gives_two_equal_rows():
+    found = deepviz.evaluate(network(), torch.rand(1, 3, 32, 32), [Gradient(), Gradient()], QUICK[:1], controls=False)
+    assert found.values[0, 0] == found.values[0, 1]
+
+
+def test_the_best_is_named_only_where_the_difference_is_significant():
+    random = np.random.default_rng(0)
+    of_image = random.normal(size=40)
+    near = np.stack([of_image, of_image + random.normal(0, 1, 40)], 1)[..., None]
+    assert evaluation(near).best == (None,)
+    clear = np.stack([of_image, of_image + 1], 1)[..., None]
+    assert evaluation(clear).best == (0,)  # deletion: lower is better
+    assert evaluation(clear, QUICK[1:]).best == (1,)
+
+
+def test_a_row_that_does_not_beat_the_random_map_is_marked():
+    random = np.random.default_rng(0)
+    values = np.stack([random.normal(0, 1, 30), random.normal(-3, 1, 30), random.normal(0, 1, 30)], 1)[..., None]
+    found = evaluation(values, controls=1)
+    assert [found.beats(row, 0) for row in range(3)] == [False, True, None]
+    assert [found.mark(row, 0) for row in range(3)] == ["°", "", ""]
+    assert "°" in str(found).splitlines()[1]
+
+
+def test_means_and_intervals_are_over_the_images_that_have_a_value():
+    values = np.array([[[1.0]], [[np.nan]], [[3.0]], [[5.0]]])
+    found = evaluation(values)
+    assert found.means[0, 0] == 3
+    assert found.table()[0]["images"] == 3
+    low, high = found.intervals[0, 0]
+    assert 1 <= low < 3 < high <= 5
+
+
+def test_two_images_have_a_mean_and_no_interval():
+    found = evaluation([[[1.0]], [[2.0]]])
+    assert found.cells() == [["1.5"]]
+    assert found.table()[0]["low"] is None
+    assert found.footnote == "2 images, a model."
+
+
+def test_the_table_is_the_same_in_every_form():
+    pandas = pytest.importorskip("pandas")
+    found = deepviz.evaluate(network(), torch.rand(3, 3, 32, 32), ["gradient"], QUICK)
+    entries = found.table()
+    frame = found.to_pandas()
+    assert isinstance(frame, pandas.DataFrame)
+    assert frame["mean"].tolist() == [entry["mean"] for entry in entries]
+    lines = list(csv.DictReader(io.StringIO(found.to_csv())))
+    assert [float(line["mean"]) for line in lines] == [entry["mean"] for entry in entries]
+    kept = json.loads(json.dumps(found.as_json()))
+    assert kept["table"] == entries
+    assert np.array([one["values"] for one in kept["images"]], dtype=float) == pytest.approx(found.values)
+
+
+def test_what_comes_from_outside_is_escaped_in_a_notebook():
+    found = evaluation(np.ones((3, 1, 1)))
+    assert "&lt;b&gt;" in replace(found, rows=("<b>",))._repr_html_()
+
+
+def test_the_figure_has_a_curve_for_every_row_of_every_metric_that_has_curves():
+    found = deepviz.evaluate(network(), torch.rand(2, 3, 32, 32), ["gradient"], [*QUICK, Channels()])
+    figure = found.plot()
+    assert [len(axes.lines) for axes in figure.axes] == [4, 4]
+    drawn = figure.axes[0].lines[0].get_ydata()
+    assert drawn == pytest.approx(np.mean([one.curves[0][0] for one in found.judged], axis=0))
+    with pytest.raises(ValueError, match="none of these metrics has a curve"):
+        evaluation(np.ones((3, 1, 1)), [Channels()]).plot()
+
+
+def test_metrics_are_values_or_names():
+    assert choose_metrics("deletion") == [Deletion()]
+    assert choose_metrics(["insertion", Deletion(steps=3)]) == [Insertion(), Deletion(steps=3)]
+    with pytest.raises(MethodError, match=r"no metric 'deletoin'; did you mean 'deletion'"):
+        choose_metrics("deletoin")
+    with pytest.raises(TypeError, match=r"did you mean Deletion\(\)"):
+        choose_metrics(Deletion)
+    with pytest.raises(TypeError, match="must be a Metric"):
+        choose_metrics([RandomMap()])
+    with pytest.raises(ValueError, match="empty list"):
+        choose_metrics([])
+
+
+def test_a_model_without_finite_answers_is_an_error():
+    broken = nn.Sequential(network(), nn.Linear(5, 5))
+    with torch.no_grad():
+        broken[1].weight.fill_(float("nan"))
+    with pytest.raises(ModelError, match=r"parameter 1\.weight holds NaN"):
+        deepviz.evaluate(broken, torch.rand(1, 3, 32, 32), "gradient", QUICK)
+
+
+def test_the_controls_know_nothing_of_the_model():
+    x = torch.rand(1, 3, 16, 16)
+    for control in CONTROLS:
+        assert isinstance(control, Method)
+        one, other = (control(network(), x, target) for target in (0, 3))
+        assert_same(one, other, 0)
+        assert_same(one, control(Quadrant(), x, 0), 0)
