@@ -25,6 +25,8 @@ SIDEWAYS = {
     ("evaluation", "api"): "images and methods are asked for as in `explain`",
     ("evaluation", "engine"): "the maps that are judged",
     ("evaluation", "catalog"): "a metric asked for by name",
+    ("sanity", "api"): "images and methods are asked for as in `explain`",
+    ("sanity", "engine"): "the maps that are compared",
     ("explanation", "methods"): "a result names its method: the type alone, methods.method",
     ("metrics", "methods"): "a metric judges a method: the type alone, methods.method",
     ("synthesis", "explanation"): "results are written as explanations are",

@@ -26,10 +26,11 @@ if TYPE_CHECKING:
     from deepviz.explanation import Explanation, sheet
     from deepviz.inside import viz_activations, viz_channels, viz_filters, viz_layers
     from deepviz.models import LoadedModel, Preprocess, example_photo, load_model
+    from deepviz.sanity import Sanity, sanity_check
     from deepviz.synthesis import DeepDream, Generated, ImageGenerator, inversion
 
 _MODULES = ("catalog", "methods", "metrics", "synthesis")
-_HOMES = ("errors", "models", "explanation", "api", "inside", "synthesis", "evaluation")
+_HOMES = ("errors", "models", "explanation", "api", "inside", "synthesis", "evaluation", "sanity")
 """Where the other names live, in the order in which they are looked for: what is quick to import first."""
 
 __all__ = [
@@ -42,6 +43,7 @@ __all__ = [
     "ImageGenerator",
     "LoadedModel",
     "Preprocess",
+    "Sanity",
     "catalog",
     "evaluate",
     "example_photo",
@@ -51,6 +53,7 @@ __all__ = [
     "load_model",
     "methods",
     "metrics",
+    "sanity_check",
     "save_gradcam",
     "save_gradient_images",
     "sheet",

@@ -218,6 +218,7 @@ class Explanation:
             detail=self.caption,
             scale=self.scale,
             warning="; ".join(self.notes.get("warnings", ())),
+            checks=self.notes.get("checks", {}).get("in words", ""),
         )
 
     def _shrunk(self) -> Explanation:

@@ -46,6 +46,9 @@ def application() -> App:
     app.command(
         "deepviz.cli.evaluate:evaluate", name="evaluate", help="Measure how far the methods' maps can be believed."
     )
+    app.command(
+        "deepviz.cli.sanity:sanity", name="sanity", help="Check whether maps depend on what the network has learned."
+    )
     app.command("deepviz.cli.listings:methods", name="methods", help="List the methods and their options.")
     app.command("deepviz.cli.listings:layers", name="layers", help="List a model's layers and what can be explained.")
     app.command("deepviz.cli.generate:generate", name="generate", help="Draw what a network wants to see.")

@@ -18,7 +18,7 @@ from deepviz import catalog
 from deepviz.cli import INPUT, UsageError
 from deepviz.cli.method_options import MethodOptions, built, built_metric
 from deepviz.cli.model_options import Device, Model, Weights, check_device, loaded_model
-from deepviz.cli.photographs import Photographs
+from deepviz.cli.photographs import Photographs, listed
 from deepviz.cli.progress import progress_bar
 from deepviz.engine import OneTarget
 from deepviz.errors import DeepVizWarning, MissingExtra, TargetError
@@ -88,7 +88,7 @@ def evaluate(
             told = f"interrupted after {len(judged)} of {photographs.total} photographs"
             if judged:
                 found = Evaluation.of(loaded, methods, metrics, judged, controls)
-                told += f": {_list(write(found, output))}"
+                told += f": {listed(write(found, output))}"
             raise KeyboardInterrupt(told) from None
         if judged:
             found = Evaluation.of(loaded, methods, metrics, judged, controls)
@@ -97,7 +97,7 @@ def evaluate(
                 print(dumps(found.as_json() | {"failed": photographs.failed}, indent=2))
             else:
                 show(found)
-                print(f"\n{_list(files)}")
+                print(f"\n{listed(files)}")
     photographs.tell_failures()
     return photographs.exit_code(len(judged)) if judged else INPUT
 
@@ -200,7 +200,3 @@ def show(found: Evaluation) -> None:
         table.add_row(found.rows[row], *marked, style="dim" if control else None)
     console.print(table)
     console.print(found.footnote)
-
-
-def _list(files: Sequence[Path]) -> str:
-    return " and ".join(filter(None, [", ".join(map(str, files[:-1])), str(files[-1])]))

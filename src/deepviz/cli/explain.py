@@ -16,7 +16,7 @@ from deepviz import catalog
 from deepviz.cli import UsageError
 from deepviz.cli.method_options import MethodOptions, built
 from deepviz.cli.model_options import Device, Labels, Model, Weights, check_device, loaded_model
-from deepviz.cli.photographs import Photographs
+from deepviz.cli.photographs import Photographs, own_name
 from deepviz.cli.progress import progress_bar
 from deepviz.engine import Answer, Targets, explain_prepared
 from deepviz.errors import DeepVizWarning
@@ -147,12 +147,12 @@ class Report:
     def write(self, answer: Answer) -> str:
         """Write one photograph's sheet and maps, and say so."""
         photograph = self.photographs.close(answer.image)
-        folder = self.output / _own_name(photograph.stem, self.folders)
+        folder = self.output / own_name(photograph.stem, self.folders)
         page = write_picture(folder / "sheet.png", sheet(answer.explanations, predictions=answer.predictions))
         several = len({explanation.target.index for explanation in answer.explanations}) > 1
         taken: set[str] = set()
         files = [
-            explanation.save(folder / f"{_own_name(_file_stem(explanation, several), taken)}.{self.format}")
+            explanation.save(folder / f"{own_name(_file_stem(explanation, several), taken)}.{self.format}")
             for explanation in answer.explanations
         ]
         self.done.append({"photograph": str(photograph), **_entry(answer, page, files)})
@@ -161,16 +161,6 @@ class Report:
     def as_json(self) -> dict[str, Any]:
         """The whole run, for machines."""
         return {"photographs": self.done, "failed": self.photographs.failed}
-
-
-def _own_name(stem: str, taken: set[str]) -> str:
-    """`stem`, or `stem-2` and so on where that is taken, in whatever capitals: file systems may not tell them apart."""
-    name, count = stem, 1
-    while name.casefold() in taken:
-        count += 1
-        name = f"{stem}-{count}"
-    taken.add(name.casefold())
-    return name
 
 
 def _file_stem(explanation: Explanation, several: bool) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -73,3 +73,18 @@ class Photographs:
         if not self.failed:
             return OK
         return PARTLY if done else INPUT
+
+
+def own_name(stem: str, taken: set[str]) -> str:
+    """`stem`, or `stem-2` and so on where that is taken, in whatever capitals: file systems may not tell them apart."""
+    name, count = stem, 1
+    while name.casefold() in taken:
+        count += 1
+        name = f"{stem}-{count}"
+    taken.add(name.casefold())
+    return name
+
+
+def listed(files: Sequence[Path]) -> str:
+    """Files in words: "a, b and c"."""
+    return " and ".join(filter(None, [", ".join(map(str, files[:-1])), str(files[-1])]))

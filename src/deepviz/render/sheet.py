@@ -33,6 +33,7 @@ class Tile:
         detail: the second line, small.
         scale: what its colours mean, drawn as a bar; None for none.
         warning: what the reader must know, up to three lines.
+        checks: how far it can be believed, up to three lines.
     """
 
     picture: Image.Image
@@ -40,6 +41,7 @@ class Tile:
     detail: str = ""
     scale: Scale | None = None
     warning: str = ""
+    checks: str = ""
 
 
 Section = tuple[str, Sequence[Tile]]
@@ -95,7 +97,7 @@ def sheet(
 
 
 _PREDICTIONS_TOP, _PREDICTION, _MOST_PREDICTIONS = 66, 42, 5
-_HEADING, _CAPTION, _DETAIL, _BAR, _WARNING, _SPACE = 64, 44, 30, 42, 22, 22
+_HEADING, _CAPTION, _DETAIL, _BAR, _LINE, _SPACE = 64, 44, 30, 42, 22, 22
 """Heights of what stands around pictures: a section's heading, a tile's lines, the space below."""
 _BESIDE = 380
 """The width from which a tile has room for its bar beside its caption."""
@@ -130,11 +132,13 @@ def _rows(tiles: Sequence[Tile], columns: int, cell: int) -> list[_Row]:
 def _text_height(tile: Tile, cell: int) -> int:
     below = _BAR if tile.scale is not None and cell < _BESIDE else 0
     detail = _DETAIL if tile.detail or (tile.scale is not None and not below) else 0
-    return _CAPTION + detail + below + _WARNING * len(_warning_lines(tile, cell))
+    return _CAPTION + detail + below + _LINE * len(_lines(tile, cell))
 
 
-def _warning_lines(tile: Tile, cell: int) -> list[str]:
-    return _wrapped(tile.warning, _font(17), cell, most=3)
+def _lines(tile: Tile, cell: int) -> list[tuple[str, str]]:
+    """The small lines below a tile, with their colour."""
+    said = ((tile.checks, FAINT), (tile.warning, ALARM))
+    return [(line, ink) for text, ink in said for line in _wrapped(text, _font(17), cell, most=3)]
 
 
 def fitted(size: tuple[int, int]) -> tuple[int, int]:
@@ -219,8 +223,8 @@ def _draw_tile(
     if tile.scale is not None and not beside:
         _draw_bar(page, draw, tile, (x, y + 2), max(picture.width, _NARROWEST_BAR))
         y += _BAR
-    for number, line in enumerate(_warning_lines(tile, cell)):
-        draw.text((x, y + _WARNING * number), line, ALARM, _font(17))
+    for number, (line, ink) in enumerate(_lines(tile, cell)):
+        draw.text((x, y + _LINE * number), line, ink, _font(17))
 
 
 def _inside(picture: Image.Image, size: tuple[int, int]) -> Image.Image:

@@ -1,0 +1,140 @@
+"""`deepviz sanity`: what is left of each method's map when the network's weights are random."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from json import dumps
+from pathlib import Path
+from typing import Annotated, Literal
+
+from cyclopts import Parameter
+
+from deepviz import catalog
+from deepviz.cli import INPUT, UsageError
+from deepviz.cli.method_options import MethodOptions, built
+from deepviz.cli.model_options import Device, Model, Weights, check_device, loaded_model
+from deepviz.cli.photographs import Photographs, listed, own_name
+from deepviz.cli.progress import progress_bar
+from deepviz.errors import DeepVizWarning, MissingExtra, OutputError
+from deepviz.explanation import encode_figure, probe_folder, write_bytes, write_picture
+from deepviz.methods import Method
+from deepviz.models import LoadedModel, example_photo
+from deepviz.probe.memory import keep_memory
+from deepviz.sanity import STAGES, Examined, Sanity, examine_prepared, remember
+
+NOTHING_GIVEN = MethodOptions()
+
+
+def sanity(
+    *photos: str,
+    model: Model = None,
+    weights: Weights = None,
+    method: Annotated[
+        list[str] | None,
+        Parameter(alias="-m", negative="", help=f"Method to check, repeat for several: {', '.join(catalog.METHODS)}."),
+    ] = None,
+    stages: Annotated[int, Parameter(help="In how many steps the layers get random weights.")] = STAGES,
+    mode: Annotated[
+        Literal["cascading", "independent"],
+        Parameter(help="Cascading: from the output down; independent: the layers of one step at a time."),
+    ] = "cascading",
+    seed: Annotated[int, Parameter(help="Of the random weights.")] = 0,
+    layer: Annotated[str | None, Parameter(help="Layer for the methods that take one; see deepviz layers.")] = None,
+    device: Device = None,
+    output: Annotated[Path, Parameter(alias="-o", help="Folder for the results.")] = Path("deepviz-out"),
+    json: Annotated[bool, Parameter(negative="", help="Print the results as JSON.")] = False,
+    options: Annotated[MethodOptions, Parameter(name="*")] = NOTHING_GIVEN,  # type: ignore[valid-type]
+) -> int:
+    """Check whether the methods' maps depend on what the network has learned (Adebayo et al. 2018).
+
+    PHOTOS are files or folders; without any, the example photograph of the package is used. Writes a strip of maps
+    for each photograph, the curves of all and sanity.json. The verdicts are remembered for deepviz explain --check.
+    """
+    if stages < 1:
+        raise UsageError(f"--stages must be at least 1, got {stages}")
+    methods = built(method or list(catalog.METHODS), options, layer)
+    check_device(device)
+    if not photos:
+        print("deepviz: no photograph given, so this checks with the example in the package", file=sys.stderr)
+    photographs = Photographs.found(photos or (str(example_photo()),))
+    examined: list[Examined] = []
+    if photographs.paths:
+        probe_folder(output)
+        keep_memory()
+        loaded = loaded_model(model, weights, None, device)
+        written: list[Path] = []
+        try:
+            _examine(loaded, photographs, methods, stages, mode == "cascading", seed, output, examined, written)
+        except KeyboardInterrupt:
+            raise KeyboardInterrupt(
+                f"interrupted after {len(examined)} of {photographs.total} photographs"
+                + (f": {listed(written)}" if written else "")
+            ) from None
+        if examined:
+            found = Sanity.of(loaded, methods, examined, mode == "cascading")
+            written += _write(found, output)
+            if json:
+                print(dumps(found.as_json() | {"failed": photographs.failed}, indent=2))
+            else:
+                print(f"{found}\n\n{listed(written)}")
+            if mode == "cascading":
+                _remember(found)
+    photographs.tell_failures()
+    return photographs.exit_code(len(examined)) if examined else INPUT
+
+
+def _examine(
+    loaded: LoadedModel,
+    photographs: Photographs,
+    methods: list[Method],
+    stages: int,
+    cascading: bool,
+    seed: int,
+    output: Path,
+    examined: list[Examined],
+    written: list[Path],
+) -> None:
+    """Examine photograph by photograph, writing the strip of each."""
+    taken: set[str] = set()
+    each = len(methods) * (stages + 1)
+    with warnings.catch_warnings(), progress_bar() as progress:
+        warnings.simplefilter("ignore", DeepVizWarning)
+        work = progress.add_task("", total=photographs.total * each)
+
+        def step(what: str, done: int) -> None:
+            finished = (len(examined) + len(photographs.failed)) * each
+            progress.update(work, description=what, completed=finished + done)
+
+        for one in examine_prepared(
+            loaded,
+            photographs.prepared(loaded),
+            methods,
+            stages=stages,
+            cascading=cascading,
+            seed=seed,
+            step=step,
+            failed=photographs.fail,
+        ):
+            name = own_name(photographs.close(one.image).stem, taken)
+            strip = Sanity.of(loaded, methods, [one], cascading).strip()
+            written.append(write_picture(output / f"{name}_sanity.png", strip))
+            examined.append(one)
+    for title, reason in sorted({item for one in examined for item in one.left_out.items()}):
+        print(f"deepviz: left out: {title}: {reason}", file=sys.stderr)
+
+
+def _write(found: Sanity, output: Path) -> list[Path]:
+    files = [write_bytes(output / "sanity.json", dumps(found.as_json(), indent=1).encode())]
+    try:
+        files.append(write_bytes(output / "sanity_curves.png", encode_figure(found.plot())))
+    except MissingExtra as error:
+        print(f"deepviz: no sanity_curves.png: {error}", file=sys.stderr)
+    return files
+
+
+def _remember(found: Sanity) -> None:
+    try:
+        remember(found)
+    except OutputError as error:
+        print(f"deepviz: the verdicts are not remembered: {error}", file=sys.stderr)

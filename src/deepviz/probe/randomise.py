@@ -1,0 +1,122 @@
+"""New random weights for the layers of a model, from the output down."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+
+from deepviz.errors import ModelError
+from deepviz.probe.borrow import borrowed, original
+
+_Weighted = (nn.modules.conv._ConvNd, nn.Linear, nn.Bilinear)
+_Normalising = (nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm)
+
+
+@dataclass(frozen=True)
+class Randomised:
+    """A copy of a model in which some layers have new weights.
+
+    Args:
+        model: the copy; the next stage changes it.
+        layers: those that are new since the stage before, from the output down.
+        share: of all layers with parameters, how many are new.
+    """
+
+    model: nn.Module
+    layers: tuple[str, ...]
+    share: float
+
+
+def randomised(
+    model: nn.Module, x: Tensor, *, stages: int | None = None, cascading: bool = True, seed: int = 0
+) -> Iterator[Randomised]:
+    """Copies of `model` with new weights in more and more layers from the output down; the last has no old one.
+
+    The weights are those that PyTorch itself would start with: uniform within 1/sqrt(fan-in) for convolutions and
+    linear layers, ones and zeros for normalising layers and their running statistics, and for any other parameter a
+    normal law with its own mean and standard deviation. `model` itself is never written to.
+
+    Args:
+        model: any module; it is copied once.
+        x: an input (n, C, H, W), which tells in which order the layers are run.
+        stages: in how many steps, of about as many layers each; None: layer by layer.
+        cascading: whether a layer keeps its new weights when those below it get theirs. If not, each copy has one
+            step's layers new, and all others as they were.
+        seed: of the weights; a layer's are the same whatever the number of stages.
+
+    Raises:
+        ModelError: if the model has no parameters, or cannot be copied.
+    """
+    model = original(model)
+    names = from_the_output(model, x)
+    if not names:
+        raise ModelError("the model has no parameters: there is nothing to randomise")
+    steps = len(names) if stages is None else max(1, min(stages, len(names)))
+    edges = [round(step * len(names) / steps) for step in range(steps + 1)]
+    changed = _copy(model)
+    for start, stop in pairwise(edges):
+        new = names[start:stop]
+        for place, name in enumerate(new, start):
+            _randomise(changed.get_submodule(name), torch.Generator().manual_seed(seed * 1_000_003 + place))
+        yield Randomised(changed, tuple(new), stop / len(names))
+        if not cascading:
+            changed = _copy(model)
+
+
+def from_the_output(model: nn.Module, x: Tensor) -> list[str]:
+    """The modules with parameters or running statistics of their own, the last to be run first; those that are not
+    run at all come at the end."""
+    names = [name for name, module in model.named_modules() if _own(module)]
+    called: dict[str, None] = {}
+
+    def note(name: str) -> None:
+        called.pop(name, None)  # a module that is called twice counts by its last call
+        called[name] = None
+
+    handles = [model.get_submodule(name).register_forward_hook(lambda *_, name=name: note(name)) for name in names]
+    try:
+        with borrowed(model), torch.no_grad():
+            model(x[:1].clone())
+    finally:
+        for handle in handles:
+            handle.remove()
+    return [*reversed(called), *(name for name in reversed(names) if name not in called)]
+
+
+def _own(module: nn.Module) -> bool:
+    return any(True for _ in module.parameters(recurse=False)) or isinstance(module, _Normalising)
+
+
+def _copy(model: nn.Module) -> nn.Module:
+    try:
+        return copy.deepcopy(model)
+    except Exception as error:
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        raise ModelError(f"the model cannot be copied, and it is never changed itself: {reason}") from error
+
+
+@torch.no_grad()
+def _randomise(module: nn.Module, generator: torch.Generator) -> None:
+    """New weights for one module of the copy, without those below it."""
+    if isinstance(module, _Normalising):
+        for name, tensor in (*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)):
+            tensor.fill_(1 if name in ("weight", "running_var") else 0)
+        return
+    weight = getattr(module, "weight", None)
+    bound = None
+    if isinstance(module, _Weighted) and isinstance(weight, Tensor):
+        bound = 1 / math.sqrt(max(1, weight[0].numel()))
+    for parameter in module.parameters(recurse=False):
+        drawn = torch.empty(parameter.shape, dtype=torch.float64)
+        if bound is not None:
+            drawn.uniform_(-bound, bound, generator=generator)
+        else:
+            values = parameter.double().cpu()
+            drawn.normal_(generator=generator).mul_(values.std(correction=0)).add_(values.mean())
+        parameter.copy_(drawn.to(parameter))

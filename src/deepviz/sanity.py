@@ -1,0 +1,445 @@
+"""Does a map show what the network has learned? The randomisation test of Adebayo et al. 2018, over images."""
+
+from __future__ import annotations
+
+import json
+import os
+import warnings
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from html import escape
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from deepviz.api import Images, Methods, Model, as_list, choose_methods
+from deepviz.engine import OneTarget, colour_of, explain_prepared
+from deepviz.errors import DeepVizWarning, MissingExtra, ModelError
+from deepviz.explanation import Explanation, versions, write_bytes
+from deepviz.methods import Method
+from deepviz.metrics.similarity import SIMILARITIES
+from deepviz.models import LoadedModel, Prepared, load_model
+from deepviz.models.weights import weights_hash
+from deepviz.probe.randomise import randomised
+from deepviz.render.contact import Print, contact_sheet
+
+Step = Callable[[str, int], None]
+"""Takes what is next, in words, and how many (method, stage) pairs of the image under way are done."""
+Failed = Callable[[Prepared, ModelError], None]
+Values = NDArray[np.float64]
+
+STAGES = 8
+VERDICT = "absolute spearman"
+"""The similarity that the verdict is of: the rank correlation of magnitudes, which contrast does not move."""
+KEPT, PARTLY_KEPT = 0.5, 0.35
+"""Above the one, what is left of a map is most of it; below the other, it is little."""
+
+
+def sanity_check(
+    model: Model,
+    images: Images,
+    methods: Methods = "all",
+    *,
+    stages: int = STAGES,
+    cascading: bool = True,
+    seed: int = 0,
+    target: OneTarget | None = None,
+    preprocess: Any = None,
+) -> Sanity:
+    """How much of each method's map is left when the network's layers get new random weights, from the output down.
+
+    A method whose map hardly changes does not show what this network has learned, however convincing it looks. The
+    class that is explained stays the one that the trained network predicted. The work is done on a copy; the model
+    is never changed.
+
+    Args:
+        model: as for `explain`.
+        images: as for `explain`.
+        methods: as for `explain`.
+        stages: in how many steps all layers are randomised; each costs one map of every method.
+        cascading: from the output down, each step keeping the new weights of those before; if not, each step's
+            layers alone.
+        seed: of the weights.
+        target: a class for all images; None: each image's predicted class.
+        preprocess: as for `explain`.
+
+    Raises:
+        As `explain` does.
+
+    Example:
+        >>> import deepviz, torch
+        >>> net = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.ReLU(), torch.nn.Flatten(),
+        ...                           torch.nn.Linear(144, 5))
+        >>> found = deepviz.sanity_check(net, torch.rand(1, 3, 8, 8), ["gradient", "guided-backprop"], stages=2)
+        >>> found.stages
+        ('trained', '3', '0')
+        >>> found.similarities["ssim"].shape  # images, methods, stages
+        (1, 2, 3)
+    """
+    loaded = load_model(model, preprocess=preprocess)
+    chosen = choose_methods(methods)
+    queue = [loaded.prepare(image) for image in as_list(images)]
+    examined = list(
+        examine_prepared(loaded, queue, chosen, stages=stages, cascading=cascading, seed=seed, target=target)
+    )
+    return Sanity.of(loaded, chosen, examined, cascading)
+
+
+@dataclass(frozen=True, eq=False)
+class Examined:
+    """One image's maps, from the trained network to the fully randomised one.
+
+    Args:
+        image: the prepared image.
+        stages: "trained", then the last layer that each stage has randomised.
+        shares: of the layers that are random up to there, from 0 to 1.
+        maps: by method, then stage; None for a method that does not apply.
+        similarities: by name, (methods, stages), 1 for the trained network; NaN for a method that does not apply.
+        left_out: methods that do not apply to the model, with the reason.
+    """
+
+    image: Prepared
+    stages: tuple[str, ...]
+    shares: tuple[float, ...]
+    maps: list[list[Explanation] | None]
+    similarities: dict[str, Values]
+    left_out: dict[str, str]
+
+
+def examine_prepared(
+    loaded: LoadedModel,
+    images: Iterable[Prepared],
+    methods: Sequence[Method],
+    *,
+    stages: int = STAGES,
+    cascading: bool = True,
+    seed: int = 0,
+    target: OneTarget | None = None,
+    step: Step | None = None,
+    failed: Failed | None = None,
+) -> Iterable[Examined]:
+    """`sanity_check` for images that are already prepared, one result at a time.
+
+    `step` is called before each method of each stage, for progress. With `failed`, an image that the model has no
+    finite answer for is handed to it, and the others are examined all the same.
+    """
+    for image in images:
+        try:
+            yield _examined(loaded, image, methods, stages, cascading, seed, target, step)
+        except ModelError as error:
+            if failed is None:
+                raise
+            failed(image, error)
+
+
+def _examined(
+    loaded: LoadedModel,
+    image: Prepared,
+    methods: Sequence[Method],
+    stages: int,
+    cascading: bool,
+    seed: int,
+    target: OneTarget | None,
+    step: Step | None,
+) -> Examined:
+    told = _Progress(step, len(methods))
+    (answer,) = explain_prepared(loaded, [image], methods, target=target, lenient=True, step=told.trained)
+    applied = [row for row, method in enumerate(methods) if str(method) not in answer.left_out]
+    maps: list[list[Explanation] | None] = [None] * len(methods)
+    for row, explanation in zip(applied, answer.explanations, strict=True):
+        maps[row] = [explanation]
+    names, shares = ["trained"], [0.0]
+    x = image.x[None].to(*loaded.home)
+    of_class = answer.explanations[0].target
+    explained = of_class.function if of_class.index is None else of_class.index
+    for number, stage in enumerate(randomised(loaded.module, x, stages=stages, cascading=cascading, seed=seed), 1):
+        names.append(stage.layers[-1])
+        shares.append(stage.share)
+        for row in applied:
+            told.stage(number, row, methods[row])
+            history = maps[row]
+            assert history is not None
+            history.append(_again(loaded, stage.model, x, history[0], explained, names[-1]))
+    similarities = {name: np.full((len(methods), len(names)), np.nan) for name in SIMILARITIES}
+    for row in applied:
+        history = maps[row] or []
+        trained = torch.from_numpy(history[0].values)
+        for name, similarity in SIMILARITIES.items():
+            similarities[name][row] = [
+                1.0 if number == 0 else float(similarity(trained[None], torch.from_numpy(one.values)[None])[0])
+                for number, one in enumerate(history)
+            ]
+    return Examined(image, tuple(names), tuple(shares), maps, similarities, answer.left_out)
+
+
+@dataclass(frozen=True)
+class _Progress:
+    tell: Step | None
+    methods: int
+
+    def trained(self, method: Method, done: int) -> None:
+        if self.tell is not None:
+            self.tell(str(method), done)
+
+    def stage(self, number: int, row: int, method: Method) -> None:
+        if self.tell is not None:
+            self.tell(f"{method}, randomised", number * self.methods + row)
+
+
+def _again(
+    loaded: LoadedModel, model: torch.nn.Module, x: Tensor, trained: Explanation, target: Any, layer: str
+) -> Explanation:
+    """The same method's map of the same class, at the same layer, by the randomised copy."""
+    method = _at(trained.method, trained.layer).in_colours(lambda name: colour_of(loaded, name))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeepVizWarning)  # what a random network is like is no news
+        maps = method(model, x, target)
+    notes = {key: value for key, value in trained.notes.items() if key in ("layer", "photograph")}
+    return replace(
+        trained,
+        attribution=maps[0].detach().float().cpu(),
+        notes=notes | {"weights": f"random from the output to {layer}"},
+    )
+
+
+def _at(method: Method, layer: str | None) -> Method:
+    """The method at the layer that it found in the trained network, so that all stages are of the same one."""
+    return choose_methods(method, layer)[0] if layer is not None and _takes_layer(method) else method
+
+
+def _takes_layer(method: Method) -> bool:
+    return any(
+        getattr(method, name) is None if name == "layer" else _takes_layer(getattr(method, name))
+        for name in vars(method)
+        if name == "layer" or isinstance(getattr(method, name), Method)
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class Sanity:
+    """How much of each method's map is left, stage by stage, and what that means.
+
+    Args:
+        methods: the rows.
+        stages: "trained", then the last layer that each stage has randomised, from the output down.
+        examined: one for each image.
+        cascading: whether each stage keeps the new weights of those before.
+        model: its name, with where its weights come from.
+        fingerprint: of the weights, SHA-256.
+        versions: of deepviz and torch.
+    """
+
+    methods: tuple[str, ...]
+    stages: tuple[str, ...]
+    examined: tuple[Examined, ...]
+    cascading: bool
+    model: str
+    fingerprint: str
+    versions: dict[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def of(
+        cls, loaded: LoadedModel, methods: Sequence[Method], examined: Sequence[Examined], cascading: bool = True
+    ) -> Sanity:
+        """What was examined, as one result.
+
+        Raises:
+            ValueError: if nothing was.
+        """
+        if not examined:
+            raise ValueError("no image was examined")
+        return cls(
+            methods=tuple(map(str, methods)),
+            stages=examined[0].stages,
+            examined=tuple(examined),
+            cascading=cascading,
+            model=f"{loaded.name} ({loaded.weights})",
+            fingerprint=weights_hash(loaded.module),
+            versions=versions(),
+        )
+
+    @cached_property
+    def similarities(self) -> dict[str, Values]:
+        """By name, (images, methods, stages); NaN for a method that does not apply."""
+        return {name: np.stack([one.similarities[name] for one in self.examined]) for name in SIMILARITIES}
+
+    @property
+    def shares(self) -> tuple[float, ...]:
+        """Of the layers that are random at each stage, from 0 to 1."""
+        return self.examined[0].shares
+
+    def kept(self, share: float = 1.0, similarity: str = VERDICT) -> Values:
+        """(methods,): what is left of each method's map at the first stage where `share` of the layers are random,
+        the mean over images; NaN for a method that does not apply. Without cascading, the mean over all stages."""
+        values = self.similarities[similarity]
+        if self.cascading:
+            stage = next(number for number, of in enumerate(self.shares) if of >= share - 1e-9)
+            kept: Values = values[:, :, stage].mean(0)
+        else:
+            kept = values[:, :, 1:].mean((0, 2))
+        return kept
+
+    @property
+    def verdicts(self) -> dict[str, str]:
+        """For each method one sentence."""
+        return {
+            name: verdict(half, whole) if self.cascading else f"keeps {whole:.2f} of its map when a part is random"
+            for name, half, whole in zip(self.methods, self.kept(0.5), self.kept(1.0), strict=True)
+            if not np.isnan(whole)
+        }
+
+    def as_json(self) -> dict[str, Any]:
+        """Everything but the maps, as plain values for JSON."""
+        return {
+            "model": self.model,
+            "weights": self.fingerprint,
+            "versions": self.versions,
+            "cascading": self.cascading,
+            "images": [one.image.name for one in self.examined],
+            "stages": list(self.stages),
+            "shares": list(self.shares),
+            "methods": list(self.methods),
+            "similarities": {
+                name: [[[_plain(value) for value in row] for row in image] for image in values]
+                for name, values in self.similarities.items()
+            },
+            "kept": {name: [_plain(value) for value in self.kept(1.0, name)] for name in SIMILARITIES},
+            "verdicts": self.verdicts,
+        }
+
+    def strip(self, image: int = 0, most: int = 6) -> Image.Image:
+        """The maps of one image, a row for each method, from the trained network to the randomised one.
+
+        Every map has its own scale, so that what is left of a pattern is seen, not how small its values became.
+        """
+        one = self.examined[image]
+        shown = np.unique(np.linspace(0, len(self.stages) - 1, min(most, len(self.stages))).round().astype(int))
+        prints = [
+            Print(_seen(history[stage]), *self._told(history[stage], one.similarities[VERDICT][row][stage], stage))
+            for row, history in enumerate(one.maps)
+            if history is not None
+            for stage in shown
+        ]
+        explained = next(history[0].target for history in one.maps if history is not None)
+        title = f"{one.image.name}: what is left when layers are random, {explained}"
+        footer = f"{self.model}; kept: rank correlation of magnitudes; each map on its own scale"
+        return contact_sheet(prints, title=title, footer=footer, columns=len(shown))
+
+    def _told(self, explanation: Explanation, kept: float, stage: int) -> tuple[str, str]:
+        """The two lines below a map."""
+        if stage == 0:
+            return explanation.title, "trained"
+        where = f"{self.shares[stage]:.0%} of the layers random" if self.cascading else f"random: {self.stages[stage]}"
+        return f"{kept:.2f} kept", where
+
+    def plot(self) -> Any:
+        """Draw the similarities, stage by stage, and return the matplotlib figure.
+
+        Raises:
+            MissingExtra: without matplotlib.
+        """
+        try:
+            from matplotlib.figure import Figure
+        except ImportError:
+            raise MissingExtra("plot() needs matplotlib: pip install 'deepviz[plot]'") from None
+        figure = Figure(figsize=(5.2 * len(self.similarities), 4.8), layout="constrained")
+        for place, (name, values) in enumerate(self.similarities.items(), 1):
+            axes = figure.add_subplot(1, len(self.similarities), place)
+            for row, method in enumerate(self.methods):
+                mean = values[:, row].mean(0)
+                if not np.isnan(mean).any():
+                    axes.plot(self.shares, mean, label=method, linewidth=1.8, marker="o", markersize=3)
+            axes.set_title(name)
+            axes.set_xlabel(
+                "share of the layers that are random, from the output down"
+                if self.cascading
+                else "place of the random layers, from the output (0) to the input (1)"
+            )
+            axes.set_ylim(-0.3, 1.05)
+            axes.axhline(0, color="0.8", linewidth=0.8)
+            axes.spines[["top", "right"]].set_visible(False)
+        figure.axes[0].set_ylabel("similarity to the trained network's map")
+        figure.axes[-1].legend(fontsize=8, frameon=False, loc="upper left", bbox_to_anchor=(1, 1))
+        return figure
+
+    def __str__(self) -> str:
+        width = max(map(len, self.methods))
+        return "\n".join([*(f"{name.ljust(width)}  {said}" for name, said in self.verdicts.items()), self.footnote])
+
+    @property
+    def footnote(self) -> str:
+        """What the numbers are, and what they were made of."""
+        n = len(self.examined)
+        return (
+            f"{n} image{'s' if n > 1 else ''}, {self.model}. The number is the rank correlation of magnitudes between "
+            "the maps of the trained and of the random network."
+        )
+
+    def __repr__(self) -> str:
+        return (
+            f"Sanity({len(self.methods)} methods, {len(self.stages)} stages, {len(self.examined)} images, {self.model})"
+        )
+
+    def _repr_html_(self) -> str:
+        rows = "".join(
+            f"<tr><th style='text-align:left'>{escape(name)}</th><td>{escape(said)}</td></tr>"
+            for name, said in self.verdicts.items()
+        )
+        return f"<table><tbody>{rows}</tbody></table><p><small>{escape(self.footnote)}</small></p>"
+
+
+def verdict(half: float, whole: float) -> str:
+    """What it means that so much of a map is left when half of the layers, from the output down, and all are random."""
+    said = f"keeps {half:.2f} of its map with the upper half of the layers random, {whole:.2f} with all"
+    if whole > KEPT:
+        return f"{said}: it does not show what this network learned"
+    if half > KEPT:
+        return f"{said}: it hardly shows what the upper layers, which tell the classes apart, have learned"
+    if max(half, whole) > PARTLY_KEPT:
+        return f"{said}: it shows in part what this network learned"
+    return f"{said}: it depends on what this network learned"
+
+
+def _seen(explanation: Explanation) -> Image.Image:
+    """The overlay, of what the model saw alone."""
+    left, top, right, bottom = explanation.geometry.box
+    width, height = explanation.geometry.size
+    box = (max(0, round(left)), max(0, round(top)), min(width, round(right)), min(height, round(bottom)))
+    return explanation.overlay().crop(box)
+
+
+def remember(found: Sanity) -> Path:
+    """Keep what each method keeps in the user's cache, by the fingerprint of the weights; where."""
+    path = _cache(found.fingerprint)
+    known = recall(found.fingerprint)
+    known |= {
+        name: {"half": float(half), "all": float(whole), "images": len(found.examined)}
+        for name, half, whole in zip(found.methods, found.kept(0.5), found.kept(1.0), strict=True)
+        if not np.isnan(whole)
+    }
+    return write_bytes(path, json.dumps(known, indent=1).encode())
+
+
+def recall(fingerprint: str) -> dict[str, dict[str, float]]:
+    """What is known of the methods on the model with these weights: for each, what it keeps of its maps with the upper
+    "half" and with "all" of the layers random, and of how many "images" that is the mean."""
+    try:
+        known = json.loads(_cache(fingerprint).read_text())
+        return {str(name): {key: float(of[key]) for key in ("half", "all", "images")} for name, of in known.items()}
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+        return {}  # not known, or a file that is not ours: it is found again
+
+
+def _cache(fingerprint: str) -> Path:
+    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(home) / "deepviz" / "sanity" / f"{fingerprint}.json"
+
+
+def _plain(value: float) -> float | None:
+    return None if np.isnan(value) else float(value)

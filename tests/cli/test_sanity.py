@@ -1,0 +1,92 @@
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from deepviz.cli import run
+from deepviz.models.weights import weights_hash
+from deepviz.sanity import recall
+from small_models import good
+
+QUICK = ["--model", "small_models:good", "-m", "gradient", "--stages", "2"]
+
+
+@pytest.fixture
+def sanity(tmp_path, monkeypatch, capsys):
+    """`deepviz sanity` with these arguments, in a folder with one photograph: exit code, stdout and stderr."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    pixels = np.random.default_rng(0).integers(0, 256, (40, 60, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save("cat.png")
+
+    def checked(*arguments):
+        code = run(["sanity", *map(str, arguments)])
+        captured = capsys.readouterr()
+        assert "Traceback" not in captured.err
+        return code, captured.out, captured.err
+
+    return checked
+
+
+def test_a_strip_the_curves_and_a_verdict(sanity):
+    code, out, err = sanity("cat.png", *QUICK)
+    assert (code, err) == (0, "")
+    assert out.startswith("Gradient  keeps ")
+    names = ["cat_sanity.png", "sanity.json", "sanity_curves.png"]
+    assert sorted(os.listdir("deepviz-out")) == names
+    assert all(str(Path("deepviz-out", name)) in out for name in names)
+    kept = json.loads(Path("deepviz-out/sanity.json").read_text())
+    assert recall(weights_hash(good().module))["Gradient"]["all"] == pytest.approx(kept["kept"]["absolute spearman"][0])
+
+
+def test_json_alone_on_stdout(sanity):
+    code, out, _ = sanity("cat.png", *QUICK, "--json", "--mode", "independent")
+    assert code == 0
+    found = json.loads(out)
+    assert not found["cascading"]
+    assert recall(found["weights"]) == {}  # a part of the layers at a time says nothing about all
+
+
+def test_a_photograph_that_is_none_is_left_out(sanity):
+    Path("dog.png").write_bytes(b"none")
+    code, out, err = sanity("cat.png", "dog.png", *QUICK)
+    assert code == 4
+    assert "1 image," in out
+    assert "dog.png is not an image" in err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        (["--stages", "0"], 2, "--stages must be at least 1"),
+        (["--mode", "sideways"], 2, "sideways"),
+        (["-m", "gradeint"], 2, "did you mean 'gradient'"),
+        (["--model", "small_models:nan_weights"], 3, "NaN"),
+    ],
+)
+def test_mistakes_are_one_line(sanity, arguments, code, said):
+    found, out, err = (
+        sanity("cat.png", "--model", "small_models:good", *arguments)
+        if "--model" not in arguments
+        else (sanity("cat.png", *arguments))
+    )
+    assert (found, out) == (code, "")
+    assert said in err
+
+
+def test_interrupted_it_keeps_what_is_done(sanity, monkeypatch):
+    import deepviz.cli.sanity as command
+
+    examine_prepared = command.examine_prepared
+
+    def interrupted(*arguments, **options):
+        yield from list(examine_prepared(*arguments, **options))[:1]
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(command, "examine_prepared", interrupted)
+    code, _, err = sanity("cat.png", *QUICK)
+    assert code == 130
+    assert "interrupted after 1 of 1 photographs: deepviz-out/cat_sanity.png" in err
