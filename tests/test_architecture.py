@@ -14,7 +14,7 @@ LEVELS = [
     {"errors", "names", "notes", "target", "geometry"},
     {"probe", "render", "models"},
     {"explanation", "methods", "metrics", "synthesis", "inside"},
-    {"api", "engine", "catalog", "evaluation", "sanity"},
+    {"api", "engine", "catalog", "evaluation", "sanity", "checks"},
     {"cli", "web"},
     {"__main__"},
 ]
@@ -25,6 +25,9 @@ SIDEWAYS = {
     ("evaluation", "api"): "images and methods are asked for as in `explain`",
     ("evaluation", "engine"): "the maps that are judged",
     ("evaluation", "catalog"): "a metric asked for by name",
+    ("checks", "engine"): "the map of a random control",
+    ("checks", "evaluation"): "one metric of one explanation",
+    ("checks", "sanity"): "what a method keeps",
     ("sanity", "api"): "images and methods are asked for as in `explain`",
     ("sanity", "engine"): "the maps that are compared",
     ("explanation", "methods"): "a result names its method: the type alone, methods.method",

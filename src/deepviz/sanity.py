@@ -286,12 +286,23 @@ class Sanity:
         return kept
 
     @property
+    def summary(self) -> dict[str, dict[str, float]]:
+        """For each method what it keeps with the upper "half" and with "all" of the layers random, and of how many
+        "images" that is the mean."""
+        return {
+            name: {"half": float(half), "all": float(whole), "images": float(len(self.examined))}
+            for name, half, whole in zip(self.methods, self.kept(0.5), self.kept(1.0), strict=True)
+            if not np.isnan(whole)
+        }
+
+    @property
     def verdicts(self) -> dict[str, str]:
         """For each method one sentence."""
         return {
-            name: verdict(half, whole) if self.cascading else f"keeps {whole:.2f} of its map when a part is random"
-            for name, half, whole in zip(self.methods, self.kept(0.5), self.kept(1.0), strict=True)
-            if not np.isnan(whole)
+            name: verdict(of["half"], of["all"])
+            if self.cascading
+            else f"keeps {of['all']:.2f} of its map when a part is random"
+            for name, of in self.summary.items()
         }
 
     def as_json(self) -> dict[str, Any]:
@@ -417,18 +428,11 @@ def _seen(explanation: Explanation) -> Image.Image:
 def remember(found: Sanity) -> Path:
     """Keep what each method keeps in the user's cache, by the fingerprint of the weights; where."""
     path = _cache(found.fingerprint)
-    known = recall(found.fingerprint)
-    known |= {
-        name: {"half": float(half), "all": float(whole), "images": len(found.examined)}
-        for name, half, whole in zip(found.methods, found.kept(0.5), found.kept(1.0), strict=True)
-        if not np.isnan(whole)
-    }
-    return write_bytes(path, json.dumps(known, indent=1).encode())
+    return write_bytes(path, json.dumps(recall(found.fingerprint) | found.summary, indent=1).encode())
 
 
 def recall(fingerprint: str) -> dict[str, dict[str, float]]:
-    """What is known of the methods on the model with these weights: for each, what it keeps of its maps with the upper
-    "half" and with "all" of the layers random, and of how many "images" that is the mean."""
+    """What is known of the methods on the model with these weights, as `Sanity.summary` has it."""
     try:
         known = json.loads(_cache(fingerprint).read_text())
         return {str(name): {key: float(of[key]) for key in ("half", "all", "images")} for name, of in known.items()}

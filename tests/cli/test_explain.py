@@ -602,3 +602,14 @@ def test_on_a_terminal_there_is_progress_and_without_colour_if_asked(here):
         assert "Gradient" in shown
         assert "\x1b" not in done.stdout
         assert ("\x1b[3" in shown or "\x1b[9" in shown) is not no_colour
+
+
+def test_checks_are_told_for_each_map(explain, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    code, out, err = explain("cat.png", *QUICK, "-m", "grad-cam", "--check")
+    assert (code, err) == (0, "")
+    assert [line.split(":")[0] for line in out.splitlines()[2:4]] == ["  Gradient", "  Grad-CAM"]
+    assert "than a random map" in out.splitlines()[2]
+    code, out, _ = explain("cat.png", *QUICK, "--check", "--json")
+    checks = json.loads(out)["photographs"][0]["explanations"][0]["notes"]["checks"]
+    assert set(checks) == {"deletion", "insertion", "of a random map", "kept", "in words"}

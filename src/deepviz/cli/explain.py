@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import sys
 import warnings
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from json import dumps
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal
 from cyclopts import Parameter
 
 from deepviz import catalog
+from deepviz.checks import checked
 from deepviz.cli import UsageError
 from deepviz.cli.method_options import MethodOptions, built
 from deepviz.cli.model_options import Device, Labels, Model, Weights, check_device, loaded_model
@@ -52,6 +53,10 @@ def explain(
     device: Device = None,
     output: Annotated[Path, Parameter(alias="-o", help="Folder for the results.")] = Path("deepviz-out"),
     format: Annotated[Literal["png", "npz", "safetensors"], Parameter(help="Format of the single maps.")] = "png",
+    check: Annotated[
+        bool,
+        Parameter(negative="", help="Check each map: against a random one, and against a network of random weights."),
+    ] = False,
     json: Annotated[bool, Parameter(negative="", help="Print the results as JSON.")] = False,
     options: Annotated[MethodOptions, Parameter(name="*")] = NOTHING_GIVEN,  # type: ignore[valid-type]
 ) -> int:
@@ -74,7 +79,7 @@ def explain(
         probe_folder(output)
         keep_memory()
         loaded = loaded_model(model, weights, labels, device)
-        _explain_all(loaded, methods, _targets(target), top_k, method is None, report, quiet=json)
+        _explain_all(loaded, methods, _targets(target), top_k, method is None, report, check, quiet=json)
     photographs.tell_failures()
     if json:
         print(dumps(report.as_json(), indent=2))
@@ -88,6 +93,7 @@ def _explain_all(
     top_k: int,
     lenient: bool,
     report: Report,
+    check: bool,
     quiet: bool,
 ) -> None:
     """Explain photograph by photograph, writing what is done and keeping account of what fails."""
@@ -109,6 +115,9 @@ def _explain_all(
         )
         try:
             for answer in answers:
+                if check:
+                    progress.update(work, description="checks")
+                    answer = replace(answer, explanations=checked(loaded, answer.image, answer.explanations))
                 told = report.write(answer)
                 progress.update(work, completed=report.finished * len(methods))
                 if not quiet:
@@ -192,6 +201,11 @@ def _told(answer: Answer, page: Path, maps: int) -> str:
     for explanation in answer.explanations:
         for text in explanation.notes.get("warnings", ()):
             said.setdefault(text, []).append(explanation.title)
+    lines += [
+        f"  {explanation.title}: {explanation.notes['checks']['in words']}"
+        for explanation in answer.explanations
+        if "checks" in explanation.notes
+    ]
     lines += [f"  note: {text}" for text in said]
     lines += [f"  note: {text}" for text in answer.image.notes]
     lines += [f"  left out: {title}: {reason}" for title, reason in answer.left_out.items()]

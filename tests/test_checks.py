@@ -1,0 +1,87 @@
+"""The checks beside a map are the metrics' own numbers, and what is remembered of the method on this model."""
+
+import json
+
+import pytest
+import torch
+
+import deepviz
+import deepviz.checks
+from deepviz.checks import METRICS, checked, in_words
+from deepviz.methods import Gradient, GradTimesImage
+from deepviz.metrics import RandomMap
+from deepviz.models.weights import weights_hash
+from deepviz.sanity import recall, remember
+from small_models import good
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+
+
+X = torch.rand(3, 32, 32, generator=torch.Generator().manual_seed(0))
+
+
+def explained(methods, **options):
+    loaded = good()
+    image = loaded.prepare(X)
+    return loaded, image, deepviz.explain(loaded, X, methods, **options)
+
+
+def test_the_numbers_are_the_metrics_of_the_map_and_of_a_random_one():
+    loaded, image, explanations = explained(GradTimesImage(), target=["lynx", "red fox"])
+    for one in checked(loaded, image, explanations):
+        checks, target = one.notes["checks"], one.target.index
+        random = RandomMap()(loaded.module, X[None], target)
+        for name, metric in METRICS.items():
+            assert checks[name] == pytest.approx(
+                float(metric(loaded.module, X[None], one.attribution[None], target)[0])
+            )
+            assert checks["of a random map"][name] == pytest.approx(
+                float(metric(loaded.module, X[None], random, target)[0])
+            )
+    assert len({one.notes["checks"]["deletion"] for one in checked(loaded, image, explanations)}) == 2
+
+
+def test_what_a_method_keeps_is_found_once_and_remembered(monkeypatch):
+    loaded, image, explanations = explained([Gradient(), GradTimesImage()])
+    (first, _) = checked(loaded, image, explanations)
+    fingerprint = weights_hash(loaded.module)
+    assert set(recall(fingerprint)) == {"Gradient", "Gradient × image"}
+    assert first.notes["checks"]["kept"] == recall(fingerprint)["Gradient"]
+    found = deepviz.sanity_check(loaded, X, Gradient(), stages=2)
+    assert first.notes["checks"]["kept"]["all"] == pytest.approx(found.kept(1.0)[0])
+    monkeypatch.setattr(deepviz.checks, "examine_prepared", None)  # from now on it is known
+    assert checked(loaded, image, explanations)[0].notes["checks"]["kept"] == first.notes["checks"]["kept"]
+
+
+def test_deepviz_sanity_on_many_images_is_believed_before_one():
+    loaded, image, explanations = explained(Gradient())
+    many = deepviz.sanity_check(loaded, torch.rand(4, 3, 32, 32), Gradient(), stages=2)
+    remember(many)
+    assert checked(loaded, image, explanations)[0].notes["checks"]["kept"]["images"] == 4
+
+
+def test_a_cache_that_cannot_be_written_is_no_obstacle(tmp_path):
+    (tmp_path / "deepviz").write_text("a file where a folder should be")
+    loaded, image, explanations = explained(Gradient())
+    assert checked(loaded, image, explanations)[0].notes["checks"]["kept"]["images"] == 1
+
+
+def test_equal_digits_are_no_better():
+    checks = {
+        "deletion": 0.1201,
+        "insertion": 0.2,
+        "of a random map": {"deletion": 0.1199, "insertion": 0.1},
+        "kept": None,
+    }
+    assert in_words(checks) == "deletion 0.12, no better than a random map (0.12); insertion 0.20, better (0.10)"
+
+
+def test_the_sheet_has_room_for_them_and_they_are_plain_for_json():
+    loaded, image, explanations = explained(Gradient())
+    (one,) = checked(loaded, image, explanations)
+    assert deepviz.sheet([one]).height > deepviz.sheet(explanations).height
+    assert json.loads(json.dumps(one.metadata()))["notes"]["checks"] == one.notes["checks"]
+    assert "deletion" in one._repr_html_()
