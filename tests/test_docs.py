@@ -44,6 +44,15 @@ def test_the_insights_list_every_method_once():
     assert sorted(" ".join(listed).split()) == sorted(catalog.METHODS)
 
 
+def test_every_metric_has_a_reference_a_direction_and_a_price():
+    for cls in catalog.METRICS.values():
+        assert cls.title
+        assert cls.cost
+        assert re.search(r"\(?\d{4}", cls.paper), cls
+        assert "Pitfall" in cls.__doc__
+        assert f"{cls.better.capitalize()} is better" in cls.__doc__ or "Example" in cls.__doc__
+
+
 @pytest.mark.parametrize("example", blocks(README, "python"), ids=lambda text: text.splitlines()[-1][:40])
 def test_the_readmes_examples_run_as_they_stand(example, tmp_path, monkeypatch):
     (tmp_path / "src").symlink_to(ROOT / "src", target_is_directory=True)
@@ -77,7 +86,7 @@ def test_every_command_exists_with_its_flags(source, capsys):
 
 
 def test_every_command_of_the_program_is_in_the_readme():
-    assert all(f"deepviz {name}" in README for name in ("explain", "methods", "layers", "doctor"))
+    assert all(f"deepviz {name}" in README for name in ("explain", "evaluate", "sanity", "methods", "layers", "doctor"))
 
 
 def test_every_public_name_is_on_the_api_page():

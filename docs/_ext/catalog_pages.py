@@ -2,6 +2,8 @@
 
 ```{method-options} grad-cam    a table of a method's options
 ```{method-list} gradient ...   a table of methods, linked to their pages
+```{metric-list}                a table of all metrics
+```{metric-classes}             their docstrings
 ```{command-help} explain       the help text of a command
 """
 
@@ -9,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import math
 import os
 from unittest import mock
 
@@ -19,6 +22,7 @@ from sphinx.util.docutils import SphinxDirective
 from deepviz import catalog
 from deepviz.cli import run
 from deepviz.methods import Method
+from deepviz.metrics import Metric
 
 
 class MethodOptions(SphinxDirective):
@@ -49,6 +53,22 @@ class MethodList(SphinxDirective):
         return self.parse_text_to_nodes("\n".join(["| method | what it is | cost |", "| --- | --- | --- |", *rows]))
 
 
+class MetricList(SphinxDirective):
+    def run(self) -> list[nodes.Node]:
+        rows = [
+            f"| `{stem}` | {catalog.summary(cls)} | {_direction(cls)} | {cls.judges} | {cls.cost} | {cls.paper} |"
+            for stem, cls in catalog.METRICS.items()
+        ]
+        head = ["| metric | what it is | better | judges a | cost | paper |", "| --- | --- | --- | --- | --- | --- |"]
+        return self.parse_text_to_nodes("\n".join([*head, *rows]))
+
+
+class MetricClasses(SphinxDirective):
+    def run(self) -> list[nodes.Node]:
+        classes = "\n".join(f".. autoclass:: deepviz.metrics.{cls.__name__}" for cls in catalog.METRICS.values())
+        return self.parse_text_to_nodes(f"```{{eval-rst}}\n{classes}\n```")
+
+
 class CommandHelp(SphinxDirective):
     optional_arguments = 1
 
@@ -64,8 +84,16 @@ def _shown(default: object) -> str:
     return repr(default) if not isinstance(default, Method) else f"{type(default).__name__}()"
 
 
+def _direction(cls: type[Metric]) -> str:
+    low, high = cls.range
+    reach = "" if low == -math.inf and high == math.inf else f", {low:g} to {high:g}".replace("inf", "∞")
+    return f"{cls.better}{reach}"
+
+
 def setup(app: Sphinx) -> dict[str, bool]:
     app.add_directive("method-options", MethodOptions)
     app.add_directive("method-list", MethodList)
+    app.add_directive("metric-list", MetricList)
+    app.add_directive("metric-classes", MetricClasses)
     app.add_directive("command-help", CommandHelp)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -5,7 +5,6 @@ from __future__ import annotations
 import inspect
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -107,7 +106,7 @@ def choose_methods(methods: Methods, layer: str | None = None) -> list[Method]:
     several = [_value(one) for one in (asked if isinstance(asked, (list, tuple)) else [asked])]
     if layer is None:
         return several
-    placed = [_at_layer(method, layer) for method in several]
+    placed = [method.at_layer(layer) for method in several]
     if all(one is before for one, before in zip(placed, several, strict=True)):
         named = ", ".join(method.name for method in several)
         raise LayerError(f"layer={layer!r} is for methods that take one and do not name it themselves, not for {named}")
@@ -122,17 +121,6 @@ def _value(method: Any) -> Method:
     if isinstance(method, type) and issubclass(method, Method):
         raise TypeError(f"methods takes values, got the class {method.__name__}; did you mean {method.__name__}()?")
     raise TypeError(f"methods must be 'all', a Method, a name or a list of these, got {method!r}")
-
-
-def _at_layer(method: Method, layer: str) -> Method:
-    """The method with `layer` wherever it, or a method inside it, takes one and names none."""
-    changed: dict[str, Any] = {}
-    for name, value in ((field.name, getattr(method, field.name)) for field in fields(method)):
-        if name == "layer" and value is None:
-            changed[name] = layer
-        elif isinstance(value, Method) and (placed := _at_layer(value, layer)) is not value:
-            changed[name] = placed
-    return replace(method, **changed) if changed else method
 
 
 F = TypeVar("F", bound=Callable[..., Any])

@@ -21,7 +21,7 @@ from deepviz.explanation import Explanation, versions
 from deepviz.methods import Method
 from deepviz.metrics import CentreGaussian, CurveMetric, Deletion, EdgeDetector, Insertion, Metric, RandomMap
 from deepviz.metrics.bootstrap import differs, interval
-from deepviz.metrics.subject import asking
+from deepviz.metrics.subject import Subject, asking
 from deepviz.models import LoadedModel, Prepared, load_model
 
 Metrics = Metric | str | Sequence[Metric | str]
@@ -195,7 +195,7 @@ def _judged(
 
 
 def measured(
-    loaded: LoadedModel, subject: Any, explanation: Explanation, metric: Metric
+    loaded: LoadedModel, subject: Subject, explanation: Explanation, metric: Metric
 ) -> tuple[float, Values | None]:
     """One metric of one explanation, with its curve if it has one."""
     metric = metric.in_colours(lambda name: colour_of(loaded, name))

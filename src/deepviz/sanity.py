@@ -196,7 +196,9 @@ def _again(
     loaded: LoadedModel, model: torch.nn.Module, x: Tensor, trained: Explanation, target: Any, layer: str
 ) -> Explanation:
     """The same method's map of the same class, at the same layer, by the randomised copy."""
-    method = _at(trained.method, trained.layer).in_colours(lambda name: colour_of(loaded, name))
+    # at the layer that it found in the trained network, so that all stages are of the same one
+    method = trained.method if trained.layer is None else trained.method.at_layer(trained.layer)
+    method = method.in_colours(lambda name: colour_of(loaded, name))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeepVizWarning)  # what a random network is like is no news
         maps = method(model, x, target)
@@ -205,19 +207,6 @@ def _again(
         trained,
         attribution=maps[0].detach().float().cpu(),
         notes=notes | {"weights": f"random from the output to {layer}"},
-    )
-
-
-def _at(method: Method, layer: str | None) -> Method:
-    """The method at the layer that it found in the trained network, so that all stages are of the same one."""
-    return choose_methods(method, layer)[0] if layer is not None and _takes_layer(method) else method
-
-
-def _takes_layer(method: Method) -> bool:
-    return any(
-        getattr(method, name) is None if name == "layer" else _takes_layer(getattr(method, name))
-        for name in vars(method)
-        if name == "layer" or isinstance(getattr(method, name), Method)
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, fields, replace
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -112,6 +112,16 @@ class Method(ABC):
             if isinstance(value, Method)
         }
         return replace(self, **inner) if inner else self
+
+    def at_layer(self, layer: str) -> Method:
+        """The same method with `layer` wherever it, or a method inside it, takes one and names none."""
+        changed: dict[str, Any] = {}
+        for name, value in ((field.name, getattr(self, field.name)) for field in fields(self)):
+            if name == "layer" and value is None:
+                changed[name] = layer
+            elif isinstance(value, Method) and (placed := value.at_layer(layer)) is not value:
+                changed[name] = placed
+        return replace(self, **changed) if changed else self
 
     @property
     def coarse(self) -> bool:

@@ -1,0 +1,195 @@
+"""How far can the eight methods be believed, on the bundled model and photographs?
+
+    python benchmarks/trust.py PHOTOS [--sanity 16] [--faithfulness 48] [--markdown benchmarks/RESULTS.md]
+                                      [--pictures benchmarks/pictures]
+
+1. Sanity: full cascading randomisation, eight stages, on an even sample of the photographs: what is left of each
+   method's map, by four similarities.
+2. Faithfulness: deletion, insertion and ROAD of each method and of three maps that know nothing of the model, with
+   bootstrap intervals.
+3. Cost: deletion and insertion of one map against the raw forward passes they need, and against Quantus' pixel
+   flipping at the same number of steps and batch size, if Quantus is installed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import sys
+import time
+import warnings
+from pathlib import Path
+
+import numpy as np
+import torch
+from results import replace_section, table
+
+import deepviz
+from deepviz.evaluation import Evaluation, judge_prepared, with_controls
+from deepviz.methods import Gradient
+from deepviz.metrics import ROAD, Deletion, Insertion
+from deepviz.metrics.similarity import SIMILARITIES
+from deepviz.models import LoadedModel, find_photos, load_model
+from deepviz.probe.memory import keep_memory
+from deepviz.sanity import Sanity, examine_prepared
+
+STEPS = 49
+"""224 x 224 pixels in equal parts, which Quantus insists on."""
+METRICS = (Deletion(), Insertion(), ROAD())
+
+
+def sample(paths: list[Path], count: int) -> list[Path]:
+    """An even sample."""
+    return [paths[round(index * (len(paths) - 1) / max(1, count - 1))] for index in range(min(count, len(paths)))]
+
+
+def chosen() -> list[deepviz.methods.Method]:
+    return [cls() for cls in deepviz.catalog.METHODS.values()]
+
+
+def sanity(loaded: LoadedModel, paths: list[Path]) -> Sanity:
+    examined = []
+    images = (loaded.prepare(path) for path in paths)
+    for one in examine_prepared(loaded, images, chosen()):
+        examined.append(one)
+        print(f"sanity {len(examined)}/{len(paths)} {one.image.name}", flush=True)
+    return Sanity.of(loaded, chosen(), examined)
+
+
+def faithfulness(loaded: LoadedModel, paths: list[Path]) -> Evaluation:
+    methods, judged = chosen(), []
+    images = ((loaded.prepare(path), None) for path in paths)
+    for one in judge_prepared(loaded, images, with_controls(methods), METRICS):
+        judged.append(one)
+        print(f"faithfulness {len(judged)}/{len(paths)} {one.source}", flush=True)
+    return Evaluation.of(loaded, methods, METRICS, judged)
+
+
+def timed(work) -> float:
+    start = time.perf_counter()
+    work()
+    return time.perf_counter() - start
+
+
+def cost(loaded: LoadedModel, path: Path, rounds: int = 7) -> tuple[float, float | None]:
+    """(ours / raw forward passes, Quantus / ours), medians of interleaved rounds."""
+    x = loaded.prepare(path).x[None]
+    module = loaded.module.eval()
+    target = int(module(x).argmax())
+    maps = Gradient()(module, x, target)
+    batch = x.expand(8, -1, -1, -1).contiguous(memory_format=torch.channels_last)
+    passes = 2 * (STEPS - 1) + 4  # the inner points, the whole image once more for each, and two baselines
+
+    def raw() -> None:
+        with torch.inference_mode():
+            for start in range(0, passes, 8):
+                module(batch[: min(8, passes - start)])
+
+    def ours() -> None:
+        Deletion(STEPS)(module, x, maps, target)
+        Insertion(STEPS)(module, x, maps, target)
+
+    flipping = _quantus(module, x, maps, target)
+    times: dict[str, list[float]] = {"raw": [], "ours": [], "quantus": []}
+    for work in (raw, ours, flipping):
+        if work is not None:
+            work()
+    for _ in range(rounds):
+        times["raw"].append(timed(raw))
+        times["ours"].append(timed(ours))
+        if flipping is not None:
+            times["quantus"].append(timed(flipping))
+    median = {name: statistics.median(values) for name, values in times.items() if values}
+    print(median, flush=True)
+    return median["ours"] / median["raw"], median["quantus"] / median["ours"] if "quantus" in median else None
+
+
+def _quantus(module, x, maps, target):
+    """Quantus' pixel flipping, once for each direction, with as many steps; None if it is not installed."""
+    try:
+        import quantus
+    except ImportError:
+        print("quantus is not installed: pip install quantus for the comparison", file=sys.stderr)
+        return None
+    pixels = x.shape[2] * x.shape[3]
+    arguments = {
+        "features_in_step": pixels // STEPS,
+        "perturb_baseline": "black",
+        "return_auc_per_sample": False,  # its area needs a numpy before 2.4
+        "disable_warnings": True,
+    }
+    deletion = quantus.PixelFlipping(**arguments)
+    insertion = quantus.PixelFlipping(**arguments)  # it has no insertion: the same work once more, on the reversed map
+    of_pixels = maps.abs().amax(1, keepdim=True).numpy()
+    call = {"model": module, "x_batch": x.numpy(), "y_batch": np.array([target]), "device": "cpu", "batch_size": 8}
+
+    def work() -> None:
+        deletion(a_batch=of_pixels, **call)
+        insertion(a_batch=of_pixels.max() - of_pixels, **call)
+
+    return work
+
+
+def sanity_table(found: Sanity) -> str:
+    head = ["method", "half random", "all random", *(f"{name}, mean of the cascade" for name in SIMILARITIES)]
+    cascades = {name: values[:, :, 1:].mean((0, 2)) for name, values in found.similarities.items()}
+    rows = [
+        [
+            name,
+            f"{found.kept(0.5)[row]:.2f}",
+            f"{found.kept(1.0)[row]:.2f}",
+            *(f"{cascades[similarity][row]:.2f}" for similarity in SIMILARITIES),
+        ]
+        for row, name in enumerate(found.methods)
+    ]
+    return table(head, rows)
+
+
+def faithfulness_table(found: Evaluation) -> str:
+    rows = []
+    for row, cells in enumerate(found.cells()):
+        marked = [
+            f"**{cell}**" if found.best[column] == row else cell + found.mark(row, column)
+            for column, cell in enumerate(cells)
+        ]
+        rows.append([found.rows[row], *marked])
+    return table(["", *found.heads()], rows)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("photos", nargs="+")
+    parser.add_argument("--sanity", type=int, default=16, help="photographs for the randomisation, 0 for none")
+    parser.add_argument("--faithfulness", type=int, default=48, help="photographs for the metrics, 0 for none")
+    parser.add_argument("--markdown", type=Path)
+    parser.add_argument("--pictures", type=Path)
+    given = parser.parse_args()
+    warnings.simplefilter("ignore")
+    keep_memory()
+    loaded = load_model()
+    paths = [path for name in given.photos for path in find_photos(name)]
+    sections: dict[str, str] = {}
+    if given.sanity:
+        found = sanity(loaded, sample(paths, given.sanity))
+        sections["sanity"] = f"{sanity_table(found)}\n\n{found.footnote}"
+        if given.pictures:
+            found.plot().savefig(given.pictures / "sanity_curves.png", dpi=110)
+            found.strip().convert("RGB").save(given.pictures / "sanity_strip.jpg", quality=85)
+    if given.faithfulness:
+        measured = faithfulness(loaded, sample(paths, given.faithfulness))
+        sections["faithfulness"] = f"{faithfulness_table(measured)}\n\n{measured.footnote}"
+        if given.pictures:
+            measured.plot().savefig(given.pictures / "faithfulness_curves.png", dpi=110)
+    ratio, quantus = cost(loaded, paths[0])
+    said = f"Deletion and insertion of one map, {STEPS} steps each: {ratio:.2f} times the raw forward passes they need."
+    if quantus is not None:
+        said += f" Quantus' pixel flipping, twice, with as many steps: {quantus:.1f} times as long as ours."
+    sections["trust-cost"] = said
+    for name, text in sections.items():
+        print(f"\n{text}")
+        if given.markdown:
+            replace_section(given.markdown, name, text)
+
+
+if __name__ == "__main__":
+    main()
