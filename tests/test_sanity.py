@@ -59,7 +59,7 @@ def test_layers_one_step_at_a_time():
     for number, stage in enumerate(randomised(network(), X[:1], stages=3, cascading=False), 1):
         expected = Gradient()(stage.model, X[:1], history[0].target.index)[0]
         assert_same(history[number].attribution, expected, 1e-6)
-    assert found.kept()[0] == pytest.approx(found.similarities["absolute spearman"][:, 0, 1:].mean())
+    assert found.kept()[0] == pytest.approx(found.similarities["absolute-spearman"][:, 0, 1:].mean())
 
 
 def test_the_model_is_given_back_bit_for_bit():

@@ -35,7 +35,7 @@ Failed = Callable[[Prepared, ModelError], None]
 Values = NDArray[np.float64]
 
 STAGES = 8
-VERDICT = "absolute spearman"
+VERDICT = "absolute-spearman"
 """The similarity that the verdict is of: the rank correlation of magnitudes, which contrast does not move."""
 KEPT, PARTLY_KEPT = 0.5, 0.35
 """Above the one, what is left of a map is most of it; below the other, it is little."""

@@ -97,6 +97,7 @@ def test_a_photograph_without_a_line_and_one_that_is_none_are_left_out(evaluate)
         (["photos", "--metric", "deletion(steps=0)"], 2, "steps must be at least 1"),
         (["photos", "--metric", "deletion(stps=3)"], 2, "stps"),
         (["photos", "--metric", "deletion(steps=__import__('os'))"], 2, "plain values"),
+        (["photos", "--metric", "pointing-game"], 2, "needs to know where the object is"),
         (["nowhere"], 3, "nowhere does not exist"),
         (["photos", "--labels", "nowhere.csv"], 3, "cannot read nowhere.csv"),
     ],

@@ -40,7 +40,25 @@ X = torch.rand(2, 3, 8, 8, generator=torch.Generator().manual_seed(0))
 
 
 def test_the_order_is_that_in_which_layers_are_run_from_the_output_down(backwards):
-    assert from_the_output(backwards, X) == ["", "last", "norm", "first", "unused"]
+    assert from_the_output(backwards, X) == ["last", "norm", "first", "unused", ""]
+
+
+def test_what_a_transformer_owns_as_a_whole_is_nearest_to_its_input():
+    class Tokens(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.positions = nn.Parameter(torch.zeros(1, 16, 8))
+            self.patches = nn.Conv2d(3, 8, 2, 2)
+            self.attention = nn.MultiheadAttention(8, 2, batch_first=True)
+            self.head = nn.Linear(8, 4)
+
+        def forward(self, x):
+            tokens = self.patches(x).flatten(2).transpose(1, 2) + self.positions
+            return self.head(self.attention(tokens, tokens, tokens)[0].mean(1))
+
+    # the output projection is used by attention, and never called as a module
+    expected = ["head", "attention.out_proj", "attention", "patches", ""]
+    assert from_the_output(Tokens().eval(), torch.rand(1, 3, 8, 8)) == expected
 
 
 @pytest.mark.parametrize("number", [None, 1, 2, 3, 100])

@@ -16,7 +16,7 @@ from rich.table import Table
 
 from deepviz import catalog
 from deepviz.cli import INPUT, UsageError
-from deepviz.cli.method_options import MethodOptions, built, built_metric
+from deepviz.cli.method_options import METRICS, MethodOptions, built, built_metric
 from deepviz.cli.model_options import Device, Model, Weights, check_device, loaded_model
 from deepviz.cli.photographs import Photographs, listed
 from deepviz.cli.progress import progress_bar
@@ -45,7 +45,7 @@ def evaluate(
         Parameter(
             negative="",
             help=(
-                f"Metric, repeat for several: {', '.join(catalog.METRICS)}; also with options: 'deletion(steps=20)'. "
+                f"Metric, repeat for several: {', '.join(METRICS)}; also with options: 'deletion(steps=20)'. "
                 f"[default: {', '.join(catalog.stem(type(one)) for one in DEFAULT_METRICS)}]"
             ),
         ),

@@ -13,6 +13,7 @@ from deepviz.catalog import Option
 from deepviz.cli import UsageError
 from deepviz.methods import Method
 from deepviz.metrics import Metric
+from deepviz.metrics.region import RegionMetric
 
 _NOT_GIVEN = object()
 
@@ -64,6 +65,10 @@ def built(names: list[str], given: Any, layer: str | None) -> list[Method]:
     return methods
 
 
+METRICS = [name for name, cls in catalog.METRICS.items() if not issubclass(cls, RegionMetric)]
+"""The metrics that need nothing but photographs."""
+
+
 def built_metric(text: str) -> Metric:
     """A metric by name, with options in parentheses if there are any: `deletion(steps=20)`.
 
@@ -72,7 +77,10 @@ def built_metric(text: str) -> Metric:
     """
     name, own = _split(text)
     try:
-        return catalog.find_metric(name)(**own)
+        found = catalog.find_metric(name)
+        if issubclass(found, RegionMetric):
+            raise UsageError(f"--metric {name} needs to know where the object is: use it from Python, with inside=")
+        return found(**own)
     except (LookupError, TypeError, ValueError) as error:
         raise UsageError(f"--metric {text}: {error.args[0]}") from None
 

@@ -1,9 +1,35 @@
 """Is that true? Measures of an explanation; one file each, found by the catalog."""
 
+from deepviz.metrics.agreement import Agreement, agreement
+from deepviz.metrics.complexity import Complexity
 from deepviz.metrics.controls import CentreGaussian, EdgeDetector, RandomMap
 from deepviz.metrics.curves import CurveMetric
 from deepviz.metrics.deletion import Deletion
+from deepviz.metrics.efficient_randomization import EfficientRandomization
+from deepviz.metrics.energy_inside import EnergyInside
 from deepviz.metrics.insertion import Insertion
 from deepviz.metrics.metric import Metric
+from deepviz.metrics.parameter_randomization import ParameterRandomization, RandomizationCurve
+from deepviz.metrics.pointing_game import PointingGame
+from deepviz.metrics.sparseness import Sparseness
+from deepviz.metrics.top_k_intersection import TopKIntersection
 
-__all__ = ["CentreGaussian", "CurveMetric", "Deletion", "EdgeDetector", "Insertion", "Metric", "RandomMap"]
+__all__ = [  # noqa: RUF022 - in the order in which tables show them
+    "Metric",
+    "CurveMetric",
+    "Deletion",
+    "Insertion",
+    "ParameterRandomization",
+    "EfficientRandomization",
+    "PointingGame",
+    "EnergyInside",
+    "TopKIntersection",
+    "Sparseness",
+    "Complexity",
+    "RandomMap",
+    "CentreGaussian",
+    "EdgeDetector",
+    "RandomizationCurve",
+    "Agreement",
+    "agreement",
+]

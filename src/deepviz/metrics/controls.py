@@ -1,6 +1,12 @@
-"""Maps that know nothing of the model."""
+"""Maps that know nothing of the model: the control rows of every table.
 
+A method whose maps do not beat them says nothing about the model (Adebayo et al. 2018 compare with an edge detector
+for just that). They are not offered to explain pictures, so they live here and not among the methods.
+"""
+
+from abc import abstractmethod
 from dataclasses import dataclass
+from hashlib import sha256
 from typing import Annotated, ClassVar
 
 import torch
@@ -13,60 +19,152 @@ from deepviz.target import Score
 
 
 @dataclass(frozen=True)
-class RandomMap(Method):
-    """Uniform noise."""
+class Control(Method):
+    """A map of the image alone, whatever the model and the class; a subclass writes `of_images`."""
+
+    cost: ClassVar[str] = "none; 1 forward if the class is still to be chosen"
+
+    @abstractmethod
+    def of_images(self, x: Tensor) -> Tensor:
+        """The map of each image, none of its values negative: (N, H, W), float32 or float64."""
+
+    def maps(self, call: Call, x: Tensor, score: Score) -> Tensor:
+        """The same map for each class of a row."""
+        if not score.decided:
+            call.scores(x, score)
+        found = self.of_images(x.to(torch.promote_types(x.dtype, torch.float32)))
+        maps = found.unsqueeze(1)
+        for classes in score.shape:
+            maps = maps.unsqueeze(1).expand(-1, classes, -1, -1, -1)
+        return maps
+
+    @property
+    def view(self) -> View:
+        """As it is: nothing is negative."""
+        return "positive"
+
+
+@dataclass(frozen=True)
+class RandomMap(Control):
+    """Uniform noise between 0 and 1, one value per pixel.
+
+        R_ij ~ U(0, 1), independent
+
+    What a measure gives for it is chance. The noise is drawn by the seed and the values of the image, so an image
+    gets the same map alone and in any batch, and different images get different ones.
+
+    Shapes: x (N, C, H, W) -> (N, 1, H, W).
+
+    Errors: see `Method.__call__`.
+
+    Pitfall: it is as fine as pixels are, and no method's map is: `CentreGaussian` is the smooth control.
+
+    Example:
+        >>> import torch
+        >>> from deepviz.metrics import RandomMap
+        >>> model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3 * 8 * 8, 5))
+        >>> x = torch.rand(2, 3, 8, 8)
+        >>> torch.equal(RandomMap()(model, x)[1:], RandomMap()(model, x[1:]))
+        True
+    """
 
     seed: Annotated[int, "Of the noise."] = 0
     title: ClassVar[str] = "Random map"
 
-    def maps(self, call: Call, x: Tensor, score: Score) -> Tensor:
-        """Noise."""
-        call.scores(x, score)
-        one = torch.rand((1, 1, *x.shape[2:]), generator=torch.Generator().manual_seed(self.seed)).to(x)
-        return one.expand(len(x), -1, -1, -1)
+    def of_images(self, x: Tensor) -> Tensor:
+        """R ~ U(0, 1)."""
+        return torch.stack([self._noise(image) for image in x.cpu()]).to(x)
 
-    @property
-    def view(self) -> View:
-        """As it is."""
-        return "positive"
+    def _noise(self, image: Tensor) -> Tensor:
+        content = image.contiguous().numpy().tobytes()
+        key = int.from_bytes(sha256(f"{self.seed} ".encode() + content).digest()[:7])
+        return torch.rand(image.shape[1:], generator=torch.Generator().manual_seed(key), dtype=torch.float32)
 
 
 @dataclass(frozen=True)
-class CentreGaussian(Method):
-    """A Gaussian."""
+class CentreGaussian(Control):
+    """A round spot in the middle of the image.
 
-    width: Annotated[float, "Standard deviation, in shorter sides."] = 0.25
+        R_ij = exp(-r_ij^2 / (2 s^2)),    s = width min(H, W),    r_ij the distance to the centre in pixels
+
+    Photographers put the object in the middle, and so this map finds it without having looked.
+
+    Shapes: x (N, C, H, W) -> (N, 1, H, W).
+
+    Errors: see `Method.__call__`.
+
+    Pitfall: against images whose objects are not centred it is a weak control.
+
+    Example:
+        >>> import torch
+        >>> from deepviz.metrics import CentreGaussian
+        >>> model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3 * 9 * 9, 5))
+        >>> R = CentreGaussian()(model, torch.rand(1, 3, 9, 9))
+        >>> R[0, 0].argmax().item() == 9 * 9 // 2, R[0, 0, 4, 4].item()
+        (True, 1.0)
+    """
+
+    width: Annotated[float, "The standard deviation of the spot, in shorter sides of the image."] = 0.25
     title: ClassVar[str] = "Centred Gaussian"
 
-    def maps(self, call: Call, x: Tensor, score: Score) -> Tensor:
-        """exp."""
-        call.scores(x, score)
-        h, w = x.shape[2:]
-        i = torch.arange(h).to(x) - (h - 1) / 2
-        j = torch.arange(w).to(x) - (w - 1) / 2
-        s = self.width * min(h, w)
-        return torch.exp(-(i[:, None] ** 2 + j[None] ** 2) / (2 * s * s)).expand(len(x), 1, h, w)
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.width > 0:
+            raise ValueError(f"width must be above 0, got {self.width}")
 
-    @property
-    def view(self) -> View:
-        """As it is."""
-        return "positive"
+    def of_images(self, x: Tensor) -> Tensor:
+        """exp(-r^2 / (2 s^2))."""
+        n, _, height, width = x.shape
+        i = torch.arange(height).to(x) - (height - 1) / 2
+        j = torch.arange(width).to(x) - (width - 1) / 2
+        s = self.width * min(height, width)
+        return torch.exp(-(i[:, None] ** 2 + j**2) / (2 * s**2)).expand(n, -1, -1)
 
 
 @dataclass(frozen=True)
-class EdgeDetector(Method):
-    """Sobel."""
+class EdgeDetector(Control):
+    """The edges of the image, by Sobel's operator.
+
+        R = sum_c sqrt(X_c^2 + Y_c^2),    X = S * x,  Y = S^T * x,    S = [[1, 0, -1], [2, 0, -2], [1, 0, -1]]
+
+    It draws what the image looks like, as some methods do: a map that agrees with it may be one of the image alone.
+    Border pixels are repeated outwards.
+
+    Shapes: x (N, C, H, W) -> (N, 1, H, W).
+
+    Errors: see `Method.__call__`.
+
+    Pitfall: it is no measure of chance. Models do look at edges, so a faithful map may rightly be like it.
+
+    Reference: Adebayo, Gilmer, Muelly, Goodfellow, Hardt and Kim, "Sanity Checks for Saliency Maps" (2018),
+    arXiv:1810.03292.
+
+    Example:
+        >>> import torch
+        >>> from deepviz.metrics import EdgeDetector
+        >>> model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(1 * 3 * 6, 5))
+        >>> x = torch.zeros(1, 1, 3, 6)
+        >>> x[..., 3:] = 1
+        >>> EdgeDetector()(model, x)[0, 0, 0].tolist()
+        [0.0, 0.0, 4.0, 4.0, 0.0, 0.0]
+    """
 
     title: ClassVar[str] = "Edge detector"
+    paper: ClassVar[str] = "Adebayo et al. 2018, arXiv:1810.03292"
 
     def maps(self, call: Call, x: Tensor, score: Score) -> Tensor:
-        """Sobel."""
-        call.scores(x, score)
-        k = torch.tensor([[1.0, 0, -1], [2, 0, -2], [1, 0, -1]]).to(x)
-        g = F.pad(x.mean(1, keepdim=True), (1, 1, 1, 1), mode="replicate")
-        return torch.hypot(F.conv2d(g, k[None, None]), F.conv2d(g, k.T[None, None]))
+        """As for every control, with the reason where it is zero."""
+        maps = super().maps(call, x, score)
+        call.notes.warn_of_zero(
+            f"{self.name} is all zero: the image is of one colour", (maps == 0).flatten(-3).all(-1).cpu()
+        )
+        return maps
 
-    @property
-    def view(self) -> View:
-        """As it is."""
-        return "positive"
+    def of_images(self, x: Tensor) -> Tensor:
+        """sum_c sqrt(X_c^2 + Y_c^2)."""
+        padded = F.pad(x, (1, 1, 1, 1), mode="replicate")
+        # by slices: a convolution may round to ten bits on a GPU, and edges are small differences
+        across, down = padded[..., :-2] - padded[..., 2:], padded[..., :-2, :] - padded[..., 2:, :]
+        X = across[..., :-2, :] + 2 * across[..., 1:-1, :] + across[..., 2:, :]
+        Y = down[..., :-2] + 2 * down[..., 1:-1] + down[..., 2:]
+        return torch.hypot(X, Y).sum(1)

@@ -56,7 +56,7 @@ def hog(a: Tensor, b: Tensor) -> Tensor:
 
 SIMILARITIES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "spearman": spearman,
-    "absolute spearman": absolute_spearman,
+    "absolute-spearman": absolute_spearman,
     "ssim": ssim,
     "hog": hog,
 }

@@ -70,23 +70,36 @@ def randomised(
 
 
 def from_the_output(model: nn.Module, x: Tensor) -> list[str]:
-    """The modules with parameters or running statistics of their own, the last to be run first; those that are not
-    run at all come at the end."""
-    names = [name for name, module in model.named_modules() if _own(module)]
-    called: dict[str, None] = {}
+    """The modules with parameters or running statistics of their own, the last to be run first.
+
+    A module counts from the beginning of its last call, so that what a whole network owns (the class token and the
+    positions of a transformer) is nearest to the input. One that is never called itself, as the output projection of
+    attention, stands where the module around it does; one that is not run at all is at the end.
+    """
+    begun: dict[str, None] = {}
 
     def note(name: str) -> None:
-        called.pop(name, None)  # a module that is called twice counts by its last call
-        called[name] = None
+        begun.pop(name, None)
+        begun[name] = None
 
-    handles = [model.get_submodule(name).register_forward_hook(lambda *_, name=name: note(name)) for name in names]
+    handles = [
+        module.register_forward_pre_hook(lambda *_, name=name: note(name)) for name, module in model.named_modules()
+    ]
     try:
         with borrowed(model), torch.no_grad():
             model(x[:1].clone())
     finally:
         for handle in handles:
             handle.remove()
-    return [*reversed(called), *(name for name in reversed(names) if name not in called)]
+    place = {name: number for number, name in enumerate(begun)}
+
+    def of(name: str) -> int:
+        while name not in place and name:
+            name = name.rpartition(".")[0]
+        return place.get(name, 0)
+
+    names = [name for name, module in model.named_modules() if _own(module)]
+    return sorted(names, key=of)[::-1]
 
 
 def _own(module: nn.Module) -> bool:

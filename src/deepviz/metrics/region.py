@@ -1,0 +1,132 @@
+"""Where the object is: a mask or boxes, and what the metrics that ask for it share."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields, replace
+from typing import Annotated, Any
+
+import torch
+from torch import Tensor
+
+from deepviz.metrics.metric import Channels, Metric, per_pixel
+from deepviz.metrics.subject import Subject
+
+
+@dataclass(frozen=True, eq=False)
+class RegionMetric(Metric):
+    """A metric of how well a map keeps to a region of the image that is known beforehand.
+
+    A mask says for each pixel of the model's input whether it is inside; of a box, the pixels whose centres are:
+    left <= j + 1/2 < right, top <= i + 1/2 < bottom, so whole numbers are the pixels' edges. Several objects in one
+    image are one mask, their union. The model is not asked anything.
+    """
+
+    inside: Annotated[
+        Tensor | None,
+        "Where the object is: a bool mask (N, H, W) or (H, W), or boxes (N, 4) or (4,) as left, top, right, bottom in "
+        "pixels of the model's input.",
+    ] = None
+    channels: Annotated[Channels, "How a map with several channels becomes one value per pixel."] = "sum"
+
+    def __post_init__(self) -> None:
+        if self.inside is not None and not isinstance(self.inside, Tensor):
+            raise TypeError(
+                f"inside must be a tensor, a bool mask (H, W) or a box (4,), got {type(self.inside).__name__}"
+            )
+
+    def check(self, attribution: Any, x: Tensor) -> None:
+        """As `Metric.check`, and for a region that is missing, empty, of a wrong shape or off the image."""
+        super().check(attribution, x)
+        self.region(x)
+
+    def region(self, x: Tensor) -> Tensor:
+        """The mask of each row of `x`, on the CPU: bool (N, H, W).
+
+        Raises:
+            ValueError: if it is missing, empty, of a wrong shape or off the image.
+        """
+        if self.inside is None:
+            raise ValueError(
+                f"{self.name} needs to know where the object is: {type(self).__name__}(inside=a mask or boxes)"
+            )
+        return mask_of(self.inside, x)
+
+    def values(self, subject: Subject, attribution: Tensor) -> Tensor:
+        """What the map says of each pixel, in double precision on the CPU: (N, H, W)."""
+        return per_pixel(attribution, subject.x, self.channels).cpu().double()
+
+    def warn_of_chance(self, subject: Subject, says: str, rows: Tensor) -> None:
+        """Warn of the rows whose map says nothing: their value is that of chance."""
+        if bool(rows.any()):
+            subject.call.notes.warn(f"the map {says}: {self.name} is what chance gives, the region's share", rows)
+
+    def of_rows(self, rows: slice) -> RegionMetric:
+        """The same metric with the masks or boxes of some of the rows; itself, if one holds for all."""
+        if self.inside is None or self.inside.ndim < (3 if self.inside.dtype == torch.bool else 2):
+            return self
+        return replace(self, inside=self.inside[rows])
+
+    # a dataclass compares fields by ==, which of two tensors is a tensor
+    def __eq__(self, other: object) -> bool:
+        if type(other) is not type(self):
+            return NotImplemented
+        return all(_same(getattr(self, field.name), getattr(other, field.name)) for field in fields(self))
+
+    def __hash__(self) -> int:
+        return hash((type(self), *(getattr(self, field.name) for field in fields(self) if field.name != "inside")))
+
+
+def mask_of(inside: Tensor, x: Tensor) -> Tensor:
+    """Masks or boxes as the mask of each row of `x` (N, C, H, W), on the CPU: bool (N, H, W).
+
+    Raises:
+        ValueError: for one that is empty, of a wrong shape or off the image.
+
+    Example:
+        >>> import torch
+        >>> from deepviz.metrics.region import mask_of
+        >>> mask_of(torch.tensor([1, 0, 3, 1]), torch.rand(1, 3, 2, 4)).int().tolist()
+        [[[0, 1, 1, 0], [0, 0, 0, 0]]]
+    """
+    given = inside.detach().cpu()
+    mask = _of_mask(given, x) if given.dtype == torch.bool else _of_boxes(given, x)
+    empty = ~mask.flatten(1).any(1)
+    if bool(empty.any()):
+        row = int(empty.nonzero()[0])
+        what = "mask" if given.dtype == torch.bool else "box"
+        raise ValueError(f"the {what} of row {row} holds no pixel: leave out images without the object")
+    return mask
+
+
+def _of_mask(mask: Tensor, x: Tensor) -> Tensor:
+    n, _, height, width = x.shape
+    if tuple(mask.shape) not in ((height, width), (n, height, width)):
+        raise ValueError(
+            f"a mask must be {(height, width)} or {(n, height, width)}, as the model's input, got {tuple(mask.shape)}"
+        )
+    return mask.expand(n, height, width)
+
+
+def _of_boxes(boxes: Tensor, x: Tensor) -> Tensor:
+    n, _, height, width = x.shape
+    if boxes.ndim > 1 and boxes.shape[-2:] == (height, width) and tuple(boxes.shape) != (n, 4):
+        raise ValueError(f"a mask must be bool, got {str(boxes.dtype).removeprefix('torch.')}: write mask > 0")
+    if tuple(boxes.shape) not in ((4,), (n, 4)) or boxes.is_complex():
+        raise ValueError(f"boxes must be (4,) or ({n}, 4), left, top, right, bottom, got {tuple(boxes.shape)}")
+    boxes = boxes.double().expand(n, 4)
+    for row, (left, top, right, bottom) in enumerate(boxes.tolist()):
+        if not (0 <= left <= right <= width and 0 <= top <= bottom <= height):
+            raise ValueError(
+                f"the box of row {row}, left {left:g}, top {top:g}, right {right:g}, bottom {bottom:g}, is not one "
+                f"inside the model's input, {width} wide and {height} high: cut it to that"
+            )
+    left, top, right, bottom = boxes[:, :, None].unbind(1)
+    j, i = torch.arange(width) + 0.5, torch.arange(height) + 0.5
+    across, down = (left <= j) & (j < right), (top <= i) & (i < bottom)
+    return down[:, :, None] & across[:, None, :]
+
+
+def _same(one: Any, other: Any) -> bool:
+    if isinstance(one, Tensor) and isinstance(other, Tensor):
+        return one.dtype == other.dtype and torch.equal(one.detach().cpu(), other.detach().cpu())
+    return type(one) is type(other) and bool(one == other)

@@ -1,0 +1,72 @@
+"""Top-k intersection: Theiner et al. 2021."""
+
+from dataclasses import dataclass
+from typing import Annotated, Any, ClassVar
+
+from torch import Tensor
+
+from deepviz.metrics.metric import Better
+from deepviz.metrics.region import RegionMetric
+from deepviz.metrics.subject import Subject
+
+
+@dataclass(frozen=True, eq=False)
+class TopKIntersection(RegionMetric):
+    """How many of the map's k most relevant pixels lie on the object.
+
+        TopKIntersection = |top_k(a) and inside| / k
+
+    Higher is better, from 0 to 1. Only the order of the values counts. Pixels that share the k-th value count in
+    parts, as many as there is room for, which is what drawing among them gives on average: a map that is the same
+    everywhere has the value of chance, the region's share of the image (with a warning). Cost: none.
+
+    Shapes: x (N, C, H, W), attribution (N, C, H, W) or (N, 1, h, w) -> (N,).
+
+    The default k, 1000 pixels, is 2 % of an image of 224 x 224.
+
+    Errors: see `Metric.__call__`; ValueError for a region that is missing, empty, of a wrong shape or off the image,
+    and for a k larger than the image.
+
+    Pitfall: an object of fewer than k pixels cannot reach 1. It measures whether the map is where a person sees the
+    object: a model that goes by the background is explained truly by a map that misses.
+
+    Reference: Theiner, Müller-Budack and Ewerth, "Interpretable Semantic Photo Geolocation" (2021), arXiv:2104.14995.
+
+    Example:
+        >>> import torch
+        >>> from deepviz.metrics import TopKIntersection
+        >>> model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3 * 8 * 8, 5))
+        >>> R = torch.arange(64.0).view(1, 1, 8, 8)  # the most relevant pixels are the last ones
+        >>> below = torch.tensor([0, 6, 8, 8])  # the last two rows of pixels
+        >>> TopKIntersection(inside=below, k=32)(model, torch.rand(1, 3, 8, 8), R).tolist()
+        [0.5]
+    """
+
+    k: Annotated[int, "So many of the most relevant pixels are looked at."] = 1000
+    title: ClassVar[str] = "Top-k intersection"
+    paper: ClassVar[str] = "Theiner et al. 2021, arXiv:2104.14995"
+    cost: ClassVar[str] = "none"
+    better: ClassVar[Better] = "higher"
+    range: ClassVar[tuple[float, float]] = (0.0, 1.0)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.k < 1:
+            raise ValueError(f"k must be at least 1, got {self.k}")
+
+    def check(self, attribution: Any, x: Tensor) -> None:
+        """As for other regions, and for a k larger than the image."""
+        super().check(attribution, x)
+        height, width = x.shape[2:]
+        if self.k > height * width:
+            raise ValueError(f"k is {self.k} pixels, but the input has {height} x {width}: give a smaller k")
+
+    def measure(self, subject: Subject, attribution: Tensor) -> Tensor:
+        """|top_k(a) and inside| / k."""
+        a = self.values(subject, attribution).flatten(1)
+        inside = self.region(subject.x).flatten(1)
+        kth = a.topk(self.k, dim=1).values[:, -1:]
+        above, tied = a > kth, a == kth
+        self.warn_of_chance(subject, "is the same everywhere", tied.all(1))
+        room = self.k - above.sum(1)
+        return ((above & inside).sum(1) + room * (tied & inside).sum(1) / tied.sum(1).double()) / self.k
