@@ -14,7 +14,7 @@ LEVELS = [
     {"errors", "names", "notes", "target", "geometry"},
     {"probe", "render", "models"},
     {"explanation", "methods", "metrics", "synthesis", "inside"},
-    {"api", "engine", "catalog", "evaluation", "sanity", "checks"},
+    {"api", "engine", "catalog", "evaluation", "sanity", "checks", "storage", "viewer"},
     {"cli", "web"},
     {"__main__"},
 ]
@@ -28,6 +28,8 @@ SIDEWAYS = {
     ("checks", "engine"): "the map of a random control",
     ("checks", "evaluation"): "one metric of one explanation",
     ("checks", "sanity"): "what a method keeps",
+    ("storage", "catalog"): "a method is stored by its name",
+    ("viewer", "storage"): "what is drawn is what is stored",
     ("sanity", "api"): "images and methods are asked for as in `explain`",
     ("sanity", "engine"): "the maps that are compared",
     ("explanation", "methods"): "a result names its method: the type alone, methods.method",

@@ -76,7 +76,7 @@ class RandomMap(Control):
         return torch.stack([self._noise(image) for image in x.cpu()]).to(x)
 
     def _noise(self, image: Tensor) -> Tensor:
-        content = image.contiguous().numpy().tobytes()
+        content = image.numpy().tobytes()
         key = int.from_bytes(sha256(f"{self.seed} ".encode() + content).digest()[:7])
         return torch.rand(image.shape[1:], generator=torch.Generator().manual_seed(key), dtype=torch.float32)
 
