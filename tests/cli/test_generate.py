@@ -73,6 +73,8 @@ def test_json(command):
         (["1", "--steps", "0"], 2, "steps must be at least 1"),
         (["1", "--lr", "0"], 2, "lr must be above 0"),
         (["1", "--every", "0"], 2, "--every"),
+        (["1", "--seed", "99999999999999999999"], 2, "seed must be from 0"),
+        (["1", "--preset", "simonyan", "--copies", "2"], 2, "2 copies would be one image"),
         (["1", "--preset", "lucit"], 2, "lucid"),
         (["10000"], 3, "out of range"),
         (["no such thing"], 3, "no"),
@@ -126,6 +128,8 @@ def test_dream(command):
         ([], 3, "give a layer, a target_class or an objective"),
         (["--layer", "nowhere"], 3, "nowhere"),
         (["--target", "1", "--octaves", "0"], 2, "octaves"),
+        (["--target", "1", "--seed", "-1"], 2, "seed must be from 0"),
+        (["--target", "1", "--lr", "2"], 2, "lr must be above 0 and at most 1"),
         (["missing.jpg", "--target", "1"], 3, "missing.jpg"),
     ],
 )

@@ -8,7 +8,7 @@ from torch import nn
 
 import deepviz
 from deepviz.errors import DeepVizWarning, ImageError, LayerError
-from deepviz.inside import dataset_examples, viz_activations
+from deepviz.inside import dataset_examples, viz_activations, viz_channels
 from deepviz.models import LoadedModel
 from networks import TinyViT, plain
 from small_models import PREPROCESS, Interrupting, network
@@ -211,3 +211,29 @@ def test_the_sheet_is_written_and_shown(tmp_path):
         assert written.size == examples.sheet().size
     assert examples._repr_png_().startswith(b"\x89PNG")
     assert "3 x 3 pixels of the input" in examples._repr_html_()
+
+
+def test_the_warning_points_to_the_line_that_asked():
+    with pytest.warns(DeepVizWarning, match="skipped 1 of 2") as told:
+        dataset_examples(
+            LoadedModel(network(), "small", PREPROCESS), "1", [0], [np.zeros((40, 50, 3), np.uint8), "no.png"]
+        )
+    with pytest.warns(DeepVizWarning, match="skipped 1 of 2") as through:
+        viz_channels(
+            LoadedModel(network(), "small", PREPROCESS), "1", [0], [np.zeros((40, 50, 3), np.uint8), "no.png"], steps=1
+        )
+    assert {warning.filename for warning in (*told, *through)} == {__file__}
+
+
+@pytest.mark.parametrize(
+    ("channels", "most", "words"),
+    [(3, 9, "a list of channels"), ([], 9, "at least one"), ([0], 0, "at least 1"), ([0], 1.5, "and a whole number")],
+)
+def test_channels_and_numbers_that_are_none(channels, most, words):
+    with pytest.raises(LayerError, match=words):
+        dataset_examples(LoadedModel(network(), "small", PREPROCESS), "1", channels, [Image.new("RGB", (40, 50))], most)
+
+
+def test_one_picture_is_a_list_of_one():
+    loaded, picture = LoadedModel(network(), "small", PREPROCESS), Image.new("RGB", (40, 50), "olive")
+    assert dataset_examples(loaded, "1", [0], picture).seen == 1

@@ -197,6 +197,14 @@ def drawn_spectrum(canvas, parameters, size):
     return torch.view_as_complex(parameters) * canvas._amplitudes(size)
 
 
+@pytest.mark.parametrize("limit", [0.5, 1.0, 30.0])
+def test_any_limit_holds_the_mean_colour(limit):
+    parameters = 1e3 * torch.randn(1, 3, 6, 4, 2, generator=generator(), dtype=torch.float64)
+    Fourier(limit=limit).project(parameters, (6, 6))
+    assert torch.equal(parameters[:, :, 0, 0], torch.zeros(1, 3, 2, dtype=torch.float64))
+    assert float(parameters.abs().amax((-1, 0, 1)).sort().values.flatten()[1]) > 0  # and that alone
+
+
 def test_without_a_limit_nothing_is_projected():
     parameters = 1e6 * torch.randn(1, 3, 6, 4, 2, generator=generator(), dtype=torch.float64)
     before = parameters.clone()
@@ -204,7 +212,34 @@ def test_without_a_limit_nothing_is_projected():
     assert torch.equal(parameters, before)
 
 
-@pytest.mark.parametrize("limit", [0, -1.0, float("nan")])
+@pytest.mark.parametrize(
+    ("kind", "options"),
+    [
+        (Pixels, {"level": 1.5}),
+        (Pixels, {"level": float("nan")}),
+        (Pixels, {"noise": -0.1}),
+        (Fourier, {"noise": float("nan")}),
+        (Fourier, {"noise": -1.0}),
+        (Fourier, {"decay": float("nan")}),
+        (Fourier, {"decay": 500.0}),
+        (Magnitude, {"contrast": 0.0}),
+        (Magnitude, {"contrast": float("inf")}),
+    ],
+)
+def test_numbers_that_draw_nothing(kind, options):
+    with pytest.raises(ValueError, match=next(iter(options))):
+        kind(**options)
+
+
+@pytest.mark.parametrize("decay", [-4.0, 0.0, 4.0])
+def test_any_decay_draws_a_picture(decay):
+    canvas = Fourier(decay=decay)
+    parameters = canvas.start(3, (96, 96), generator())[None].float()
+    canvas.project(parameters, (96, 96))
+    assert bool(canvas.draw(parameters, (96, 96)).isfinite().all())
+
+
+@pytest.mark.parametrize("limit", [0, -1.0, float("nan"), float("inf")])
 def test_a_limit_is_above_zero(limit):
     with pytest.raises(ValueError, match="limit must be above 0"):
         Fourier(limit=limit)

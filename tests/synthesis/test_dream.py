@@ -9,9 +9,9 @@ import torch
 from PIL import Image
 from torch import nn
 
-from deepviz.errors import GenerationError, ImageError, LayerError, ModelError, OutputError, TargetError
+from deepviz.errors import DeepVizWarning, GenerationError, ImageError, LayerError, ModelError, OutputError, TargetError
 from deepviz.models import LoadedModel, Preprocess
-from deepviz.synthesis import Channel, DeepDream, Energy, Logit, Neuron
+from deepviz.synthesis import Channel, DeepDream, Diversity, Energy, Logit, Neuron
 from deepviz.synthesis.dream import _tiles
 from networks import CASES
 from small_models import LABELS, network
@@ -122,10 +122,28 @@ def test_grey_models():
     assert made.images[0].mode == "L"
 
 
+@pytest.mark.parametrize("size", [(84, 60), (14, 10), (16, 40)], ids=str)
+@pytest.mark.parametrize("interrupted", [False, True])
+def test_the_final_score_is_of_the_picture_that_is_returned(size, interrupted):
+    def progress(step):
+        if interrupted and step.number == 1:
+            raise KeyboardInterrupt
+
+    made = dream(target_class=2, side=max(size))(PHOTO.resize(size), progress=progress)
+    assert made.complete is not interrupted
+    pixels = torch.from_numpy(np.array(made.images[0])).permute(2, 0, 1)[None] / 255
+    tiles = [pixels[:, :, down, along] for down, along in _tiles(tuple(pixels.shape[2:]), (16, 16))]
+    seen = [torch.nn.functional.interpolate(tile, (16, 16), mode="bilinear", antialias=True) for tile in tiles]
+    expected = network()(Preprocess(16).normalise(torch.cat(seen)))[:, 2].mean().detach()
+    assert made.final_scores.shape == (1,)
+    assert float(made.final_scores) == pytest.approx(float(expected), rel=1e-4, abs=1e-5)
+
+
 def test_the_seed_shifts_the_tiles():
     one, again, other = (dream("2", seed=seed)(PHOTO).tensor for seed in (0, 0, 1))
     assert torch.equal(one, again)
     assert not torch.equal(one, other)
+    assert bool(dream("2", seed=2**32 - 1)(PHOTO).tensor.isfinite().all())
 
 
 @pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
@@ -193,11 +211,21 @@ def test_nan_keeps_the_last_good_picture(tmp_path):
         ({"layer": "2", "target_class": 1}, TargetError, "a dream is of one thing"),
         ({"layer": "22"}, LayerError, "no layer '22'"),
         ({"objective": Energy("x")}, LayerError, "no layer 'x'"),
+        ({"layer": network()[2]}, LayerError, "not part of this model"),
+        ({"objective": "2"}, TypeError, "expected an objective, got '2'"),
+        ({"objective": Energy}, TypeError, r"did you mean Energy\(\)"),
+        ({"objective": Energy("2") + Diversity("2")}, TargetError, "a dream is of one picture"),
         ({"target_class": "linx"}, TargetError, "did you mean 'lynx'"),
         ({"layer": "2", "octaves": 0}, ValueError, "octaves must be at least 1"),
         ({"layer": "2", "steps": 0}, ValueError, "steps must be at least 1"),
         ({"layer": "2", "side": 0}, ValueError, "side must be at least 1"),
         ({"layer": "2", "lr": 0}, ValueError, "lr must be above 0"),
+        ({"layer": "2", "lr": math.inf}, ValueError, "at most 1"),
+        ({"layer": "2", "lr": math.nan}, ValueError, "at most 1"),
+        ({"layer": "2", "seed": 2**32}, ValueError, r"seed must be from 0 to 2\*\*32"),
+        ({"layer": "2", "seed": 0.5}, TypeError, "seed must be a whole number, got 0.5"),
+        ({"layer": "2", "steps": 2.5}, TypeError, "steps must be a whole number, got 2.5"),
+        ({"layer": "2", "side": "9"}, TypeError, "side must be a whole number, got '9'"),
         ({"layer": "2", "octave_scale": 1.0}, ValueError, "octave_scale above 1"),
         ({"layer": "2", "model": network()}, ModelError, "pass preprocess="),
         ({"layer": "2", "model": 3}, ModelError, "got int"),
@@ -225,3 +253,21 @@ def test_a_layer_without_a_gradient():
 
     with pytest.raises(GenerationError, match="no finite gradient"):
         dream("0", model=small(nn.Sequential(Cut(), network())))(PHOTO)
+
+
+def test_a_model_without_a_graph():
+    class Closed(nn.Module):
+        body = network()
+
+        def forward(self, x):
+            with torch.no_grad():
+                return self.body(x)
+
+    with pytest.raises(GenerationError, match="no finite gradient"):
+        dream(target_class=1, model=small(Closed()))(PHOTO)
+
+
+def test_a_picture_that_never_moved_is_told_of():
+    silent = nn.Sequential(nn.Threshold(1e9, 0.0), network())
+    with pytest.warns(DeepVizWarning, match="zero at every step for image, lynx, so what is shown is the start"):
+        dream(target_class=2, model=small(silent))(PHOTO)

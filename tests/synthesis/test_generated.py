@@ -4,13 +4,12 @@ import json
 import math
 import os
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import torch
 from PIL import Image
 
-from deepviz.errors import OutputError
+from deepviz.errors import DeepVizWarning, OutputError
 from deepviz.synthesis import Generated
 from deepviz.synthesis.generated import Frame, as_bytes, as_picture, number
 
@@ -110,9 +109,9 @@ def test_files(tmp_path, ffmpeg, channels, frames):
                 opened.load()
                 sizes = {"a_cat.png": (31, 20), "a_dog.gif": (31, 20)}
                 assert opened.size == sizes.get(path.name, opened.size)
-    with Image.open(written[0]) as opened:
+    with Image.open(written[1]) as opened:
         assert opened.tobytes() == made.images[0].tobytes()
-    with Image.open(written[0].with_suffix(".gif")) as opened:
+    with Image.open(written[1].with_suffix(".gif")) as opened:
         assert opened.n_frames == frames
         durations = []
         for frame in range(frames):
@@ -120,7 +119,7 @@ def test_files(tmp_path, ffmpeg, channels, frames):
             durations.append(opened.info["duration"])
         assert durations[-1] == 1500
         assert sum(durations[:-1]) == pytest.approx(4000 * (frames - 1) / frames, abs=10 * frames)
-    told = json.loads(written[-1].read_text())
+    told = json.loads(written[0].read_text())
     assert [image["file"] for image in told["images"]] == ["a_cat.png", "a_dog.png"]
     assert told["steps taken"] == 5
     assert told["complete"] is True
@@ -128,7 +127,7 @@ def test_files(tmp_path, ffmpeg, channels, frames):
 
 def test_one_image_without_frames(tmp_path):
     written = generated(frames=0).save(tmp_path)
-    assert [path.name for path in written] == ["a_cat.png", "generated.json"]
+    assert [path.name for path in written] == ["generated.json", "a_cat.png"]
     with pytest.raises(ValueError, match=r"every=\.\.\. or a save_dir"):
         generated(frames=0).strip()
 
@@ -182,17 +181,45 @@ def test_json_has_no_nan_or_infinity(tmp_path, value):
 
 
 def test_a_film_where_there_is_ffmpeg(tmp_path, ffmpeg):
-    ffmpeg('for last; do :; done\necho "$@" > "$last.txt"\ncat > "$last"\n')
+    ffmpeg(f'for last; do :; done\necho "$@" > {tmp_path}/told.txt\ncat > "$last"\n')
     written = generated(channels=1).save(tmp_path / "out")
     (film,) = [path for path in written if path.suffix == ".mp4"]
+    assert film == tmp_path / "out" / "a_cat.mp4"
     assert len(film.read_bytes()) == 3 * 20 * 31 * 3  # frames of colours, raw
-    assert "-s 31x20 " in Path(f"{film}.txt").read_text()
+    assert "-s 31x20 " in (tmp_path / "told.txt").read_text()
 
 
 def test_a_film_that_fails(tmp_path, ffmpeg):
-    ffmpeg("cat > /dev/null\necho no such codec >&2\nexit 1\n")
-    with pytest.raises(OutputError, match=r"ffmpeg could not write .*a_cat\.mp4: no such codec"):
+    ffmpeg('for last; do :; done\nhead -c 9 > "$last"\necho no such codec >&2\nexit 1\n')
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "a_cat.mp4").write_bytes(b"an older film")
+    with pytest.warns(
+        DeepVizWarning, match=r"could not make a_cat\.mp4: no such codec; generated\.json, the pict"
+    ) as told:
+        written = generated(("a cat", "a dog")).save(tmp_path / "out")
+    assert len(told) == 1
+    names = {"a_cat.png", "a_cat_steps.png", "a_cat.gif", "a_dog.png", "a_dog_steps.png", "a_dog.gif"}
+    assert {path.name for path in written} == names | {"sheet.png", "generated.json"}
+    assert all(path.exists() for path in written)
+    assert (tmp_path / "out" / "a_cat.mp4").read_bytes() == b"an older film"
+
+
+def test_an_ffmpeg_that_does_not_run(tmp_path, ffmpeg):
+    ffmpeg("")
+    (tmp_path / "bin" / "ffmpeg").write_bytes(b"\x7fELF")
+    (tmp_path / "bin" / "ffmpeg").chmod(0o755)
+    with pytest.warns(DeepVizWarning, match="could not make"):
         generated().save(tmp_path / "out")
+
+
+def test_the_record_is_there_whatever_fails_after_it(tmp_path, monkeypatch):
+    def full(*_):
+        raise OutputError("cannot write: no space left")
+
+    monkeypatch.setattr("deepviz.synthesis.generated.write_picture", full)
+    with pytest.raises(OutputError, match="no space"):
+        generated().save(tmp_path)
+    assert json.loads((tmp_path / "generated.json").read_text())["images"][0]["file"] == "a_cat.png"
 
 
 def test_a_folder_that_is_a_file(tmp_path):

@@ -6,6 +6,7 @@ import math
 import random
 import warnings
 from dataclasses import replace
+from itertools import combinations
 
 import numpy as np
 import pytest
@@ -100,6 +101,12 @@ def test_the_same_seed_draws_the_same_image(preset):
     # without noise and transforms there is nothing that a seed could change
     other = generator([1, "lynx"], preset=preset, seed=1)()
     assert torch.equal(other.tensor, one.tensor) == (preset == "simonyan")
+
+
+def test_each_seed_draws_another_image():
+    seeds = [0, 1, 2**31 - 1, 2**31, 2**32 - 1]
+    made = [image for seed in seeds for image in generator(1, seed=seed, copies=2)().tensor]
+    assert not any(torch.equal(one, other) for one, other in combinations(made, 2))
 
 
 def test_calling_twice_draws_the_same():
@@ -292,6 +299,25 @@ def test_equal_targets_have_files_of_their_own(tmp_path):
     assert all((tmp_path / file).exists() for file in files)
 
 
+def test_a_penalty_is_subtracted_from_any_objective():
+    drawn = generator(objective=[Channel("0", 1), Logit(2)], penalty=0.5 * L2())
+    assert drawn.objectives == (Channel("0", 1) - 0.5 * L2(), Logit(2) - 0.5 * L2())
+    assert drawn().targets == (None, 2)
+
+
+def test_a_presets_penalty_is_of_classes_and_can_be_switched_off():
+    assert generator(1, preset="simonyan").objectives == (Logit(1) - 1e-4 * L2(),)
+    assert generator(1, preset="simonyan", penalty=None).objectives == (Logit(1) - 1e-4 * L2(),)
+    assert generator(1, preset="simonyan", penalty=L2()).objectives == (Logit(1) - L2(),)
+    off = generator(1, preset="simonyan", penalty=0)
+    assert off.objectives == (Logit(1),)
+    assert replace(off, seed=3).objectives == (Logit(1),)
+    assert ImageGenerator.from_json(off.settings(), off.model).objectives == (Logit(1),)
+    ours = generator(objective=Logit(1), preset="simonyan")
+    assert ours.objectives == (Logit(1),)
+    assert replace(ours, seed=3).objectives == (Logit(1),)
+
+
 def test_a_penalty_is_subtracted_from_the_logit():
     drawn = generator([1, 2], penalty=0.5 * L2())
     assert drawn.objectives == (Logit(1) - 0.5 * L2(), Logit(2) - 0.5 * L2())
@@ -337,6 +363,9 @@ def test_a_limit_that_was_asked_for_stays():
     [
         ("nowhere.jpg", "nowhere.jpg"),
         (torch.zeros(3, 8, 8), r"start must be pixels \(3, 16, 16\)"),
+        (torch.full((3, 16, 16), 200.0), r"start must be pixels from 0 to 1 .*, got 200 to 200"),
+        (torch.linspace(-2, 2, 768).view(3, 16, 16), r"start must be pixels from 0 to 1 .*, got -2 to 2"),
+        (torch.full((3, 16, 16), math.nan), "start must be pixels from 0 to 1"),
         (torch.zeros(3, 16, 16, dtype=torch.uint8), r"from 0 to 1, got a tensor \(3, 16, 16\) of uint8"),
     ],
 )
@@ -369,6 +398,20 @@ def test_starts_that_are_none(start, words):
         ({"target_class": 1, "transforms": Crop}, TypeError, r"expected a transform.*did you mean Crop\(\)"),
         ({"target_class": 1, "transforms": (Crop(), Noise)}, TypeError, r"did you mean Noise\(\)"),
         ({"target_class": 1, "preset": "lucit"}, MethodError, "did you mean 'lucid'"),
+        ({"target_class": 1, "seed": 2**32}, ValueError, r"seed must be from 0 to 2\*\*32 - 1, got 4294967296"),
+        ({"target_class": 1, "seed": 10**30}, ValueError, r"seed must be from 0 to 2\*\*32 - 1"),
+        ({"target_class": 1, "seed": -1}, ValueError, r"seed must be from 0 to 2\*\*32 - 1"),
+        (
+            {"target_class": 1, "copies": 2, "start": PHOTO},
+            ValueError,
+            "2 copies would be one image, as all begin with",
+        ),
+        ({"target_class": 1, "copies": 3, "preset": "simonyan"}, ValueError, "3 copies would be one.*without noise"),
+        (
+            {"target_class": 1, "copies": 2, "canvas": Fourier(noise=0)},
+            ValueError,
+            r"canvas with noise, such as Pixels\(",
+        ),
         ({"target_class": 1, "steps": 0}, ValueError, "steps must be at least 1, got 0"),
         ({"target_class": 1, "steps": 2.5}, TypeError, "steps must be a whole number, got 2.5"),
         ({"target_class": 1, "copies": 0}, ValueError, "copies must be at least 1"),
@@ -411,7 +454,7 @@ def test_a_module_instead_of_a_layers_name():
         ({"objective": Channel("0", 8)}, LayerError, "has 8 channels, 0 to 7, not 8"),
         ({"objective": Direction("0", V[:3])}, LayerError, r"must be \(8,\), got \(3,\)"),
         ({"objective": Similarity(V)}, TargetError, r"must be \(5,\)"),
-        ({"objective": Match("0", torch.zeros(8, 2, 2))}, LayerError, r"answers \(8, 16, 16\)"),
+        ({"objective": Match("0", torch.ones(8, 2, 2))}, LayerError, r"answers \(8, 16, 16\)"),
         ({"objective": Logit(5)}, TargetError, "class 5 is out of range"),
         ({"objective": Diversity("0")}, TargetError, "copies="),
     ],
@@ -494,13 +537,66 @@ def test_nan_keeps_the_last_good_image(tmp_path):
     assert (tmp_path / "red_fox.gif").exists()
 
 
+class Cut(nn.Module):
+    """A network that gives no gradient: without a graph, or only below some layer, or zero everywhere."""
+
+    def __init__(self, how):
+        super().__init__()
+        self.body, self.how = network(), how
+
+    def forward(self, x):
+        if self.how == "zero":
+            return self.body(x).round()
+        if self.how == "detach":
+            return self.body(x.detach())
+        with torch.no_grad():
+            return self.body(x)
+
+
+@pytest.mark.parametrize("how", ["detach", "no_grad"])
+def test_a_model_without_a_gradient(how):
+    with pytest.raises(GenerationError, match=r"\(logit 1\) does not depend on the image in a differentiable way"):
+        generator(1, model=small(Cut(how)))()
+
+
+def test_an_image_that_never_moved_is_told_of():
+    with pytest.warns(DeepVizWarning, match="zero at every step for red fox, so what is shown is the start"):
+        made = generator(1, model=small(Cut("zero")), canvas=Pixels())()
+    assert torch.equal(made.tensor, made.tensor.clamp(0, 1))
+    silent = nn.Sequential(network()[0], nn.Threshold(1e9, 0.0), *network()[1:])
+    with pytest.warns(DeepVizWarning, match="for 1, channel 2, so"):
+        generator(objective=[Channel("0", 2), Channel("1", 2)], model=small(silent))()
+
+
 def test_nan_at_the_first_step(tmp_path):
-    with pytest.raises(GenerationError, match="at step 1 of 3") as caught:
+    with pytest.raises(GenerationError, match=r"at step 1 of 3, .*: check the numbers in the objective") as caught:
         generator([1, 2], model=small(Breaking(0)))(tmp_path)
     kept = caught.value.generated
     assert kept.scores.shape == (0, 2)
     assert bool(kept.tensor.isfinite().all())
     assert_valid(tmp_path, False, 0)
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "ascent"])
+@pytest.mark.parametrize(("lr", "step"), [(1e25, 1), (1e39, 1), (1e300, 1), (4e18, None)])
+def test_an_absurd_learning_rate(tmp_path, optimizer, lr, step):
+    canvas = Fourier(limit=None, noise=0.1)
+    lr = lr * (1 if optimizer == "adam" else 1e6)  # whose steps are as small as the gradient
+    drawn = generator([1, 2], canvas=canvas, optimizer=optimizer, lr=lr, steps=9, transforms=())
+    with pytest.raises(GenerationError, match=r"at step \d of 9, .* use an lr below") as caught:
+        drawn(tmp_path)
+    kept = caught.value.generated
+    if step is not None:
+        assert kept.scores.shape == (step - 1, 2)
+    assert bool(kept.tensor.isfinite().all())
+    assert bool(kept.final_scores.isfinite().all())
+    assert not kept.complete
+    assert_valid(tmp_path, False, len(kept.scores))
+
+
+def test_a_gradient_that_adam_cannot_square():
+    with pytest.raises(GenerationError, match=r"huge at step 1 of 3.*check the numbers in the objective"):
+        generator(objective=1e30 * Logit(1))()
 
 
 def test_an_interruption_keeps_what_there_is(tmp_path):
@@ -575,7 +671,10 @@ def through_json(made):
 
 @pytest.mark.parametrize("preset", PRESETS)
 def test_a_record_draws_the_same_image(preset, tmp_path):
-    drawn = ImageGenerator("small_models:good", ["lynx", 1], preset=preset, steps=3, seed=7, copies=2, size=(20, 24))
+    copies = 1 if preset == "simonyan" else 2
+    drawn = ImageGenerator(
+        "small_models:good", ["lynx", 1], preset=preset, steps=3, seed=7, copies=copies, size=(20, 24)
+    )
     made = drawn(tmp_path)
     again = ImageGenerator.from_json(tmp_path / "generated.json")()
     assert torch.equal(again.tensor, made.tensor)
@@ -629,6 +728,27 @@ def test_a_record_warns_of_other_weights_threads_and_versions():
         ImageGenerator.from_json(made.settings, small())
 
 
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"steps": 0},
+        {"steps": "x"},
+        {"seed": -3},
+        {"canvas": {"is": "Fourier", "limit": -1}},
+        {"canvas": 3},
+        {"transforms": [3]},
+        {"start": {"tensor": [[1]], "dtype": "uint8"}},
+        {"start": {"tensor": "x", "dtype": "uint8"}},
+        {"start": {"tensor": [1], "dtype": "nothing"}},
+    ],
+    ids=str,
+)
+def test_records_that_were_changed(changed):
+    drawn = generator(1)
+    with pytest.raises(ModelError, match="the record cannot be drawn again: "):
+        ImageGenerator.from_json({**drawn.settings(), **changed}, drawn.model)
+
+
 @pytest.mark.parametrize("text", ["", "{}", "[]", "3", '{"model": "x"}', '{"settings": {"model": {}}}', "not json"])
 def test_files_that_hold_no_record(tmp_path, text):
     path = tmp_path / "record.json"
@@ -637,6 +757,14 @@ def test_files_that_hold_no_record(tmp_path, text):
         ImageGenerator.from_json(path)
     with pytest.raises(ModelError, match="nowhere"):
         ImageGenerator.from_json(tmp_path / "nowhere.json")
+
+
+def test_a_record_holds_numbers_of_numpys(tmp_path):
+    drawn = generator(objective=np.float32(0.5) * Channel("2", np.int64(3)), lr=np.float64(0.1))
+    made = drawn(tmp_path)
+    again = ImageGenerator.from_json(tmp_path / "generated.json", drawn.model)
+    assert again.objectives == drawn.objectives
+    assert torch.equal(again().tensor, made.tensor)
 
 
 def test_an_objective_of_ones_own_is_drawn_and_named(tmp_path):

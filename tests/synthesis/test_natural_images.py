@@ -118,6 +118,25 @@ def test_grey_photographs():
     assert bool(torch.linalg.inv(found.mixing).isfinite().all())
 
 
+@pytest.mark.parametrize(
+    "given",
+    [
+        torch.full((2, 8, 8, 3), 0.5),  # plain
+        torch.rand(2, 1, 1, 3),
+        torch.ones(2, 8, 8, 3, dtype=torch.uint8),
+        torch.full((2, 8, 8, 3), float("nan")),
+        torch.rand(0, 8, 8, 3),
+        [],
+        [torch.rand(4, 4, 3), torch.rand(5, 4, 3)],
+        ["photo.jpg"],
+    ],
+    ids=range(8),
+)
+def test_photographs_without_statistics(given):
+    with pytest.raises(ImageError, match="photographs"):
+        measured(given)
+
+
 @pytest.mark.parametrize("shape", [(8, 8, 3), (2, 3, 8, 8), (2, 8, 8, 1)], ids=str)
 def test_photographs_of_another_shape(shape):
     with pytest.raises(ImageError, match=r"\(P, H, W, 3\)"):

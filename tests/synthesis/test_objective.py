@@ -251,6 +251,23 @@ def test_answers_without_channels(answer):
         as_maps("a", answer, (12, 16))
 
 
+@pytest.mark.parametrize("make", [lambda v: Direction("a", v), Similarity, lambda v: Match("a", v)])
+def test_vectors_have_a_length(make):
+    for values in (torch.zeros(3), torch.tensor([1.0, math.nan]), torch.tensor([math.inf])):
+        with pytest.raises(ValueError, match="zero everywhere, or holds NaN"):
+            make(values)
+    with pytest.raises(TypeError, match="must be a tensor, got list"):
+        make([1.0, 2.0])
+
+
+def test_sums_of_lists():
+    terms = [Logit(1), 2 * Logit(3), L2()]
+    assert sum(terms) == Logit(1) + 2 * Logit(3) + L2()
+    assert 0 + terms[0] is terms[0]
+    with pytest.raises(TypeError, match="unsupported operand"):
+        1 + terms[0]
+
+
 def test_an_objective_of_ones_own():
     class Brightness(Objective):
         def __call__(self, seen):

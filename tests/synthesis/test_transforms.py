@@ -51,6 +51,19 @@ def test_transforms_that_do_nothing(transform, progress):
     assert torch.allclose(transform(x, generator(), progress), x, rtol=0, atol=1e-12)
 
 
+@pytest.mark.parametrize("kind", [Jitter, Scale, Rotate, Crop, Pad, Noise, Blur])
+@pytest.mark.parametrize("value", [-1.0, math.nan, math.inf])
+def test_amounts_are_none_below_zero(kind, value):
+    with pytest.raises(ValueError, match=r"must be 0 or more, and finite, got"):
+        kind(value)
+
+
+@pytest.mark.parametrize(("kind", "values"), [(Scale, (0, 1)), (Scale, (2, 1)), (Crop, (0, 0.5)), (Crop, (0.5, 2))])
+def test_scales_and_crops_have_an_order(kind, values):
+    with pytest.raises(ValueError, match="above 0"):
+        kind(*values)
+
+
 @pytest.mark.parametrize("transform", ALL, ids=str)
 def test_the_generator_decides(transform):
     x = picture()
@@ -239,3 +252,18 @@ def test_a_blur_fades_and_keeps_grey():
     assert torch.equal(blur(x, generator(), 1.0), x)
     grey = torch.full((1, 1, 9, 9), 0.4, dtype=torch.float64)
     assert torch.allclose(blur(grey, generator(), 0.0), grey, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("threads", [1, 2, 5, 64])
+@pytest.mark.parametrize("shape", [(1, 1), (1, 3), (4, 3), (5, 3)], ids=str)
+def test_sampling_is_the_same_however_many_threads_share_it(shape, threads, monkeypatch):
+    x = picture(shape[0], (9, 12), shape[1]).float().requires_grad_()
+    matrix = Crop().matrix((9, 12), generator(), 0.5) @ Rotate(20).matrix((9, 12), generator(), 0.5)
+    weights = torch.rand(*shape, 9, 12, generator=generator(3))
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
+    (expected,) = torch.autograd.grad((sampled(x, matrix) * weights).sum(), x)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+    views = sampled(x, matrix)
+    assert torch.equal(views, torch.cat([sampled(x[row : row + 1], matrix) for row in range(len(x))]))
+    (gradient,) = torch.autograd.grad((views * weights).sum(), x)
+    assert torch.equal(gradient, expected)

@@ -11,6 +11,7 @@ from typing import Any
 from PIL import Image, ImageDraw, ImageFont
 from torch import nn
 
+from deepviz.errors import LayerError
 from deepviz.explanation import encoded, write_picture
 from deepviz.inside.examples import Examples, dataset_examples
 from deepviz.inside.taken import ImageLike, Model, figure, take_model
@@ -106,8 +107,9 @@ def viz_channels(
     the photographs are only as varied as the folder.
 
     Raises:
-        LayerError: if there is no such layer or channel, or the layer has no channels.
+        LayerError: if there is no such layer or channel, none is asked for, or the layer has no channels.
         ImageError: if there is no photograph that can be read.
+        TypeError: for an option that is not this function's to choose.
 
     Example:
         >>> import deepviz, torch
@@ -119,6 +121,10 @@ def viz_channels(
     """
     loaded, call = take_model(model, preprocess=preprocess)
     name = layer_name(call.model, layer)
+    if isinstance(channels, int) or not len(channels):
+        raise LayerError(f"channels takes a list of at least one channel, such as [0, 3], got {channels!r}")
+    if taken := options.keys() & {"objective", "copies"}:
+        raise TypeError(f"viz_channels draws one image for each channel: leave out {', '.join(sorted(taken))}")
     wanted = tuple(dict.fromkeys(channels))
     generator = ImageGenerator(loaded, objective=[Channel(name, channel) for channel in wanted], **options)
     examples = None

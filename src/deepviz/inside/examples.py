@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,7 +12,7 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor, nn
 
-from deepviz.errors import DeepVizWarning, ImageError, LayerError
+from deepviz.errors import ImageError, LayerError
 from deepviz.explanation import encoded, write_picture
 from deepviz.geometry import Geometry
 from deepviz.inside.receptive import ReceptiveField, module_calls
@@ -28,6 +27,7 @@ from deepviz.inside.taken import (
     take_model,
 )
 from deepviz.models import LoadedModel, Prepared, find_photos
+from deepviz.notes import warn
 from deepviz.probe.borrow import borrowed
 from deepviz.probe.capture import layer_name
 from deepviz.probe.chunks import ROWS_WITHOUT_GRAPH
@@ -170,7 +170,7 @@ def dataset_examples(
     model: Model,
     layer: str | nn.Module,
     channels: Sequence[int],
-    photos: str | os.PathLike[str] | Iterable[ImageLike],
+    photos: str | os.PathLike[str] | Image.Image | Iterable[ImageLike],
     most: int = 9,
     *,
     progress: Callable[[int], None] | None = None,
@@ -186,8 +186,8 @@ def dataset_examples(
         model: an `nn.Module`, a `LoadedModel`, a name ("timm:resnet50"), or None for the bundled model.
         layer: a name from `viz_layers`, or the module.
         channels: which channels.
-        photos: a folder, or paths, PIL images, arrays or tensors, as many as you like: they are read one by one, and
-            memory does not grow with their number.
+        photos: a folder, a PIL image, or paths, PIL images, arrays or tensors, as many as you like: they are read one
+            by one, and memory does not grow with their number.
         most: how many examples of each channel.
         progress: takes the number of photographs that are done.
         preprocess: as for `deepviz.explain`.
@@ -209,8 +209,12 @@ def dataset_examples(
         >>> [(example.value, example.box) for example in dataset_examples(net, "0", [0], photos)[0]]
         [(7.0, (2.0, 1.0, 3.0, 2.0)), (5.0, (4.0, 3.0, 5.0, 4.0))]
     """
-    if most < 1:
-        raise LayerError(f"most must be at least 1, got {most}")
+    if not isinstance(most, int) or most < 1:
+        raise LayerError(f"most must be at least 1, and a whole number, got {most!r}")
+    if isinstance(channels, int) or len(channels) == 0:
+        raise LayerError(f"channels is a list of channels, at least one, got {channels!r}")
+    if isinstance(photos, Image.Image):
+        photos = [photos]
     loaded, call = take_model(model, preprocess=preprocess)
     search = _Search(call, layer_name(call.model, layer), list(dict.fromkeys(channels)), most)
     given = find_photos(photos) if isinstance(photos, (str, os.PathLike)) else photos
@@ -227,11 +231,7 @@ def dataset_examples(
         raise ImageError(_nothing_read(search.skipped))
     if search.skipped:
         listed = "; ".join(reason for _, reason in search.skipped[:3]) + ("; ..." if len(search.skipped) > 3 else "")
-        warnings.warn(
-            f"skipped {len(search.skipped)} of {len(search.skipped) + search.seen} photographs: {listed}",
-            DeepVizWarning,
-            stacklevel=2,
-        )
+        warn(f"skipped {len(search.skipped)} of {len(search.skipped) + search.seen} photographs: {listed}")
     field = next(iter(search.fields.values()), None)
     found = {channel: tuple(best) for channel, best in search.best.items()}
     return Examples(found, search.layer, loaded.name, field, search.seen, tuple(search.skipped), complete)

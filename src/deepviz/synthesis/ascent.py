@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -84,7 +84,8 @@ class Ascent:
         """Take the steps one by one, each when it is asked for, changing `state`.
 
         Raises:
-            GenerationError: if an objective or its gradient is NaN or infinite; the state stays at the step before.
+            GenerationError: if an objective, its gradient or the step itself is NaN or infinite; the image stays that
+                of the step before.
         """
         for number in range(1, self.steps + 1):
             gradient, importance, scores, chances = self._gradient(state.parameters, number)
@@ -117,18 +118,22 @@ class Ascent:
             # in two parts, since the pixels' gradient is wanted too
             seen = fresh_leaf(pixels)
             values, chances = self._shaken(seen, rows, number)
-            (by_pixel,) = differentiate(values.sum(), [seen])
+            # without a graph there is nothing to differentiate at all
+            (by_pixel,) = differentiate(values.sum(), [seen]) if values.requires_grad else (None,)
             if by_pixel is None:
-                raise GenerationError("the objective does not depend on the image; choose another layer")
+                raise GenerationError(
+                    f"the objective ({self.objectives[rows.start]}) does not depend on the image in a differentiable "
+                    "way (no_grad or detach inside the model?): choose another layer"
+                )
             (by_parameter,) = torch.autograd.grad(pixels, leaf, by_pixel)
             self._check(values, by_parameter, rows, number)
             found.append((by_parameter, by_pixel.abs().mean(1, keepdim=True), values.detach(), chances))
-        gradient, importance, scores, chances = (torch.cat(part) for part in zip(*found, strict=True))
+        gradient, importance, scores, chances = (_joined(parts) for parts in zip(*found, strict=True))
         return gradient, importance, scores.cpu(), chances.cpu()
 
     def _shaken(self, pixels: Tensor, rows: slice, number: int) -> tuple[Tensor, Tensor]:
         # one generator per step, made anew for every chunk: all images are shaken alike
-        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + number)
+        generator = generator_of(self.seed, number)
         progress = (number - 1) / max(1, self.steps - 1)
         return self._look(transformed(pixels, self.transforms, generator, progress), pixels, rows)
 
@@ -139,25 +144,37 @@ class Ascent:
         share = (number - 1) / max(1, self.steps - 1)
         lr = self.lr * (self.cooling + (1 - self.cooling) * (1 + math.cos(math.pi * share)) / 2)
         if self.optimizer == "ascent":
-            state.parameters.add_(gradient, alpha=lr)
+            direction = gradient
         else:
             # Adam (Kingma and Ba 2015); torch.optim would load its compiler, for two seconds
             state.first.lerp_(gradient, 1 - 0.9)
             state.second.lerp_(gradient.square(), 1 - 0.999)
             m, v = state.first / (1 - 0.9**number), state.second / (1 - 0.999**number)
-            state.parameters.add_(m / (v.sqrt() + 1e-8), alpha=lr)
-        self.canvas.project(state.parameters, self.size)
+            direction = m.div_(v.sqrt_().add_(1e-8))
+        # torch refuses a factor that the dtype cannot hold
+        moved = torch.add(state.parameters, direction, alpha=min(lr, torch.finfo(direction.dtype).max))
+        self.canvas.project(moved, self.size)
+        # the norm: what a canvas sums up must stay finite too
+        if not bool(torch.linalg.vector_norm(moved).isfinite()):
+            raise GenerationError(
+                f"the step itself became NaN or infinite at step {number} of {self.steps}, and the image of the step "
+                f"before is kept: use an lr below {self.lr:g}"
+            )
+        state.parameters = moved
 
     def _check(self, values: Tensor, gradient: Tensor, rows: slice, number: int) -> None:
-        # a sum is finite only if all its parts are
-        fine = values.detach().isfinite() & gradient.flatten(1).sum(1).isfinite()
+        # a norm is finite only if all its parts are, and their squares, which Adam averages
+        fine = values.detach().isfinite() & torch.linalg.vector_norm(gradient.flatten(1), dim=1).isfinite()
         if not bool(fine.all()):
             which = self.objectives[rows.start + int(fine.int().argmin())]
             broken = non_finite(self.call.model)
-            cause = "use a smaller lr" if broken is None else f"the weights {broken} hold NaN or infinite values"
+            # before the first step there was none that could have been too long
+            cause = "use a smaller lr" if number > 1 else "check the numbers in the objective, the canvas and the start"
+            if broken is not None:
+                cause = f"the weights {broken} hold NaN or infinite values"
             raise GenerationError(
-                f"the objective ({which}) or its gradient became NaN or infinite at step {number} of {self.steps}, "
-                f"and the image of the step before is kept: {cause}"
+                f"the objective ({which}) or its gradient became NaN, infinite or huge at step {number} of "
+                f"{self.steps}, and the image of the step before is kept: {cause}"
             )
 
     def _chunks(self) -> Iterator[slice]:
@@ -167,3 +184,26 @@ class Ascent:
             length = part.stop - part.start
             for rows in spans(length, length if objective.joint else most):
                 yield slice(part.start + rows.start, part.start + rows.stop)
+
+
+def _joined(parts: Sequence[Tensor]) -> Tensor:
+    # one chunk is the rule, and need not be copied
+    return parts[0] if len(parts) == 1 else torch.cat(list(parts))
+
+
+def generator_of(seed: int, number: int) -> torch.Generator:
+    """The random numbers of one step (from 1 up) or of the start of one copy (from 0 down)."""
+    return torch.Generator().manual_seed(seed * 1_000_003 + number)
+
+
+def check_seed(seed: int) -> None:
+    """Refuse a seed that would not do as one: torch keeps 32 bits of it.
+
+    Raises:
+        TypeError: if it is no whole number.
+        ValueError: if it does not fit into 32 bits.
+    """
+    if not isinstance(seed, int):
+        raise TypeError(f"seed must be a whole number, got {seed!r}")
+    if not 0 <= seed < 2**32:
+        raise ValueError(f"seed must be from 0 to 2**32 - 1, got {seed}")

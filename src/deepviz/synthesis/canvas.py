@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from functools import lru_cache
@@ -56,6 +57,10 @@ class Pixels(Canvas):
     level: Annotated[float, "The grey at the start, from 0 (black) to 1 (white)."] = 0.5
     noise: Annotated[float, "Standard deviation of the noise at the start, in pixels from 0 to 1."] = 0.01
 
+    def __post_init__(self) -> None:
+        if not (0 <= self.level <= 1 and 0 <= self.noise < math.inf):
+            raise ValueError(f"level must be from 0 to 1, and noise 0 or more, got {self}")
+
     def start(self, channels: int, size: Size, generator: torch.Generator) -> Tensor:
         """Grey with a little noise."""
         noise = torch.randn(channels, *size, generator=generator, dtype=torch.float64)
@@ -86,7 +91,8 @@ class Fourier(Canvas):
     more than fine, as natural images vary. A grey canvas (C = 1) takes the mean of L's first column.
 
     After each step no frequency's magnitude may exceed `limit` times that of natural photographs (the projection makes
-    of the magnitudes of Fel et al. 2023 a bound; None: no bound, as in Olah et al.).
+    of the magnitudes of Fel et al. 2023 a bound; None: no bound, as in Olah et al.). Frequency 0, the mean colour, has
+    the magnitude 0 there, as the mean of photographs is m: a limit, whatever its size, holds the mean of z at 0.
 
     Example:
         >>> import torch
@@ -100,8 +106,11 @@ class Fourier(Canvas):
     limit: Annotated[float | None, "Most magnitude of a frequency, relative to natural photographs; None: any."] = 1.0
 
     def __post_init__(self) -> None:
-        if self.limit is not None and not self.limit > 0:
-            raise ValueError(f"limit must be above 0 or None, got {self.limit}")
+        if self.limit is not None and not 0 < self.limit < math.inf:
+            raise ValueError(f"limit must be above 0, and finite, or None, got {self.limit}")
+        # amplitudes that fall faster are 0 in single precision
+        if not (-4 <= self.decay <= 4 and 0 <= self.noise < math.inf):
+            raise ValueError(f"decay must be from -4 to 4, and noise 0 or more, got {self}")
 
     def start(self, channels: int, size: Size, generator: torch.Generator) -> Tensor:
         """Gaussian noise, (C, H, W // 2 + 1, 2)."""
@@ -126,7 +135,8 @@ class Fourier(Canvas):
             return
         most = _most(self.decay, size).to(parameters)[: parameters.shape[1]] * self.limit
         spectrum = torch.view_as_complex(parameters)
-        spectrum.mul_((most / spectrum.abs().clamp_min_(1e-12)).clamp_max_(1))
+        factor = spectrum.abs().clamp_min_(1e-12)
+        spectrum.mul_(torch.div(most, factor, out=factor).clamp_max_(1))
 
     def _amplitudes(self, size: Size) -> Tensor:
         return _amplitudes(self.decay, size)
@@ -139,8 +149,9 @@ class Magnitude(Canvas):
         pixel = sigmoid(4 (L z + m - 1/2)),   z = F^-1[ r(f) exp(i phase) ]
 
     The magnitudes r come from 64 photographs (`benchmarks/natural_images.py`), or from `spectrum`, which
-    `measured(photographs)` makes of the user's own. High frequencies cannot grow beyond those of photographs, which
-    keeps the noise out that other canvases need transforms and penalties against.
+    `measured(photographs)` makes of the user's own; at frequency 0, the mean colour, r is 0. High frequencies cannot
+    grow beyond those of photographs, which keeps the noise out that other canvases need transforms and penalties
+    against.
 
     Example:
         >>> import torch
@@ -151,6 +162,10 @@ class Magnitude(Canvas):
 
     spectrum: Annotated[NaturalImages | None, "Magnitudes and colours of other photographs."] = None
     contrast: Annotated[float, "Factor on the magnitudes."] = 1.0
+
+    def __post_init__(self) -> None:
+        if not 0 < self.contrast < math.inf:
+            raise ValueError(f"contrast must be above 0, and finite, got {self.contrast}")
 
     def start(self, channels: int, size: Size, generator: torch.Generator) -> Tensor:
         """Phases, evenly from 0 to 2 pi, (C, H, W // 2 + 1)."""

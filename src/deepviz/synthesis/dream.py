@@ -19,12 +19,11 @@ from deepviz.explanation import probe_folder
 from deepviz.models import Preprocess, load_model, open_photo
 from deepviz.notes import Notes
 from deepviz.probe.borrow import borrowed, original
-from deepviz.probe.capture import layer_name
 from deepviz.probe.chunks import spans
 from deepviz.probe.gradient import Call, differentiate, fresh_leaf
-from deepviz.synthesis.ascent import ROWS, Step
-from deepviz.synthesis.generated import Frame, Generated, as_bytes, model_record
-from deepviz.synthesis.looking import class_of, look
+from deepviz.synthesis.ascent import ROWS, Step, check_seed, generator_of
+from deepviz.synthesis.generated import Frame, Generated, as_bytes, model_record, warn_of_stillness
+from deepviz.synthesis.looking import check_kind, check_layers, class_of, look
 from deepviz.synthesis.objective import Energy, Logit, Objective
 from deepviz.synthesis.record import plain
 
@@ -74,17 +73,26 @@ class DeepDream:
             object.__setattr__(self, "target_class", self.model.index(self.target_class))
         if sum(given is not None for given in (self.layer, self.target_class, self.objective)) != 1:
             raise TargetError("a dream is of one thing: give a layer, a target_class or an objective")
+        check_seed(self.seed)
         for name in ("octaves", "steps", "side"):
-            if getattr(self, name) is not None and getattr(self, name) < 1:
+            if name == "side" and self.side is None:
+                continue
+            if not isinstance(getattr(self, name), int):
+                raise TypeError(f"{name} must be a whole number, got {getattr(self, name)!r}")
+            if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
-        if not (self.lr > 0 and self.octave_scale > 1):
-            raise ValueError(f"lr must be above 0 and octave_scale above 1, got {self.lr} and {self.octave_scale}")
+        if not (0 < self.lr <= 1 and self.octave_scale > 1):
+            raise ValueError(
+                f"lr must be above 0 and at most 1, and octave_scale above 1, got {self.lr} and {self.octave_scale}"
+            )
         if not isinstance(self.model.preprocess, Preprocess):
             raise ModelError(
                 f"the size and normalisation of what {self.model.name} takes are not known: pass preprocess="
             )
-        for layer in self._objective.layers:
-            layer_name(original(self.model.module), layer)
+        check_kind(self._objective, Objective, "an objective")
+        if self._objective.joint:
+            raise TargetError(f"a dream is of one picture, which {self._objective} has nothing to compare with")
+        check_layers(original(self.model.module), [self._objective])
 
     @property
     def _objective(self) -> Objective:
@@ -122,6 +130,7 @@ class DeepDream:
             generated, failure = self._dreamed(Call(module, Notes()), start, opened.name, progress)
         if save_dir is not None:
             generated.save(Path(save_dir))
+        warn_of_stillness(generated)
         if failure is not None:
             failure.generated = generated
             raise failure
@@ -161,14 +170,15 @@ class DeepDream:
                 image - _resized(start, (image.shape[2], image.shape[3])), sizes[-1]
             )
             importance = _resized(importance, sizes[-1])
+        image = image.clamp(0, 1)
         none = torch.empty(0, 1)
         generated = Generated(
-            tensor=image.clamp(0, 1).float().cpu(),
+            tensor=image.float().cpu(),
             titles=(f"{Path(name).stem}, {self._title}",),
             targets=(class_of(self._objective),),
             scores=torch.stack([step.scores for step in told]) if told else none,
             probabilities=torch.stack([step.probabilities for step in told]) if told else none,
-            final_scores=told[-1].scores if told else torch.full((1,), math.nan),
+            final_scores=self._judge(call, image),
             final_probabilities=torch.full((1,), math.nan),
             importance=importance.clamp_min(0).float().cpu(),
             frames=tuple(frames),
@@ -200,17 +210,32 @@ class DeepDream:
                 sizes.append((max(1, round(size[0] * smaller)), max(1, round(size[1] * smaller))))
         return sizes[::-1]
 
+    def _judge(self, call: Call, image: Tensor) -> Tensor:
+        """The mean objective of the tiles of a finished picture, not shifted, in 8-bit pixels, (1,)."""
+        pixels = as_bytes(image).permute(0, 3, 1, 2).to(image) / 255
+        tiles = [pixels[:, :, down, along] for down, along in self._covered(pixels)]
+        values = []
+        for rows in spans(len(tiles), ROWS):
+            # with a graph, as at each step: it tells whether the model ends in a sigmoid
+            leaf = fresh_leaf(torch.cat(tiles[rows]))
+            looked, _ = look(call, self.model, [self._objective] * len(leaf), leaf, leaf)
+            values.append(looked.detach())
+        return _mean(values)
+
+    def _covered(self, image: Tensor) -> list[tuple[slice, slice]]:
+        return list(_tiles((image.shape[2], image.shape[3]), self.model.preprocess.input_size))
+
     def _gradient(self, call: Call, image: Tensor, number: int) -> tuple[Tensor, Tensor]:
         """dO/dI, summed over tiles that cover the picture, shifted at random; and the mean objective, (1,)."""
-        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + number)
+        generator = generator_of(self.seed, number)
         shift = [int(torch.randint(side, (), generator=generator)) for side in image.shape[2:]]
         rolled = image.roll(shift, (2, 3))
-        boxes = list(_tiles((image.shape[2], image.shape[3]), self.model.preprocess.input_size))
+        boxes = self._covered(image)
         total, values = torch.zeros_like(image), []
         for rows in spans(len(boxes), ROWS):
             tiles = fresh_leaf(torch.cat([rolled[:, :, down, along] for down, along in boxes[rows]]))
             looked, _ = look(call, self.model, [self._objective] * len(tiles), tiles, tiles)
-            (g,) = differentiate(looked.sum(), [tiles])
+            (g,) = differentiate(looked.sum(), [tiles]) if looked.requires_grad else (None,)
             if g is None or not bool(g.isfinite().all()):
                 raise GenerationError(
                     f"the objective ({self._objective}) has no finite gradient at step {number + 1}: "
@@ -219,7 +244,11 @@ class DeepDream:
             for (down, along), part in zip(boxes[rows], g, strict=True):
                 total[0, :, down, along] += part
             values.append(looked.detach())
-        return total.roll([-by for by in shift], (2, 3)), torch.cat(values).mean(0, keepdim=True).double().cpu()
+        return total.roll([-by for by in shift], (2, 3)), _mean(values)
+
+
+def _mean(values: list[Tensor]) -> Tensor:
+    return torch.cat(values).mean(0, keepdim=True).double().cpu()
 
 
 def _tiles(size: tuple[int, int], tile: tuple[int, int]) -> Iterator[tuple[slice, slice]]:

@@ -10,6 +10,7 @@ import math
 import re
 import shutil
 import subprocess
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -21,10 +22,10 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from deepviz.errors import OutputError
 from deepviz.explanation import encoded, versions, write_bytes, write_picture
 from deepviz.models import LoadedModel
 from deepviz.models.weights import weights_hash
+from deepviz.notes import warn
 from deepviz.render.contact import Print, contact_sheet
 
 STRIP = 8
@@ -33,6 +34,10 @@ LONGEST_NAME = 60
 """Characters of a title in a file's name, which may hold 255 bytes."""
 SECONDS = 4.0
 """Length of an animation, without the rest on its last picture."""
+
+
+class _NoFilm(Exception):
+    """Why ffmpeg made no film."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +59,8 @@ class Generated:
         scores: the objective at each step (steps, N), of the shaken view that the network saw.
         probabilities: of its class (steps, N), of that view; NaN without a class.
         final_scores: the objective (N,) of the finished image, unshaken, in 8-bit pixels.
-        final_probabilities: the probability of its class (N,), of the same.
+        final_probabilities: the probability of its class (N,), of the same; NaN without a class, and of a dream, whose
+            picture may be larger than what the network sees at once.
         importance: (N, 1, H, W), the size of d(objective)/d(pixel), mean over channels, summed over the steps.
         frames: pictures of the way.
         settings: everything that decides what is drawn, as plain values (`ImageGenerator.from_json`).
@@ -116,22 +122,25 @@ class Generated:
         return contact_sheet(prints, title=self.titles[row], footer=self._footer, columns=len(prints))
 
     def save(self, folder: str | Path) -> list[Path]:
-        """Write the images, their strips and animations (GIF, and MP4 where ffmpeg is found), and `generated.json`.
+        """Write `generated.json`, the images, their strips and animations: GIF, and MP4 where ffmpeg is installed.
+
+        Where ffmpeg fails there is no MP4, and a `DeepVizWarning` says why.
 
         Raises:
             OutputError: if something cannot be written.
         """
-        folder = Path(folder)
-        written = []
-        for row, (image, stem) in enumerate(zip(self.images, self._stems(), strict=True)):
-            written.append(write_picture(folder / f"{stem}.png", image))
-            if self.frames:
-                written.append(write_picture(folder / f"{stem}_steps.png", self.strip(row)))
-                written.append(write_bytes(folder / f"{stem}.gif", self._gif(row)))
-                written.extend(self._mp4(folder / f"{stem}.mp4", row))
+        folder, stems = Path(folder), self._stems()
+        # first: it draws again whatever cannot be written after it
+        written = [write_bytes(folder / "generated.json", self._json())]
+        written += [write_picture(folder / f"{stem}.png", self.images[row]) for row, stem in enumerate(stems)]
         if len(self.images) > 1:
             written.append(write_picture(folder / "sheet.png", self.sheet()))
-        return [*written, write_bytes(folder / "generated.json", self._json())]
+        if self.frames:
+            for row, stem in enumerate(stems):
+                written.append(write_picture(folder / f"{stem}_steps.png", self.strip(row)))
+                written.append(write_bytes(folder / f"{stem}.gif", self._gif(row)))
+            written += self._films(folder, stems)
+        return written
 
     def _some_frames(self) -> Sequence[Frame]:
         if not self.frames:
@@ -151,22 +160,37 @@ class Generated:
         drawn[0].save(buffer, "GIF", save_all=True, append_images=drawn[1:], duration=durations, loop=0)
         return buffer.getvalue()
 
-    def _mp4(self, path: Path, row: int) -> list[Path]:
+    def _films(self, folder: Path, stems: Sequence[str]) -> list[Path]:
         ffmpeg = shutil.which("ffmpeg")
-        if ffmpeg is None:
-            return []
+        films: list[Path] = []
+        try:
+            for row, stem in enumerate(stems if ffmpeg else ()):
+                films.append(write_bytes(folder / f"{stem}.mp4", self._mp4(str(ffmpeg), row)))
+        except _NoFilm as error:
+            warn(
+                f"ffmpeg could not make {stem}.mp4: {error}; generated.json, the pictures and the GIF animations are "
+                f"in {folder}"
+            )
+        return films
+
+    def _mp4(self, ffmpeg: str, row: int) -> bytes:
         first = as_picture(self.frames[0].pixels[row]).convert("RGB")
         raw = b"".join(as_picture(frame.pixels[row]).convert("RGB").tobytes() for frame in self.frames)
         rate = max(1.0, len(self.frames) / SECONDS)
         # an even number of pixels each way, which the codec wants
         command = [ffmpeg, "-v", "error", "-y", "-f", "rawvideo", "-pix_fmt", "rgb24"]
         command += ["-s", f"{first.width}x{first.height}", "-r", f"{rate:g}", "-i", "-"]
-        command += ["-vf", "pad=ceil(iw/2)*2:ceil(ih/2)*2", "-pix_fmt", "yuv420p", "-movflags", "+faststart", str(path)]
-        done = subprocess.run(command, input=raw, capture_output=True, check=False)
-        if done.returncode != 0:
-            reason = " ".join(done.stderr.decode(errors="replace").split())
-            raise OutputError(f"ffmpeg could not write {path}: {reason or 'no reason given'}")
-        return [path]
+        command += ["-vf", "pad=ceil(iw/2)*2:ceil(ih/2)*2", "-pix_fmt", "yuv420p", "-movflags", "+faststart"]
+        try:
+            # elsewhere first, so that a film that fails leaves no half of one behind
+            with tempfile.TemporaryDirectory() as room:
+                film = Path(room) / "film.mp4"
+                done = subprocess.run([*command, str(film)], input=raw, capture_output=True, check=False)
+                if done.returncode == 0:
+                    return film.read_bytes()
+        except OSError as error:
+            raise _NoFilm(error.strerror or str(error)) from error
+        raise _NoFilm(" ".join(done.stderr.decode(errors="replace").split()) or f"exit code {done.returncode}")
 
     def _json(self) -> bytes:
         told = {
@@ -223,6 +247,19 @@ class Generated:
     def _repr_html_(self) -> str:
         data = base64.b64encode(encoded(self.sheet())).decode()
         return f'<img style="max-width:100%" alt="{escape(repr(self))}" src="data:image/png;base64,{data}">'
+
+
+def warn_of_stillness(generated: Generated) -> None:
+    """Warn of images that the ascent left as they were, since their objective has no slope there."""
+    taken = len(generated.scores) > 0
+    titles = list(generated.titles)
+    still = [title for title, slope in zip(titles, generated.importance, strict=True) if taken and not slope.any()]
+    if still:
+        listed = ", ".join(dict.fromkeys(still[:3])) + (", ..." if len(still) > 3 else "")
+        warn(
+            f"the gradient was zero at every step for {listed}, so what is shown is the start (a channel that never "
+            "fires, or rounding inside the model?); try another seed, start or layer"
+        )
 
 
 def as_bytes(pixels: Tensor) -> Tensor:

@@ -9,22 +9,21 @@ import os
 from collections.abc import Callable, Mapping
 from dataclasses import KW_ONLY, dataclass, fields, replace
 from pathlib import Path
-from typing import Annotated, Any, cast
+from typing import Annotated, Any, Literal, cast
 
 import torch
 from torch import Tensor
 
-from deepviz.errors import GenerationError, ImageError, LayerError, ModelError, TargetError
+from deepviz.errors import DeepVizError, GenerationError, ImageError, ModelError, TargetError
 from deepviz.explanation import probe_folder
 from deepviz.models import Preprocess, load_model
 from deepviz.notes import Notes, warn
 from deepviz.probe.borrow import borrowed, original
-from deepviz.probe.capture import layer_name
 from deepviz.probe.gradient import Call
-from deepviz.synthesis.ascent import Ascent, Step
+from deepviz.synthesis.ascent import Ascent, Step, check_seed, generator_of
 from deepviz.synthesis.canvas import Canvas, Fourier, Size
-from deepviz.synthesis.generated import Frame, Generated, as_bytes, model_record
-from deepviz.synthesis.looking import class_of
+from deepviz.synthesis.generated import Frame, Generated, as_bytes, model_record, warn_of_stillness
+from deepviz.synthesis.looking import check_kind, check_layers, class_of
 from deepviz.synthesis.objective import Logit, Objective
 from deepviz.synthesis.presets import Optimizer, find_preset
 from deepviz.synthesis.record import plain, value_of
@@ -81,7 +80,10 @@ class ImageGenerator:
     lr: Annotated[float, "Learning rate at the first step."] = None  # type: ignore[assignment]
     cooling: Annotated[float, "What the learning rate is multiplied by at the last step."] = None  # type: ignore[assignment]
     optimizer: Annotated[Optimizer, "adam, or ascent: plain gradient ascent."] = None  # type: ignore[assignment]
-    penalty: Annotated[Objective | None, "Subtracted from the class logit, such as 1e-4 * L2()."] = None
+    penalty: Annotated[
+        Objective | Literal[0] | None,
+        "Subtracted from each objective, such as 1e-4 * L2(); None: the preset's, for classes; 0: none.",
+    ] = None
     start: Annotated[Any, "A photograph to start from, instead of noise."] = None
     copies: Annotated[int, "Images for each target, from different noise."] = 1
     seed: Annotated[int, "Of the noise at the start and of the transforms."] = 0
@@ -90,6 +92,8 @@ class ImageGenerator:
 
     def __post_init__(self) -> None:
         preset = find_preset(self.preset)
+        if _several(self.objective):
+            preset = replace(preset, penalty=None)
         if self.start is not None and self.canvas is None and isinstance(preset.canvas, Fourier):
             # a photograph may be darker or rougher than most: a limit would change it at the first step
             preset = replace(preset, canvas=replace(preset.canvas, limit=None))
@@ -119,7 +123,8 @@ class ImageGenerator:
         return index
 
     def _check(self) -> None:
-        for name in ("steps", "copies", "seed"):
+        check_seed(self.seed)
+        for name in ("steps", "copies"):
             if not isinstance(getattr(self, name), int):
                 raise TypeError(f"{name} must be a whole number, got {getattr(self, name)!r}")
         for name in ("steps", "copies"):
@@ -130,16 +135,14 @@ class ImageGenerator:
                 raise ValueError(f"{name} must be above 0, and finite, got {getattr(self, name)}")
         if self.optimizer not in ("adam", "ascent"):
             raise ValueError(f"optimizer must be adam or ascent, got {self.optimizer!r}")
-        drawn = (*self.objective, *_several(self.penalty))
+        drawn = (*self.objective, *_several(self._penalty))
         for expected, kind, values in (
             ("an objective", Objective, drawn),
             ("a transform", Transform, self.transforms),
             ("a canvas", Canvas, (self.canvas,)),
         ):
             for value in values:
-                if not isinstance(value, kind):
-                    hint = f"; did you mean {value.__name__}()?" if isinstance(value, type) else ""
-                    raise TypeError(f"expected {expected}, got {value!r}{hint}")
+                check_kind(value, kind, expected)
         if bool(self.target_class) == bool(self.objective):
             raise TargetError("give either a target_class, such as 282 or 'tiger cat', or an objective")
         if not isinstance(self.model.preprocess, Preprocess):
@@ -150,10 +153,20 @@ class ImageGenerator:
         sides = self._canvas_size
         if len(sides) != 2 or not all(isinstance(side, int) and side >= 1 for side in sides):
             raise ValueError(f"size must be the pixels of a side, or (height, width), got {self.size!r}")
-        for layer in {layer for objective in drawn for layer in objective.layers}:
-            name = layer_name(original(self.model.module), layer)
-            if name != layer:
-                raise LayerError(f"an objective takes a layer's name: {name!r} instead of the module")
+        check_layers(original(self.model.module), drawn)
+        if self.copies > 1:
+            self._check_copies()
+
+    def _check_copies(self) -> None:
+        """Copies differ in the noise that they start from, and in nothing else."""
+        if self.start is not None:
+            raise ValueError(f"{self.copies} copies would be one image, as all begin with the photograph: use copies=1")
+        first, second = (self._noise(copy) for copy in range(2))
+        if torch.equal(first, second):
+            raise ValueError(
+                f"{self.copies} copies would be one image, as {self.canvas} starts without noise: use copies=1, or a "
+                "canvas with noise, such as Pixels(noise=0.01)"
+            )
 
     def __call__(
         self,
@@ -182,6 +195,7 @@ class ImageGenerator:
         generated, failure = self._drawn(every, progress)
         if save_dir is not None:
             generated.save(Path(save_dir))
+        warn_of_stillness(generated)
         if failure is not None:
             failure.generated = generated
             raise failure
@@ -190,9 +204,16 @@ class ImageGenerator:
     @property
     def objectives(self) -> tuple[Objective, ...]:
         """What each image is drawn for; copies stand next to each other."""
-        logits = (Logit(target) for target in self.target_class)
-        drawn = self.objective or [logit if self.penalty is None else logit - self.penalty for logit in logits]
+        drawn = self.objective or tuple(Logit(target) for target in self.target_class)
+        penalty = self._penalty
+        if penalty is not None:
+            drawn = tuple(objective - penalty for objective in drawn)
         return tuple(objective for objective in drawn for _ in range(self.copies))
+
+    @property
+    def _penalty(self) -> Objective | None:
+        off = isinstance(self.penalty, (int, float)) and self.penalty == 0
+        return None if off else cast(Objective | None, self.penalty)
 
     def _drawn(
         self, every: int | None, progress: Callable[[Step], object] | None
@@ -264,16 +285,15 @@ class ImageGenerator:
             pixels = self._photograph()[None].to(device, dtype)
             one = self.canvas.invert(pixels)
             return one.repeat(len(self.objectives), *(1 for _ in one.shape[1:]))
-        channels = len(self.model.preprocess.mean)
-        drawn = []
-        for copy in range(self.copies):
-            generator = torch.Generator().manual_seed(self.seed * 1_000_003 - copy)
-            drawn.append(self.canvas.start(channels, self._canvas_size, generator))
+        drawn = [self._noise(copy) for copy in range(self.copies)]
         return (
             torch.stack(drawn)
             .repeat(len(self.objectives) // self.copies, *(1 for _ in drawn[0].shape))
             .to(device, dtype)
         )
+
+    def _noise(self, copy: int) -> Tensor:
+        return self.canvas.start(len(self.model.preprocess.mean), self._canvas_size, generator_of(self.seed, -copy))
 
     def _photograph(self) -> Tensor:
         """What to start from as pixels (C, H, W) of 8 bits: a photograph, cut as the model's preprocessing cuts it, or
@@ -282,6 +302,11 @@ class ImageGenerator:
         if isinstance(self.start, Tensor):
             if self.start.shape != (channels, *size) or not self.start.is_floating_point():
                 raise ImageError(f"start must be pixels {(channels, *size)} from 0 to 1, got {describe(self.start)}")
+            low, high = float(self.start.min()), float(self.start.max())
+            if not -0.5 / 255 <= low <= high <= 1 + 0.5 / 255:
+                raise ImageError(
+                    f"start must be pixels from 0 to 1 (preprocess.unnormalise), got {low:.3g} to {high:.3g}"
+                )
             return rounded(self.start)
         preprocess = replace(self.model.preprocess, size=size)
         prepared = replace(self.model, preprocess=preprocess).prepare(self.start)
@@ -320,14 +345,19 @@ class ImageGenerator:
         said = dict(held["model"])
         if model is None and said["source"] == "module":
             raise ModelError(f"the record is of a module ({said['name']}): give it as model=")
-        start = value_of(held.get("start"))
         kept = {field.name for field in fields(cls)} & set(held) - {"model", "start", "preprocess"}
-        made = cls(
-            said["source"] if model is None and said["source"] != "bundled" else model,
-            **{name: value_of(held[name]) for name in kept},
-            start=None if start is None else start.permute(2, 0, 1) / 255,
-            preprocess=preprocess or value_of(held.get("preprocess")),
-        )
+        try:
+            start = value_of(held.get("start"))
+            made = cls(
+                said["source"] if model is None and said["source"] != "bundled" else model,
+                **{name: value_of(held[name]) for name in kept},
+                start=None if start is None else start.permute(2, 0, 1) / 255,
+                preprocess=preprocess or value_of(held.get("preprocess")),
+            )
+        except DeepVizError:
+            raise
+        except (TypeError, ValueError, AttributeError, RuntimeError) as error:
+            raise ModelError(f"the record cannot be drawn again: {' '.join(str(error).split())}") from error
         now = made.settings()
         other = [name for name in ("threads", "versions") if held.get(name) != now[name]]
         other += ["weights"] * (said["sha256"] != now["model"]["sha256"])

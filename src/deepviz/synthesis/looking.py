@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from itertools import groupby
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
+from deepviz.errors import LayerError
 from deepviz.models import LoadedModel, Preprocess
-from deepviz.probe.capture import answering, spatial_tensor
+from deepviz.probe.capture import answering, layer_name, spatial_tensor
 from deepviz.probe.gradient import Call
 from deepviz.synthesis.objective import Logit, Objective, Seen, Sum, as_maps
 from deepviz.target import class_scores, probabilities
@@ -68,6 +69,29 @@ def runs(objectives: Sequence[Objective], apart: bool = True) -> Iterator[tuple[
         members = list(run)
         yield members[0], slice(start, start + len(members))
         start += len(members)
+
+
+def check_kind(value: Any, kind: type, expected: str) -> None:
+    """Refuse what is no such value, a class above all.
+
+    Raises:
+        TypeError: with what may have been meant.
+    """
+    if not isinstance(value, kind):
+        hint = f"; did you mean {value.__name__}()?" if isinstance(value, type) else ""
+        raise TypeError(f"expected {expected}, got {value!r}{hint}")
+
+
+def check_layers(module: nn.Module, objectives: Iterable[Objective]) -> None:
+    """Refuse objectives of layers that the model does not have.
+
+    Raises:
+        LayerError: with the nearest names, or the name to give instead of a module.
+    """
+    for layer in {layer for objective in objectives for layer in objective.layers}:
+        name = layer_name(module, layer)
+        if name != layer:
+            raise LayerError(f"an objective takes a layer's name: {name!r} instead of the module")
 
 
 def class_of(objective: Objective) -> int | None:

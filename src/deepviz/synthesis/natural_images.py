@@ -96,11 +96,17 @@ def measured(photographs: Tensor | Sequence[Any]) -> NaturalImages:
     Raises:
         ImageError: if they are something else.
     """
+    asked = "photographs must be (P, H, W, 3), all of one size, with floating pixels from 0 to 1"
     if not isinstance(photographs, Tensor):
-        photographs = torch.stack([torch.as_tensor(photograph) for photograph in photographs])
+        try:
+            photographs = torch.stack([torch.as_tensor(photograph) for photograph in photographs])
+        except (RuntimeError, TypeError, ValueError) as error:
+            raise ImageError(f"{asked}: {' '.join(str(error).split())}") from error
     pixels = photographs.float()
-    if pixels.ndim != 4 or pixels.shape[3] != 3 or pixels.min() < 0 or pixels.max() > 1:
-        raise ImageError(f"photographs must be (P, H, W, 3) with pixels from 0 to 1, got {describe(photographs)}")
+    if not photographs.is_floating_point() or pixels.ndim != 4 or pixels.shape[3] != 3 or min(pixels.shape) < 1:
+        raise ImageError(f"{asked}, got {describe(photographs)}")
+    if not bool(((pixels >= 0) & (pixels <= 1)).all()):
+        raise ImageError(f"{asked}, got {float(pixels.min()):.3g} to {float(pixels.max()):.3g}")
     flat = pixels.reshape(-1, 3)
     mean = flat.mean(0)
     covariance = torch.cov(flat.T)
@@ -112,7 +118,10 @@ def measured(photographs: Tensor | Sequence[Any]) -> NaturalImages:
     window = window / window.square().mean().sqrt()
     spectrum = torch.fft.fft2((z - z.mean((2, 3), keepdim=True)) * window, norm="ortho")
     power = spectrum.abs().square().mean(0)
-    return NaturalImages(mean, covariance, _binned(power).sqrt(), len(pixels))
+    magnitude = _binned(power).sqrt() if max(height, width) > 1 else torch.zeros(1)
+    if not bool((magnitude > 0).all()):
+        raise ImageError("these photographs are too plain, or too small, to have a spectrum: give larger ones, or more")
+    return NaturalImages(mean, covariance, magnitude, len(pixels))
 
 
 def _binned(power: Tensor) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -57,6 +58,10 @@ class Objective(ABC):
 
     def __add__(self, other: Objective) -> Objective:
         return Sum((*_terms(self), *_terms(other))) if isinstance(other, Objective) else NotImplemented
+
+    def __radd__(self, other: int) -> Objective:
+        # sum() begins with 0
+        return self if isinstance(other, int) and other == 0 else NotImplemented
 
     def __sub__(self, other: Objective) -> Objective:
         return self + -other if isinstance(other, Objective) else NotImplemented
@@ -127,7 +132,7 @@ class OfLayer(Objective):
 
     def _channel(self, seen: Seen, channel: int) -> Tensor:
         maps = self._maps(seen)
-        if not 0 <= channel < maps.shape[1]:
+        if channel not in range(maps.shape[1]):
             raise LayerError(
                 f"layer {self.layer!r} has {maps.shape[1]} channels, 0 to {maps.shape[1] - 1}, not {channel}"
             )
@@ -174,6 +179,9 @@ class Direction(OfLayer):
 
     vector: Annotated[Tensor, "One number per channel; taken at length 1."]
 
+    def __post_init__(self) -> None:
+        _check_length(self.vector, "a direction's vector")
+
     def __call__(self, seen: Seen) -> Tensor:
         """1/(h w) sum_ij <v / |v|, A_ij>."""
         maps = self._maps(seen)
@@ -208,6 +216,9 @@ class Similarity(Objective):
     embedding: Annotated[Tensor, "(D,), from this model's own space."]
     layer: Annotated[str | None, "The layer; None: the model's output (N, D)."] = None
 
+    def __post_init__(self) -> None:
+        _check_length(self.embedding, "an embedding")
+
     @property
     def layers(self) -> frozenset[str]:
         """The layer, if there is one."""
@@ -232,6 +243,9 @@ class Match(OfLayer):
     """The activations of something else: what the layer kept of it (Mahendran and Vedaldi 2015)."""
 
     activations: Annotated[Tensor, "(C, h, w), of the layer."]
+
+    def __post_init__(self) -> None:
+        _check_length(self.activations, f"what layer {self.layer!r} is to match")
 
     def __call__(self, seen: Seen) -> Tensor:
         """-|A - A_0|^2 / |A_0|^2."""
@@ -293,6 +307,14 @@ class Diversity(OfLayer):
 
     def __str__(self) -> str:
         return f"{self.layer}, diversity"
+
+
+def _check_length(values: Tensor, what: str) -> None:
+    """Refuse what has no length to divide by."""
+    if not isinstance(values, Tensor):
+        raise TypeError(f"{what} must be a tensor, got {describe(values)}")
+    if not 0 < float(values.detach().double().norm()) < math.inf:
+        raise ValueError(f"{what} is zero everywhere, or holds NaN or infinite values: give another")
 
 
 def _terms(objective: Objective) -> tuple[tuple[float, Objective], ...]:

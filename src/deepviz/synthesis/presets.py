@@ -25,7 +25,7 @@ class Preset:
         lr: the learning rate at the first step.
         cooling: what the rate is multiplied by at the end; on the way it falls along half a cosine.
         optimizer: "adam", or "ascent", plain gradient ascent.
-        penalty: subtracted from the class logit (not from an objective that is given).
+        penalty: subtracted from the class logit (not from an objective that is given, whose scale it does not know).
         paper: where it comes from.
     """
 

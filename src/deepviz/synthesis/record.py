@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -35,12 +36,18 @@ def plain(value: Any) -> Any:
         return [plain(item) for item in value]
     if is_dataclass(value) and not isinstance(value, type):
         if _KINDS.get(type(value).__name__) is not type(value):
-            return {"is": f"{type(value).__module__}.{type(value).__qualname__}", "looks": repr(value)}
+            return _looks(value)
         return {
             "is": type(value).__name__,
             **{field.name: plain(getattr(value, field.name)) for field in fields(value)},
         }
-    return value
+    if isinstance(value, np.generic):
+        return value.item()
+    return value if value is None or isinstance(value, (bool, int, float, str)) else _looks(value)
+
+
+def _looks(value: Any) -> dict[str, str]:
+    return {"is": f"{type(value).__module__}.{type(value).__qualname__}", "looks": repr(value)}
 
 
 def value_of(held: Any) -> Any:

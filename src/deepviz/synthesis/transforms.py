@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Annotated
 
 import torch
@@ -48,6 +49,9 @@ class Jitter(Spatial):
 
     pixels: Annotated[float, "Most pixels to move, each way."] = 16
 
+    def __post_init__(self) -> None:
+        _check(self)
+
     def matrix(self, size: Size, generator: torch.Generator, progress: float) -> Tensor:
         """A shift by whole pixels."""
         along, down = (round(self.pixels * _between(-1, 1, generator)) for _ in range(2))
@@ -61,6 +65,11 @@ class Scale(Spatial):
     low: Annotated[float, "Least magnification."] = 0.9
     high: Annotated[float, "Most magnification."] = 1.1
 
+    def __post_init__(self) -> None:
+        _check(self)
+        if not 0 < self.low <= self.high:
+            raise ValueError(f"a scale goes from low, above 0, to high, got {self}")
+
     def matrix(self, size: Size, generator: torch.Generator, progress: float) -> Tensor:
         """1 / factor."""
         factor = _between(self.low, self.high, generator)
@@ -72,6 +81,9 @@ class Rotate(Spatial):
     """Turns the view by up to `degrees` either way."""
 
     degrees: Annotated[float, "Most degrees to turn, either way."] = 10
+
+    def __post_init__(self) -> None:
+        _check(self)
 
     def matrix(self, size: Size, generator: torch.Generator, progress: float) -> Tensor:
         """A rotation."""
@@ -88,6 +100,11 @@ class Crop(Spatial):
     start: Annotated[float, "Smallest side of the part at the first step, as a fraction."] = 0.3
     end: Annotated[float, "Smallest side of the part at the last step."] = 0.7
 
+    def __post_init__(self) -> None:
+        _check(self)
+        if not (0 < self.start <= 1 and 0 < self.end <= 1):
+            raise ValueError(f"a crop's sides are fractions above 0 and at most 1, got {self}")
+
     def matrix(self, size: Size, generator: torch.Generator, progress: float) -> Tensor:
         """A scaling and a shift that stays inside."""
         side = _between(self.start + (self.end - self.start) * progress, 1, generator)
@@ -100,6 +117,9 @@ class Pad(Spatial):
     """Shows the picture smaller, with `pixels` of its mirrored border around it, so that its edges are seen too."""
 
     pixels: Annotated[float, "Width of the border."] = 12
+
+    def __post_init__(self) -> None:
+        _check(self)
 
     def matrix(self, size: Size, generator: torch.Generator, progress: float) -> Tensor:
         """A scaling by (side + 2 pixels) / side."""
@@ -114,6 +134,9 @@ class Noise(Transform):
     start: Annotated[float, "Standard deviation at the first step, in pixels from 0 to 1."] = 0.1
     end: Annotated[float, "Standard deviation at the last step."] = 0.03
 
+    def __post_init__(self) -> None:
+        _check(self)
+
     def __call__(self, x: Tensor, generator: torch.Generator, progress: float) -> Tensor:
         """The same noise on all images of a step."""
         sd = self.start + (self.end - self.start) * progress
@@ -127,6 +150,9 @@ class Blur(Transform):
 
     start: Annotated[float, "Standard deviation at the first step, in pixels."] = 3.0
     end: Annotated[float, "Standard deviation at the last step, in pixels."] = 0.3
+
+    def __post_init__(self) -> None:
+        _check(self)
 
     def __call__(self, x: Tensor, generator: torch.Generator, progress: float) -> Tensor:
         """Blurred along one axis and then the other."""
@@ -163,7 +189,18 @@ def sampled(x: Tensor, matrix: Tensor) -> Tensor:
         ],
         -1,
     )
-    return F.grid_sample(x, grid.expand(len(x), -1, -1, -1), padding_mode="reflection", align_corners=False)
+    planes = x.reshape(_groups(x), -1, height, width)
+    taken = F.grid_sample(planes, grid.expand(len(planes), -1, -1, -1), padding_mode="reflection", align_corners=False)
+    return taken.view_as(x)
+
+
+def _groups(x: Tensor) -> int:
+    """How many images `grid_sample` is told of: it works out anew for each where its pixels come from, and gives each
+    to one thread of the CPU. All planes of all images move alike, so they are dealt out to as few as keep it busy."""
+    if x.device.type != "cpu":
+        return len(x)
+    planes = x.shape[0] * x.shape[1]
+    return next(groups for groups in range(min(torch.get_num_threads(), planes), 0, -1) if planes % groups == 0)
 
 
 def gaussian(x: Tensor, sigma: float) -> Tensor:
@@ -174,6 +211,13 @@ def gaussian(x: Tensor, sigma: float) -> Tensor:
     kernel = kernel / kernel.sum()
     rows = F.pad(x.flatten(0, 1).unsqueeze(1), (radius, radius, radius, radius), mode="replicate")
     return F.conv2d(F.conv2d(rows, kernel.view(1, 1, 1, -1)), kernel.view(1, 1, -1, 1)).view_as(x)
+
+
+def _check(transform: Transform) -> None:
+    """Refuse what is no amount: negative, infinite or NaN."""
+    for field in fields(transform):
+        if not 0 <= getattr(transform, field.name) < math.inf:
+            raise ValueError(f"{field.name} must be 0 or more, and finite, got {transform}")
 
 
 def _between(low: float, high: float, generator: torch.Generator) -> float:
