@@ -469,16 +469,19 @@ class Evaluation:
 
     def _draw(self, axes: Any, column: int) -> None:
         curves = np.stack([one.curves[column] for one in self.judged if column in one.curves])
+        metric = self.metrics[column]
+        assert isinstance(metric, CurveMetric)
+        fractions = metric.fractions
         methods = len(self.rows) - self.controls
         for row, name in enumerate(self.rows):
             mine = curves[:, row][~np.isnan(curves[:, row]).any(1)]
             if len(mine):
                 control = {"color": ("0.25", "0.5", "0.7")[(row - methods) % 3], "linestyle": "--", "linewidth": 1.2}
                 style: dict[str, Any] = control if row >= methods else {"color": f"C{row % 10}", "linewidth": 1.8}
-                axes.plot(np.linspace(0, 1, mine.shape[1]), mine.mean(0), label=name, **style)
+                axes.plot(fractions, mine.mean(0), label=name, **style)
         axes.set_title(self.heads()[column])
         axes.set_xlabel("fraction of the pixels")
-        axes.set_ylabel(getattr(self.metrics[column], "value", "value"))
+        axes.set_ylabel(getattr(metric, "value", "probability"))
         axes.set_xlim(0, 1)
         axes.spines[["top", "right"]].set_visible(False)
         axes.legend(fontsize=8, frameon=False)

@@ -5,7 +5,7 @@ from PIL import Image
 from torch import nn
 
 import deepviz
-from deepviz.errors import LayerError
+from deepviz.errors import LayerError, ModelError
 from deepviz.inside import viz_filters
 from networks import TinyViT, plain
 
@@ -147,3 +147,11 @@ def test_the_sheet_is_written_and_shown(tmp_path):
         assert written.size == filters.sheet().size
     assert filters._repr_png_().startswith(b"\x89PNG")
     assert "EfficientNet-Lite0" in filters._repr_html_()
+
+
+def test_weights_that_are_not_finite_are_named():
+    net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU())
+    with torch.no_grad():
+        net[0].weight[0, 0, 0, 0] = float("nan")
+    with pytest.raises(ModelError, match="the weights of layer '0' hold NaN"):
+        viz_filters(net)

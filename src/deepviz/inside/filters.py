@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor, nn
 
-from deepviz.errors import ImageError, LayerError
+from deepviz.errors import ImageError, LayerError, ModelError
 from deepviz.explanation import encoded, write_picture
 from deepviz.inside.receptive import module_calls
 from deepviz.inside.taken import Model, figure, neutral_input, take_model
@@ -125,6 +125,7 @@ def viz_filters(model: Model, layer: str | nn.Module | None = None, *, preproces
     Raises:
         LayerError: if there is no such layer, or its kernels do not look at the image's colours; with the name of
             the first one that does.
+        ModelError: if the weights hold NaN or infinity.
 
     Example:
         >>> net = nn.Sequential(nn.Conv2d(3, 16, 5), nn.ReLU(), nn.Conv2d(16, 8, 3))
@@ -139,6 +140,8 @@ colours as they are; layer '0' does
     with borrowed(call.model), torch.no_grad():
         name = _first(call, loaded) if layer is None else layer_name(call.model, layer).split("#")[0]
         kernels = _kernels(call, loaded, name)
+    if not bool(torch.isfinite(kernels).all()):
+        raise ModelError(f"the weights of layer {name!r} hold NaN or infinity")
     return Filters(kernels.detach().float().cpu().clone(), name, loaded.name)
 
 

@@ -1,4 +1,4 @@
-"""Curves of the model's answer while pixels are exchanged, the most relevant first."""
+"""Curves of the model's answer while pixels are taken away or put in, the most relevant first."""
 
 from __future__ import annotations
 
@@ -18,7 +18,33 @@ from deepviz.target import Target
 
 @dataclass(frozen=True)
 class CurveMetric(Metric):
-    """A metric that is the area under a curve over the fraction of pixels, from 0 to 1."""
+    """A metric that sums up a curve over the fraction of the pixels that were changed."""
+
+    def curve(self, model: nn.Module, x: Tensor, attribution: Tensor | Method, target: Target = None) -> Tensor:
+        """The curve itself: (N, points), the model's values at `fractions`. Arguments as for a call."""
+        return self.judge(self.points, model, x, attribution, target)
+
+    def measure(self, subject: Subject, attribution: Tensor) -> Tensor:
+        """What the curve sums up to."""
+        return self.of_curve(self.points(subject, attribution))
+
+    @property
+    @abstractmethod
+    def fractions(self) -> tuple[float, ...]:
+        """Of the pixels, how many are changed at each point, rising from 0."""
+
+    @abstractmethod
+    def points(self, subject: Subject, attribution: Tensor) -> Tensor:
+        """The curve of each row: (N, points)."""
+
+    @abstractmethod
+    def of_curve(self, points: Tensor) -> Tensor:
+        """The value of curves (N, points): (N,)."""
+
+
+@dataclass(frozen=True)
+class ExchangeMetric(CurveMetric):
+    """The area under a curve along which the image's pixels and a baseline's are exchanged, from 0 to 1."""
 
     steps: Annotated[int, "Points on the curve after the first; the cost is about this many forward passes."] = 50
     baseline: Annotated[
@@ -28,7 +54,9 @@ class CurveMetric(Metric):
         "probability"
     )
     channels: Annotated[Channels, "How a map with several channels becomes one value per pixel."] = "sum"
-    precision: Annotated[Precision, "Of the forward passes: full, or the faster bfloat16."] = "full"
+    precision: Annotated[Precision, "Of the forward passes: full, or bfloat16, which some processors run faster."] = (
+        "full"
+    )
     seed: Annotated[int, "For the order of pixels with equal values."] = 0
 
     def __post_init__(self) -> None:
@@ -36,26 +64,19 @@ class CurveMetric(Metric):
             raise ValueError(f"steps must be at least 1, got {self.steps}")
         check_baseline(self.baseline)
 
-    def curve(self, model: nn.Module, x: Tensor, attribution: Tensor | Method, target: Target = None) -> Tensor:
-        """The curve itself: (N, steps + 1) values at the fractions 0, 1/steps, ..., 1. Arguments as for a call."""
-        return self.judge(self.points, model, x, attribution, target)
-
-    def measure(self, subject: Subject, attribution: Tensor) -> Tensor:
-        """The area under the curve."""
-        return self.of_curve(self.points(subject, attribution))
+    @property
+    def fractions(self) -> tuple[float, ...]:
+        """0, 1/steps, ..., 1."""
+        return tuple(step / self.steps for step in range(self.steps + 1))
 
     def of_curve(self, points: Tensor) -> Tensor:
-        """The value of curves (N, steps + 1): the area under each."""
-        return area(points)
-
-    @abstractmethod
-    def points(self, subject: Subject, attribution: Tensor) -> Tensor:
-        """The curve of each row: (N, steps + 1)."""
+        """The area under each curve, by trapezoids."""
+        return torch.trapezoid(points, dx=1 / self.steps, dim=1)
 
     def exchanged(self, subject: Subject, attribution: Tensor, start: Tensor, end: Tensor) -> Tensor:
         """The model's values while the pixels of `start` become those of `end`, without both ends: (N, steps - 1)."""
         x = subject.x
-        order = ranks(per_pixel(attribution, x, self.channels), self.seed)
+        order = falling(subject, per_pixel(attribution, x, self.channels), self.seed)
         n, pixels = len(x), x.shape[2] * x.shape[3]
         taken = torch.tensor([round(step * pixels / self.steps) for step in range(1, self.steps)])
         rows = torch.arange(n).repeat_interleave(len(taken))
@@ -72,6 +93,15 @@ class CurveMetric(Metric):
         return subject.ask(rows, make, self.value, self.precision).view(n, -1)
 
 
+def falling(subject: Subject, values: Tensor, seed: int) -> Tensor:
+    """`ranks` of a map (N, H, W), with a warning where it is the same everywhere: the order is that of chance."""
+    flat = values.flatten(1)
+    same = flat.amin(1) == flat.amax(1)
+    if bool(same.any()):
+        subject.call.notes.warn("a map is the same everywhere: its pixels are taken in random order", same)
+    return ranks(values, seed)
+
+
 def ranks(values: Tensor, seed: int) -> Tensor:
     """The place of each pixel when the values (N, H, W) are put in falling order, from 0; ties lie at random.
 
@@ -79,13 +109,8 @@ def ranks(values: Tensor, seed: int) -> Tensor:
     """
     n, height, width = values.shape
     shuffled = torch.randperm(height * width, generator=torch.Generator().manual_seed(seed)).to(values.device)
-    falling = values.flatten(1)[:, shuffled].argsort(dim=1, descending=True, stable=True)
-    places = torch.empty_like(falling)
+    order = values.flatten(1)[:, shuffled].argsort(dim=1, descending=True, stable=True)
+    places = torch.empty_like(order)
     counted = torch.arange(height * width, device=values.device).expand(n, -1)
-    places.scatter_(1, shuffled[falling], counted)
+    places.scatter_(1, shuffled[order], counted)
     return places.view(n, height, width)
-
-
-def area(points: Tensor) -> Tensor:
-    """The area under curves (N, steps + 1) over 0 to 1, by trapezoids: (N,)."""
-    return torch.trapezoid(points, dx=1 / (points.shape[1] - 1), dim=1)

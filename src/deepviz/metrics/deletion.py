@@ -6,13 +6,13 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from deepviz.metrics.curves import CurveMetric
+from deepviz.metrics.curves import ExchangeMetric
 from deepviz.metrics.metric import Better
 from deepviz.metrics.subject import Subject
 
 
 @dataclass(frozen=True)
-class Deletion(CurveMetric):
+class Deletion(ExchangeMetric):
     """How fast the class goes when the most relevant pixels are removed first.
 
         x_t = the image whose round(t H W / T) most relevant pixels are the baseline's

@@ -6,14 +6,14 @@ from typing import Annotated, ClassVar
 import torch
 from torch import Tensor
 
-from deepviz.metrics.curves import CurveMetric
+from deepviz.metrics.curves import ExchangeMetric
 from deepviz.metrics.metric import Better
 from deepviz.metrics.subject import Subject
 from deepviz.probe.reference import Baseline
 
 
 @dataclass(frozen=True)
-class Insertion(CurveMetric):
+class Insertion(ExchangeMetric):
     """How fast the class comes when the most relevant pixels are put first into a blurred image.
 
         x_t = the baseline whose round(t H W / T) most relevant pixels are the image's

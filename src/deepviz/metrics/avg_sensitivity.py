@@ -1,0 +1,46 @@
+"""Avg-sensitivity: Yeh et al. 2019."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import Tensor
+
+from deepviz.metrics.sensitivity import Sensitivity
+
+
+@dataclass(frozen=True)
+class AvgSensitivity(Sensitivity):
+    """How far, on average, a method's map moves when the image moves a little.
+
+        SENS = E_d ||M(x + d) - M(x)|| / ||M(x)||,    d uniform within r = `radius` (max x - min x)
+
+    The mean over random images. Lower is better, from 0 up. It judges a method, which it is given in place of a
+    map. The class and the layer stay those of the image itself. Cost: `samples` + 1 maps.
+
+    Shapes: x (N, C, H, W), a method -> (N,).
+
+    The radius is relative to the image's range, as SmoothGrad's noise is; the paper and Captum give it in units of
+    the input. A map that is zero everywhere has no relative sensitivity: the distances themselves, with a warning.
+
+    Errors: see `Metric.__call__`.
+
+    Pitfall: stable and wrong is easy: a method that ignores the image has 0. Read it beside a measure of faithfulness.
+    A mean over few samples is noisy.
+
+    Reference: Yeh, Hsieh, Suggala, Inouye and Ravikumar, "On the (In)fidelity and Sensitivity of Explanations"
+    (2019), arXiv:1901.09392.
+
+    Example:
+        >>> import torch
+        >>> from deepviz.methods import Gradient
+        >>> from deepviz.metrics import AvgSensitivity
+        >>> linear = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3 * 8 * 8, 5))
+        >>> AvgSensitivity(samples=3)(linear, torch.rand(2, 3, 8, 8), Gradient(), target=3).tolist()
+        [0.0, 0.0]
+    """
+
+    title: ClassVar[str] = "Avg-sensitivity"
+
+    def over(self, moved: Tensor) -> Tensor:
+        """The mean."""
+        return moved.mean(0)

@@ -1,0 +1,61 @@
+"""Completeness: Sundararajan et al. 2017."""
+
+from dataclasses import dataclass
+from typing import Annotated, ClassVar
+
+import torch
+from torch import Tensor
+
+from deepviz.metrics.metric import Better, Metric, per_pixel
+from deepviz.metrics.subject import Subject
+from deepviz.probe.reference import Baseline, check_baseline
+
+
+@dataclass(frozen=True)
+class Completeness(Metric):
+    """By how much the sum of a map misses the change in score between a baseline and the image.
+
+        Completeness = |sum_i R_i - (S_c(x) - S_c(x'))| / |S_c(x) - S_c(x')|
+
+    Lower is better, from 0 up. Cost: 2 forward passes, shared by all maps of an image.
+
+    Shapes: x (N, C, H, W), attribution (N, C, H, W) -> (N,); a layer's map is summed over the pixels after it was
+    enlarged, which has no meaning in units of the score.
+
+    Errors: see `Metric.__call__`.
+
+    Pitfall: it only asks methods that promise it: integrated gradients with the same baseline, and gradient x image
+    on linear networks. A gradient or a Grad-CAM is in other units and misses by any amount. A closed gap is no proof
+    of a right map: errors of single pixels may cancel, and any map can be rescaled until its sum fits.
+
+    Reference: Sundararajan, Taly and Yan, "Axiomatic Attribution for Deep Networks" (2017), arXiv:1703.01365.
+
+    Example:
+        >>> import torch
+        >>> from deepviz.methods import GradTimesImage
+        >>> from deepviz.metrics import Completeness
+        >>> model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3 * 8 * 8, 5))
+        >>> x = torch.rand(2, 3, 8, 8)
+        >>> R = GradTimesImage()(model, x, target=3)
+        >>> bool((Completeness()(model, x, R, 3) < 1e-4).all())
+        True
+    """
+
+    baseline: Annotated[
+        Baseline, "Where the change starts: a number in normalised space, blur, or black, grey, white, mean."
+    ] = 0.0
+
+    title: ClassVar[str] = "Completeness gap"
+    paper: ClassVar[str] = "Sundararajan et al. 2017, arXiv:1703.01365"
+    cost: ClassVar[str] = "2 forwards, shared by all maps of an image"
+    better: ClassVar[Better] = "lower"
+    range: ClassVar[tuple[float, float]] = (0.0, float("inf"))
+
+    def __post_init__(self) -> None:
+        check_baseline(self.baseline)
+
+    def measure(self, subject: Subject, attribution: Tensor) -> Tensor:
+        """|sum R - (S(x) - S(x'))| / |S(x) - S(x')|."""
+        change = subject.clean("score") - subject.without(self.baseline, "score")
+        total = per_pixel(attribution, subject.x).sum((1, 2)).to(change)
+        return (total - change).abs() / change.abs().clamp_min(torch.finfo(change.dtype).eps)

@@ -1,0 +1,110 @@
+"""Faithfulness correlation: Bhatt et al. 2020."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, ClassVar
+
+import torch
+from torch import Tensor
+
+from deepviz.metrics.metric import Better, Channels, Metric, per_pixel
+from deepviz.metrics.subject import Precision, Subject
+from deepviz.probe.reference import Baseline, check_baseline
+
+
+@dataclass(frozen=True)
+class FaithfulnessCorrelation(Metric):
+    """Whether the pixels that the map gives more to are those whose removal costs more.
+
+        corr_S ( sum_{i in S} R_i,  S_c(x) - S_c(x_S) ),    x_S: x with the pixels S of the baseline
+
+    Pearson's correlation over `subsets` random sets S of `share` H W pixels. Higher is better, from -1 to 1; for
+    a random map about 0, within 2 / sqrt(`subsets`). Cost: `subsets` forward passes, 1 more shared by all maps of an
+    image.
+
+    Shapes: x (N, C, H, W), attribution (N, C, H, W) or (N, 1, h, w) -> (N,).
+
+    Quantus 0.6 reads the softmax unless told otherwise; here it is the score, the logit, as attribution methods
+    explain it. A map that is the same everywhere foretells nothing and has 0, with a warning.
+
+    Errors: see `Metric.__call__`.
+
+    Pitfall: large random sets all look alike, so both numbers hardly vary and the correlation is mostly noise; small
+    ones change the score too little. Scattered holes are no image that the model knows. Take many subsets, and
+    compare with a random map.
+
+    Reference: Bhatt, Weller and Moura, "Evaluating and Aggregating Feature-based Model Explanations" (2020),
+    arXiv:2005.00631.
+
+    Example:
+        >>> import torch
+        >>> from deepviz.methods import GradTimesImage
+        >>> from deepviz.metrics import FaithfulnessCorrelation
+        >>> model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3 * 8 * 8, 5))
+        >>> x = torch.rand(2, 3, 8, 8)
+        >>> R = GradTimesImage()(model, x, target=3)
+        >>> bool((FaithfulnessCorrelation(subsets=10)(model, x, R, 3) > 0.999).all())
+        True
+    """
+
+    subsets: Annotated[int, "Random sets of pixels; the cost is this many forward passes."] = 100
+    share: Annotated[float, "Of the pixels, how many are in a set."] = 0.1
+    baseline: Annotated[
+        Baseline, "What a removed pixel becomes: a number in normalised space, blur, or black, grey, white, mean."
+    ] = 0.0
+    channels: Annotated[Channels, "How a map with several channels becomes one value per pixel."] = "sum"
+    precision: Annotated[Precision, "Of the forward passes: full, or bfloat16, which some processors run faster."] = (
+        "full"
+    )
+    seed: Annotated[int, "Of the sets."] = 0
+
+    title: ClassVar[str] = "Faithfulness correlation"
+    paper: ClassVar[str] = "Bhatt et al. 2020, arXiv:2005.00631"
+    cost: ClassVar[str] = "`subsets` forwards, 1 shared by all maps of an image"
+    better: ClassVar[Better] = "higher"
+    range: ClassVar[tuple[float, float]] = (-1.0, 1.0)
+
+    def __post_init__(self) -> None:
+        if self.subsets < 3:
+            raise ValueError(f"subsets must be at least 3, got {self.subsets}")
+        if not 0 < self.share < 1:
+            raise ValueError(f"share must be between 0 and 1, got {self.share}")
+        check_baseline(self.baseline)
+
+    def measure(self, subject: Subject, attribution: Tensor) -> Tensor:
+        """corr(sum of R over S, S(x) - S(x_S))."""
+        x = subject.x
+        n, _, height, width = x.shape
+        R = per_pixel(attribution, x, self.channels).double()
+        start = subject.reference(self.baseline)
+        rows = torch.arange(n).repeat_interleave(self.subsets)
+        sums = torch.zeros(len(rows), dtype=torch.float64)
+
+        def make(chunk: slice) -> Tensor:
+            of = rows[chunk]
+            masks = [self._set(k % self.subsets, height, width) for k in range(chunk.start, chunk.stop)]
+            S = torch.stack(masks).to(x.device)
+            sums[chunk] = (R[of] * S).sum((1, 2)).cpu()
+            return torch.where(S.unsqueeze(1), start[of], x[of])
+
+        without = subject.ask(rows, make, "score", self.precision).cpu().double().view(n, -1)
+        fall = subject.clean("score", self.precision).cpu().double()[:, None] - without
+        return self._correlation(subject, sums.view(n, -1), fall)
+
+    def _set(self, k: int, height: int, width: int) -> Tensor:
+        """The k-th set of pixels, bool (H, W); the same for every image."""
+        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + k)
+        size = min(height * width - 1, max(1, round(self.share * height * width)))
+        mask = torch.zeros(height * width, dtype=torch.bool)
+        mask[torch.randperm(height * width, generator=generator)[:size]] = True
+        return mask.view(height, width)
+
+    def _correlation(self, subject: Subject, sums: Tensor, fall: Tensor) -> Tensor:
+        a, b = sums - sums.mean(1, keepdim=True), fall - fall.mean(1, keepdim=True)
+        eps = torch.finfo(torch.float32).eps
+        flat = (a.norm(dim=1) <= eps * sums.norm(dim=1)) | (b.norm(dim=1) <= eps * fall.norm(dim=1))
+        if bool(flat.any()):
+            subject.call.notes.warn("all sets of pixels have the same sum or effect: the correlation counts as 0", flat)
+        product = (a.norm(dim=1) * b.norm(dim=1)).clamp_min(torch.finfo(torch.float64).tiny)
+        return torch.where(flat, 0, (a * b).sum(1) / product)

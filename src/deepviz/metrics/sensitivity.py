@@ -1,0 +1,63 @@
+"""What the two sensitivities of Yeh et al. 2019 share: how far maps move when the image moves a little."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from dataclasses import dataclass
+from typing import Annotated, ClassVar, Literal
+
+import torch
+from torch import Tensor
+
+from deepviz.methods.method import Method
+from deepviz.metrics.metric import Better, Metric
+from deepviz.metrics.subject import Subject
+from deepviz.notes import Notes
+from deepviz.probe.gradient import Call
+
+
+@dataclass(frozen=True)
+class Sensitivity(Metric):
+    """How far a method's map moves, relative to itself, for random images near the given one."""
+
+    samples: Annotated[int, "Images near the given one; each costs one map."] = 10
+    radius: Annotated[float, "How far each value of the image may move, relative to the image's range."] = 0.02
+    seed: Annotated[int, "Of the images."] = 0
+
+    paper: ClassVar[str] = "Yeh et al. 2019, arXiv:1901.09392"
+    cost: ClassVar[str] = "`samples` + 1 maps of the method"
+    better: ClassVar[Better] = "lower"
+    range: ClassVar[tuple[float, float]] = (0.0, float("inf"))
+    judges: ClassVar[Literal["map", "method"]] = "method"
+
+    def __post_init__(self) -> None:
+        if self.samples < 1:
+            raise ValueError(f"samples must be at least 1, got {self.samples}")
+        if not self.radius > 0:
+            raise ValueError(f"radius must be above 0, got {self.radius}")
+
+    def measure(self, subject: Subject, attribution: Method) -> Tensor:
+        """Sum up ||M(x + d) - M(x)|| / ||M(x)|| over d."""
+        x, score = subject.x, subject.score
+        if not score.decided:
+            subject.call.scores(x, score)
+        notes = Notes()
+        call = Call(subject.call.model, notes)
+        M = attribution.maps(call, x, score).flatten(1)
+        # all maps at the layer that was found for the image itself
+        layer = notes.facts.get("layer")
+        method = attribution if layer is None else attribution.at_layer(layer)
+        length = M.norm(dim=1)
+        if bool((length == 0).any()):
+            subject.call.notes.warn(f"{method.name} is all zero: its sensitivity is not relative", (length == 0).cpu())
+        r = self.radius * (x.amax((1, 2, 3), keepdim=True) - x.amin((1, 2, 3), keepdim=True))
+        moved = []
+        for k in range(self.samples):
+            generator = torch.Generator().manual_seed(self.seed * 1_000_003 + k)
+            d = r * (2 * torch.rand(x.shape[1:], generator=generator) - 1).to(x)
+            moved.append((method.maps(call, x + d, score).flatten(1) - M).norm(dim=1))
+        return self.over(torch.stack(moved) / torch.where(length > 0, length, 1))
+
+    @abstractmethod
+    def over(self, moved: Tensor) -> Tensor:
+        """What (samples, N) relative distances sum up to: (N,)."""
