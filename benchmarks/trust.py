@@ -29,13 +29,14 @@ from deepviz.evaluation import Evaluation, judge_prepared, with_controls
 from deepviz.methods import Gradient
 from deepviz.metrics import ROAD, Deletion, Insertion
 from deepviz.metrics.similarity import SIMILARITIES
+from deepviz.metrics.subject import asking
 from deepviz.models import LoadedModel, find_photos, load_model
 from deepviz.probe.memory import keep_memory
 from deepviz.sanity import Sanity, examine_prepared
 
 STEPS = 49
 """224 x 224 pixels in equal parts, which Quantus insists on."""
-METRICS = (Deletion(), Insertion(), ROAD())
+METRICS = (Deletion(), Insertion(), ROAD("most"), ROAD("least"))
 
 
 def sample(paths: list[Path], count: int) -> list[Path]:
@@ -78,7 +79,7 @@ def cost(loaded: LoadedModel, path: Path, rounds: int = 7) -> tuple[float, float
     target = int(module(x).argmax())
     maps = Gradient()(module, x, target)
     batch = x.expand(8, -1, -1, -1).contiguous(memory_format=torch.channels_last)
-    passes = 2 * (STEPS - 1) + 4  # the inner points, the whole image once more for each, and two baselines
+    passes = 2 * (STEPS - 1) + 3  # the inner points, the whole image, and the two baselines
 
     def raw() -> None:
         with torch.inference_mode():
@@ -86,8 +87,9 @@ def cost(loaded: LoadedModel, path: Path, rounds: int = 7) -> tuple[float, float
                 module(batch[: min(8, passes - start)])
 
     def ours() -> None:
-        Deletion(STEPS)(module, x, maps, target)
-        Insertion(STEPS)(module, x, maps, target)
+        with asking(module, x, target) as subject:
+            Deletion(STEPS).measure(subject, maps)
+            Insertion(STEPS).measure(subject, maps)
 
     flipping = _quantus(module, x, maps, target)
     times: dict[str, list[float]] = {"raw": [], "ours": [], "quantus": []}
@@ -160,7 +162,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("photos", nargs="+")
     parser.add_argument("--sanity", type=int, default=16, help="photographs for the randomisation, 0 for none")
-    parser.add_argument("--faithfulness", type=int, default=48, help="photographs for the metrics, 0 for none")
+    parser.add_argument("--faithfulness", type=int, default=36, help="photographs for the metrics, 0 for none")
     parser.add_argument("--markdown", type=Path)
     parser.add_argument("--pictures", type=Path)
     given = parser.parse_args()

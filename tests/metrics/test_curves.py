@@ -131,10 +131,10 @@ def test_the_cost_is_what_it_says():
     counting = Counting(linear(torch.float32))
     x, maps = X.float(), MAPS.float()
     Deletion(steps=10)(counting, x, maps, 2)
-    assert counting.rows == N * (9 + 2) + 1  # one row more, to see whether the outputs are probabilities
+    assert counting.rows == N * (9 + 2)
     counting.rows = 0
     ROAD(steps=5)(counting, x, maps, 2)
-    assert counting.rows == N * (5 + 1) + 1
+    assert counting.rows == N * (5 + 1)
 
 
 def test_ends_are_found_once_for_all_maps_of_an_image():
@@ -145,7 +145,7 @@ def test_ends_are_found_once_for_all_maps_of_an_image():
         for sign in (1, -1):
             for metric in (Deletion(steps=5), Insertion(steps=5, baseline=0.0)):
                 metric.measure(subject, sign * MAPS.float())
-    assert counting.rows == N * (4 * 4 + 2) + 1
+    assert counting.rows == N * (4 * 4 + 2)
 
 
 def test_ties_lie_at_random_and_in_the_same_way_in_every_row():

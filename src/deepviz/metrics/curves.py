@@ -78,13 +78,15 @@ class ExchangeMetric(CurveMetric):
         x = subject.x
         order = falling(subject, per_pixel(attribution, x, self.channels), self.seed)
         n, pixels = len(x), x.shape[2] * x.shape[3]
-        taken = torch.tensor([round(step * pixels / self.steps) for step in range(1, self.steps)])
+        taken = torch.tensor([round(step * pixels / self.steps) for step in range(1, self.steps)], dtype=torch.int32)
         rows = torch.arange(n).repeat_interleave(len(taken))
         taken = taken.repeat(n).to(x.device)
         start, end = subject.call.laid(start), subject.call.laid(end)
 
         def make(chunk: slice) -> Tensor:
             of = rows[chunk]
+            if of[0] == of[-1]:  # of one image, which then need not be copied as often
+                of = of[:1]
             gone = order[of] < taken[chunk, None, None]
             return torch.where(gone.unsqueeze(1), end[of], start[of])
 
@@ -110,7 +112,7 @@ def ranks(values: Tensor, seed: int) -> Tensor:
     n, height, width = values.shape
     shuffled = torch.randperm(height * width, generator=torch.Generator().manual_seed(seed)).to(values.device)
     order = values.flatten(1)[:, shuffled].argsort(dim=1, descending=True, stable=True)
-    places = torch.empty_like(order)
-    counted = torch.arange(height * width, device=values.device).expand(n, -1)
+    places = torch.empty_like(order, dtype=torch.int32)  # read once for every point of a curve
+    counted = torch.arange(height * width, dtype=torch.int32, device=values.device).expand(n, -1)
     places.scatter_(1, shuffled[order], counted)
     return places.view(n, height, width)

@@ -19,6 +19,7 @@ from deepviz.target import Score, Target, are_probabilities, class_scores, ends_
 
 Value = Literal["probability", "score"]
 """What of the model's answer is read: the probability of the explained class, or its score, the logit."""
+VALUES: tuple[Value, Value] = ("score", "probability")
 Precision = Literal["full", "bfloat16"]
 """The forward passes as the model is, or under bfloat16 autocast: faster, with three significant digits."""
 
@@ -84,25 +85,42 @@ class Subject:
     def _read(self, score: Score, images: Tensor, value: Value) -> Tensor:
         """What one chunk of images is worth: (m,)."""
         output = self.call.run(images)
+        found = output if score.indices is None else class_scores(output)
+        return self._value(score, found, value)
+
+    def _value(self, score: Score, found: Any, value: Value) -> Tensor:
+        """Of class scores (m, K), or of the raw output for a callable target: (m,), float32 or wider."""
         if value == "probability" and score.indices is not None:
-            found = class_scores(output)
-            output = found if self._given else probabilities(found)
-            if found.shape[1] == 1:
-                # of a single probability p the two classes are 1 - p and p
-                output = torch.cat([1 - found, found], 1) if self._given else output
-        found = self.call.check(score(output))
-        return found.to(torch.promote_types(found.dtype, torch.float32))
+            if not self._given:
+                found = probabilities(found)
+            elif found.shape[1] == 1:
+                found = torch.cat([1 - found, found], 1)  # of a single probability p the classes have 1 - p and p
+        values = self.call.check(score(found))
+        return values.to(torch.promote_types(values.dtype, torch.float32))
 
     def _decide(self) -> None:
-        """Choose the class of every row, and see once whether the outputs are probabilities already."""
-        if not self.score.decided:
-            self.call.scores(self.x, self.score)
-        if self._given is None:
-            self._given = self.score.indices is not None and self._is_probability()
+        """Choose the class of every row, see whether the outputs are probabilities already, and keep the values of
+        the images as they are: one forward pass, with the graph that tells."""
+        if self._given is not None:
+            return
+        both = self.call.by_rows(
+            self.x, lambda rows: self.call.in_layout(self.x[rows], lambda laid: self._both(rows, laid))
+        )
+        for column, value in enumerate(VALUES):
+            self._known["clean", value, "full"] = both[:, column]
 
-    def _is_probability(self) -> bool:
-        first = class_scores(self.call.in_layout(self.x[:1], lambda laid: self.call.run(fresh_leaf(laid))))
-        return ends_in_sigmoid(first) or (first.shape[1] > 1 and are_probabilities(first.detach()))
+    def _both(self, rows: slice, images: Tensor) -> Tensor:
+        """Both values of some images, (m, 2)."""
+        output = self.call.run(fresh_leaf(images))
+        score = self.score.take(rows)
+        found = output if score.indices is None else class_scores(output)
+        if self._given is None:
+            self._given = score.indices is not None and (
+                ends_in_sigmoid(found) or (found.shape[1] > 1 and are_probabilities(found.detach()))
+            )
+        values = [self._value(score, found, "score")]  # first: it chooses the class
+        values.append(self._value(score, found, "probability"))
+        return torch.stack(values, 1).detach()
 
     def _once(self, key: tuple[Any, ...] | None, compute: Callable[[], Tensor]) -> Tensor:
         if key is None:
