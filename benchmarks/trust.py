@@ -22,6 +22,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from PIL import Image
 from results import replace_section, table
 
 import deepviz
@@ -176,7 +177,9 @@ def main() -> None:
         sections["sanity"] = f"{sanity_table(found)}\n\n{found.footnote}"
         if given.pictures:
             found.plot().savefig(given.pictures / "sanity_curves.png", dpi=110)
-            found.strip().convert("RGB").save(given.pictures / "sanity_strip.jpg", quality=85)
+            strip = found.strip()
+            small = strip.resize((strip.width * 6 // 10, strip.height * 6 // 10), Image.Resampling.LANCZOS)
+            small.save(given.pictures / "sanity_strip.jpg", quality=80)
     if given.faithfulness:
         measured = faithfulness(loaded, sample(paths, given.faithfulness))
         sections["faithfulness"] = f"{faithfulness_table(measured)}\n\n{measured.footnote}"

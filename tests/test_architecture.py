@@ -28,6 +28,7 @@ SIDEWAYS = {
     ("checks", "engine"): "the map of a random control",
     ("checks", "evaluation"): "one metric of one explanation",
     ("checks", "sanity"): "what a method keeps",
+    ("cli", "web"): "a command starts the server",
     ("storage", "catalog"): "a method is stored by its name",
     ("viewer", "storage"): "what is drawn is what is stored",
     ("sanity", "api"): "images and methods are asked for as in `explain`",

@@ -27,10 +27,12 @@ if TYPE_CHECKING:
     from deepviz.inside import viz_activations, viz_channels, viz_filters, viz_layers
     from deepviz.models import LoadedModel, Preprocess, example_photo, load_model
     from deepviz.sanity import Sanity, sanity_check
+    from deepviz.storage import load_explanations, save_explanations
     from deepviz.synthesis import DeepDream, Generated, ImageGenerator, inversion
+    from deepviz.viewer import compare, report
 
 _MODULES = ("catalog", "methods", "metrics", "synthesis")
-_HOMES = ("errors", "models", "explanation", "api", "inside", "synthesis", "evaluation", "sanity")
+_HOMES = ("errors", "models", "explanation", "api", "inside", "synthesis", "evaluation", "sanity", "storage", "viewer")
 """Where the other names live, in the order in which they are looked for: what is quick to import first."""
 
 __all__ = [
@@ -45,15 +47,19 @@ __all__ = [
     "Preprocess",
     "Sanity",
     "catalog",
+    "compare",
     "evaluate",
     "example_photo",
     "explain",
     "grad_times_image",
     "inversion",
+    "load_explanations",
     "load_model",
     "methods",
     "metrics",
+    "report",
     "sanity_check",
+    "save_explanations",
     "save_gradcam",
     "save_gradient_images",
     "sheet",

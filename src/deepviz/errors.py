@@ -59,5 +59,9 @@ class OutputError(DeepVizError, OSError):
     """A result that cannot be written where it was asked for."""
 
 
+class StoredError(DeepVizError, ValueError):
+    """A file of stored results that cannot be read: foreign, damaged, or of a newer format."""
+
+
 class DeepVizWarning(UserWarning):
     """A result that is right but needs to be read with care; also kept in the result's notes."""

@@ -56,6 +56,8 @@ def application() -> App:
     app.command("deepviz.cli.inside:activations", name="activations", help="Show a layer's maps of a photograph.")
     app.command("deepviz.cli.inside:channels", name="channels", help="Show what a layer's channels look for.")
     app.command("deepviz.cli.inside:filters", name="filters", help="Show the kernels that look at the pixels.")
+    app.command("deepviz.cli.serve:serve", name="serve", help="Compare methods and classes in a browser.")
+    app.command("deepviz.cli.report:report", name="report", help="Make one page to send on of stored results.")
     app.command("deepviz.cli.doctor:doctor", name="doctor", help="Say what is installed and what is missing.")
     return app
 

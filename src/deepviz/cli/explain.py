@@ -25,6 +25,8 @@ from deepviz.explanation import Explanation, in_digits, probe_folder, sheet, wri
 from deepviz.methods import Method
 from deepviz.models import LoadedModel, example_photo
 from deepviz.probe.memory import keep_memory
+from deepviz.storage import save_explanations
+from deepviz.viewer import report as write_report
 
 NOTHING_GIVEN = MethodOptions()
 
@@ -52,7 +54,11 @@ def explain(
     layer: Annotated[str | None, Parameter(help="Layer for the methods that take one; see deepviz layers.")] = None,
     device: Device = None,
     output: Annotated[Path, Parameter(alias="-o", help="Folder for the results.")] = Path("deepviz-out"),
-    format: Annotated[Literal["png", "npz", "safetensors"], Parameter(help="Format of the single maps.")] = "png",
+    format: Annotated[
+        Literal["png", "npz", "safetensors", "deepviz"],
+        Parameter(help="Format of the single maps; deepviz: all of a photograph in one file, for deepviz report."),
+    ] = "png",
+    html: Annotated[Path | None, Parameter(help="Also write all of it as one self-contained page.")] = None,
     check: Annotated[
         bool,
         Parameter(negative="", help="Check each map: against a random one, and against a network of random weights."),
@@ -74,12 +80,18 @@ def explain(
     if not photos:
         print("deepviz: no photograph given, so this explains the example in the package", file=sys.stderr)
     photographs = Photographs.found(photos or (str(example_photo()),))
-    report = Report(photographs, output, format)
+    report = Report(photographs, output, format, keep=html is not None)
     if photographs.paths:
         probe_folder(output)
+        if html is not None:
+            probe_folder(html.parent)
         keep_memory()
         loaded = loaded_model(model, weights, labels, device)
         _explain_all(loaded, methods, _targets(target), top_k, method is None, report, check, quiet=json)
+    if html is not None and report.kept:
+        write_report(report.kept, html)
+        if not json:
+            print(f"{html}: all of it as one page")
     photographs.tell_failures()
     if json:
         print(dumps(report.as_json(), indent=2))
@@ -140,11 +152,14 @@ class Report:
         photographs: those that are explained.
         output: the folder of the results, with a folder for each photograph.
         format: of the single maps.
+        keep: whether to keep the explanations, for a page of all.
     """
 
     photographs: Photographs
     output: Path
     format: str
+    keep: bool = False
+    kept: list[Explanation] = field(default_factory=list)
     done: list[dict[str, Any]] = field(default_factory=list)
     folders: set[str] = field(default_factory=set)
 
@@ -160,10 +175,15 @@ class Report:
         page = write_picture(folder / "sheet.png", sheet(answer.explanations, predictions=answer.predictions))
         several = len({explanation.target.index for explanation in answer.explanations}) > 1
         taken: set[str] = set()
-        files = [
-            explanation.save(folder / f"{own_name(_file_stem(explanation, several), taken)}.{self.format}")
-            for explanation in answer.explanations
-        ]
+        if self.keep:
+            self.kept += answer.explanations
+        if self.format == "deepviz":
+            files = [save_explanations(answer.explanations, folder / "explanations.deepviz")] * len(answer.explanations)
+        else:
+            files = [
+                explanation.save(folder / f"{own_name(_file_stem(explanation, several), taken)}.{self.format}")
+                for explanation in answer.explanations
+            ]
         self.done.append({"photograph": str(photograph), **_entry(answer, page, files)})
         return _told(answer, page, len(files))
 

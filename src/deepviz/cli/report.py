@@ -1,0 +1,29 @@
+"""`deepviz report`: stored results as one page to send on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from deepviz.cli import OK, UsageError
+from deepviz.storage import load_explanations
+from deepviz.viewer import report as write_report
+
+
+def report(
+    *results: Path,
+    title: Annotated[str | None, Parameter(help="Heading of the page.")] = None,
+    output: Annotated[Path, Parameter(alias="-o", help="The page.")] = Path("report.html"),
+) -> int:
+    """Make one self-contained HTML page of stored results, as deepviz explain --format deepviz writes them.
+
+    RESULTS are .deepviz files. The page needs no network and no server, and can be printed.
+    """
+    if not results:
+        raise UsageError("give stored results: deepviz report deepviz-out/cat/explanations.deepviz")
+    explanations = [one for path in results for one in load_explanations(path)]
+    page = write_report(explanations, output, title=title)
+    print(f"{page}: {len(explanations)} {'map' if len(explanations) == 1 else 'maps'}")
+    return OK

@@ -1,0 +1,124 @@
+"""`deepviz serve`: the viewer in a browser."""
+
+from __future__ import annotations
+
+import ipaddress
+import secrets
+import socket
+import sys
+import warnings
+import webbrowser
+from pathlib import Path
+from threading import Timer
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from deepviz.cli import UsageError
+from deepviz.cli.model_options import Device, Labels, Weights, check_device, loaded_model
+from deepviz.errors import DeepVizWarning, ImageError
+from deepviz.models import find_photos
+from deepviz.probe.memory import keep_memory
+
+MOST_PHOTOS = 100
+
+
+def serve(
+    *,
+    model: Annotated[
+        list[str] | None,
+        Parameter(
+            negative="",
+            help=(
+                "timm:NAME, torchvision:NAME, hf:ID, open_clip:ARCH/TAG or package.module:factory; repeat for several."
+            ),
+        ),
+    ] = None,
+    weights: Weights = None,
+    labels: Labels = None,
+    device: Device = None,
+    photos: Annotated[Path | None, Parameter(help="A folder of photographs; those of the package otherwise.")] = None,
+    host: Annotated[str, Parameter(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, Parameter(help="Port to listen on; 0 takes a free one.")] = 8000,
+    allow_host: Annotated[
+        list[str] | None,
+        Parameter(negative="", help="Name by which a proxy or another machine reaches this; repeat for several."),
+    ] = None,
+    browser: Annotated[bool, Parameter(negative="--no-browser", help="Open the page in a browser.")] = True,
+) -> None:
+    """Compare methods, classes and layers in a browser.
+
+    The model is the bundled EfficientNet-Lite0 unless --model names others. The link that is printed holds a token;
+    whoever has it can use this server.
+    """
+    from deepviz.web import address, create_app, listening, serve
+
+    names: list[str | None] = list(model) if model else [None]
+    if len(names) > 1 and (weights or labels):
+        raise UsageError("--weights and --labels are for one model: give one --model")
+    if not 0 <= port <= 65535:
+        raise UsageError(f"--port must be from 0 to 65535, got {port}")
+    check_device(device)
+    files = None if photos is None else _found(photos)
+    bound = listening(host, port)
+    with bound:
+        keep_memory()
+        models = [loaded_model(name, weights, labels, device) for name in names]
+        token = secrets.token_urlsafe(32)
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always", DeepVizWarning)
+            app = create_app(models, files, token=token, hosts=_hosts(host, allow_host or []))
+        for warning in caught:
+            print("deepviz:", warning.message, file=sys.stderr)
+        link = address(_reachable(host), bound.getsockname()[1], token)
+        if not _is_loopback(host):
+            print(
+                f"deepviz: listening beyond this machine, on {host}: whoever has the link can run models here and see "
+                "the photographs, and it travels unencrypted; add names of this machine with --allow-host",
+                file=sys.stderr,
+            )
+        print(f"DeepViz is at {link}\nCtrl-C ends it", flush=True)
+        if browser:
+            timer = Timer(0.5, webbrowser.open, [link])
+            timer.daemon = True
+            timer.start()
+        serve(app, bound)
+
+
+def _found(photos: Path) -> list[Path]:
+    if not photos.exists():
+        raise ImageError(f"{photos} does not exist; give a folder of photographs, or none for those of the package")
+    found = find_photos(photos)
+    if len(found) > MOST_PHOTOS:
+        print(f"deepviz: {len(found)} photographs, of which the first {MOST_PHOTOS} are offered", file=sys.stderr)
+    return found[:MOST_PHOTOS]
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _is_any(host: str) -> bool:
+    return host in ("0.0.0.0", "::")
+
+
+def _reachable(host: str) -> str:
+    """An address that a browser on this machine can open."""
+    return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
+
+
+def _hosts(host: str, allowed: list[str]) -> list[str]:
+    """The names that the server answers for."""
+    return ["127.0.0.1", "localhost", "::1", *(_names_of_this_machine() if _is_any(host) else [host]), *allowed]
+
+
+def _names_of_this_machine() -> list[str]:
+    name = socket.gethostname()
+    try:
+        addresses = [str(found[4][0]) for found in socket.getaddrinfo(name, None)]
+    except OSError:  # a name that no name server knows
+        addresses = []
+    return [name, socket.getfqdn(), *addresses]

@@ -1,0 +1,479 @@
+"""Results in a file and back: one zip with a JSON header, the photographs, and maps of 16 bits.
+
+The format is described for readers without DeepViz in docs/results.md.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import math
+import os
+import sys
+import warnings
+import zipfile
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from deepviz import catalog
+from deepviz.errors import MethodError, StoredError
+from deepviz.explanation import ExplainedTarget, Explanation, encoded, versions, write_bytes
+from deepviz.geometry import Geometry
+from deepviz.methods.method import Method, View
+from deepviz.probe.gradient import Call
+from deepviz.target import Score
+
+FORMAT = "deepviz results"
+VERSION = 1
+LEVELS = 65535
+"""The highest of the whole numbers that stand for a map's values."""
+MOST_BYTES = 2**31
+"""Of what a file may unpack to."""
+MOST_HEADER = 2**26
+WEIGHTS = "weights sha256"
+"""The note that names the network exactly, for those who know it: `models.weights.weights_hash`."""
+
+
+def save_explanations(explanations: Sequence[Explanation], path: str | os.PathLike[str]) -> Path:
+    """Write results, with their photographs, to one `.deepviz` file; `load_explanations` reads it.
+
+    Values are kept to half of 1/65535 of their range, photographs exactly, each once however many results share it.
+
+    Args:
+        explanations: as `explain` returns them; any number, of any photographs, models and methods.
+        path: of the file; without an ending it gets `.deepviz`.
+
+    Returns:
+        The path.
+
+    Raises:
+        ValueError: if there is nothing to save, or a map with NaN or infinity.
+        OutputError: if the file cannot be written; nothing half-written is left.
+    """
+    path = Path(path)
+    return write_bytes(path if path.suffix else path.with_suffix(".deepviz"), packed(explanations))
+
+
+def load_explanations(path: str | os.PathLike[str]) -> list[Explanation]:
+    """Read the results in a `.deepviz` file, in the order in which they were saved.
+
+    A file never makes Python import anything: a method from outside this package comes back as itself if its module
+    is imported already, else as a `StoredMethod`, which can be drawn but not called. Callables that were explained
+    come back by name.
+
+    Raises:
+        StoredError: if there is no such file, or it is foreign, damaged, too large, or of a newer format.
+    """
+    path = Path(path)
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise StoredError(f"cannot read {path}: {error.strerror or error}") from None
+    return unpacked(content, str(path))
+
+
+def packed(explanations: Sequence[Explanation]) -> bytes:
+    """The content of the file that `save_explanations` writes; the same for the same results."""
+    if isinstance(explanations, Explanation):
+        explanations = [explanations]
+    if not explanations:
+        raise ValueError("no explanations to save")
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        photographs = Photographs()
+        results = []
+        for number, explanation in enumerate(explanations):
+            name = f"maps/{number}.u16"
+            low, high, levels = quantised(explanation.attribution.numpy(), LEVELS)
+            _add(archive, name, levels.astype("<u2").tobytes(), zipfile.ZIP_DEFLATED)
+            result = _described(explanation) | {"photograph": photographs.index(explanation.image)}
+            result["map"] = {"file": name, "shape": list(explanation.attribution.shape), "low": low, "high": high}
+            results.append(result)
+        for entry, picture in zip(photographs.entries, photographs.pictures, strict=True):
+            _add(archive, entry["file"], encoded(picture), zipfile.ZIP_STORED)
+        header = {
+            "format": FORMAT,
+            "version": VERSION,
+            "written by": versions(),
+            "photographs": photographs.entries,
+            "results": results,
+        }
+        text = json.dumps(header, ensure_ascii=False, allow_nan=False, indent=1)
+        _add(archive, "header.json", text.encode(), zipfile.ZIP_DEFLATED)
+    return buffer.getvalue()
+
+
+def quantised(values: NDArray[Any], levels: int) -> tuple[float, float, NDArray[np.float64]]:
+    """Lowest and highest value, and each value as the nearest whole number q from 0 to `levels`.
+
+    The value is low + q (high - low) / levels, to within half a step.
+
+    Raises:
+        ValueError: for NaN or infinity.
+    """
+    low, high = float(values.min()), float(values.max())
+    if not (math.isfinite(low) and math.isfinite(high)):
+        raise ValueError("the map holds NaN or infinity, which cannot be stored")
+    return low, high, np.rint((values.astype(np.float64) - low) * (levels / ((high - low) or 1.0)))
+
+
+def _add(archive: zipfile.ZipFile, name: str, content: bytes, compression: int) -> None:
+    # without the time of day, so that the same results give the same file
+    entry = zipfile.ZipInfo(name, (1980, 1, 1, 0, 0, 0))
+    entry.compress_type = compression
+    entry.external_attr = 0o644 << 16
+    archive.writestr(entry, content)
+
+
+class Photographs:
+    """Each photograph once, however many results share it: `pictures`, in RGB and without profiles."""
+
+    def __init__(self) -> None:
+        self.entries: list[dict[str, Any]] = []
+        self.pictures: list[Image.Image] = []
+        self._known: dict[str, int] = {}
+        self._seen: dict[int, int] = {}
+
+    def index(self, picture: Image.Image) -> int:
+        """The position of the picture, by its pixels, among those seen so far."""
+        if id(picture) not in self._seen:
+            plain = without_profile(picture)
+            digest = hashlib.sha256(f"{plain.size}".encode() + plain.tobytes()).hexdigest()
+            if digest not in self._known:
+                number = self._known[digest] = len(self.entries)
+                self.entries.append({"file": f"photographs/{number}.png", "size": list(plain.size)})
+                self.pictures.append(plain)
+            self._seen[id(picture)] = self._known[digest]
+        return self._seen[id(picture)]
+
+
+def without_profile(picture: Image.Image) -> Image.Image:
+    """The picture in RGB without the colour profile and remarks of the file it came from: its numbers alone."""
+    plain = picture.convert("RGB")
+    return Image.frombytes("RGB", plain.size, plain.tobytes())
+
+
+def _described(explanation: Explanation) -> dict[str, Any]:
+    """Everything about a result but its map and photograph, as plain values."""
+    notes = dict(explanation.notes)
+    target = explanation.target
+    return {
+        "method": method_in_words(explanation.method),
+        "title": explanation.title,
+        "target": plain_value({name: value for name, value in vars(target).items() if name != "function"})
+        | {"callable": target.function is not None},
+        "layer": explanation.layer,
+        "geometry": {"size": list(explanation.geometry.size), "box": list(explanation.geometry.box)},
+        "view": explanation.method.view,
+        "coarse": explanation.coarse,
+        "model": explanation.model,
+        "weights sha256": notes.pop(WEIGHTS, None),
+        "source": explanation.source,
+        "metrics": plain_value(notes.pop("checks", {})),
+        "notes": plain_value(notes),
+        "versions": plain_value(explanation.versions),
+    }
+
+
+def method_in_words(method: Method) -> dict[str, Any]:
+    """A method by name, with its options: what `method_from_words` makes a method of again."""
+    if isinstance(method, StoredMethod):
+        return {"name": method.stored, "options": json.loads(method.options)}
+    cls = type(method)
+    stem = catalog.stem(cls)
+    name = stem if catalog.METHODS.get(stem) is cls else f"{cls.__module__}:{cls.__qualname__}"
+    return {
+        "name": name,
+        "options": {one.name: _option_in_words(getattr(method, one.name)) for one in fields(method) if one.init},
+    }
+
+
+def _option_in_words(value: Any) -> Any:
+    if isinstance(value, Method):
+        return method_in_words(value)
+    if value is None or isinstance(value, (bool, int, str)) or (isinstance(value, float) and math.isfinite(value)):
+        return value
+    shape = f"tensor {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
+    return {"not stored": shape}
+
+
+def plain_value(value: Any) -> Any:
+    """What JSON can hold of a value; numbers that are not finite become words."""
+    if isinstance(value, Mapping):
+        return {str(key): plain_value(inner) for key, inner in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain_value(inner) for inner in value]
+    if isinstance(value, np.generic):
+        value = value.item()
+    if value is None or isinstance(value, (bool, int, str)):
+        return value
+    return value if isinstance(value, float) and math.isfinite(value) else str(value)
+
+
+@dataclass(frozen=True)
+class StoredMethod(Method):
+    """Stands in for the method of a stored result that cannot be made here: it is drawn the same, but not called.
+
+    Args:
+        stored: the method's name in the file.
+        options: its options there, as JSON.
+        caption: what captions call it.
+        drawn: how its map becomes a picture.
+        cells: whether its map has a layer's few cells.
+        reason: why it cannot be made.
+    """
+
+    stored: str = ""
+    options: str = "{}"
+    caption: str = ""
+    drawn: View = "magnitude"
+    cells: bool = False
+    reason: str = ""
+
+    def maps(self, call: Call, x: Tensor, score: Score) -> Tensor:
+        """Nothing can be computed.
+
+        Raises:
+            MethodError: always.
+        """
+        raise MethodError(f"{self.caption} was read from a file and cannot be called here: {self.reason}")
+
+    @property
+    def view(self) -> View:
+        """As it was when the result was saved."""
+        return self.drawn
+
+    @property
+    def coarse(self) -> bool:
+        """As it was when the result was saved."""
+        return self.cells
+
+    def __str__(self) -> str:
+        return self.caption
+
+
+class _Unavailable(Exception):
+    """Why a stored method cannot be made here."""
+
+
+def _method_from_words(words: dict[str, Any]) -> Method:
+    cls = _method_class(words["name"])
+    given = {name: _option_from_words(name, value) for name, value in words["options"].items()}
+    try:
+        method = cls(**given)
+    except Exception as error:  # a stranger's constructor may raise anything
+        raise _Unavailable(f"its options are not those of {cls.__name__} here ({_first_line(error)})") from None
+    return method
+
+
+def _method_class(name: str) -> type[Method]:
+    if name in catalog.METHODS:
+        return catalog.METHODS[name]
+    module, _, attribute = name.partition(":")
+    if module not in sys.modules:
+        raise _Unavailable(f"import {module} first" if attribute else f"there is no method {name!r}")
+    found = getattr(sys.modules[module], attribute, None)
+    if not (isinstance(found, type) and issubclass(found, Method)):
+        raise _Unavailable(f"{module} has no method {attribute}")
+    return found
+
+
+def _option_from_words(name: str, value: Any) -> Any:
+    if isinstance(value, dict) and "not stored" in value:
+        raise _Unavailable(f"its {name}, {value['not stored']}, is not stored")
+    return _method_from_words(value) if isinstance(value, dict) else value
+
+
+def unpacked(content: bytes, name: str) -> list[Explanation]:
+    """The results in the content of a `.deepviz` file; `name` is what errors call it.
+
+    Raises:
+        StoredError: as `load_explanations` does.
+    """
+    try:
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            return _Reader(archive, name).explanations()
+    except zipfile.BadZipFile:
+        raise StoredError(f"{name} is not a file of stored results, or it is truncated") from None
+    except (zlib.error, EOFError, NotImplementedError, RuntimeError, OSError) as error:
+        raise StoredError(f"{name} is damaged: {_first_line(error)}") from None
+    except (KeyError, IndexError, TypeError, ValueError, OverflowError, RecursionError) as error:
+        if isinstance(error, StoredError):
+            raise
+        raise StoredError(f"{name} is damaged: its header does not fit ({_first_line(error)})") from None
+
+
+class _Reader:
+    """Reads one file, and no more of it than its header has said and its bounds allow."""
+
+    def __init__(self, archive: zipfile.ZipFile, name: str) -> None:
+        self.archive, self.name = archive, name
+        self.left = MOST_BYTES
+        unpacked = sum(entry.file_size for entry in archive.infolist())
+        if unpacked > MOST_BYTES:
+            raise StoredError(f"{name} would unpack to {unpacked / 2**30:.1f} GiB, more than {MOST_BYTES / 2**30:.0f}")
+
+    def explanations(self) -> list[Explanation]:
+        header = self.header()
+        pictures = [self.photograph(entry) for entry in header["photographs"]]
+        return [self.explanation(result, pictures) for result in header["results"]]
+
+    def header(self) -> dict[str, Any]:
+        if "header.json" not in self.archive.namelist():
+            raise StoredError(f"{self.name} is a zip file, but not one of stored results: it has no header.json")
+        header = json.loads(self.member("header.json"))
+        if not isinstance(header, dict) or header.get("format") != FORMAT:
+            raise StoredError(f"{self.name} is not a file of stored results: its header says {FORMAT!r} nowhere")
+        if not isinstance(header["version"], int) or header["version"] > VERSION:
+            raise StoredError(
+                f"{self.name} has format {header['version']!r}, this version of DeepViz reads up to {VERSION}: "
+                "pip install -U deepviz"
+            )
+        return header
+
+    def spend(self, count: int) -> None:
+        """Count the bytes that a picture or map takes, however often one member of the archive is named."""
+        self.left -= count
+        if self.left < 0:
+            raise StoredError(
+                f"{self.name} would take more than {MOST_BYTES / 2**30:.0f} GiB; save fewer results in one"
+            )
+
+    def member(self, name: str, size: int | None = None) -> bytes:
+        """One file of the archive, of just that size if one is given."""
+        try:
+            entry = self.archive.getinfo(name)
+        except KeyError:
+            raise StoredError(f"{self.name} is damaged: {name} is missing") from None
+        most = MOST_HEADER if size is None else size
+        with self.archive.open(entry) as file:
+            content = file.read(most + 1)  # whatever sizes the archive declares
+        if len(content) > most or (size is not None and len(content) < size):
+            raise StoredError(f"{self.name} is damaged: {name} is not of the size that its header says")
+        return content
+
+    def photograph(self, entry: dict[str, Any]) -> Image.Image:
+        width, height = map(int, entry["size"])
+        most = Image.MAX_IMAGE_PIXELS or MOST_BYTES
+        if not (width > 0 and height > 0 and width * height <= most):
+            raise StoredError(f"{self.name}: a photograph of {width} x {height} is refused; the most is {most} pixels")
+        self.spend(3 * width * height)
+        stored = self.archive.getinfo(entry["file"]).file_size
+        content = self.member(entry["file"], stored)
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("error", Image.DecompressionBombWarning)
+                picture = Image.open(io.BytesIO(content), formats=("PNG",))
+                if picture.size == (width, height):
+                    return picture.convert("RGB")
+        except Exception as error:  # a broken file can make Pillow's decoders raise almost anything
+            raise StoredError(f"{self.name} is damaged: {entry['file']}: {_first_line(error)}") from None
+        raise StoredError(f"{self.name} is damaged: {entry['file']} is {picture.size}, not {(width, height)}")
+
+    def explanation(self, result: dict[str, Any], pictures: list[Image.Image]) -> Explanation:
+        picture = pictures[_natural(result["photograph"])]
+        geometry = Geometry(_pair(result["geometry"]["size"]), _box(result["geometry"]["box"]))
+        if geometry.size != picture.size:
+            raise ValueError(f"a geometry of {geometry.size} on a photograph of {picture.size}")
+        notes = _frozen(result["notes"])
+        if result["metrics"]:
+            notes["checks"] = _frozen(result["metrics"])
+        if result["weights sha256"]:
+            notes[WEIGHTS] = str(result["weights sha256"])
+        return Explanation(
+            attribution=self.map(result["map"]),
+            image=picture,
+            geometry=geometry,
+            method=_method_of(result),
+            target=_target(result["target"]),
+            model=str(result["model"]),
+            source=str(result["source"]),
+            notes=notes,
+            versions={str(key): str(value) for key, value in result["versions"].items()},
+        )
+
+    def map(self, entry: dict[str, Any]) -> Tensor:
+        channels, height, width = map(_natural, entry["shape"])
+        low, high = _finite(entry["low"]), _finite(entry["high"])
+        size = 2 * channels * height * width
+        if not (0 < size <= MOST_BYTES and low <= high):
+            raise ValueError(f"a map of {channels} x {height} x {width} values from {low} to {high}")
+        self.spend(2 * size)
+        levels = np.frombuffer(self.member(entry["file"], size), "<u2")
+        values = low + (high - low) * (levels / LEVELS)
+        return torch.from_numpy(values.astype(np.float32).reshape(channels, height, width))
+
+
+def _method_of(result: dict[str, Any]) -> Method:
+    """The method itself, if it can be made here and is drawn as it was; else what stands in for it."""
+    words, view, coarse = result["method"], result["view"], bool(result["coarse"])
+    if view not in ("magnitude", "sum", "positive"):
+        raise ValueError(f"view {view!r}")
+    try:
+        method = _method_from_words(words)
+        if (method.view, method.coarse) == (view, coarse):
+            return method
+        reason = "it is drawn otherwise in this version"
+    except _Unavailable as error:
+        reason = str(error)
+    return StoredMethod(str(words["name"]), json.dumps(words["options"]), str(result["title"]), view, coarse, reason)
+
+
+def _target(stored: dict[str, Any]) -> ExplainedTarget:
+    index, probability, score = stored["index"], stored["probability"], stored["score"]
+    return ExplainedTarget(
+        index=None if index is None else _natural(index),
+        label=str(stored["label"]),
+        probability=None if probability is None else float(probability),
+        score=None if score is None else float(score),
+    )
+
+
+def _frozen(value: Any) -> Any:
+    """Lists as tuples, as notes have them."""
+    if isinstance(value, dict):
+        return {key: _frozen(inner) for key, inner in value.items()}
+    return tuple(map(_frozen, value)) if isinstance(value, list) else value
+
+
+def _natural(value: Any) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+        raise ValueError(f"{value!r} is not a whole number from 0 up")
+    return value
+
+
+_LARGEST = float(np.finfo(np.float32).max)
+
+
+def _finite(value: Any) -> float:
+    number = float(value)
+    if not abs(number) <= _LARGEST:
+        raise ValueError(f"{value!r} is not a finite number")
+    return number
+
+
+def _pair(values: Sequence[Any]) -> tuple[int, int]:
+    width, height = map(_natural, values)
+    return width, height
+
+
+def _box(values: Sequence[Any]) -> tuple[float, float, float, float]:
+    left, top, right, bottom = map(_finite, values)
+    if not (left < right and top < bottom):
+        raise ValueError(f"a box without area: {values}")
+    return left, top, right, bottom
+
+
+def _first_line(error: BaseException) -> str:
+    text = str(error).strip().split("\n")[0]
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__

@@ -1,0 +1,140 @@
+"""A result as the viewer's JavaScript takes it: plain values for JSON, the drawn map packed as text."""
+
+from __future__ import annotations
+
+import base64
+import math
+import zlib
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from deepviz.explanation import Explanation, encoded
+from deepviz.storage import Photographs, plain_value, quantised, without_profile
+
+VERSION = 1
+"""Of the form of a record, which the page checks."""
+Bits = Literal[8, 16, 32]
+SHOWN_ELSEWHERE = ("warnings", "layer", "checks")
+
+
+def record(explanation: Explanation, *, bits: Bits = 32) -> dict[str, Any]:
+    """One result for a page: what captions need, and the values that are drawn, at their native resolution.
+
+    Args:
+        explanation: the result.
+        bits: of each value. 32: as Python draws it. 16: to 1/65535 of the range. 8, deflated, with the square root
+            of each magnitude to 1/80 of the scale's: small, for reports; a layer's few values stay whole.
+
+    Returns:
+        Plain values for JSON.
+
+    Example:
+        >>> import deepviz, torch
+        >>> net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3 * 8 * 8, 5))
+        >>> made = record(deepviz.viz_backprop(net, torch.rand(3, 8, 8))[0])
+        >>> made["method"], made["map"]["size"], made["map"]["packing"]
+        ('Gradient', [8, 8], 'base64')
+    """
+    target = {name: value for name, value in vars(explanation.target).items() if name != "function"}
+    scale = explanation.scale
+    return {
+        "version": VERSION,
+        "method": explanation.title,
+        "caption": explanation.caption,
+        "detail": explanation.detail,
+        "target": plain_value(target),
+        "layer": explanation.layer,
+        "model": explanation.model,
+        "source": explanation.source,
+        "signed": explanation.signed,
+        "coarse": explanation.coarse,
+        "scale": {"low": scale.low, "high": scale.high, "note": scale.note},
+        "geometry": {"size": list(explanation.geometry.size), "box": list(explanation.geometry.box)},
+        "map": _map(explanation, bits),
+        "warnings": list(map(str, explanation.notes.get("warnings", ()))),
+        "checks": str(explanation.notes.get("checks", {}).get("in words", "")),
+        "notes": [
+            [str(name), words(value)] for name, value in explanation.notes.items() if name not in SHOWN_ELSEWHERE
+        ],
+        "versions": dict(explanation.versions),
+    }
+
+
+def _map(explanation: Explanation, bits: Bits) -> dict[str, Any]:
+    values = np.ascontiguousarray(explanation.values, np.float32)
+    size: dict[str, Any] = {"size": [values.shape[1], values.shape[0]], "bits": bits}
+    if bits == 8 and values.size > FEW:
+        return size | _small(values, explanation.scale.high)
+    if bits == 16:
+        low, high, levels = quantised(values, 65535)
+        size |= {"low": low, "high": high, "levels": 65535}
+        data = levels.astype("<u2").tobytes()
+    else:
+        size["bits"] = 32
+        data = values.astype("<f4").tobytes()
+    return size | {"packing": "base64", "data": base64.b64encode(data).decode()}
+
+
+FEW = 1024
+"""Values that are kept whole in any case: there is nothing to be saved."""
+STEPS = 40
+"""Of the square root of a value's share of the scale, from zero to the scale's end."""
+
+
+def _small(values: NDArray[np.float32], high: float) -> dict[str, Any]:
+    """One byte a value: the square root of its magnitude, which is what maps of single pixels are seen by, in equal
+    steps, of which one is zero itself."""
+    roots = np.sign(values) * np.sqrt(np.abs(values) / high)
+    steps = min(STEPS, 254 / max(float(np.ptp(roots)), 1e-9))
+    levels = np.rint(roots * steps)
+    first = float(levels.min())
+    # without looking for repetitions: there are none in such maps
+    packer = zlib.compressobj(9, zlib.DEFLATED, zlib.MAX_WBITS, zlib.DEF_MEM_LEVEL, zlib.Z_FILTERED)
+    data = packer.compress((levels - first).astype(np.uint8).tobytes()) + packer.flush()
+    return {"first": int(first), "unit": math.sqrt(high) / steps, "packing": "base85 deflate", "data": base85(data)}
+
+
+def base85(data: bytes) -> str:
+    """RFC 1924's digits, which Python's base64 module has, with a comma for the one that would open a tag in HTML."""
+    return base64.b85encode(data).decode().replace("<", ",")
+
+
+def photograph(image: Image.Image) -> bytes:
+    """A photograph as PNG, with just the numbers that Python draws on: without a colour profile."""
+    return encoded(without_profile(image))
+
+
+def rows(explanations: Sequence[Explanation], photographs: Photographs) -> list[tuple[int, list[Explanation]]]:
+    """The explanations in rows of one photograph and class each, in the order in which they come.
+
+    Args:
+        explanations: of any models, layers and methods: what they were made with does not matter.
+        photographs: is told of the photographs; the first of each pair is the row's position in it.
+    """
+    found: dict[Any, list[Explanation]] = {}
+    for one in explanations:
+        key = (photographs.index(one.image), one.target.index, one.target.label, one.target.function)
+        found.setdefault(key, []).append(one)
+    return [(key[0], group) for key, group in found.items()]
+
+
+def words(value: Any) -> str:
+    """An option's or note's value in words: numbers in three digits, counts of things as "33 ReLU6".
+
+    Example:
+        >>> words(0.12345), words({"ReLU6": 33, "SiLU": 1}), words(("a", None)), words(True)
+        ('0.123', '33 ReLU6, 1 SiLU', 'a, none', 'true')
+    """
+    if isinstance(value, float):
+        return f"{value:.3g}"
+    if isinstance(value, dict):
+        return ", ".join(
+            f"{inner} {name}" if isinstance(inner, int) else f"{name} {words(inner)}" for name, inner in value.items()
+        )
+    if isinstance(value, (list, tuple)):
+        return ", ".join(map(words, value))
+    return str(value).lower() if value is None or isinstance(value, bool) else str(value)

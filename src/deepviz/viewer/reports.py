@@ -1,0 +1,263 @@
+"""The report: one HTML file with the viewer and all that is needed to defend what it shows; nothing else is fetched."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import io
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import fields
+from html import escape
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from deepviz.explanation import Explanation, write_bytes
+from deepviz.geometry import Geometry
+from deepviz.methods.method import Method
+from deepviz.storage import WEIGHTS, Photographs, StoredMethod
+from deepviz.viewer.assets import bundle, static_files
+from deepviz.viewer.records import record, rows, words
+
+SIDE = 640
+"""Longer side of a photograph in the report, in pixels."""
+QUALITY = 80
+
+
+def report(explanations: Sequence[Explanation], path: str | os.PathLike[str], *, title: str | None = None) -> Path:
+    """Write a report: one HTML file that shows the maps in the viewer, offline, with how they were made.
+
+    Photographs are JPEG of at most 640 pixels, values have 8 bits: to look at, not to compute with;
+    `save_explanations` keeps the data.
+
+    Args:
+        explanations: as `explain` returns them; a row for each photograph and class, a column for each method.
+        path: of the file; without an ending it gets `.html`.
+        title: of the page; by default the photographs' names.
+
+    Returns:
+        The path.
+
+    Raises:
+        ValueError: if there is nothing to show.
+        OutputError: if the file cannot be written.
+    """
+    path = Path(path)
+    return write_bytes(path if path.suffix else path.with_suffix(".html"), report_page(explanations, title=title))
+
+
+def report_page(explanations: Sequence[Explanation], *, title: str | None = None) -> bytes:
+    """The content of the file that `report` writes."""
+    if isinstance(explanations, Explanation):
+        explanations = [explanations]
+    if not explanations:
+        raise ValueError("no explanations to report")
+    sources = list(dict.fromkeys(explanation.source for explanation in explanations))
+    title = title or _listed(sources, 3)
+    style = (static_files()["viewer.css"] + static_files()["report.css"]).decode()
+    script = bundle("report.js")
+    data = embedded(explanations)
+    policy = (
+        f"default-src 'none'; script-src '{_digest(script)}'; style-src '{_digest(style)}'; img-src data: blob:; "
+        "base-uri 'none'; form-action 'none'"
+    )
+    page = f"""<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta http-equiv="Content-Security-Policy" content="{escape(policy)}">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta name="color-scheme" content="light dark">
+<meta name="generator" content="DeepViz {escape(explanations[0].versions.get("deepviz", ""))}">
+<title>{escape(title)} · DeepViz</title>
+<style>{style}</style>
+</head>
+<body class="dv-report">
+<header class="dv-top">
+<h1>{escape(title)}</h1>
+<p>{escape(_summary(explanations, len(data["photographs"])))}</p>
+</header>
+<main>
+<div id="comparison"></div>
+<noscript><p>The maps are drawn by JavaScript, all of it in this file.</p></noscript>
+{_tables(explanations)}
+</main>
+<script type="application/json" id="data">{_json(data)}</script>
+<script type="module">{script}</script>
+</body>
+</html>
+"""
+    return page.encode()
+
+
+def _digest(text: str) -> str:
+    return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+
+
+def _json(data: Any) -> str:
+    """As JSON that nothing in it can end."""
+    return json.dumps(data, ensure_ascii=False, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
+
+
+def embedded(explanations: Sequence[Explanation]) -> dict[str, Any]:
+    """All that the viewer draws, small enough to lie in a page: photographs as data URLs, rows of records."""
+    photographs = Photographs()
+    found = [
+        {
+            "title": group[0].source,
+            "detail": str(group[0].target) if _alike(group) else group[0].target.label,
+            "photograph": number,
+            "tiles": [
+                {"title": one.title, "detail": _detail(one, _alike(group)), "record": record(one, bits=8)}
+                for one in group
+            ],
+        }
+        for number, group in rows(explanations, photographs)
+    ]
+    pictures = [{"id": str(n), "source": _jpeg(picture)} for n, picture in enumerate(photographs.pictures)]
+    return {"photographs": pictures, "rows": found}
+
+
+def _alike(group: Sequence[Explanation]) -> bool:
+    """Whether the class and the model are told once for the whole row."""
+    return len({(str(one.target), one.model) for one in group}) == 1
+
+
+def _detail(one: Explanation, alike: bool) -> str:
+    return one.detail if alike else f"{one.caption} · {one.model}"
+
+
+def _jpeg(picture: Image.Image) -> str:
+    small = picture.copy()
+    small.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS)
+    buffer = io.BytesIO()
+    small.save(buffer, "JPEG", quality=QUALITY, optimize=True, progressive=True)
+    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
+
+
+VIEWS = {
+    "magnitude": "the largest magnitude over the channels",
+    "sum": "the signed sum over the channels",
+    "positive": "the values as they are, from zero up",
+}
+
+
+def _summary(explanations: Sequence[Explanation], photographs: int) -> str:
+    methods = len({one.title for one in explanations})
+    models = list(dict.fromkeys(one.model for one in explanations))
+    return " · ".join([_counted(photographs, "photograph"), _counted(methods, "method"), _listed(models, 2)])
+
+
+def _counted(count: int, word: str) -> str:
+    return f"{count} {word}" if count == 1 else f"{count} {word}s"
+
+
+def _listed(names: Sequence[str], most: int) -> str:
+    more = len(names) - most
+    return ", ".join(names[:most]) + (f" and {more} more" if more > 0 else "")
+
+
+def _tables(explanations: Sequence[Explanation]) -> str:
+    return "\n".join(
+        [
+            _table("What was explained", *_explained(explanations)),
+            _table("How", *_methods(explanations)),
+            _table("What was found", *_found(explanations)),
+            _table("With", *_with(explanations)),
+        ]
+    )
+
+
+def _table(title: str, head: Sequence[str], body: Sequence[Sequence[str]]) -> str:
+    told = [number for number in range(len(head)) if any(line[number] for line in body)]
+    head, body = [head[number] for number in told], [[line[number] for number in told] for line in body]
+    columns = "".join(f'<th scope="col">{escape(name)}</th>' for name in head)
+    lines = "\n".join(
+        "<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in line) + "</tr>"
+        for line in dict.fromkeys(map(tuple, body))
+    )
+    return (
+        f'<section class="dv-table"><h2>{escape(title)}</h2><div class="dv-wide" tabindex="0" role="region" '
+        f'aria-label="{escape(title)}"><table><thead><tr>{columns}</tr></thead>\n<tbody>{lines}</tbody></table></div>'
+        "</section>"
+    )
+
+
+def _explained(explanations: Sequence[Explanation]) -> tuple[Sequence[str], list[Sequence[str]]]:
+    head = ("Photograph", "Pixels", "Seen by the model", "Class", "Probability", "Score", "Prepared")
+    return head, [
+        (
+            one.source,
+            "{} × {}".format(*one.geometry.size),
+            "all of it"
+            if one.geometry.covers_all
+            else "from {:.0f}, {:.0f} to {:.0f}, {:.0f}".format(*one.geometry.box),
+            one.target.label if one.target.index is None else f"{one.target.label} ({one.target.index})",
+            _number(one.target.probability),
+            _number(one.target.score),
+            "; ".join(map(str, one.notes.get("photograph", ()))),
+        )
+        for one in explanations
+    ]
+
+
+def _seen(geometry: Geometry) -> str:
+    return "all of it" if geometry.covers_all else "from {:.0f}, {:.0f} to {:.0f}, {:.0f}".format(*geometry.box)
+
+
+def _methods(explanations: Sequence[Explanation]) -> tuple[Sequence[str], list[Sequence[str]]]:
+    head = ("Method", "Options", "Drawn", "Reference")
+    return head, [
+        (one.title, _options(one.method), VIEWS[one.method.view], type(one.method).paper) for one in explanations
+    ]
+
+
+def _options(method: Method) -> str:
+    if isinstance(method, StoredMethod):
+        given = json.loads(method.options)
+    else:
+        given = {field.name: getattr(method, field.name) for field in fields(method)}
+    told = [
+        f"{name.replace('_', ' ')} {value.name if isinstance(value, Method) else words(value)}"
+        for name, value in given.items()
+        if not (name == "layer" and value is None)
+    ]
+    return ", ".join(told) or "none"
+
+
+def _found(explanations: Sequence[Explanation]) -> tuple[Sequence[str], list[Sequence[str]]]:
+    head = ("Photograph", "Class", "Method", "Layer", "Scale", "Notes", "Checks", "Warnings")
+    return head, [
+        (
+            one.source,
+            one.target.label,
+            one.title,
+            one.layer or "",
+            f"{one.scale.low:.3g} to {one.scale.high:.3g}" + (f", {one.scale.note}" if one.scale.note else ""),
+            "; ".join(f"{name}: {words(value)}" for name, value in one.notes.items() if name not in _ELSEWHERE),
+            one.notes.get("checks", {}).get("in words", ""),
+            "; ".join(map(str, one.notes.get("warnings", ()))),
+        )
+        for one in explanations
+    ]
+
+
+_ELSEWHERE = ("layer", "warnings", "checks", "photograph", WEIGHTS)
+
+
+def _with(explanations: Sequence[Explanation]) -> tuple[Sequence[str], list[Sequence[str]]]:
+    return ("Model", "Weights, SHA-256", "Versions"), [
+        (
+            one.model,
+            str(one.notes.get(WEIGHTS, "not recorded")),
+            ", ".join(f"{name} {version}" for name, version in one.versions.items()),
+        )
+        for one in explanations
+    ]
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.4g}"

@@ -1,0 +1,118 @@
+// One map on one photograph, ready to be drawn again and again.
+
+import { field, line, LINES } from "./contours.js";
+import { bar, blend, encode, flat, ground, painter } from "./paint.js";
+import { place, scaledBox } from "./place.js";
+import { digits, magnitudes, percentile } from "./scale.js";
+
+export class Picture {
+  // `map` is the decoded map of `record`.
+  constructor(record, map) {
+    this.record = record;
+    this.map = map;
+    this.width = 0;
+    this.height = 0;
+    this.kept = new Map();
+  }
+
+  // Lay the map on a photograph: its pixels (RGBA bytes) at a width and height.
+  lay(pixels, width, height) {
+    const { coarse, signed, geometry } = this.record;
+    this.width = width;
+    this.height = height;
+    this.placed = place(this.map, scaledBox(geometry, width, height), width, height);
+    this.photo = new Uint32Array(pixels.buffer);
+    this.base = ground(pixels, this.placed, !coarse, signed);
+    this.image = new ImageData(width, height);
+    this.out = new Uint32Array(this.image.data.buffer);
+    this.codes = null;
+    this.kept.delete("field");
+  }
+
+  // What is computed once and kept under a name, as long as `key` stays the same.
+  once(name, key, compute) {
+    const known = this.kept.get(name);
+    if (known && known.key === key) return known.value;
+    const value = compute();
+    this.kept.set(name, { key, value });
+    return value;
+  }
+
+  // Magnitudes in order, as percentiles are counted.
+  get ordered() {
+    return this.once("ordered", 0, () => magnitudes(this.map.values, this.record.signed));
+  }
+
+  // Draw into the context of a canvas of the same size. `high`: the end of the scale.
+  draw(context, settings, high) {
+    if (settings.view === "image") {
+      this.out.set(this.photo);
+    } else {
+      if (!this.codes || this.high !== high) {
+        this.codes = encode(this.placed, { high }, this.record.signed);
+        this.high = high;
+      }
+      const lookup = this.lookup(settings, high, settings.view);
+      if (settings.view === "map") flat(this.out, this.codes, lookup);
+      else blend(this.out, this.codes, lookup, this.base);
+    }
+    context.putImageData(this.image, 0, 0);
+    if (settings.contours && settings.view !== "image") context.drawImage(this.contours(settings, high), 0, 0);
+  }
+
+  lookup(settings, high, view) {
+    const { opacity, threshold, sign, colours, diverging } = settings;
+    const { signed, coarse } = this.record;
+    const key = JSON.stringify([view === "map" ? 1 : opacity, threshold, sign, colours, diverging, high]);
+    return this.once(`lookup ${view}`, key, () => {
+      const cut = threshold > 0 ? Math.min(1, percentile(this.ordered, threshold) / high) : 0;
+      return painter({ signed, fine: !coarse, view, opacity, sign, colours, diverging, cut });
+    });
+  }
+
+  // Lines of equal value, on a canvas of their own.
+  contours(settings, high) {
+    const { signed, coarse } = this.record;
+    const { width, height } = this;
+    const signs = !signed ? [1] : { both: [1, -1], positive: [1], negative: [-1], magnitude: [1, -1] }[settings.sign];
+    const smooth = this.once("field", 0, () => field(this.placed, width, height, !coarse));
+    // blurred maps of single pixels are far below the scale of their pixels: their own maximum counts
+    const top = coarse ? high : smooth.top;
+    return this.once("contours", `${top} ${width} ${height} ${signs}`, () => {
+      const canvas = document.createElement("canvas");
+      canvas.width = width;
+      canvas.height = height;
+      const levels = top > 0 ? signs.flatMap((way) => LINES.map((share) => way * share * top)) : [];
+      stroke(canvas.getContext("2d"), levels.map((level) => [level, line(smooth, level)]), Math.max(width, height) / 360);
+      return canvas;
+    });
+  }
+
+  // The colours of the scale, as an ImageData one pixel high.
+  drawBar(context, settings, high) {
+    context.putImageData(bar(this.lookup(settings, high, "map"), context.canvas.width), 0, 0);
+  }
+
+  // The value under a point of the photograph (shares of its width and height), in words.
+  valueAt(x, y) {
+    const column = Math.min(Math.floor(x * this.width), this.width - 1);
+    const row = Math.min(Math.floor(y * this.height), this.height - 1);
+    const value = this.placed?.[row * this.width + column];
+    if (value === undefined) return "";
+    return Number.isNaN(value) ? "not seen" : digits(value, 3);
+  }
+}
+
+// White lines edged with black, to be seen on anything; below zero the other way round.
+function stroke(context, paths, unit) {
+  context.lineJoin = context.lineCap = "round";
+  for (const [level, path] of paths) {
+    const [line, edge] = level < 0 ? ["rgb(0 0 0 / 0.9)", "rgb(255 255 255 / 0.7)"] : ["rgb(255 255 255 / 0.95)", "rgb(0 0 0 / 0.55)"];
+    context.lineWidth = 3 * unit;
+    context.strokeStyle = edge;
+    context.stroke(path);
+    context.lineWidth = 1.4 * unit;
+    context.strokeStyle = line;
+    context.stroke(path);
+  }
+}

@@ -1,0 +1,140 @@
+// One tile of the comparison: a picture, its caption, its scale.
+
+import { decode } from "./decode.js";
+import { freshId, make, setText } from "./elements.js";
+import { Picture } from "./picture.js";
+import { digits } from "./scale.js";
+
+export class Tile {
+  // `comparison` knows photographs, settings and when to draw.
+  constructor(comparison) {
+    this.comparison = comparison;
+    this.picture = null;
+    this.visible = true;
+    this.turn = 0;
+    this.canvas = make("canvas", { class: "dv-canvas", "aria-hidden": "true" });
+    this.context = this.canvas.getContext("2d");
+    this.value = make("span", { class: "dv-value", "aria-hidden": "true" });
+    this.cross = make("span", { class: "dv-cross", "aria-hidden": "true" });
+    this.wait = make("span", { class: "dv-wait" });
+    const caption = make("figcaption", { id: freshId("caption") });
+    this.frame = make(
+      "div",
+      { class: "dv-frame", tabindex: "0", role: "img", "aria-describedby": caption.id },
+      this.canvas,
+      this.cross,
+      this.value,
+      this.wait,
+    );
+    this.title = make("div", { class: "dv-title" });
+    this.detail = make("div", { class: "dv-detail" });
+    this.low = make("span");
+    this.high = make("span");
+    this.bar = make("canvas", { class: "dv-bar", width: 256, height: 1, "aria-hidden": "true" });
+    this.scale = make("div", { class: "dv-scale" }, this.low, this.bar, this.high);
+    this.warning = make("p", { class: "dv-warning" });
+    this.checks = make("p", { class: "dv-checks" });
+    caption.append(this.title, this.detail, this.scale, this.warning, this.checks);
+    this.element = make("figure", { class: "dv-tile" }, this.frame, caption);
+    this.frame.dvTile = this;
+  }
+
+  // `tile` as `Comparison.show` takes it, of the photograph of its row.
+  show(tile, photograph) {
+    const same = this.tile?.id === tile.id && this.photograph?.id === photograph.id && Boolean(this.tile.record) === Boolean(tile.record);
+    this.tile = tile;
+    this.photograph = photograph;
+    if (!this.previewed) this.describe(tile.record, tile);
+    if (!same) this.take(this.previewed ?? tile.record);
+  }
+
+  preview(record) {
+    if (record === this.previewed || (!record && !this.previewed)) return;
+    this.previewed = record ?? null;
+    this.element.classList.toggle("dv-preview", Boolean(record));
+    this.describe(record ?? this.tile.record, record ? { ...this.tile, detail: record.caption } : this.tile);
+    this.take(record ?? this.tile.record);
+  }
+
+  describe(record, { title, detail, pending, reason }) {
+    setText(this.title, title ?? record?.method ?? "");
+    setText(this.detail, detail ?? record?.caption ?? "");
+    setText(this.warning, [record?.scale.note, ...(record?.warnings ?? [])].filter(Boolean).join("; "));
+    setText(this.checks, record?.checks ?? "");
+    this.scale.hidden = !record;
+    this.element.classList.toggle("dv-pending", !record && Boolean(pending));
+    this.element.classList.toggle("dv-failed", !record && !pending);
+    setText(this.wait, record || pending ? "" : (reason ?? "no map"));
+    const about = record ? `${record.method}: ${record.caption}, on ${record.source}` : `${title ?? ""}: ${reason ?? "being computed"}`;
+    this.frame.setAttribute("aria-label", about);
+    this.frame.setAttribute("aria-busy", String(!record && Boolean(pending)));
+  }
+
+  // Decode a record and lay it on the photograph; what is drawn stays until that is done.
+  async take(record) {
+    const turn = (this.turn += 1);
+    this.ready = (async () => {
+      const bitmap = await this.comparison.bitmap(this.photograph);
+      const picture = record ? await this.comparison.picture(record) : null;
+      if (turn !== this.turn) return;
+      this.bitmap = bitmap;
+      this.picture = picture;
+      this.fit();
+    })();
+    try {
+      await this.ready;
+    } catch (error) {
+      if (turn === this.turn) {
+        this.element.classList.add("dv-failed");
+        setText(this.wait, String(error.message ?? error));
+      }
+    }
+  }
+
+  // Lay photograph and map at the size at which they are shown.
+  fit() {
+    if (!this.bitmap) return;
+    const { width, height } = this.comparison.sizeFor(this.bitmap, this.frame.clientWidth);
+    const ratio = this.bitmap.width / this.bitmap.height;
+    this.frame.style.aspectRatio = String(ratio);
+    this.frame.style.width = ratio < 0.5 ? `${200 * ratio}%` : "";
+    if (this.canvas.width !== width || this.canvas.height !== height) {
+      this.canvas.width = width;
+      this.canvas.height = height;
+    }
+    if (this.picture) this.picture = this.comparison.laid(this.picture, this.photograph, this.bitmap, width, height);
+    this.comparison.touch(this);
+    this.comparison.rescale();
+  }
+
+  draw() {
+    if (!this.bitmap) return;
+    if (!this.picture) {
+      this.context.drawImage(this.bitmap, 0, 0, this.canvas.width, this.canvas.height);
+      return;
+    }
+    const { settings } = this.comparison;
+    const high = this.comparison.highOf(this);
+    const { signed } = this.picture.record;
+    this.picture.draw(this.context, settings, high);
+    this.picture.drawBar(this.bar.getContext("2d"), settings, high);
+    setText(this.low, signed ? digits(-high) : "0");
+    setText(this.high, digits(high));
+    this.element.classList.toggle("dv-has-sign", signed);
+  }
+
+  // Mark a point of the photograph (shares of its width and height); null takes the mark away.
+  point(at) {
+    this.frame.classList.toggle("dv-pointed", at !== null);
+    if (at === null) return "";
+    this.frame.style.setProperty("--dv-px", String(at.x));
+    this.frame.style.setProperty("--dv-py", String(at.y));
+    const value = this.picture?.valueAt(at.x, at.y) ?? "";
+    setText(this.value, value);
+    return value;
+  }
+}
+
+export async function pictureOf(record) {
+  return new Picture(record, await decode(record));
+}

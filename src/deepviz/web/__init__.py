@@ -1,0 +1,15 @@
+"""The web app behind `deepviz serve`: photographs, methods and classes compared in a browser."""
+
+from deepviz.errors import MissingExtra
+
+try:
+    import fastapi as _fastapi  # noqa: F401
+    import uvicorn as _uvicorn  # noqa: F401
+except ImportError:
+    raise MissingExtra("the web app needs FastAPI and uvicorn: pip install 'deepviz[web]'") from None
+
+from deepviz.web.app import create_app
+from deepviz.web.limits import Limits
+from deepviz.web.serving import address, listening, serve
+
+__all__ = ["Limits", "address", "create_app", "listening", "serve"]

@@ -1,0 +1,416 @@
+"""The application: what each address answers."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+import math
+import secrets
+import warnings
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Sequence
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from threading import BoundedSemaphore, Thread
+from typing import Annotated, Any
+
+from fastapi import FastAPI, Query, Request, Response
+from fastapi import Path as InPath
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.concurrency import run_in_threadpool
+from starlette.exceptions import HTTPException
+
+from deepviz import catalog
+from deepviz.errors import DeepVizError, DeepVizWarning
+from deepviz.explanation import ExplainedTarget, Explanation, versions
+from deepviz.models import LoadedModel, example_photo
+from deepviz.storage import packed
+from deepviz.viewer import photograph as lossless
+from deepviz.viewer import record, report_page
+from deepviz.web.files import jpeg, page_files, sheets
+from deepviz.web.forms import Comparison, ContentId, LayerName, ModelId, Results, described, method_of
+from deepviz.web.jobs import Cell, Job, Jobs
+from deepviz.web.limits import Limits
+from deepviz.web.photographs import Kept, Photographs, TooLarge, UnknownPhotograph
+from deepviz.web.safety import LOOPBACK, Guard
+from deepviz.web.served import Busy, Forgotten, Recent, Result, Served, ids_of, result_bytes
+from deepviz.web.snippets import Shown, as_commands, as_python
+
+FIRST = ("grad-cam", "guided-backprop", "integrated-gradients", "smooth-grad")
+"""The methods of the comparison that a page opens with, cheap ones first."""
+FIRST_PHOTOGRAPHS = 2
+PATIENCE = 15.0
+"""Seconds that a question about a job waits for news."""
+THUMBNAIL, CHANNELS = 192, 16
+STATUS: dict[type[DeepVizError], int] = {UnknownPhotograph: 404, Forgotten: 404, Busy: 429, TooLarge: 413}
+TYPES = {".html": "text/html", ".js": "text/javascript", ".css": "text/css"}
+
+JobId = Annotated[str, InPath(pattern=r"^[0-9a-f]{32}$")]
+PhotographId = Annotated[ContentId, InPath()]
+ResultId = Annotated[ContentId, InPath()]
+ModelName = Annotated[ModelId, InPath()]
+
+
+class Json(JSONResponse):
+    """JSON in ASCII: whatever a name holds, it can be encoded."""
+
+    def render(self, content: Any) -> bytes:
+        """The bytes of the answer."""
+        return json.dumps(content, allow_nan=False, separators=(",", ":")).encode()
+
+
+def create_app(
+    models: LoadedModel | Sequence[LoadedModel],
+    photographs: Iterable[Path] | None = None,
+    *,
+    token: str | None = None,
+    hosts: Collection[str] = LOOPBACK,
+    limits: Limits | None = None,
+) -> FastAPI:
+    """The web app, for any ASGI server.
+
+    Args:
+        models: those that pages can choose among; the first is the default.
+        photographs: files that pages start with; the two of the package by default.
+        token: what requests must show; random by default, and then found as `app.state.token`.
+        hosts: names that the server answers for, without ports.
+        limits: its bounds.
+
+    A photograph that cannot be read is left out with a warning.
+
+    Example:
+        >>> import deepviz, torch
+        >>> net = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.ReLU(), torch.nn.Flatten(),
+        ...                           torch.nn.Linear(4 * 30 * 30, 5))
+        >>> app = create_app(deepviz.load_model(net, preprocess=deepviz.Preprocess(32)), hosts=["localhost"])
+        >>> len(app.state.token) >= 32
+        True
+    """
+    token = secrets.token_urlsafe(32) if token is None else token
+    limits = limits or Limits()
+    desk = Desk.of([models] if isinstance(models, LoadedModel) else list(models), photographs, limits)
+    app = FastAPI(
+        title="DeepViz",
+        version=versions()["deepviz"],
+        openapi_url="/api/openapi.json",
+        docs_url=None,  # their pages come from another site
+        redoc_url=None,
+        default_response_class=Json,
+        lifespan=lambda _: desk.open(),
+    )
+    app.add_middleware(Guard, token=token, hosts=hosts, limits=limits)
+    app.state.token = token
+    app.state.desk = desk
+    app.add_exception_handler(DeepVizError, _told_error)
+    app.add_exception_handler(HTTPException, _told_http_error)
+    app.add_exception_handler(RequestValidationError, _told_invalid)
+    _add_listings(app, desk)
+    _add_photographs(app, desk, limits)
+    _add_jobs(app, desk)
+    _add_downloads(app, desk)
+    _add_pages(app)
+    return app
+
+
+@dataclass(eq=False)
+class Desk:
+    """What the routes work with."""
+
+    models: dict[str, Served]
+    photographs: Photographs
+    results: Recent[Result]
+    jobs: Jobs
+    first: list[str]
+    opening: Job | None = None
+
+    @classmethod
+    def of(cls, models: Sequence[LoadedModel], paths: Iterable[Path] | None, limits: Limits) -> Desk:
+        """Everything, connected; the photographs are read, nothing is computed."""
+        results: Recent[Result] = Recent(limits.results_bytes, result_bytes)
+        served: dict[str, Served] = {}
+
+        def forgotten(photograph: str) -> None:
+            results.drop(lambda _, result: result.photograph == photograph)
+            for model in served.values():
+                model.forget(photograph)
+
+        photographs = Photographs(limits, forgotten)
+        files = [example_photo("chelsea"), example_photo("coffee")] if paths is None else list(paths)
+        first = photographs.add_files(files)
+        for model_id, loaded in zip(ids_of(models), models, strict=True):
+            served[model_id] = Served(model_id, loaded, photographs, results, limits)
+        return cls(served, photographs, results, Jobs(limits), list(dict.fromkeys(first)))
+
+    @asynccontextmanager
+    async def open(self) -> AsyncIterator[None]:
+        """While the server runs: the first comparison is computed before anyone asks, warnings are in the results."""
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeepVizWarning)
+            self._submit_first()
+            warm = Thread(target=self.warm_up, name="deepviz warm-up", daemon=True)
+            warm.start()
+            try:
+                yield
+            finally:
+                await run_in_threadpool(self.jobs.stop)
+                await run_in_threadpool(warm.join, 10)
+
+    def _submit_first(self) -> None:
+        """Take the comparison that a page opens with as the first job."""
+        photographs = self.first[:FIRST_PHOTOGRAPHS]
+        methods = [catalog.method(name) for name in FIRST]
+        cells = [Cell(one, None, method, n) for n, method in enumerate(methods) for one in photographs]
+        if cells:
+            self.opening = self.jobs.submit(next(iter(self.models.values())), cells)
+
+    def warm_up(self) -> None:
+        """Find out what applies to the first model before anyone asks."""
+        served = next(iter(self.models.values()))
+        with suppress(DeepVizError):  # the page asks the same, and is told
+            served.layers()
+            served.reasons()
+
+    def model(self, model_id: str) -> Served:
+        """A model by id."""
+        if model_id not in self.models:
+            raise HTTPException(404, f"no model {model_id!r}; there are {', '.join(self.models)}")
+        return self.models[model_id]
+
+    def result(self, result_id: str) -> Result:
+        """A result by id."""
+        found = self.results.get(result_id)
+        if found is None:
+            raise Forgotten(f"no result {result_id[:12]}: it was forgotten; explain again")
+        return found
+
+    def cells(self, asked: Comparison) -> list[Cell]:
+        """The work of a comparison, method by method, the photographs known to be there."""
+        for row in asked.rows:
+            self.photographs.info(row.photograph)
+        methods = [method_of(form, asked.layer) for form in asked.methods]
+        return [
+            Cell(row.photograph, None if row.targets is None else tuple(dict.fromkeys(row.targets)), method, column)
+            for column, method in enumerate(methods)
+            for row in asked.rows
+        ]
+
+
+def _add_pages(app: FastAPI) -> None:
+    def answering(content: bytes, kind: str) -> Callable[[], Awaitable[Response]]:
+        async def page() -> Response:
+            return Response(content, media_type=kind)
+
+        return page
+
+    for path, content in page_files().items():
+        kind = TYPES.get(Path(path).suffix, TYPES[".html"])
+        app.get(f"/{path}", include_in_schema=False)(answering(content, kind))
+
+
+def _add_listings(app: FastAPI, desk: Desk) -> None:
+    @app.get("/api/start")
+    def start() -> dict[str, Any]:
+        """What a page needs to open."""
+        return {
+            "versions": versions(),
+            "models": [served.described() for served in desk.models.values()],
+            "photographs": desk.first[:FIRST_PHOTOGRAPHS],
+            "methods": list(FIRST),
+            "job": None if desk.opening is None else desk.opening.id,
+        }
+
+    @app.get("/api/models")
+    def models() -> list[dict[str, Any]]:
+        """The models that can be chosen."""
+        return [served.described() for served in desk.models.values()]
+
+    @app.get("/api/models/{model}/methods")
+    def methods(model: ModelName) -> list[dict[str, Any]]:
+        """The methods with their options, and why some do not apply to the model."""
+        served = desk.model(model)
+        with served.admitted():
+            reasons = served.reasons()
+        return [{**described(name), "reason": reasons.get(name, "")} for name in catalog.METHODS]
+
+    @app.get("/api/models/{model}/layers")
+    def layers(model: ModelName) -> dict[str, Any]:
+        """The model's modules, and which of them the CAM methods can explain."""
+        served = desk.model(model)
+        with served.admitted():
+            return served.layers().to_dict()
+
+    @app.get("/api/models/{model}/labels")
+    def labels(model: ModelName) -> list[str]:
+        """The names of the classes, by index; empty if they have none."""
+        return list(desk.model(model).loaded.labels or ())
+
+
+def _add_photographs(app: FastAPI, desk: Desk, limits: Limits) -> None:
+    uploads = BoundedSemaphore(8)
+
+    @app.get("/api/photographs")
+    def photographs() -> list[dict[str, Any]]:
+        """The photographs that can be explained."""
+        return [_photograph(kept) for kept in desk.photographs.listed()]
+
+    @app.post(
+        "/api/photographs",
+        status_code=201,
+        openapi_extra={
+            "requestBody": {
+                "required": True,
+                "content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}},
+            }
+        },
+    )
+    async def upload(request: Request, name: Annotated[str, Query(max_length=500)] = "photograph") -> dict[str, Any]:
+        """Take in a photograph: the body is the file."""
+        if not uploads.acquire(blocking=False):
+            raise Busy("too many photographs are being read; try again in a moment")
+        try:
+            content = await request.body()
+            return _photograph(await run_in_threadpool(desk.photographs.upload, content, name))
+        finally:
+            uploads.release()
+
+    @app.get("/api/photographs/{photograph}", response_class=Response)
+    def picture(photograph: PhotographId, size: Annotated[int, Query(ge=16, le=2048)] = THUMBNAIL) -> Response:
+        """The photograph, encoded anew, never the bytes that were uploaded: PNG if its longer side is at most `size`,
+        so that what is drawn on it is what Python draws; shrunk to that as JPEG if not."""
+        whole = desk.photographs.photo(photograph).picture
+        if max(whole.size) <= size:
+            return Response(lossless(whole), media_type="image/png")
+        return Response(jpeg(whole, size), media_type="image/jpeg")
+
+    @app.get("/api/models/{model}/photographs/{photograph}/predictions")
+    def predictions(model: ModelName, photograph: PhotographId) -> list[dict[str, Any]]:
+        """The best classes, best first."""
+        served = desk.model(model)
+        with served.admitted():
+            return [_class(target) for target in served.predictions(photograph)]
+
+    @app.get("/api/models/{model}/photographs/{photograph}/activations")
+    def activations(model: ModelName, photograph: PhotographId, layer: Annotated[LayerName, Query()]) -> dict[str, Any]:
+        """The strongest channels of a layer, drawn on the photograph."""
+        served = desk.model(model)
+        with served.admitted():
+            found = served.activations(photograph, layer)
+        strengths = found.strengths
+        return {
+            "layer": found.layer,
+            "channels": len(found.maps),
+            "grid": list(found.maps.shape[1:]),
+            "silent": len(found.silent),
+            "strongest": [
+                {
+                    "channel": channel,
+                    "strength": float(strengths[channel]),
+                    "picture": _data_url(jpeg(found.overlay(channel), THUMBNAIL)),
+                }
+                for channel in found.order[:CHANNELS]
+            ],
+        }
+
+
+def _add_jobs(app: FastAPI, desk: Desk) -> None:
+    @app.post("/api/jobs", status_code=202)
+    def submit(asked: Comparison) -> dict[str, Any]:
+        """Explain: every method for every class of every photograph."""
+        cells = desk.cells(asked)
+        wanted = sum(len(cell.targets or (0,)) for cell in cells)
+        if wanted > desk.jobs.limits.cells:
+            raise HTTPException(422, f"{wanted} maps in one job, more than {desk.jobs.limits.cells}")
+        return desk.jobs.submit(desk.model(asked.model), cells).tell()
+
+    @app.get("/api/jobs/{job}")
+    async def watch(job: JobId, after: Annotated[int | None, Query(ge=0, le=10**9)] = None) -> dict[str, Any]:
+        """How a job stands; with `after`, as soon as it stands otherwise than in that version."""
+        found = _job(job)
+        end = asyncio.get_running_loop().time() + PATIENCE
+        while after is not None and found.version <= after and not found.over:
+            if asyncio.get_running_loop().time() > end:
+                break
+            await asyncio.sleep(0.03)
+        return found.tell()
+
+    @app.delete("/api/jobs/{job}")
+    def cancel(job: JobId) -> dict[str, Any]:
+        """Stop a job before its next map; what is there stays."""
+        found = _job(job)
+        found.cancel()
+        return found.tell()
+
+    def _job(job: str) -> Job:
+        found = desk.jobs.find(job)
+        if found is None:
+            raise HTTPException(404, "no such job; it was over long ago, or never was")
+        return found
+
+
+def _add_downloads(app: FastAPI, desk: Desk) -> None:
+    @app.get("/api/results/{result}")
+    def result(result: ResultId) -> dict[str, Any]:
+        """One map with its values and all that is known of it."""
+        return record(desk.result(result).explanation)
+
+    @app.post("/api/snippets")
+    def snippets(asked: Comparison) -> dict[str, str]:
+        """The comparison as Python code and as commands."""
+        loaded = desk.model(asked.model).loaded
+        rows = []
+        for row in asked.rows:
+            kept = desk.photographs.info(row.photograph)
+            targets = None if row.targets is None else tuple(row.targets)
+            rows.append(Shown(kept.name if kept.path is None else str(kept.path), targets))
+        methods = [method_of(form, asked.layer) for form in asked.methods]
+        return {"python": as_python(loaded, rows, methods), "command": as_commands(loaded, rows, methods)}
+
+    def _download(path: str, name: str, kind: str, make: Callable[[list[Explanation]], bytes], what: str) -> None:
+        def download(asked: Results) -> Response:
+            explanations = [desk.result(one).explanation for one in asked.results]
+            headers = {"Content-Disposition": f'attachment; filename="{name}"'}
+            return Response(make(explanations), media_type=kind, headers=headers)
+
+        download.__doc__ = what
+        app.post(path, name=name, response_class=Response)(download)
+
+    _download("/api/report", "deepviz-report.html", "text/html", report_page, "A self-contained page of some results.")
+    _download("/api/data", "results.deepviz", "application/zip", packed, "Some results in the stored form.")
+    _download("/api/sheet", "deepviz-sheet.png", "image/png", sheets, "Some results as one picture.")
+
+
+def _photograph(kept: Kept) -> dict[str, Any]:
+    return {"id": kept.id, "name": kept.name, "width": kept.size[0], "height": kept.size[1]}
+
+
+def _class(target: ExplainedTarget) -> dict[str, Any]:
+    probability = target.probability if target.probability is not None else 0.0
+    return {
+        "index": target.index,
+        "label": target.label,
+        "probability": probability if math.isfinite(probability) else 0.0,
+    }
+
+
+def _data_url(content: bytes) -> str:
+    return f"data:image/jpeg;base64,{base64.b64encode(content).decode()}"
+
+
+async def _told_error(_: Request, error: Exception) -> Response:
+    status = next((code for kind, code in STATUS.items() if isinstance(error, kind)), 422)
+    headers = {"Retry-After": "1"} if status == 429 else None
+    return Json({"detail": " ".join(str(error).split())}, status, headers)
+
+
+async def _told_http_error(_: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    return Json({"detail": str(error.detail)}, error.status_code, error.headers)
+
+
+async def _told_invalid(_: Request, error: Exception) -> Response:
+    """What is wrong and where, without what was sent: that may be anything."""
+    assert isinstance(error, RequestValidationError)
+    told = [f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors()[:5]]
+    return Json({"detail": "; ".join(told)}, 422)

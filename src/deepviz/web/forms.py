@@ -1,0 +1,138 @@
+"""What requests may say, and what it stands for: methods by name, options as text, never anything to import."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from deepviz import catalog
+from deepviz.api import choose_methods
+from deepviz.catalog import Option
+from deepviz.errors import LayerError, MethodError
+from deepviz.methods import Method
+
+MOST = 2000
+"""The largest whole number that an option takes here: a request must not order a day's work."""
+SHA256 = r"^[0-9a-f]{64}$"
+
+ContentId = Annotated[str, Field(pattern=SHA256, min_length=64, max_length=64, description="SHA-256, in hex.")]
+ModelId = Annotated[str, Field(pattern=r"^[a-z0-9-]{1,64}$", description="As /api/models lists it.")]
+LayerName = Annotated[str, Field(min_length=1, max_length=300, description="As /api/models/{model}/layers lists it.")]
+
+
+class Form(BaseModel):
+    """A part of a request: nothing beyond what is described."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+class MethodForm(Form):
+    """A method with options, each as text; an option that is a method may be a form of its own."""
+
+    name: Annotated[str, Field(max_length=60)]
+    options: Annotated[dict[str, Annotated[str, Field(max_length=60)] | MethodForm], Field(max_length=20)] = {}
+
+
+class Row(Form):
+    """Classes of one photograph; none: the predicted one."""
+
+    photograph: ContentId
+    targets: Annotated[list[Annotated[int, Field(ge=0, le=10_000_000)]] | None, Field(min_length=1, max_length=20)] = (
+        None
+    )
+
+
+class Comparison(Form):
+    """What a page compares: every method for every class of every photograph."""
+
+    model: ModelId
+    rows: Annotated[list[Row], Field(min_length=1, max_length=32)]
+    methods: Annotated[list[MethodForm], Field(min_length=1, max_length=16)]
+    layer: LayerName | None = None
+
+
+class Results(Form):
+    """Results by id, for a report or a file of data."""
+
+    results: Annotated[list[ContentId], Field(min_length=1, max_length=256)]
+
+
+def method_of(form: MethodForm, layer: str | None = None) -> Method:
+    """The method that a form describes, at `layer` where it takes one and names none.
+
+    Raises:
+        MethodError: for a method, option or value that there is not.
+    """
+    cls = catalog.METHODS.get(form.name)
+    if cls is None:
+        raise MethodError(f"no method {form.name!r}; there are {', '.join(catalog.METHODS)}")
+    known = {option.name: option for option in catalog.options(cls)}
+    values: dict[str, Any] = {}
+    for name, given in form.options.items():
+        if name not in known:
+            raise MethodError(f"{form.name} has no option {name!r}; there are {', '.join(known) or 'none'}")
+        values[name] = _value(form.name, known[name], given)
+    try:
+        method = cls(**values)
+    except (TypeError, ValueError) as error:
+        raise MethodError(f"{form.name}: {error}") from None
+    if layer is None:
+        return method
+    try:
+        return choose_methods([method], layer)[0]
+    except LayerError:  # it takes none
+        return method
+
+
+def _value(method: str, option: Option, given: str | MethodForm) -> Any:
+    if Method in option.kinds:
+        inner = given if isinstance(given, MethodForm) else MethodForm(name=given)
+        if inner.options.get("of") is not None:
+            raise MethodError(f"{method}: {inner.name} is itself made of a method; one inside another is enough here")
+        return method_of(inner)
+    if isinstance(given, MethodForm):
+        raise MethodError(f"{method}: {option.name} takes {option.takes}, not a method")
+    try:
+        value = option.parse(given)
+    except ValueError as error:
+        raise MethodError(f"{method}: {error}") from None
+    if isinstance(value, float) and not math.isfinite(value):
+        raise MethodError(f"{method}: {option.name} must be finite, got {given}")
+    if isinstance(value, int) and abs(value) > MOST:
+        raise MethodError(f"{method}: {option.name} must be at most {MOST} here, got {given}")
+    return value
+
+
+def described(name: str) -> dict[str, Any]:
+    """A method of the catalog, with its options as a page's form needs them."""
+    cls = catalog.METHODS[name]
+    return {
+        "name": name,
+        "title": cls.title or cls.__name__,
+        "summary": catalog.summary(cls),
+        "cost": cls.cost,
+        "paper": cls.paper,
+        "coarse": cls().coarse,
+        "options": [_described_option(option) for option in catalog.options(cls)],
+    }
+
+
+def _described_option(option: Option) -> dict[str, Any]:
+    default = option.default
+    return {
+        "name": option.name,
+        "kinds": [kind.__name__.lower() for kind in option.kinds],
+        "choices": list(option.choices),
+        "optional": option.optional,
+        "default": catalog.stem(type(default)) if isinstance(default, Method) else default,
+        "help": option.help,
+        "takes": option.takes,
+    }
+
+
+def recipe(model: str, photograph: str, method: Method, target: int) -> str:
+    """The id of a result: a hash of all that determines it."""
+    return hashlib.sha256("\n".join([model, photograph, repr(method), str(target)]).encode()).hexdigest()

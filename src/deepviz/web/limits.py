@@ -1,0 +1,34 @@
+"""How much one server takes in, keeps and does at once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+MIB = 2**20
+
+
+@dataclass(frozen=True)
+class Limits:
+    """The bounds of a server. What is above them is refused or forgotten, never half done.
+
+    Args:
+        upload_bytes: of one photograph's file.
+        request_bytes: of any other request.
+        pixels: of one photograph, by its header, before anything is decoded.
+        photographs_bytes: of all decoded photographs that are kept; the least recently used is forgotten first.
+        results_bytes: of all maps that are kept, likewise.
+        queued: jobs that wait for one model; more are answered with 429.
+        waiting: other requests that wait for one model; more are answered with 429.
+        jobs: whose progress can still be asked for.
+        cells: maps that one job may ask for.
+    """
+
+    upload_bytes: int = 32 * MIB
+    request_bytes: int = MIB // 8
+    pixels: int = 40_000_000
+    photographs_bytes: int = 512 * MIB
+    results_bytes: int = 384 * MIB
+    queued: int = 16
+    waiting: int = 16
+    jobs: int = 512
+    cells: int = 256

@@ -1,0 +1,308 @@
+"""One model of the server: one thing at a time, whoever asks, and what it has already answered."""
+
+from __future__ import annotations
+
+import re
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from threading import Lock
+from time import monotonic, sleep
+from typing import Any, Generic, TypeVar
+
+from torch import Tensor
+
+from deepviz import catalog
+from deepviz.engine import explain_prepared
+from deepviz.errors import DeepVizError, ImageError
+from deepviz.explanation import ExplainedTarget, Explanation
+from deepviz.inside import Activations, LayerTree, viz_activations, viz_layers
+from deepviz.methods import Method
+from deepviz.models import LoadedModel, example_photo, open_photo
+from deepviz.models.weights import weights_hash
+from deepviz.probe.gradient import Call
+from deepviz.storage import WEIGHTS
+from deepviz.target import Score
+from deepviz.web.forms import recipe
+from deepviz.web.limits import Limits
+from deepviz.web.photographs import Photographs
+
+T = TypeVar("T")
+TOP = 10
+PATIENCE = 2.0
+"""Seconds that a job lets others go first before each of its maps."""
+REMEMBERED = 256
+"""Answers that are small: the predictions of so many photographs."""
+
+
+class Busy(DeepVizError):
+    """Too many are waiting already."""
+
+
+class NotApplicable(DeepVizError):
+    """A method that this model cannot be explained with; the message says why."""
+
+
+class Forgotten(DeepVizError):
+    """A result that the server does not have, or not any more."""
+
+
+class Recent(Generic[T]):
+    """Values by key within a bound on their cost, the least recently used forgotten first; safe among threads."""
+
+    def __init__(self, most: int, cost: Callable[[T], int] = lambda _: 1) -> None:
+        self._most, self._cost = most, cost
+        self._total = 0
+        self._values: OrderedDict[str, T] = OrderedDict()
+        self._lock = Lock()
+
+    def get(self, key: str) -> T | None:
+        """The value, used again just now; None if it is not there."""
+        with self._lock:
+            if key in self._values:
+                self._values.move_to_end(key)
+            return self._values.get(key)
+
+    def put(self, key: str, value: T) -> None:
+        """Keep a value, at the price of older ones."""
+        with self._lock:
+            if key in self._values:
+                self._total -= self._cost(self._values.pop(key))
+            self._values[key] = value
+            self._total += self._cost(value)
+            while self._total > self._most and len(self._values) > 1:
+                self._total -= self._cost(self._values.popitem(last=False)[1])
+
+    def drop(self, condition: Callable[[str, T], bool]) -> None:
+        """Forget the values of which `condition` holds."""
+        with self._lock:
+            for key in [key for key, value in self._values.items() if condition(key, value)]:
+                self._total -= self._cost(self._values.pop(key))
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+
+@dataclass(frozen=True, eq=False)
+class Result:
+    """One map that was computed.
+
+    Args:
+        id: hash of the recipe: model with weights, photograph, method with options, class.
+        photograph: its id.
+        model: its id.
+        explanation: the map.
+    """
+
+    id: str
+    photograph: str
+    model: str
+    explanation: Explanation
+
+
+def result_bytes(result: Result) -> int:
+    """What a result takes in memory; its photograph is counted where photographs are kept."""
+    return result.explanation.attribution.numel() * 4 + 4096
+
+
+@dataclass(frozen=True)
+class _Untouched(Method):
+    """Stands in for a method where the classes alone are asked for: one forward pass, nothing is mapped."""
+
+    def maps(self, call: Call, x: Tensor, score: Score) -> Tensor:
+        return x.new_zeros((len(x), *score.shape, 1, 1, 1))
+
+
+@dataclass
+class Served:
+    """A model that the server answers with.
+
+    Args:
+        id: as requests name it.
+        loaded: the model.
+        photographs: of the server.
+        results: of the server, shared by its models.
+        limits: of the server.
+    """
+
+    id: str
+    loaded: LoadedModel
+    photographs: Photographs
+    results: Recent[Result]
+    limits: Limits
+    _lock: Lock = field(default_factory=Lock)
+    _counting: Lock = field(default_factory=Lock)
+    _waiting: int = 0
+    _tree: LayerTree | None = None
+    _reasons: dict[str, str] | None = None
+
+    def __post_init__(self) -> None:
+        self.weights = weights_hash(self.loaded.module)
+        self._predictions: Recent[list[ExplainedTarget]] = Recent(REMEMBERED)
+        self._activations: Recent[Activations] = Recent(4)
+
+    @property
+    def _network(self) -> str:
+        return f"{self.id} {self.loaded.name} {self.weights}"
+
+    @contextmanager
+    def admitted(self) -> Iterator[None]:
+        """A place among the requests that wait for the model.
+
+        Raises:
+            Busy: if there is none.
+        """
+        with self._counting:
+            if self._waiting >= self.limits.waiting:
+                raise Busy(f"{self.loaded.name} is busy; try again in a moment")
+            self._waiting += 1
+        try:
+            yield
+        finally:
+            with self._counting:
+                self._waiting -= 1
+
+    def give_way(self) -> None:
+        """Let those who wait for something short go first; not for ever."""
+        end = monotonic() + PATIENCE
+        while self._waiting and monotonic() < end:
+            sleep(0.002)
+
+    def predictions(self, photograph: str) -> list[ExplainedTarget]:
+        """The best classes of a photograph, best first."""
+        return self._once(self._predictions, photograph, lambda: self._predict(photograph))
+
+    def _predict(self, photograph: str) -> list[ExplainedTarget]:
+        image = self.loaded.prepare(self.photographs.photo(photograph))
+        (answer,) = explain_prepared(self.loaded, [image], [_Untouched()], top_k=TOP)
+        return [explanation.target for explanation in answer.explanations]
+
+    def activations(self, photograph: str, layer: str) -> Activations:
+        """The feature maps of a photograph at a layer."""
+        photo = self.photographs.photo(photograph).picture
+        return self._once(
+            self._activations, f"{photograph} {layer}", lambda: viz_activations(self.loaded, photo, layer)
+        )
+
+    def _once(self, answers: Recent[T], key: str, compute: Callable[[], T]) -> T:
+        found = answers.get(key)
+        if found is None:
+            with self._lock:
+                found = answers.get(key)
+                if found is None:
+                    found = compute()
+                    answers.put(key, found)
+        return found
+
+    def layers(self) -> LayerTree:
+        """The model's modules, and which of them the CAM methods can explain."""
+        if self._tree is None:
+            with self._lock:
+                if self._tree is None:
+                    self._tree = self._seen_layers()
+        return self._tree
+
+    def _seen_layers(self) -> LayerTree:
+        try:
+            return viz_layers(self.loaded)
+        except ImageError:  # its preprocessing does not say how large its input is
+            return viz_layers(self.loaded, example_photo())
+
+    def reasons(self) -> dict[str, str]:
+        """Of each method of the catalog that does not apply to this model, by name: why."""
+        if self._reasons is None:
+            with self._lock:
+                if self._reasons is None:
+                    self._reasons = dict(self._inapplicable())
+        return self._reasons
+
+    def _inapplicable(self) -> Iterator[tuple[str, str]]:
+        image = self.loaded.prepare(open_photo(example_photo()))
+        for name, cls in catalog.METHODS.items():
+            try:
+                (answer,) = explain_prepared(self.loaded, [image], [_cheapest(cls)], lenient=True)
+            except DeepVizError as error:
+                yield name, str(error)
+            else:
+                yield from ((name, reason) for reason in answer.left_out.values())
+
+    def explained(self, photograph: str, method: Method, targets: Sequence[int]) -> list[Result]:
+        """One method's maps for classes of one photograph: those that are there, the others computed together.
+
+        Raises:
+            NotApplicable: if the method does not apply to the model.
+            DeepVizError: as `explain` does.
+        """
+        ids = [recipe(self._network, photograph, method, target) for target in targets]
+        with self._lock:
+            found = {one: result for one in ids if (result := self.results.get(one)) is not None}
+            missing = [target for one, target in zip(ids, targets, strict=True) if one not in found]
+            if missing:
+                for result in self._compute(photograph, method, missing):
+                    found[result.id] = result
+                    self.results.put(result.id, result)
+        return [found[one] for one in ids]
+
+    def cached(self, photograph: str, method: Method, targets: Sequence[int]) -> list[Result] | None:
+        """As `explained`, if nothing has to be computed for it."""
+        found = [self.results.get(recipe(self._network, photograph, method, target)) for target in targets]
+        there = [result for result in found if result is not None]
+        return there if len(there) == len(found) else None
+
+    def _compute(self, photograph: str, method: Method, targets: list[int]) -> Iterator[Result]:
+        image = self.loaded.prepare(self.photographs.photo(photograph))
+        (answer,) = explain_prepared(self.loaded, [image], [method], target=list(targets), lenient=True)
+        for reason in answer.left_out.values():
+            raise NotApplicable(reason)
+        for explanation in answer.explanations:
+            assert explanation.target.index is not None
+            result_id = recipe(self._network, photograph, method, explanation.target.index)
+            notes = {**explanation.notes, WEIGHTS: self.weights}
+            yield Result(result_id, photograph, self.id, replace(explanation, notes=notes))
+
+    def chosen(self, photograph: str, targets: Sequence[int] | None) -> list[int]:
+        """The classes of a row: those asked for, once each; the predicted one if none are.
+
+        Raises:
+            TargetError: for a class that the model does not have.
+        """
+        if targets is not None:
+            return list(dict.fromkeys(targets))
+        best = self.predictions(photograph)[0].index
+        assert best is not None
+        return [best]
+
+    def forget(self, photograph: str) -> None:
+        """Drop what was computed of a photograph that is not kept any more."""
+        self._predictions.drop(lambda key, _: key == photograph)
+        self._activations.drop(lambda key, _: key.startswith(photograph))
+
+    def described(self) -> dict[str, Any]:
+        """As pages see it."""
+        return {
+            "id": self.id,
+            "name": self.loaded.name,
+            "weights": self.loaded.weights,
+            "source": self.loaded.source,
+            "random": self.loaded.is_random,
+            "labelled": self.loaded.labels is not None,
+        }
+
+
+def _cheapest(cls: type[Method]) -> Method:
+    """A method with as little work as it takes to see whether it applies."""
+    return cls(**{option.name: 2 for option in catalog.options(cls) if option.name in ("steps", "samples")})
+
+
+def ids_of(models: Sequence[LoadedModel]) -> list[str]:
+    """An id for each model, from its name: "resnet50", and "resnet50-2" for a second."""
+    ids: list[str] = []
+    for loaded in models:
+        plain = re.sub(r"[^a-z0-9]+", "-", loaded.name.lower()).strip("-")[:48] or "model"
+        name, count = plain, 1
+        while name in ids:
+            count += 1
+            name = f"{plain}-{count}"
+        ids.append(name)
+    return ids

@@ -1,0 +1,92 @@
+// Talking to the server: every call carries the token, every address is relative, so that any path prefix works.
+
+const HEADER = "X-DeepViz-Token";
+let token = "";
+
+export class Refused extends Error {
+  constructor(status, message) {
+    super(message);
+    this.status = status;
+  }
+}
+
+export function useToken(value) {
+  token = value;
+}
+
+export async function call(path, { method = "GET", json, body, signal } = {}) {
+  const headers = { [HEADER]: token };
+  if (json !== undefined) {
+    headers["Content-Type"] = "application/json";
+    body = JSON.stringify(json);
+  } else if (body !== undefined) {
+    headers["Content-Type"] = "application/octet-stream";
+  }
+  for (let attempt = 0; ; attempt++) {
+    let answer;
+    try {
+      answer = await fetch(`api/${path}`, { method, headers, body, signal, credentials: "omit", cache: "no-store" });
+    } catch (error) {
+      if (error.name === "AbortError") throw error;
+      throw new Refused(0, "The server does not answer. Is deepviz serve still running?");
+    }
+    if (answer.ok) return answer;
+    if (answer.status === 429 && attempt < 8) {
+      // the server says that it is busy: ask again, a little later each time
+      await pause(150 * (attempt + 1), signal);
+      continue;
+    }
+    throw new Refused(answer.status, await reason(answer));
+  }
+}
+
+export const get = async (path, options) => (await call(path, options)).json();
+export const post = async (path, json, options = {}) => (await call(path, { ...options, method: "POST", json })).json();
+export const bytes = async (path, options) => (await call(path, options)).arrayBuffer();
+
+export async function upload(file) {
+  const name = encodeURIComponent(file.name || "pasted photograph");
+  return (await call(`photographs?name=${name}`, { method: "POST", body: file })).json();
+}
+
+const pictures = new Map();
+
+// An address for <img>: the picture is fetched with the token, which an <img> could not send.
+export function picture(id, size) {
+  const key = `${id} ${size}`;
+  if (!pictures.has(key)) {
+    const made = call(`photographs/${id}?size=${size}`)
+      .then((answer) => answer.blob())
+      .then((blob) => URL.createObjectURL(blob));
+    made.catch(() => pictures.delete(key));
+    pictures.set(key, made);
+  }
+  return pictures.get(key);
+}
+
+// Follow a job to its end; `seen` gets every state in which it was found.
+export async function follow(job, seen, signal) {
+  seen(job);
+  while (job.state === "queued" || job.state === "running") {
+    job = await get(`jobs/${job.id}?after=${job.version}`, { signal });
+    seen(job);
+  }
+  return job;
+}
+
+export function pause(milliseconds, signal) {
+  return new Promise((done, failed) => {
+    const timer = setTimeout(done, milliseconds);
+    signal?.addEventListener("abort", () => {
+      clearTimeout(timer);
+      failed(new DOMException("cancelled", "AbortError"));
+    });
+  });
+}
+async function reason(answer) {
+  try {
+    return (await answer.json()).detail;
+  } catch {
+    return `The server answered ${answer.status}.`;
+  }
+}

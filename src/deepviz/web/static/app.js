@@ -1,0 +1,573 @@
+// The page: what is compared, asked of the server, and handed to the stage.
+
+import { Refused, call, follow, get, pause, post, upload, useToken } from "./api.js";
+import { $, copy, download, percent, say } from "./elements.js";
+import { drawChannels, drawTree } from "./inside.js";
+import { drawClasses, drawLayers, drawMethods, drawModels, drawPhotographs } from "./panel.js";
+import * as permalink from "./permalink.js";
+import { Stage } from "./stage.js";
+
+const HOVER = 90; // milliseconds on a class before its preview is asked for
+const SETTLE = 120; // milliseconds without a change before a comparison is asked for
+
+const known = { models: [], photographs: [], methods: [], tree: null, labels: [], predictions: new Map(), classes: new Map() };
+const view = { model: "", photographs: [], active: "", targets: {}, methods: [], layer: null, tab: "compare", inside: null, look: null };
+const found = new Map(); // by cell: the id of its result
+const reasons = new Map(); // by column: why there is no map
+let waiting = false; // for the turn of the comparison under way
+let opening = null; // the state of the comparison that the server computes by itself
+let ended = ""; // why the last comparison is not whole
+let token = "";
+let stage;
+let running = null; // the comparison under way: an AbortController, and the job's id
+let hovering = null;
+
+addEventListener("DOMContentLoaded", open);
+addEventListener("hashchange", () => {
+  const said = permalink.read(location.hash);
+  if (said.token && (said.token !== token || JSON.stringify(said.view) !== JSON.stringify(view))) location.reload();
+});
+
+async function open() {
+  const said = permalink.read(location.hash);
+  token = said.token;
+  useToken(token);
+  wireOnce();
+  if (!token) return showGate();
+  try {
+    const start = await get("start");
+    known.models = start.models;
+    $("foot").textContent = `DeepViz ${start.versions.deepviz}, PyTorch ${start.versions.torch}`;
+    known.photographs = await get("photographs");
+    Object.assign(view, {
+      model: start.models[0].id,
+      photographs: start.photographs,
+      methods: start.methods.map((name) => ({ name })),
+    });
+    const restored = restore(said.view);
+    view.active = view.photographs.includes(view.active) ? view.active : (view.photographs[0] ?? "");
+    stage = new Stage($("stage"), { look: view.look, looked: remember, lost });
+    selectTab(view.tab, false);
+    await useModel();
+    if (!restored && start.job) watchOpening(start.job);
+    await compare();
+  } catch (error) {
+    tell(error);
+  }
+}
+
+function showGate() {
+  $("gate").hidden = false;
+  $("gate-token").focus();
+}
+
+// What a link says, as far as it is still there; whether it said anything.
+function restore(said) {
+  if (!said) return false;
+  const there = new Set(known.photographs.map((one) => one.id));
+  const strings = (list) => (Array.isArray(list) ? list.filter((one) => typeof one === "string") : []);
+  if (known.models.some((model) => model.id === said.model)) view.model = said.model;
+  const wanted = strings(said.photographs);
+  const kept = wanted.filter((id) => there.has(id));
+  if (kept.length < wanted.length) say("Some photographs of this link are no longer on the server: upload them again.", true);
+  if (kept.length) view.photographs = kept;
+  if (typeof said.active === "string") view.active = said.active;
+  for (const [id, indices] of Object.entries(said.targets ?? {})) {
+    if (there.has(id) && Array.isArray(indices)) view.targets[id] = indices.filter(Number.isInteger);
+  }
+  if (Array.isArray(said.methods)) {
+    view.methods = said.methods
+      .filter((one) => typeof one?.name === "string")
+      .map((one) => ({ name: one.name, options: { ...one.options } }));
+  }
+  if (typeof said.layer === "string") view.layer = said.layer;
+  if (typeof said.inside === "string") view.inside = said.inside;
+  if (said.tab === "inside") view.tab = "inside";
+  view.look = said.look ?? null;
+  return true;
+}
+
+function remember() {
+  if (stage) view.look = stage.look();
+  history.replaceState(null, "", permalink.write(token, view));
+}
+
+async function useModel() {
+  known.predictions.clear();
+  const path = `models/${view.model}`;
+  drawModels(known.models, view.model, changeModel);
+  [known.methods, known.tree, known.labels] = await Promise.all([get(`${path}/methods`), get(`${path}/layers`), get(`${path}/labels`)]);
+  view.methods = view.methods.filter((one) => known.methods.some((method) => method.name === one.name && !method.reason));
+  if (view.layer && !known.tree.layers.some((row) => row.layer === view.layer && row.usable)) view.layer = null;
+  $("labels").replaceChildren(...known.labels.map((label, index) => new Option(`${label} (${index})`)));
+  redraw();
+}
+
+async function changeModel(model) {
+  view.model = model;
+  view.targets = {};
+  view.layer = view.inside = null;
+  found.clear();
+  try {
+    await useModel();
+    await compare();
+  } catch (error) {
+    tell(error);
+  }
+}
+
+const info = (id) => known.photographs.find((one) => one.id === id);
+const method = (name) => known.methods.find((one) => one.name === name);
+const takesLayer = (one) => method(one.name)?.options.some((option) => option.name === "layer") || takesLayerInside(one);
+const takesLayerInside = (one) => Boolean(one.options?.of && method(one.options.of)?.options.some((option) => option.name === "layer"));
+const columnKey = (one) => JSON.stringify([view.model, one.name, one.options ?? {}, takesLayer(one) ? view.layer : null]);
+const cellKey = (photograph, target, one) => `${photograph} ${target} ${columnKey(one)}`;
+
+// What a column and its cells are called as long as a job is under way, whatever is chosen meanwhile.
+function keyed(one) {
+  const column = columnKey(one);
+  return { column, cell: (photograph, target) => `${photograph} ${target} ${column}` };
+}
+
+function cell(photograph, target, one) {
+  const id = found.get(cellKey(photograph, target, one));
+  const reason = reasons.get(columnKey(one)) ?? ended;
+  return id ?? (reason ? { reason } : null);
+}
+
+async function predictions(photograph) {
+  if (!known.predictions.has(photograph)) {
+    const path = `models/${view.model}/photographs/${photograph}/predictions`;
+    const asked = get(path);
+    known.predictions.set(photograph, asked);
+    try {
+      known.classes.set(`${view.model} ${photograph}`, await asked);
+    } catch (error) {
+      known.predictions.delete(photograph);
+      throw error;
+    }
+  }
+  return known.predictions.get(photograph);
+}
+
+const classesOf = (photograph) => known.classes.get(`${view.model} ${photograph}`) ?? [];
+
+function targetsOf(photograph) {
+  const pinned = view.targets[photograph];
+  if (pinned?.length) return pinned;
+  const best = classesOf(photograph)[0];
+  return best ? [best.index] : [];
+}
+
+function rows() {
+  return view.photographs.flatMap((photograph) => {
+    const targets = targetsOf(photograph);
+    return targets.map((target) => {
+      const one = classesOf(photograph).find((each) => each.index === target);
+      return {
+        key: `${photograph} ${target}`,
+        photograph: info(photograph),
+        target,
+        label: one?.label ?? known.labels[target] ?? `class ${target}`,
+        probability: one?.probability ?? null,
+      };
+    });
+  });
+}
+
+function redraw() {
+  drawPhotographs(known.photographs, view.photographs, view.active, { toggle: togglePhotograph, activate, add });
+  const active = info(view.active);
+  $("classes-of").textContent = active ? `of ${active.name}` : "";
+  drawClasses(active ? classesOf(view.active) : [], active ? targetsOf(view.active) : [], known.labels, { pin, preview, leave });
+  drawMethods(known.methods, view.methods, { toggle: toggleMethod, change: changeOption });
+  drawLayers(known.tree, view.layer, view.methods.some(takesLayer), chooseLayer);
+  if (view.tab === "inside") drawInside();
+}
+
+function activate(id) {
+  view.active = id;
+  redraw();
+  remember();
+  stage.reveal(rows().findIndex((row) => row.photograph.id === id));
+}
+
+function togglePhotograph(id) {
+  const at = view.photographs.indexOf(id);
+  if (at < 0) view.photographs.push(id);
+  else if (view.photographs.length > 1) view.photographs.splice(at, 1);
+  else return say("One photograph stays: choose another first.");
+  view.active = at < 0 ? id : view.photographs[0];
+  redraw();
+  compareSoon();
+}
+
+function pin(index) {
+  leave();
+  const now = [...targetsOf(view.active)];
+  const at = now.indexOf(index);
+  if (at < 0) now.push(index);
+  else if (now.length > 1) now.splice(at, 1);
+  else return say("One class stays: pin another first.");
+  view.targets[view.active] = now;
+  redraw();
+  compareSoon();
+}
+
+function toggleMethod(name) {
+  const at = view.methods.findIndex((one) => one.name === name);
+  if (at >= 0 && view.methods.length === 1) {
+    redraw();
+    return say("One method stays: choose another first.");
+  }
+  if (at >= 0) view.methods.splice(at, 1);
+  else view.methods.push({ name });
+  redraw();
+  compareSoon();
+}
+
+function changeOption(name, option, value) {
+  let one = view.methods.find((each) => each.name === name);
+  if (!one) view.methods.push((one = { name }));
+  one.options = { ...one.options };
+  if (value === undefined) delete one.options[option];
+  else one.options[option] = value;
+  redraw();
+  compareSoon();
+}
+
+function chooseLayer(layer) {
+  view.layer = layer;
+  $("layer-all").value = layer ?? known.tree.default;
+  compareSoon();
+}
+
+async function add(files) {
+  for (const file of files) {
+    try {
+      const photograph = await upload(file);
+      if (!info(photograph.id)) known.photographs.push(photograph);
+      if (!view.photographs.includes(photograph.id)) view.photographs.push(photograph.id);
+      view.active = photograph.id;
+    } catch (error) {
+      tell(error);
+    }
+  }
+  redraw();
+  const shown = compare();
+  await pause(100); // the stage has its row by then
+  stage.reveal(rows().findIndex((row) => row.photograph.id === view.active));
+  await shown;
+}
+
+// A comparison, once nothing has changed for a moment.
+let settling = 0;
+function compareSoon() {
+  clearTimeout(settling);
+  settling = setTimeout(() => compare().catch(tell), SETTLE);
+}
+
+function stop() {
+  if (!running) return;
+  running.abort.abort();
+  if (running.job) call(`jobs/${running.job}`, { method: "DELETE" }).catch(() => {});
+  running = null;
+}
+
+async function compare() {
+  stop();
+  const mine = (running = { abort: new AbortController(), job: null });
+  const { signal } = mine.abort;
+  try {
+    await Promise.all(view.photographs.map(predictions));
+    if (signal.aborted) return;
+    redraw();
+    remember();
+    ended = "";
+    layOut();
+    const open = view.photographs
+      .map((photograph) => ({
+        photograph,
+        targets: targetsOf(photograph).filter((target) => view.methods.some((one) => cell(photograph, target, one) === null)),
+      }))
+      .filter((row) => row.targets.length);
+    if (!open.length) return showJob(null);
+    const chosen = view.methods.map((one) => ({ ...one }));
+    const keys = chosen.map(keyed);
+    const order = chosen.map((_, n) => n).sort((a, b) => slow(chosen[a]) - slow(chosen[b]));
+    const asked = { model: view.model, rows: open, methods: order.map((n) => chosen[n]), layer: view.layer };
+    const job = await post("jobs", asked, { signal });
+    mine.job = job.id;
+    const placed = order.map((n) => keys[n]);
+    const last = await follow(job, (state) => {
+      waiting = state.state === "queued";
+      take(state, placed, !waiting || !opening);
+      if (waiting && opening) showJob(opening);
+    }, signal);
+    if (last.state !== "done") finish(last.error || "cancelled");
+    showJob(null);
+  } catch (error) {
+    if (error.name === "AbortError") return;
+    showJob(null);
+    finish(error.message);
+    throw error;
+  } finally {
+    if (running === mine) running = null;
+    waiting = false;
+  }
+}
+
+function finish(reason) {
+  ended = reason;
+  if (reason !== "cancelled") say(reason, true);
+  layOut();
+}
+
+const slow = (one) => Number(method(one.name)?.options.some((option) => ["steps", "samples"].includes(option.name)) ?? false);
+
+// The comparison that the server computes by itself before the first page asks.
+function watchOpening(id) {
+  const keys = view.methods.map(keyed);
+  get(`jobs/${id}`)
+    .then((job) =>
+      follow(job, (state) => {
+        opening = ["queued", "running"].includes(state.state) ? state : null;
+        take(state, keys, opening !== null && waiting);
+      }),
+    )
+    .catch(() => {}); // the page's own job tells what is wrong
+}
+
+function take(state, keys, shown = true) {
+  for (const one of state.results) found.set(keys[one.column].cell(one.photograph, one.target), one.id);
+  for (const one of state.left_out) reasons.set(keys[one.column].column, one.reason);
+  if (shown) showJob(state);
+  layOut();
+}
+
+function showJob(state) {
+  const under = state !== null && (state.state === "queued" || state.state === "running");
+  $("job").hidden = !under;
+  if (!under) return;
+  $("job-bar").max = state.total;
+  $("job-bar").value = state.done;
+  $("job-text").textContent = state.state === "queued" ? "Waiting for the model" : `${state.now}, ${state.done + 1} of ${state.total}`;
+}
+
+// Hand the stage what there is: results, and empty places for those to come.
+function layOut() {
+  const columns = view.methods.map(title);
+  stage.show(
+    rows().map((row) => ({
+      ...row,
+      columns,
+      detail: row.probability === null ? row.label : `${row.label} ${percent(row.probability)}`,
+      cells: view.methods.map((one) => cell(row.photograph.id, row.target, one)),
+    })),
+  );
+}
+
+// A result that the server has forgotten is computed again; a photograph that it has forgotten is told.
+function lost(id, error) {
+  if (id === null || error.status !== 404) return tell(error);
+  for (const [key, value] of found) if (value === id) found.delete(key);
+  compareSoon();
+}
+
+function title(one) {
+  const changed = Object.entries(one.options ?? {}).map(([name, value]) =>
+    name === "of" ? `of ${method(value)?.title ?? value}` : `${name.replaceAll("_", " ")} ${value}`,
+  );
+  return [method(one.name)?.title ?? one.name, ...changed].join(", ");
+}
+
+// Hovering a class shows its maps in the first row of its photograph, until the pointer leaves.
+async function preview(index) {
+  leave();
+  if (view.tab !== "compare" || !view.active || targetsOf(view.active).includes(index)) return;
+  const mine = (hovering = { abort: new AbortController(), job: null });
+  const { signal } = mine.abort;
+  const photograph = view.active;
+  try {
+    await pause(HOVER, signal);
+    const row = rows().find((each) => each.photograph.id === photograph);
+    if (!row) return;
+    const draw = () => {
+      const cells = view.methods.map((each) => found.get(cellKey(photograph, index, each)) ?? null);
+      if (hovering === mine) stage.preview({ key: row.key, cells });
+    };
+    draw();
+    const missing = view.methods.filter((each) => !found.has(cellKey(photograph, index, each)));
+    if (!missing.length) return;
+    missing.sort((a, b) => slow(a) - slow(b));
+    const job = await post("jobs", { model: view.model, rows: [{ photograph, targets: [index] }], methods: missing, layer: view.layer }, { signal });
+    mine.job = job.id;
+    const keys = missing.map(keyed);
+    await follow(
+      job,
+      (state) => {
+        for (const result of state.results) found.set(keys[result.column].cell(result.photograph, result.target), result.id);
+        draw();
+      },
+      signal,
+    );
+  } catch (error) {
+    if (error.name !== "AbortError") tell(error);
+  }
+}
+
+function leave() {
+  if (!hovering) return;
+  hovering.abort.abort();
+  if (hovering.job) call(`jobs/${hovering.job}`, { method: "DELETE" }).catch(() => {});
+  hovering = null;
+  stage?.preview(null);
+}
+
+function drawInside() {
+  const layers = known.tree.layers.filter((row) => row.grid);
+  const layer = layers.some((row) => row.layer === view.inside) ? view.inside : (view.layer ?? known.tree.default ?? layers.at(-1)?.layer);
+  const choose = (name) => {
+    view.inside = name;
+    remember();
+    drawInside();
+  };
+  drawTree(known.tree, layer, choose);
+  const key = `${view.model} ${view.active} ${layer}`;
+  if (layer && view.active && drawInside.shown !== key) {
+    drawInside.shown = key;
+    drawChannels(view.model, info(view.active), layer);
+  }
+}
+
+function selectTab(name, focus = true) {
+  view.tab = name;
+  for (const each of ["compare", "inside"]) {
+    const on = each === name;
+    $(`tab-${each}`).setAttribute("aria-selected", String(on));
+    $(`tab-${each}`).tabIndex = on ? 0 : -1;
+    $(each).hidden = !on;
+  }
+  if (focus) $(`tab-${name}`).focus();
+  if (name === "inside" && known.tree) drawInside();
+}
+
+const asked = () => ({
+  model: view.model,
+  rows: view.photographs.map((photograph) => ({ photograph, targets: targetsOf(photograph) })),
+  methods: view.methods,
+  layer: view.layer,
+});
+const FILES = { report: "deepviz-report.html", sheet: "deepviz-sheet.png", data: "results.deepviz" };
+
+async function takeAway(what) {
+  $("take").open = false;
+  try {
+    remember();
+    if (what === "link") return await copy(location.href, "Link");
+    if (what === "python" || what === "command") {
+      const said = await post("snippets", asked());
+      return await copy(said[what], what === "python" ? "Python code" : "Command");
+    }
+    const results = rows().flatMap((row) => view.methods.map((one) => found.get(cellKey(row.photograph.id, row.target, one)))).filter(Boolean);
+    if (!results.length) return say("There is nothing to save yet.");
+    say("Being written …");
+    const answer = await call(what, { method: "POST", json: { results } });
+    download(await answer.blob(), FILES[what]);
+    say(`${FILES[what]} saved`);
+  } catch (error) {
+    if (error.status === 404) found.clear(); // the server has forgotten some: they are computed again
+    tell(error);
+  }
+}
+
+function wireOnce() {
+  $("gate-form").addEventListener("submit", (event) => {
+    event.preventDefault();
+    const given = $("gate-token").value.trim();
+    const linked = given.includes("token=") ? permalink.read(given.slice(given.indexOf("#"))).token : given;
+    location.hash = `#token=${encodeURIComponent(linked)}`;
+    location.reload();
+  });
+  $("skip").addEventListener("click", (event) => {
+    event.preventDefault(); // the address behind # holds the view
+    $("stage").focus();
+  });
+  for (const name of ["compare", "inside"]) {
+    $(`tab-${name}`).addEventListener("click", () => {
+      selectTab(name);
+      remember();
+    });
+    $(`tab-${name}`).addEventListener("keydown", (event) => {
+      if (event.key !== "ArrowLeft" && event.key !== "ArrowRight") return;
+      selectTab(name === "compare" ? "inside" : "compare");
+      remember();
+    });
+  }
+  $("find").addEventListener("submit", (event) => {
+    event.preventDefault();
+    const index = classNamed($("class-name").value.trim());
+    if (index === null) return say("No class is called so.", true);
+    $("class-name").value = "";
+    if (!targetsOf(view.active).includes(index)) pin(index);
+  });
+  $("job-cancel").addEventListener("click", () => {
+    stop();
+    if (opening) call(`jobs/${opening.id}`, { method: "DELETE" }).catch(() => {});
+    opening = null;
+    showJob(null);
+    finish("cancelled");
+  });
+  for (const button of document.querySelectorAll("[data-take]")) {
+    button.addEventListener("click", () => takeAway(button.dataset.take));
+  }
+  document.addEventListener("click", (event) => {
+    if (!$("take").contains(event.target)) $("take").open = false;
+  });
+  document.addEventListener("keydown", (event) => {
+    if (event.key === "Escape" && $("take").open) {
+      $("take").open = false;
+      $("take").querySelector("summary").focus();
+    }
+  });
+  document.addEventListener("paste", (event) => {
+    const files = [...(event.clipboardData?.files ?? [])].filter((file) => file.type.startsWith("image/"));
+    if (files.length) add(files);
+  });
+  let depth = 0;
+  const carries = (event) => event.dataTransfer?.types.includes("Files");
+  addEventListener("dragenter", (event) => {
+    if (carries(event) && ++depth) $("drop").hidden = false;
+  });
+  addEventListener("dragleave", (event) => {
+    if (carries(event) && --depth <= 0) $("drop").hidden = true;
+  });
+  addEventListener("dragover", (event) => event.preventDefault());
+  addEventListener("drop", (event) => {
+    event.preventDefault();
+    depth = 0;
+    $("drop").hidden = true;
+    const files = [...(event.dataTransfer?.files ?? [])];
+    if (files.length) add(files);
+  });
+  const wide = matchMedia("(min-width: 900px)");
+  const fit = () => ($("panel").open = wide.matches);
+  wide.addEventListener("change", fit);
+  fit();
+}
+
+function classNamed(text) {
+  const numbered = text.match(/^(\d+)$|\((\d+)\)$/);
+  if (numbered) return Number(numbered[1] ?? numbered[2]);
+  const wanted = text.toLowerCase();
+  const at = known.labels.findIndex((label) => label.toLowerCase() === wanted);
+  const near = at >= 0 ? at : known.labels.findIndex((label) => wanted && label.toLowerCase().includes(wanted));
+  return near >= 0 ? near : null;
+}
+
+function tell(error) {
+  if (error.name === "AbortError") return;
+  if (error instanceof Refused && error.status === 401) return showGate();
+  say(error.message, true);
+  if (!(error instanceof Refused)) throw error;
+}

@@ -1,0 +1,60 @@
+// Small parts of the page. Text is always set as text, so that no name or label can become markup.
+
+export const $ = (id) => document.getElementById(id);
+
+export function element(tag, attributes = {}, ...children) {
+  const made = document.createElement(tag);
+  for (const [name, value] of Object.entries(attributes)) {
+    if (name.startsWith("on")) made.addEventListener(name.slice(2), value);
+    else if (name === "class") made.className = value;
+    else if (name in made && typeof value !== "string") made[name] = value;
+    else made.setAttribute(name, value);
+  }
+  made.append(...children.filter((child) => child !== null && child !== undefined));
+  return made;
+}
+
+export function percent(probability) {
+  if (probability >= 0.0995) return `${Math.round(100 * probability)} %`;
+  return probability >= 0.001 ? `${(100 * probability).toFixed(1)} %` : "< 0.1 %";
+}
+
+let fading = 0;
+export function say(text, bad = false) {
+  const toast = $("toast");
+  toast.textContent = text;
+  toast.classList.toggle("bad", bad);
+  toast.classList.add("shown");
+  clearTimeout(fading);
+  fading = setTimeout(() => toast.classList.remove("shown"), bad ? 8000 : 3500);
+}
+
+export async function copy(text, what) {
+  try {
+    await navigator.clipboard.writeText(text);
+    say(`${what} copied`);
+  } catch {
+    // no clipboard on plain http beyond loopback: show it to be copied by hand
+    const area = element("textarea", { readOnly: true, rows: 8, "aria-label": what }, text);
+    const shown = element(
+      "dialog",
+      { class: "copy" },
+      element("p", {}, `${what}: copy it from here`),
+      area,
+      element("form", { method: "dialog" }, element("button", {}, "Close")),
+    );
+    shown.addEventListener("close", () => shown.remove());
+    document.body.append(shown);
+    shown.showModal();
+    area.select();
+  }
+}
+
+export function download(blob, name) {
+  const address = URL.createObjectURL(blob);
+  const link = element("a", { href: address, download: name });
+  document.body.append(link);
+  link.click();
+  link.remove();
+  setTimeout(() => URL.revokeObjectURL(address), 10000);
+}

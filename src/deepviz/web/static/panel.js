@@ -1,0 +1,221 @@
+// The panel beside the comparison: model, photographs, classes, methods with their options, layer.
+
+import { picture } from "./api.js";
+import { $, element, percent } from "./elements.js";
+
+export function drawModels(models, chosen, choose) {
+  $("model-block").hidden = models.length < 2;
+  $("model").replaceChildren(
+    ...models.map((model) =>
+      element("option", { value: model.id, selected: model.id === chosen }, model.random ? `${model.name} (random weights)` : model.name),
+    ),
+  );
+  $("model").onchange = () => choose($("model").value);
+}
+
+export function drawPhotographs(all, shown, active, { toggle, activate, add }) {
+  const tiles = all.map((photograph) => {
+    const on = shown.includes(photograph.id);
+    const image = element("img", { alt: "", width: 64, height: 64 });
+    picture(photograph.id, 192).then((address) => (image.src = address), () => {});
+    const tile = element(
+      "button",
+      {
+        type: "button",
+        class: `photograph${photograph.id === active ? " active" : ""}`,
+        "aria-pressed": String(on),
+        "aria-label": `${photograph.name}, ${on ? "compared" : "not compared"}`,
+        title: photograph.name,
+        "data-id": photograph.id,
+        onclick: () => (on && photograph.id !== active ? activate(photograph.id) : toggle(photograph.id)),
+      },
+      image,
+      element("span", { class: "tick", "aria-hidden": "true" }, on ? "✓" : ""),
+    );
+    return tile;
+  });
+  const input = element("input", {
+    type: "file",
+    accept: "image/jpeg,image/png,image/webp,image/gif,image/avif,image/bmp",
+    multiple: true,
+    class: "hidden",
+    id: "file",
+    onchange: () => add([...input.files]),
+  });
+  const adder = element("label", { class: "photograph add", title: "Add photographs" }, input, element("span", {}, "Add"));
+  keepFocus($("photographs"), () => $("photographs").replaceChildren(...tiles, adder));
+}
+
+export function drawClasses(predictions, pinned, labels, { pin, preview, leave }) {
+  const listed = [...predictions];
+  for (const index of pinned) {
+    if (!listed.some((one) => one.index === index)) {
+      listed.push({ index, label: labels[index] ?? `class ${index}`, probability: null });
+    }
+  }
+  const rows = listed.map((one) => {
+    const on = pinned.includes(one.index);
+    const chance = one.probability === null ? "" : percent(one.probability);
+    const meter = element("meter", { min: 0, max: 1, value: one.probability ?? 0, "aria-hidden": "true" });
+    const button = element(
+      "button",
+      {
+        type: "button",
+        class: "class",
+        "aria-pressed": String(on),
+        "data-class": String(one.index),
+        title: on ? `${one.label}: remove its row` : `${one.label}: hover to preview, click to pin as a row`,
+        onclick: () => pin(one.index),
+        onpointerenter: () => preview(one.index),
+        onpointerleave: leave,
+        onfocus: () => preview(one.index),
+        onblur: leave,
+      },
+      element("span", { class: "pin", "aria-hidden": "true" }),
+      element("span", { class: "label" }, one.label),
+      element("span", { class: "chance" }, chance),
+      meter,
+    );
+    return element("li", {}, button);
+  });
+  keepFocus($("classes"), () => $("classes").replaceChildren(...rows));
+}
+
+export function drawMethods(methods, chosen, { toggle, change }) {
+  const open = new Set([...$("methods").querySelectorAll("details[open]")].map((one) => one.dataset.method));
+  const rows = methods.map((method) => {
+    const here = chosen.find((one) => one.name === method.name);
+    const applies = method.reason === "";
+    const box = element("input", {
+      type: "checkbox",
+      id: `method-${method.name}`,
+      checked: Boolean(here),
+      disabled: !applies,
+      onchange: () => toggle(method.name),
+    });
+    const label = element("label", { for: box.id, title: `${method.summary}\n${method.cost}` }, method.title);
+    const head = element("div", { class: "method-head" }, box, label);
+    const row = element("li", { class: `method${applies ? "" : " inapplicable"}` }, head);
+    if (!applies) {
+      const why = element("p", { class: "why", id: `why-${method.name}` }, method.reason);
+      box.setAttribute("aria-describedby", why.id);
+      row.append(why);
+      return row;
+    }
+    const options = method.options.filter((option) => option.name !== "layer");
+    if (options.length) {
+      const fields = options.map((option) => field(method, option, here?.options?.[option.name], methods, change));
+      row.append(
+        element(
+          "details",
+          { "data-method": method.name, open: open.has(method.name) },
+          element("summary", { "aria-label": `Options of ${method.title}` }, "options"),
+          element("p", { class: "summary" }, method.summary),
+          ...fields,
+        ),
+      );
+    }
+    return row;
+  });
+  keepFocus($("methods"), () => $("methods").replaceChildren(...rows));
+}
+
+function field(method, option, given, methods, change) {
+  const id = `option-${method.name}-${option.name}`;
+  const text = option.default === null ? "none" : String(option.default);
+  const value = given ?? text;
+  const tell = (now) => change(method.name, option.name, now === text ? undefined : now);
+  const words = option.name.replaceAll("_", " ");
+  const control = controlFor(option, id, value, methods, tell);
+  control.setAttribute("title", option.help);
+  return element("div", { class: "option" }, element("label", { for: id, title: option.help }, words), control);
+}
+
+function controlFor(option, id, value, methods, tell) {
+  if (option.kinds.includes("method")) {
+    const inner = methods.filter((one) => !one.options.some((each) => each.kinds.includes("method")) && !one.reason);
+    return choice(id, inner.map((one) => [one.name, one.title]), value, tell);
+  }
+  if (option.kinds.includes("bool")) {
+    const box = element("input", { type: "checkbox", id, checked: value === "true", onchange: () => tell(String(box.checked)) });
+    return box;
+  }
+  if (option.choices.length && !option.kinds.length) {
+    return choice(id, option.choices.map((one) => [one, one]), value, tell);
+  }
+  const input = element("input", {
+    id,
+    class: "value",
+    value,
+    inputMode: option.choices.length || option.optional ? "text" : "decimal",
+    autocomplete: "off",
+    spellcheck: false,
+    onchange: () => tell(input.value.trim()),
+  });
+  input.value = value;
+  return input;
+}
+
+function choice(id, pairs, value, tell) {
+  const select = element(
+    "select",
+    { id, onchange: () => tell(select.value) },
+    ...pairs.map(([name, title]) => element("option", { value: name, selected: name === value }, title)),
+  );
+  return select;
+}
+
+// The layers that a slider stops at: few enough to aim at, from fine to coarse. All others are in the list below it.
+export function stops(layers) {
+  const usable = layers.filter((row) => row.usable);
+  const outer = usable.filter((row) => row.depth <= 1);
+  const shown = outer.length >= 4 ? outer : usable;
+  const cells = (row) => (row.grid ? row.grid[0] * row.grid[1] : 0);
+  return [...shown].sort((a, b) => cells(b) - cells(a));
+}
+
+export function drawLayers(tree, chosen, needed, choose) {
+  const rows = stops(tree.layers);
+  $("layer-block").hidden = rows.length === 0;
+  if (!rows.length) return;
+  $("layer-block").classList.toggle("idle", !needed);
+  const grid = (row) => (row?.grid ? ` · ${row.grid[1]} × ${row.grid[0]}` : "");
+  const named = chosen ?? tree.default;
+  const usable = tree.layers.filter((row) => row.usable);
+  const here = usable.find((row) => row.layer === named);
+  $("layer-name").textContent = named ? `${named}${grid(here)}` : "";
+  const slider = $("layer");
+  slider.max = String(rows.length - 1);
+  const at = rows.findIndex((row) => row.layer === named);
+  if (at >= 0) slider.value = String(at);
+  slider.setAttribute("aria-valuetext", named ?? "");
+  slider.disabled = !needed;
+  $("layer-all").disabled = !needed;
+  $("layer-first").textContent = `fine${grid(rows[0])}`;
+  $("layer-last").textContent = `coarse${grid(rows.at(-1))}`;
+  slider.oninput = () => {
+    const row = rows[Number(slider.value)];
+    $("layer-name").textContent = `${row.layer}${grid(row)}`;
+    slider.setAttribute("aria-valuetext", row.layer);
+    choose(row.layer === tree.default ? null : row.layer);
+  };
+  $("layer-all").replaceChildren(
+    ...usable.map((row) =>
+      element(
+        "option",
+        { value: row.layer, selected: row.layer === named },
+        `${row.layer}${grid(row)}${row.default ? " (default)" : ""}`,
+      ),
+    ),
+  );
+  $("layer-all").onchange = () => choose($("layer-all").value === tree.default ? null : $("layer-all").value);
+}
+
+// Redraw, and leave the keyboard where it was.
+function keepFocus(holder, redraw) {
+  const focused = holder.contains(document.activeElement) ? document.activeElement : null;
+  const key = focused?.id ? `#${CSS.escape(focused.id)}` : focused?.dataset.class ? `[data-class="${focused.dataset.class}"]`
+    : focused?.dataset.id ? `[data-id="${focused.dataset.id}"]` : null;
+  redraw();
+  if (key) holder.querySelector(key)?.focus({ preventScroll: true });
+}

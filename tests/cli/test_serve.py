@@ -1,0 +1,112 @@
+"""`deepviz serve`: what it refuses, what it prints, and that the link it prints works."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+import pytest
+
+import deepviz.web
+from deepviz.cli import run
+from pictures import picture_file
+
+TESTS = Path(__file__).parent.parent
+
+
+@pytest.fixture
+def started():
+    """Starts servers on free ports; gives the link that each prints, and the process."""
+    running = []
+
+    def start(*arguments):
+        command = [sys.executable, "-m", "deepviz", "serve", "--no-browser", "--port", "0", *arguments]
+        path = os.pathsep.join([str(TESTS), *filter(None, [os.environ.get("PYTHONPATH")])])
+        process = subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": path}
+        )
+        running.append(process)
+        line = process.stdout.readline()
+        link = re.search(r"http://\S+", line)
+        assert link, (line, process.stderr.read())
+        return link[0], process
+
+    yield start
+    for process in running:
+        process.kill()
+        process.communicate()
+
+
+def ask(link, path, token=True):
+    address, _, fragment = link.partition("#token=")
+    request = urllib.request.Request(address + path, headers={"X-DeepViz-Token": fragment} if token else {})
+    with urllib.request.urlopen(request, timeout=20) as answer:
+        return answer.read()
+
+
+def test_the_link_that_it_prints_works_and_ctrl_c_ends_it(started, tmp_path):
+    (tmp_path / "a.png").write_bytes(picture_file())
+    (tmp_path / "broken.png").write_bytes(b"nothing")
+    link, process = started(
+        "--model", "small_models:good", "--model", "small_models:one_logit", "--photos", str(tmp_path)
+    )
+    assert b"<title>DeepViz" in ask(link, "")
+    assert [model["id"] for model in json.loads(ask(link, "api/models"))] == ["small", "small-2"]
+    assert [one["name"] for one in json.loads(ask(link, "api/photographs"))] == ["a.png"]
+    with pytest.raises(urllib.error.HTTPError, match="401"):
+        ask(link, "api/models", token=False)
+    process.send_signal(signal.SIGINT)
+    _, told = process.communicate(timeout=20)
+    assert process.returncode == 130
+    assert "left out: broken.png" in told
+    assert "Traceback" not in told
+
+
+def test_beyond_this_machine_it_says_what_that_means(started):
+    link, process = started("--model", "small_models:good", "--host", "0.0.0.0", "--allow-host", "example.org")
+    with pytest.raises(urllib.error.HTTPError, match="401"):
+        ask(link, "api/models", token=False)
+    assert json.loads(ask(link, "api/models"))
+    process.send_signal(signal.SIGINT)
+    _, told = process.communicate(timeout=20)
+    assert "listening beyond this machine" in told
+    assert "whoever has the link" in told
+
+
+def test_every_start_has_a_token_of_its_own(started):
+    links = {started("--model", "small_models:good")[0].partition("token=")[2] for _ in range(2)}
+    assert len(links) == 2
+    assert all(len(token) >= 43 for token in links)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        (["--port", "70000"], 2, "--port must be from 0 to 65535"),
+        (["--model", "small_models:good", "--model", "small_models:good", "--weights", "random"], 2, "for one model"),
+        (["--photos", "/nothing/here"], 3, "does not exist"),
+        (["--model", "resnet5"], 3, "no model is called"),
+        (["--host", "no.such.host.invalid", "--model", "small_models:good"], 3, "cannot listen on"),
+        (["--device", "mps"], 2, "finds none on this machine"),
+    ],
+)
+def test_what_it_refuses_in_one_line(monkeypatch, capsys, arguments, code, said):
+    monkeypatch.setattr(deepviz.web, "serve", lambda *_: pytest.fail("it serves"))
+    port = [] if "--port" in arguments else ["--port", "0"]
+    assert run(["serve", "--no-browser", *port, *arguments]) == code
+    told = capsys.readouterr().err
+    assert said in told
+    assert told.count("\n") == 1
+
+
+def test_without_the_extra_it_says_how_to_get_it(monkeypatch, capsys):
+    for name in [name for name in sys.modules if name == "deepviz.web" or name.startswith("deepviz.web.")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "fastapi", None)
+    assert run(["serve", "--no-browser"]) == 3
+    assert capsys.readouterr().err == "deepviz: the web app needs FastAPI and uvicorn: pip install 'deepviz[web]'\n"

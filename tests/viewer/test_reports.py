@@ -1,0 +1,340 @@
+"""The report: one file, offline, safe from what names hold, and small."""
+
+import json
+import re
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from deepviz import Explanation
+from deepviz.errors import OutputError
+from deepviz.explanation import ExplainedTarget
+from deepviz.geometry import Geometry
+from deepviz.methods import GradCAM, Gradient, GradTimesImage, IntegratedGradients, SmoothGrad
+from deepviz.render import Scale
+from deepviz.viewer import report, report_page
+
+HOSTILE = "</script><script>globalThis.broken=1</script><img src=x onerror='globalThis.broken=1'>&\"'<!--"
+
+
+def noise(*shape, seed=0):
+    draw = torch.Generator().manual_seed(seed)
+    return torch.randn(shape, generator=draw) * torch.rand(shape, generator=draw) ** 3
+
+
+def explained(method=None, *, seed=0, size=(64, 48), source="cat.png", label="cat", side=24, **notes):
+    method = method or Gradient()
+    shape = (1, 7, 7) if method.coarse else (3, side, side)
+    smooth = Image.fromarray((np.random.default_rng(seed).random((6, 8, 3)) * 255).astype(np.uint8))
+    return Explanation(
+        attribution=noise(*shape, seed=seed),
+        image=smooth.resize(size, Image.Resampling.BICUBIC),
+        geometry=Geometry(size, (size[0] / 8, 0.0, size[0] * 7 / 8, float(size[1]))),
+        method=method,
+        target=ExplainedTarget(seed, label, 0.5, 1.25),
+        model="net (made up)",
+        source=source,
+        notes=notes,
+        versions={"deepviz": "1.2.3", "torch": "2.0"},
+    )
+
+
+def many():
+    """Two rows of three, of two photographs."""
+    made = []
+    for seed, source in enumerate(("cat.png", "dog.png")):
+        group = [explained(method, seed=seed, source=source) for method in (Gradient(), GradTimesImage(), GradCAM())]
+        made += [replace(one, image=group[0].image, target=group[0].target) for one in group]
+    return made
+
+
+@pytest.fixture
+def opened(visit, tmp_path):
+    return visit.open(report(many(), tmp_path / "report"))
+
+
+def test_the_path_and_the_ending(tmp_path):
+    assert report(many(), tmp_path / "deep" / "report") == tmp_path / "deep" / "report.html"
+    assert (tmp_path / "deep" / "report.html").read_bytes() == report_page(many())
+    (tmp_path / "file").touch()
+    with pytest.raises(OutputError):
+        report(many(), tmp_path / "file" / "report.html")
+    with pytest.raises(ValueError, match="no explanations"):
+        report([], tmp_path / "empty.html")
+
+
+def test_photographs_are_in_it_once():
+    data = embedded(report_page(many()).decode())
+    assert len(data["photographs"]) == 2
+    assert [row["photograph"] for row in data["rows"]] == [0, 1]
+    assert [len(row["tiles"]) for row in data["rows"]] == [3, 3]
+
+
+def test_results_of_one_photograph_and_class_share_a_row_whoever_made_them():
+    first, second = explained(), explained(GradCAM())
+    assert first.image is not second.image
+    data = embedded(report_page([first, second]).decode())
+    assert [(row["detail"], len(row["tiles"])) for row in data["rows"]] == [("cat 0.50", 2)]
+    assert len(data["photographs"]) == 1
+    surer = replace(second, model="another", target=replace(second.target, probability=0.75))
+    (row,) = embedded(report_page([first, surer]).decode())["rows"]
+    assert row["detail"] == "cat"
+    assert [tile["detail"] for tile in row["tiles"]] == ["cat 0.50 · net (made up)", "cat 0.75 · another"]
+
+
+def embedded(page):
+    return json.loads(re.search(r'<script type="application/json" id="data">(.*?)</script>', page, re.DOTALL)[1])
+
+
+def test_it_says_what_is_needed_to_defend_it():
+    method = SmoothGrad(of=IntegratedGradients(steps=7), samples=3)
+    checks = {"in words": "deletion 0.10, better than a random map (0.30)"}
+    one = explained(
+        method, warnings=("read with care",), checks=checks, **{"completeness gap": 0.0123, "weights sha256": "ab12"}
+    )
+    page = report_page([one]).decode()
+    for said in ("samples 3", "of Integrated gradients", "read with care", "better than a random map (0.30)"):
+        assert said in page
+    for said in ("completeness gap: 0.0123", "ab12", "net (made up)", "deepviz 1.2.3, torch 2.0", "cat (0)", "1.25"):
+        assert said in page
+    assert "from 8, 0 to 56, 48" in page
+    assert "arXiv" in page
+
+
+def test_names_and_labels_cannot_become_markup(visit, tmp_path):
+    one = explained(source=HOSTILE, label=HOSTILE, warnings=(HOSTILE,), photograph=(HOSTILE,), layer=HOSTILE)
+    visit.open(report([replace(one, model=HOSTILE)], tmp_path / "hostile.html", title=HOSTILE))
+    assert visit.page.evaluate("() => globalThis.broken") is None
+    assert visit.page.locator(".dv-row-title").inner_text() == HOSTILE
+    assert visit.page.locator("h1").inner_text() == HOSTILE
+    assert visit.page.locator("img").count() == 0
+    assert visit.complaints == []
+
+
+def test_without_the_escapes_the_policy_would_still_hold(visit, tmp_path):
+    page = report_page(many()).replace(b"</h1>", b"</h1><script>globalThis.broken=1</script><p style='color:red'>")
+    (tmp_path / "broken.html").write_bytes(page)
+    visit.open(tmp_path / "broken.html")
+    assert visit.page.evaluate("() => globalThis.broken") is None
+    assert len(visit.complaints) == 2
+
+
+def test_it_asks_for_nothing_and_complains_of_nothing(opened):
+    assert opened.fetched == [opened.page.url]
+    assert opened.complaints == []
+    assert opened.page.locator(".dv-tile").count() == 6
+
+
+def test_four_photographs_and_eight_methods_are_below_one_and_a_half_megabytes():
+    # noise hardly packs, and so do the maps of single pixels of which there are seven of eight
+    methods = [Gradient(), GradTimesImage(), *(SmoothGrad(samples=n) for n in range(2, 7)), GradCAM()]
+    made = []
+    for seed in range(4):
+        group = [explained(method, seed=seed, size=(1200, 900), side=224, source=f"{seed}.jpg") for method in methods]
+        made += [replace(one, image=group[0].image) for one in group]
+    assert len(made) == 32
+    assert len(report_page(made)) < 1.5e6
+
+
+def drawn(page):
+    return page.evaluate("() => comparison.tiles.map((tile) => tile.canvas.toDataURL())")
+
+
+def settled(page):
+    page.evaluate("() => comparison.idle()")
+    return drawn(page)
+
+
+def test_each_control_changes_what_is_drawn(opened):
+    page = opened.page
+    before = settled(page)
+    for change in (
+        lambda: page.get_by_label("Opacity").fill("30"),
+        lambda: page.get_by_label("Threshold").fill("90"),
+        lambda: page.get_by_label("Colours", exact=True).select_option(label="Viridis"),
+        lambda: page.get_by_label("Signed colours").select_option(label="Coolwarm"),
+        lambda: page.get_by_label("Magnitude").check(force=True),
+        lambda: page.get_by_label("Scale").select_option(label="All"),
+        lambda: page.get_by_label("Contours").check(),
+        lambda: page.get_by_label("Map", exact=True).check(force=True),
+        lambda: page.get_by_label("Photograph", exact=True).check(force=True),
+    ):
+        change()
+        after = settled(page)
+        assert after != before
+        before = after
+    assert opened.fetched == [page.url]
+    assert opened.complaints == []
+
+
+def test_shared_scales_are_pythons(opened):
+    made = many()
+    for scale, group in (("method", [made[0], made[3]]), ("all", made)):
+        high = opened.page.evaluate(
+            "scale => { comparison.set({ scale }); return comparison.highOf(comparison.tiles[0]); }", scale
+        )
+        pooled = Scale.shared([np.abs(one.values) for one in group], signed=False).high
+        coarse = max((float(one.values.max()) for one in group if one.coarse), default=0)
+        assert high == pytest.approx(max(pooled, coarse), rel=0.05)
+
+
+def test_settings_are_plain_and_unknown_ones_are_left_out(opened):
+    page = opened.page
+    kept = page.evaluate(
+        "() => { comparison.set({ opacity: 0.5, view: 'sideways', sign: 'toString', colours: 'none', "
+        "more: 1, threshold: 500 });"
+        " return JSON.stringify(comparison.settings); }"
+    )
+    defaults = json.loads(kept)
+    assert defaults["opacity"] == 0.5
+    assert (defaults["view"], defaults["sign"], defaults["colours"], defaults["threshold"]) == (
+        "overlay",
+        "both",
+        "inferno",
+        0,
+    )
+    assert "more" not in defaults
+
+
+def test_pointing_at_one_tile_reads_all_tiles_of_its_photograph(opened):
+    page = opened.page
+    frame = page.locator(".dv-frame").nth(2)
+    box = frame.bounding_box()
+    page.mouse.move(box["x"] + 0.4 * box["width"], box["y"] + 0.6 * box["height"])
+    page.wait_for_function("() => document.querySelectorAll('.dv-pointed').length === 3")
+    told = float(page.locator(".dv-value").nth(2).inner_text().replace("−", "-"))
+    one = many()[2]
+    expected = one.placed()[int(0.6 * 48), int(0.4 * 64)]
+    assert told == pytest.approx(float(expected), rel=0.02)
+    page.mouse.move(1, 1)
+    page.wait_for_function("() => document.querySelectorAll('.dv-pointed').length === 0")
+
+
+def test_pointing_outside_of_what_the_model_saw(opened):
+    box = opened.page.locator(".dv-frame").first.bounding_box()
+    opened.page.mouse.move(box["x"] + 3, box["y"] + 20)
+    opened.page.wait_for_function("() => document.querySelector('.dv-value').textContent === 'not seen'")
+
+
+def test_everything_can_be_done_with_the_keyboard(opened):
+    page = opened.page
+    page.locator(".dv-frame").first.focus()
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("ArrowDown")
+    spoken = page.locator(".dv-spoken")
+    assert re.match(r"Gradient .*, Gradient × image .*, Grad-CAM .*", spoken.inner_text())
+    page.keyboard.press("+")
+    assert page.evaluate("() => comparison.view.zoom") == 1.5
+    page.keyboard.press("Shift+ArrowLeft")
+    assert page.evaluate("() => comparison.view.x") < 0.5
+    page.keyboard.press("0")
+    assert page.evaluate("() => comparison.view") == {"zoom": 1, "x": 0.5, "y": 0.5}
+    page.keyboard.press("Escape")
+    assert page.locator(".dv-pointed").count() == 0
+    page.locator("body").focus()
+    reached = set()
+    for _ in range(40):
+        page.keyboard.press("Tab")
+        reached.add(
+            page.evaluate("() => document.activeElement.getAttribute('aria-label') || document.activeElement.id")
+        )
+    assert {"Zoom in (+)", "Overlay", "Gradient: cat 0.50, on cat.png", "What was explained"} <= reached
+
+
+def test_everything_has_a_name(opened):
+    unnamed = opened.page.evaluate(
+        """() => [...document.querySelectorAll("button, input, select, [role=img], [role=group]")]
+        .filter((one) => !(one.getAttribute("aria-label") || one.textContent.trim() || one.labels?.length))
+        .map((one) => one.outerHTML)"""
+    )
+    assert unnamed == []
+    assert "arXiv" not in opened.page.locator(".dv-frame").first.get_attribute("aria-label")
+
+
+def test_zoom_and_pan_are_linked(opened):
+    page = opened.page
+    frames = page.locator(".dv-frame")
+    frames.first.dblclick()
+    scales = page.evaluate(
+        "() => comparison.tiles.map((tile) => new DOMMatrix(getComputedStyle(tile.canvas).transform).a)"
+    )
+    assert scales == [3] * 6
+    box = frames.first.bounding_box()
+    before = page.evaluate("() => comparison.view.x")
+    page.mouse.move(box["x"] + 50, box["y"] + 50)
+    page.mouse.down()
+    page.mouse.move(box["x"] + 90, box["y"] + 50)
+    page.wait_for_function(f"() => comparison.view.x < {before} - 0.01")
+    page.mouse.up()
+    moved = page.evaluate("() => comparison.view.x")
+    assert before - moved == pytest.approx(40 / box["width"] / 3, rel=0.05)
+
+
+def test_a_preview_comes_and_goes(opened):
+    page = opened.page
+    before = settled(page)
+    page.evaluate("() => comparison.preview({ 0: [comparison.tiles[4].tile.record] })")
+    during = settled(page)
+    assert [a != b for a, b in zip(before, during, strict=True)] == [True] + [False] * 5
+    page.evaluate("() => comparison.preview(null)")
+    assert settled(page) == before
+
+
+def test_showing_the_same_rows_again_keeps_the_tiles(opened):
+    kept = opened.page.evaluate(
+        """() => {
+            const before = comparison.tiles.map((tile) => tile.picture);
+            const rows = comparison.sections.map((section) => ({
+              id: section.id, title: "t", detail: "", photograph: section.tiles[0].photograph,
+              tiles: section.tiles.map((tile) => tile.tile) }));
+            comparison.show(rows);
+            return comparison.tiles.every((tile, i) => tile.picture === before[i]);
+        }"""
+    )
+    assert kept
+
+
+def test_a_tile_without_a_map_says_why(opened):
+    page = opened.page
+    page.evaluate(
+        """() => comparison.show([{ id: "n", title: "new", photograph: comparison.sections[0].tiles[0].photograph,
+            tiles: [{ id: "a", title: "A", record: null, pending: true },
+                    { id: "b", title: "B", record: null, reason: "it has no layers" }] }])"""
+    )
+    settled(page)
+    assert page.locator(".dv-pending").count() == 1
+    assert page.locator(".dv-failed .dv-wait").inner_text() == "it has no layers"
+
+
+def test_dragging_with_twelve_tiles_takes_less_than_a_frame(visit, tmp_path):
+    group = [explained(seed=seed, size=(450, 300), side=224) for seed in range(12)]
+    visit.open(report([replace(one, image=group[0].image, target=group[0].target) for one in group], tmp_path / "r"))
+    page = visit.page
+    spent = page.evaluate(
+        """async () => {
+            const spent = [];
+            for (let i = 0; i < 40; i++) {
+              comparison.set({ opacity: 0.3 + i / 100, threshold: i });
+              await new Promise((done) => requestAnimationFrame(() => setTimeout(done)));
+              spent.push(comparison.frames.last);
+            }
+            return spent.sort((a, b) => a - b);
+        }"""
+    )
+    assert spent[36] < 33  # of 40: what else runs on the machine may take a frame
+
+
+def test_it_prints_a_picture_for_every_tile(opened):
+    page = opened.page
+    page.emulate_media(media="print")
+    page.evaluate("() => window.dispatchEvent(new Event('beforeprint'))")
+    assert page.locator(".dv-tools").is_visible() is False
+    filled = page.evaluate(
+        """() => comparison.tiles.map(({ canvas, context }) =>
+            new Set(context.getImageData(0, 0, canvas.width, canvas.height).data).size > 20)"""
+    )
+    assert filled == [True] * 6
+    assert len(page.pdf()) > 10_000

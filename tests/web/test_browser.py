@@ -1,0 +1,294 @@
+"""The page in a real browser: Chromium, without a window."""
+
+import os
+import re
+import shutil
+import threading
+import time
+
+import pytest
+import uvicorn
+
+import small_models
+from deepviz.models import load_model
+from deepviz.web import create_app, listening
+from pictures import picture_file
+
+playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine: apt-get install chromium")
+
+WATCH = """
+addEventListener("securitypolicyviolation", (event) => {
+  (window.violations ??= []).push(`${event.violatedDirective} ${event.blockedURI}`);
+});
+"""
+
+
+@pytest.fixture(scope="module")
+def chromium():
+    with playwright.sync_playwright() as started:
+        sandbox = ["--no-sandbox"] if os.geteuid() == 0 else []
+        browser = started.chromium.launch(executable_path=CHROMIUM, args=sandbox)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def serving():
+    """Serves apps on free ports, also behind a path as a proxy that takes it off; gives their links."""
+    running = []
+
+    def start(app, prefix=""):
+        async def behind(scope, receive, send):
+            if scope["type"] == "http" and prefix:
+                if not scope["path"].startswith(f"{prefix}/"):  # nothing of the page may lie outside
+                    await send({"type": "http.response.start", "status": 418, "headers": []})
+                    await send({"type": "http.response.body", "body": b""})
+                    return
+                path = scope["path"][len(prefix) :]
+                scope = {**scope, "path": path, "raw_path": path.encode()}
+            await app(scope, receive, send)
+
+        bound = listening("127.0.0.1", 0)
+        server = uvicorn.Server(uvicorn.Config(behind, log_level="warning", lifespan="on"))
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [bound]})
+        thread.start()
+        running.append((server, thread, bound))
+        return f"http://127.0.0.1:{bound.getsockname()[1]}{prefix}/#token={app.state.token}"
+
+    yield start
+    for server, thread, bound in running:
+        server.should_exit = True
+        thread.join(20)
+        bound.close()
+
+
+class Visit:
+    """A page, and what it did: every request, every refusal, every complaint."""
+
+    def __init__(self, browser, link, **options):
+        self.context = browser.new_context(permissions=["clipboard-read", "clipboard-write"], **options)
+        self.context.add_init_script(WATCH)
+        self.page = self.context.new_page()
+        self.requests, self.complaints = [], []
+        self.page.on("request", lambda request: self.requests.append(request.url))
+        self.page.on("response", lambda answer: answer.status >= 400 and self.complaints.append(answer.url))
+        self.page.on("console", lambda said: said.type in ("error", "warning") and self.complaints.append(said.text))
+        self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
+        self.page.goto(link)
+
+    def until(self, expression, seconds=20):
+        """Wait until it is true in the page; not by a string to be evaluated there, which its policy forbids."""
+        end = time.monotonic() + seconds
+        while not self.page.evaluate(expression):
+            assert time.monotonic() < end, f"{expression} stays false; complaints: {self.complaints}"
+            self.page.wait_for_timeout(20)
+
+    def drawn(self, tiles, seconds=20):
+        """Wait until so many tiles are there, none of them waiting."""
+        self.until(f"document.querySelectorAll('.dv-tile').length === {tiles}", seconds)
+        self.until("!document.querySelector('.dv-frame[aria-busy=true]')", seconds)
+        self.until("document.getElementById('job').hidden", seconds)
+
+    def captions(self):
+        """What is written below the tiles, once it stays."""
+        found = None
+        while found != (found := self.page.locator(".dv-tile figcaption").all_inner_texts()):
+            self.page.wait_for_timeout(150)
+        return found
+
+    def close(self, allowed=()):
+        """That it asked nobody but its server, and that nothing was refused or complained of."""
+        origin = re.match(r"http://[^/]+", self.page.url)[0]
+        assert not [url for url in self.requests if not url.startswith((f"{origin}/", "blob:", "data:"))]
+        assert self.page.evaluate("window.violations ?? []") == []
+        assert [one for one in self.complaints if not any(word in one for word in allowed)] == []
+        self.context.close()
+
+
+@pytest.fixture
+def visit(chromium, serving):
+    def open_page(app=None, prefix="", **options):
+        app = app or create_app(small_models.good())
+        return Visit(chromium, serving(app, prefix), **options)
+
+    return open_page
+
+
+def test_the_bundled_model_is_compared_without_touching_anything(visit):
+    pytest.importorskip("efficientnet_lite_pytorch", reason="the extra demo is not installed")
+    app = create_app(load_model())
+    page = visit(app)
+    page.drawn(8, seconds=90)
+    assert "tiger cat" in page.page.inner_text("#stage")
+    assert "espresso" in page.page.inner_text("#stage")
+    colours = page.page.evaluate(
+        """[...document.querySelectorAll('.dv-frame canvas')].map((canvas) => {
+             const data = canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height).data;
+             return new Set(data.filter((_, n) => n % 4 !== 3)).size;
+           })"""
+    )
+    assert min(colours) > 100, "every tile shows a picture"
+    page.close()
+
+
+def test_a_session(visit, tmp_path):
+    """Upload, hover, pin, another layer, options, report, data, code, the link that shows the same again."""
+    page = visit(accept_downloads=True)
+    page.drawn(8)
+    ui = page.page
+
+    photo = tmp_path / "<b>my photo.png"
+    photo.write_bytes(picture_file((64, 48)))
+    ui.set_input_files("#file", str(photo))
+    page.drawn(12)
+    assert ui.locator("#classes-of").inner_text() == "of <b>my photo.png"
+    assert "<b>my photo.png" in ui.inner_text("#stage")
+
+    classes = ui.locator("#classes .class")
+    assert classes.count() == 5
+    pinned = ui.locator("#classes .class[aria-pressed=true]")
+    assert pinned.count() == 1
+    other = ui.locator("#classes .class[aria-pressed=false]").nth(1)
+    name = other.locator(".label").inner_text()
+    before = page.captions()
+    other.hover()
+    page.until("document.querySelectorAll('#stage .dv-preview').length === 4")
+    ui.mouse.move(900, 700)
+    page.until("!document.querySelector('#stage .dv-preview')")
+    assert page.captions() == before
+    other.click()
+    page.drawn(16)
+    assert name in ui.inner_text("#stage")
+
+    slider = ui.locator("#layer")
+    old = ui.locator("#layer-name").inner_text()
+    slider.focus()
+    ui.keyboard.press("Home")
+    page.until(f"document.getElementById('layer-name').textContent !== {old!r}")
+    page.drawn(16)
+    layer = ui.locator("#layer-name").inner_text().split()[0]
+    page.until(f"document.querySelector('#stage .dv-detail').innerText === {layer!r}")
+
+    ui.locator("#methods details[data-method=smooth-grad] summary").click()
+    ui.fill("#option-smooth-grad-samples", "3")
+    ui.keyboard.press("Enter")
+    page.until("document.querySelector('#stage').innerText.includes('samples 3')")
+    page.drawn(16)
+
+    ui.click("#take summary")
+    with ui.expect_download() as report:
+        ui.click("[data-take=report]")
+    saved = tmp_path / "report.html"
+    report.value.save_as(saved)
+    assert "my photo.png" in saved.read_text()
+    assert "<b>my photo" not in saved.read_text()
+    ui.click("#take summary")
+    with ui.expect_download() as data:
+        ui.click("[data-take=data]")
+    assert data.value.suggested_filename == "results.deepviz"
+    ui.click("#take summary")
+    ui.click("[data-take=python]")
+    page.until("document.getElementById('toast').textContent === 'Python code copied'")
+    assert "SmoothGrad(samples=3)" in ui.evaluate("navigator.clipboard.readText()")
+
+    ui.click("#take summary")
+    ui.click("[data-take=link]")
+    page.until("document.getElementById('toast').textContent === 'Link copied'")
+    link = ui.evaluate("navigator.clipboard.readText()")
+    shown = page.captions()
+    again = page.context.new_page()
+    again.goto(link)
+    page.page = again
+    page.drawn(16)
+    page.until(f"document.getElementById('layer-name').textContent.startsWith({layer!r})")
+    assert page.captions() == shown
+    page.close()
+
+
+def test_behind_a_path(visit):
+    page = visit(prefix="/proxy/8000")
+    page.drawn(8)
+    page.page.click("#tab-inside")
+    page.until("document.querySelectorAll('#channels img').length === 8")
+    assert all("/proxy/8000/" in url for url in page.requests if url.startswith("http"))
+    page.close()
+
+
+def test_the_controls_ask_the_server_nothing(visit):
+    page = visit()
+    page.drawn(8)
+    asked = len(page.requests)
+    for slider in page.page.locator("#stage input[type=range]").all():
+        slider.focus()
+        page.page.keyboard.press("Home")
+        page.page.keyboard.press("PageUp")
+    page.page.locator("#stage select").first.select_option(index=1)
+    page.page.wait_for_timeout(300)
+    assert len(page.requests) == asked
+    page.close()
+
+
+def test_the_keyboard_reaches_everything(visit):
+    page = visit()
+    page.drawn(8)
+    page.page.evaluate("document.activeElement.blur()")
+    reached = set()
+    for _ in range(80):
+        page.page.keyboard.press("Tab")
+        reached.add(page.page.evaluate("document.activeElement.id || document.activeElement.className"))
+    page.page.wait_for_timeout(200)
+    for wanted in (
+        "skip",
+        "tab-compare",
+        "file",
+        "class",
+        "class-name",
+        "method-gradient",
+        "layer",
+        "layer-all",
+        "dv-frame",
+    ):
+        assert wanted in reached, (wanted, reached)
+    unnamed = page.page.evaluate(
+        """[...document.querySelectorAll('button, input, select, summary, [role=img]')]
+             .filter((one) => !(one.getAttribute('aria-label') || one.getAttribute('aria-labelledby')
+                                || one.labels?.length || one.textContent.trim() || one.title))
+             .map((one) => one.outerHTML)"""
+    )
+    assert unnamed == []
+    page.close()
+
+
+def test_without_the_token_the_page_says_what_it_needs(visit, chromium, serving):
+    app = create_app(small_models.good(), token="a token")
+    link = serving(app)
+    page = Visit(chromium, link.partition("#")[0])
+    page.until("!document.getElementById('gate').hidden")
+    page.page.fill("#gate-token", "a token")
+    page.page.click("#gate button")
+    page.drawn(8)
+    page.close()
+
+
+def test_what_is_refused_is_said(visit, tmp_path):
+    page = visit()
+    page.drawn(8)
+    (tmp_path / "a.png").write_bytes(b"<svg></svg>")
+    page.page.set_input_files("#file", str(tmp_path / "a.png"))
+    page.until("document.getElementById('toast').textContent.includes('a.png is no image')")
+    page.page.fill("#class-name", "no such class")
+    page.page.keyboard.press("Enter")
+    page.until("document.getElementById('toast').textContent === 'No class is called so.'")
+    page.drawn(8)
+    page.close(allowed=["/api/photographs?name=a.png", "422"])
+
+
+def test_methods_that_do_not_apply_are_greyed_with_the_reason(visit):
+    page = visit(create_app(small_models.no_rectifier()))
+    page.drawn(6)
+    assert page.page.locator("#method-guided-backprop").is_disabled()
+    assert "rectifier" in page.page.inner_text("#why-guided-backprop")
+    page.close()

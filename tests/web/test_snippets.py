@@ -1,0 +1,93 @@
+"""Code and commands that give what the page shows."""
+
+import shlex
+
+import numpy as np
+import pytest
+
+import deepviz
+import small_models
+from deepviz import catalog
+from deepviz.cli import run
+from deepviz.methods import GradCAM, Gradient, GuidedBackprop, IntegratedGradients, SmoothGrad
+from deepviz.models import load_model
+from deepviz.web.snippets import Shown, as_commands, as_python
+from pictures import picture_file
+
+METHODS = [
+    GradCAM(layer="2", relu=False),
+    SmoothGrad(of=GuidedBackprop(), samples=4),
+    IntegratedGradients(baseline="black"),
+]
+
+
+@pytest.fixture
+def photo(tmp_path):
+    path = tmp_path / "it's a photo.png"
+    path.write_bytes(picture_file())
+    return str(path)
+
+
+@pytest.fixture
+def loaded():
+    return load_model("small_models:good")
+
+
+@pytest.mark.filterwarnings("ignore::deepviz.DeepVizWarning")
+def test_the_code_runs_and_gives_the_same(loaded, photo):
+    code = as_python(loaded, [Shown(photo, (1, 3)), Shown(photo, None)], METHODS)
+    names = {}
+    exec(code, names)
+    expected = deepviz.explain(loaded, photo, METHODS, target=[1, 3]) + deepviz.explain(loaded, photo, METHODS)
+    assert len(names["explanations"]) == 9
+    for found, wanted in zip(names["explanations"], expected, strict=True):
+        assert found.method == wanted.method
+        assert found.target.index == wanted.target.index
+        np.testing.assert_allclose(found.values, wanted.values, rtol=1e-5, atol=1e-7)
+
+
+def test_the_command_runs(loaded, photo, tmp_path, capsys):
+    (line,) = as_commands(loaded, [Shown(photo, (1, 3))], METHODS).splitlines()
+    words = shlex.split(line)
+    assert words[:3] == ["deepviz", "explain", photo]
+    assert run([*words[1:], "-o", str(tmp_path / "out"), "--json"]) == 0
+    told = capsys.readouterr().out
+    for method in METHODS:
+        assert repr(method).split("(")[0] in told
+    assert told.count('"label"') >= 6
+    assert "relu=False" in told
+    assert "samples=4" in told
+
+
+def test_only_what_differs_from_the_defaults_is_written(loaded):
+    code = as_python(loaded, [Shown("a.jpg", None)], [Gradient(), SmoothGrad()])
+    assert "methods = [Gradient(), SmoothGrad()]" in code
+    assert "from deepviz.methods import Gradient, SmoothGrad" in code
+    (line,) = as_commands(loaded, [Shown("a.jpg", None)], [cls() for cls in catalog.METHODS.values()]).splitlines()
+    assert shlex.split(line).count("-m") == len(catalog.METHODS)
+    assert not any(word.startswith(tuple(f"--{name}" for name in catalog.METHODS)) for word in shlex.split(line))
+
+
+def test_the_bundled_model_and_random_weights():
+    bundled = small_models.good()
+    object.__setattr__(bundled, "source", "bundled")
+    assert "load_model(None)" in as_python(bundled, [Shown("a", None)], [Gradient()])
+    assert "--model" not in as_commands(bundled, [Shown("a", None)], [Gradient()])
+    object.__setattr__(bundled, "weights", "random")
+    assert 'weights="random"' in as_python(bundled, [Shown("a", None)], [Gradient()])
+    assert "--weights random" in as_commands(bundled, [Shown("a", None)], [Gradient()])
+
+
+def test_rows_of_the_same_classes_share_a_call(loaded):
+    rows = [Shown("a", (1,)), Shown("b", None), Shown("c", (1,))]
+    assert as_python(loaded, rows, [Gradient()]).count("deepviz.explain(") == 2
+    assert len(as_commands(loaded, rows, [Gradient()]).splitlines()) == 2
+
+
+@pytest.mark.parametrize("name", ["a'; rm -rf ~; '.png", "$(reboot).png", "-m.png", 'a"b.png', "a\\b.png"])
+def test_a_name_stays_a_name(loaded, name):
+    (line,) = as_commands(loaded, [Shown(name, None)], [Gradient()]).splitlines()
+    assert name in [word.removeprefix("./") for word in shlex.split(line)]
+    code = as_python(loaded, [Shown(name, None)], [Gradient()])
+    assert f"[{name!r}]" in code
+    compile(code, "snippet", "exec")
