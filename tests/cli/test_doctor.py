@@ -1,4 +1,6 @@
 import importlib.util
+import tomllib
+from pathlib import Path
 
 from deepviz.cli import doctor, run
 
@@ -17,3 +19,10 @@ def test_doctor_says_how_to_get_what_is_missing(capsys, monkeypatch):
     monkeypatch.setattr(doctor, "find_spec", lambda name: None if name == "timm" else found(name))
     assert run(["doctor"]) == 0
     assert "extra timm (timm, torchvision): missing; pip install 'deepviz[timm]'" in capsys.readouterr().out
+
+
+def test_it_knows_every_extra():
+    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
+    assert {*doctor.EXTRAS, "all"} == set(project["optional-dependencies"])
+    (everything,) = project["optional-dependencies"]["all"]
+    assert everything == f"deepviz[{','.join(doctor.EXTRAS)}]"

@@ -17,6 +17,8 @@ EXTRAS = {
     "hf": ("transformers",),
     "clip": ("open_clip", "torchvision"),
     "plot": ("matplotlib",),
+    "web": ("fastapi", "uvicorn"),
+    "notebook": ("anywidget",),
 }
 
 
