@@ -5,7 +5,6 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import replace
 from typing import Any
 
 from deepviz.engine import explain_prepared
@@ -53,7 +52,7 @@ def checked(loaded: LoadedModel, image: Prepared, explanations: Sequence[Explana
             "kept": known.get(str(explanation.method)),
         }
         checks["in words"] = in_words(checks)
-        found.append(replace(explanation, notes=explanation.notes | {"checks": checks}))
+        found.append(explanation.noting({"checks": checks}))
     return found
 
 

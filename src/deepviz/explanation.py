@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from html import escape
+from importlib import import_module
 from pathlib import Path
 from typing import Any, Literal
 
@@ -210,6 +211,10 @@ class Explanation:
             "versions": self.versions,
         }
 
+    def noting(self, notes: dict[str, Any]) -> Explanation:
+        """The same with more notes."""
+        return replace(self, notes=self.notes | notes)
+
     def tile(self) -> Tile:
         """As one tile of a sheet."""
         return Tile(
@@ -241,6 +246,10 @@ class Explanation:
         ax.set_title(f"{self.title}\n{self.caption}")
         ax.axis("off")
         return ax
+
+    def widget(self, **settings: Any) -> Any:
+        """The interactive viewer for a notebook cell, as `deepviz.compare([self])`; it needs the extra `notebook`."""
+        return import_module("deepviz").compare([self], **settings)
 
     def __repr__(self) -> str:
         return (

@@ -6,6 +6,8 @@ from PIL import Image
 
 import deepviz
 from deepviz.cli import run
+from deepviz.models.weights import weights_hash
+from small_models import good
 
 QUICK = ["--model", "small_models:good", "-m", "gradient", "-m", "grad-cam"]
 
@@ -31,7 +33,9 @@ def test_what_explain_stored_becomes_a_page(command):
     assert code == 0
     stored = Path("deepviz-out/cat/explanations.deepviz")
     assert sorted(path.name for path in stored.parent.iterdir()) == ["explanations.deepviz", "sheet.png"]
-    assert [one.title for one in deepviz.load_explanations(stored)] == ["Gradient", "Grad-CAM"]
+    kept = deepviz.load_explanations(stored)
+    assert [one.title for one in kept] == ["Gradient", "Grad-CAM"]
+    assert kept[0].notes["weights sha256"] == weights_hash(good().module)
     code, out, err = command("report", stored, "-o", "page.html", "--title", "Cats & <dogs>")
     assert (code, out, err) == (0, "page.html: 2 maps\n", "")
     page = Path("page.html").read_text(encoding="utf-8")

@@ -28,7 +28,13 @@ def started():
         command = [sys.executable, "-m", "deepviz", "serve", "--no-browser", "--port", "0", *arguments]
         path = os.pathsep.join([str(TESTS), *filter(None, [os.environ.get("PYTHONPATH")])])
         process = subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": path}
+            command,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "PYTHONPATH": path},
+            # tests that a shell runs in the background inherit a Ctrl-C that does nothing
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
         )
         running.append(process)
         line = process.stdout.readline()

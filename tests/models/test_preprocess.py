@@ -248,7 +248,7 @@ def test_pixel_values_are_what_such_a_picture_becomes():
         assert torch.equal(preprocess.pixel_value(name).expand_as(x), x)
     assert torch.equal(preprocess.pixel_value("mean"), torch.zeros(3, 1, 1))
     assert Preprocess(8, mean=(0.5,), std=(0.5,)).pixel_value("black").tolist() == [[[-1.0]]]
-    with pytest.raises(ModelError, match="'black', 'white' or 'mean'"):
+    with pytest.raises(ModelError, match="'black', 'grey', 'white' or 'mean'"):
         preprocess.pixel_value("green")
 
 

@@ -24,8 +24,9 @@ from deepviz.errors import DeepVizWarning
 from deepviz.explanation import Explanation, in_digits, probe_folder, sheet, write_picture
 from deepviz.methods import Method
 from deepviz.models import LoadedModel, example_photo
+from deepviz.models.weights import weights_hash
 from deepviz.probe.memory import keep_memory
-from deepviz.storage import save_explanations
+from deepviz.storage import WEIGHTS, save_explanations
 from deepviz.viewer import report as write_report
 
 NOTHING_GIVEN = MethodOptions()
@@ -125,8 +126,12 @@ def _explain_all(
             ),
             failed=report.photographs.fail,
         )
+        # what is sent on says of which weights it is
+        known = {WEIGHTS: weights_hash(loaded.module)} if report.keep or report.format == "deepviz" else {}
         try:
             for answer in answers:
+                if known:
+                    answer = replace(answer, explanations=[one.noting(known) for one in answer.explanations])
                 if check:
                     progress.update(work, description="checks")
                     answer = replace(answer, explanations=checked(loaded, answer.image, answer.explanations))
