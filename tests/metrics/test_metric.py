@@ -1,0 +1,67 @@
+"""What maps become before they are judged, and how metrics are named and given their baselines."""
+
+from dataclasses import dataclass
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from deepviz.errors import ModelError
+from deepviz.metrics import Completeness, Deletion, Insertion, Metric
+from deepviz.metrics.metric import per_pixel, per_value
+from networks import CASES, assert_same
+
+CASE = CASES["plain"]
+X = CASE.images(2)
+
+
+def test_a_value_per_pixel_is_the_signed_sum_or_the_largest_magnitude():
+    maps = torch.tensor([1.0, -3.0, 1.5]).view(1, 3, 1, 1).expand(2, 3, 12, 12)
+    assert per_pixel(maps, X)[0, 0, 0] == -0.5
+    assert per_pixel(maps, X, "magnitude")[0, 0, 0] == 3
+
+
+def test_a_layers_map_is_enlarged_bilinearly():
+    coarse = torch.randn(2, 1, 3, 4, generator=torch.Generator().manual_seed(0))
+    expected = F.interpolate(coarse, (12, 12), mode="bilinear", align_corners=False)[:, 0]
+    assert_same(per_pixel(coarse, X), expected, 1e-9)
+
+
+def test_a_value_per_value_keeps_the_sum_of_each_pixel():
+    drawn = torch.randn(2, 1, 12, 12, generator=torch.Generator().manual_seed(0))
+    shared = per_value(drawn, X)
+    assert shared.shape == X.shape
+    assert_same(shared.sum(1, keepdim=True), drawn, 1e-6)
+    maps = torch.randn(X.shape)
+    assert torch.equal(per_value(maps, X), maps)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+def test_half_precision_maps_are_judged_in_float32(dtype):
+    expected = torch.float64 if dtype == torch.float64 else torch.float32
+    assert per_pixel(torch.ones(2, 3, 12, 12, dtype=dtype), X).dtype == expected
+    assert per_value(torch.ones(2, 3, 12, 12, dtype=dtype), X).dtype == expected
+
+
+def test_a_name_says_what_is_not_as_usual():
+    assert str(Deletion()) == "Deletion"
+    assert str(Deletion(steps=9, baseline="blur")) == "Deletion, steps 9, baseline blur"
+    assert str(Insertion(baseline="blur")) == "Insertion"
+
+
+def test_a_baseline_by_name_becomes_what_it_is_in_the_inputs_space():
+    colours = {"black": torch.full((3,), -2.0)}
+    metric = Completeness(baseline="black")
+    with pytest.raises(Exception, match="black"):
+        metric(CASE.model(), X, torch.rand(X.shape), 1)  # a bare module does not know it
+    assert Completeness(baseline=0.3).in_colours(colours) == Completeness(baseline=0.3)
+
+
+def test_what_is_not_finite_is_said():
+    @dataclass(frozen=True)
+    class Broken(Metric):
+        def measure(self, subject, attribution):
+            return attribution.sum((1, 2, 3)) / 0
+
+    with pytest.raises(ModelError, match="Broken came out as NaN"):
+        Broken()(CASE.model(), X, torch.ones(X.shape), 1)
