@@ -23,6 +23,7 @@ from deepviz.metrics import CentreGaussian, CurveMetric, Deletion, EdgeDetector,
 from deepviz.metrics.bootstrap import differs, interval
 from deepviz.metrics.subject import Subject, asking
 from deepviz.models import LoadedModel, Prepared, load_model
+from deepviz.render.figure import figure
 
 Metrics = Metric | str | Sequence[Metric | str]
 Step = Callable[[str, int], None]
@@ -458,14 +459,10 @@ class Evaluation:
         columns = sorted({column for one in self.judged for column in one.curves})
         if not columns:
             raise ValueError("none of these metrics has a curve; deletion, insertion and road have")
-        try:
-            from matplotlib.figure import Figure
-        except ImportError:
-            raise MissingExtra("plot() needs matplotlib: pip install 'deepviz[plot]'") from None
-        figure = Figure(figsize=(5.2 * len(columns), 4.6), layout="constrained")
+        chart = figure(5.2 * len(columns), 4.6)
         for place, column in enumerate(columns, 1):
-            self._draw(figure.add_subplot(1, len(columns), place), column)
-        return figure
+            self._draw(chart.add_subplot(1, len(columns), place), column)
+        return chart
 
     def _draw(self, axes: Any, column: int) -> None:
         curves = np.stack([one.curves[column] for one in self.judged if column in one.curves])

@@ -365,13 +365,6 @@ def encoded(picture: Image.Image, kind: str = "PNG") -> bytes:
     return buffer.getvalue()
 
 
-def encode_figure(figure: Any) -> bytes:
-    """A matplotlib figure as the bytes of a PNG."""
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=150)
-    return buffer.getvalue()
-
-
 def write_picture(path: Path, picture: Image.Image) -> Path:
     """Write a picture, PNG or JPEG by its ending.
 

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from deepviz.api import Images, Methods, Model, as_list, choose_methods
 from deepviz.engine import OneTarget, colour_of, explain_prepared
-from deepviz.errors import DeepVizWarning, MissingExtra, ModelError
+from deepviz.errors import DeepVizWarning, ModelError
 from deepviz.explanation import Explanation, versions, write_bytes
 from deepviz.methods import Method
 from deepviz.metrics.similarity import SIMILARITIES
@@ -28,6 +28,7 @@ from deepviz.models import LoadedModel, Prepared, load_model
 from deepviz.models.weights import weights_hash
 from deepviz.probe.randomise import randomised
 from deepviz.render.contact import Print, contact_sheet
+from deepviz.render.figure import figure
 
 Step = Callable[[str, int], None]
 """Takes what is next, in words, and how many (method, stage) pairs of the image under way are done."""
@@ -344,13 +345,9 @@ class Sanity:
         Raises:
             MissingExtra: without matplotlib.
         """
-        try:
-            from matplotlib.figure import Figure
-        except ImportError:
-            raise MissingExtra("plot() needs matplotlib: pip install 'deepviz[plot]'") from None
-        figure = Figure(figsize=(5.2 * len(self.similarities), 4.8), layout="constrained")
+        chart = figure(5.2 * len(self.similarities), 4.8)
         for place, (name, values) in enumerate(self.similarities.items(), 1):
-            axes = figure.add_subplot(1, len(self.similarities), place)
+            axes = chart.add_subplot(1, len(self.similarities), place)
             for row, method in enumerate(self.methods):
                 mean = values[:, row].mean(0)
                 if not np.isnan(mean).any():
@@ -364,9 +361,9 @@ class Sanity:
             axes.set_ylim(-0.3, 1.05)
             axes.axhline(0, color="0.8", linewidth=0.8)
             axes.spines[["top", "right"]].set_visible(False)
-        figure.axes[0].set_ylabel("similarity to the trained network's map")
-        figure.axes[-1].legend(fontsize=8, frameon=False, loc="upper left", bbox_to_anchor=(1, 1))
-        return figure
+        chart.axes[0].set_ylabel("similarity to the trained network's map")
+        chart.axes[-1].legend(fontsize=8, frameon=False, loc="upper left", bbox_to_anchor=(1, 1))
+        return chart
 
     def __str__(self) -> str:
         width = max(map(len, self.methods))

@@ -1,6 +1,7 @@
 """Deletion, insertion and ROAD: known curves, and what they cost."""
 
 import warnings
+from itertools import pairwise
 
 import pytest
 import torch
@@ -11,7 +12,8 @@ from deepviz.methods import GradTimesImage
 from deepviz.metrics import ROAD, Deletion, Insertion
 from deepviz.metrics.curves import ranks
 from deepviz.metrics.imputation import imputed
-from networks import assert_same
+from deepviz.probe.reference import reference
+from networks import CASES, assert_same
 
 N, C, H, W = 3, 3, 8, 6
 
@@ -111,6 +113,37 @@ def test_a_planted_feature_makes_the_curve_exact():
     assert Insertion(steps=8, value="score", baseline=0.0).curve(Quadrant(), x, maps, 0).tolist() == [
         [0, 8, 16, 16, 16, 16, 16, 16, 16]
     ]
+
+
+@pytest.mark.parametrize(
+    ("cls", "baseline"), [(Deletion, 0.3), (Insertion, 0.3), (Insertion, "blur"), (Deletion, "blur")]
+)
+def test_the_paper_pixel_by_pixel(cls, baseline):
+    case = CASES["plain"]
+    model, x = case.model(), case.images(2)
+    maps = GradTimesImage()(model, x, 1)
+    metric = cls(steps=10, baseline=baseline)
+    other = reference(x, baseline)
+    for row in range(2):
+        start, end = (x[row], other[row]) if cls is Deletion else (other[row], x[row])
+        values = maps[row].sum(0).flatten().tolist()
+        places = sorted(range(144), key=values.__getitem__, reverse=True)
+        points = []
+        for step in range(11):
+            image = start.clone()
+            for place in places[: round(step * 14.4)]:
+                image[:, place // 12, place % 12] = end[:, place // 12, place % 12]
+            points.append(model(image[None]).softmax(1)[0, 1].item())
+        assert metric.curve(model, x, maps, 1)[row].tolist() == pytest.approx(points, abs=1e-9)
+        area = sum((a + b) / 2 for a, b in pairwise(points)) / 10
+        assert float(metric(model, x, maps, 1)[row]) == pytest.approx(area, abs=1e-9)
+
+
+def test_the_area_under_a_step_is_where_it_steps():
+    for cls in (Deletion, Insertion):
+        steps = torch.tensor([[1, 1, 1, 0, 0.0], [1, 1, 1, 1, 1], [0, 0, 0, 0, 1]])
+        assert cls(steps=4).of_curve(steps).tolist() == [0.625, 1, 0.125]
+    assert ROAD(steps=4).of_curve(torch.tensor([[9, 1, 1, 0, 0.0]])).tolist() == [0.5]
 
 
 def test_probabilities_are_the_softmax_of_the_class():

@@ -50,11 +50,16 @@ def test_a_name_says_what_is_not_as_usual():
 
 
 def test_a_baseline_by_name_becomes_what_it_is_in_the_inputs_space():
-    colours = {"black": torch.full((3,), -2.0)}
+    model, maps = CASE.model(), torch.rand(X.shape)
+    colours = {"black": torch.tensor([-2.0, -1.0, 0.5]).double().view(3, 1, 1)}
     metric = Completeness(baseline="black")
-    with pytest.raises(Exception, match="black"):
-        metric(CASE.model(), X, torch.rand(X.shape), 1)  # a bare module does not know it
-    assert Completeness(baseline=0.3).in_colours(colours) == Completeness(baseline=0.3)
+    with pytest.raises(ValueError, match="black"):
+        metric(model, X, maps, 1)  # a bare module does not know what is black
+    change = (model(X) - model(colours["black"].expand(X.shape)))[:, 1].detach()
+    expected = (maps.sum((1, 2, 3)) - change).abs() / change.abs()
+    assert_same(metric.in_colours(colours.__getitem__)(model, X, maps, 1), expected, 1e-6)
+    for other in (Completeness(baseline=0.3), Completeness(baseline="blur")):
+        assert other.in_colours(colours.__getitem__) == other
 
 
 def test_what_is_not_finite_is_said():

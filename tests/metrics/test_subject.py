@@ -54,7 +54,7 @@ def test_a_model_that_takes_views_of_its_feature_maps(metric):
 
 
 @METRICS
-def test_a_device_that_runs_out_of_memory_changes_nothing(metric, monkeypatch):
+def test_a_device_that_runs_out_of_memory_changes_nothing(metric):
     small = Small(CASE.model(), room=2)
     maps = GradTimesImage()(small.body, X, 1)
     found = metric(small, X, maps, 1)

@@ -23,11 +23,12 @@ from deepviz.cli.progress import progress_bar
 from deepviz.engine import OneTarget
 from deepviz.errors import DeepVizWarning, MissingExtra, TargetError
 from deepviz.evaluation import DEFAULT_METRICS, Evaluation, Judged, judge_prepared, with_controls
-from deepviz.explanation import encode_figure, probe_folder, write_bytes
+from deepviz.explanation import probe_folder, write_bytes
 from deepviz.methods import Method
 from deepviz.metrics import Metric
 from deepviz.models import LoadedModel, Prepared
 from deepviz.probe.memory import keep_memory
+from deepviz.render.figure import as_png
 
 NOTHING_GIVEN = MethodOptions()
 
@@ -178,7 +179,7 @@ def write(found: Evaluation, output: Path) -> list[Path]:
     ]
     if any(one.curves for one in found.judged):
         try:
-            files.append(write_bytes(output / "curves.png", encode_figure(found.plot())))
+            files.append(write_bytes(output / "curves.png", as_png(found.plot())))
         except MissingExtra as error:
             print(f"deepviz: no curves.png: {error}", file=sys.stderr)
     return files

@@ -17,10 +17,11 @@ from deepviz.cli.model_options import Device, Model, Weights, check_device, load
 from deepviz.cli.photographs import Photographs, listed, own_name
 from deepviz.cli.progress import progress_bar
 from deepviz.errors import DeepVizWarning, MissingExtra, OutputError
-from deepviz.explanation import encode_figure, probe_folder, write_bytes, write_picture
+from deepviz.explanation import probe_folder, write_bytes, write_picture
 from deepviz.methods import Method
 from deepviz.models import LoadedModel, example_photo
 from deepviz.probe.memory import keep_memory
+from deepviz.render.figure import as_png
 from deepviz.sanity import STAGES, Examined, Sanity, examine_prepared, remember
 
 NOTHING_GIVEN = MethodOptions()
@@ -127,7 +128,7 @@ def _examine(
 def _write(found: Sanity, output: Path) -> list[Path]:
     files = [write_bytes(output / "sanity.json", dumps(found.as_json(), indent=1).encode())]
     try:
-        files.append(write_bytes(output / "sanity_curves.png", encode_figure(found.plot())))
+        files.append(write_bytes(output / "sanity_curves.png", as_png(found.plot())))
     except MissingExtra as error:
         print(f"deepviz: no sanity_curves.png: {error}", file=sys.stderr)
     return files
