@@ -74,7 +74,7 @@ def timed(work) -> float:
 
 
 def cost(loaded: LoadedModel, path: Path, rounds: int = 7) -> tuple[float, float | None]:
-    """(ours / raw forward passes, Quantus / ours), medians of interleaved rounds."""
+    """(ours / raw forward passes, Quantus / ours): medians of the ratios in interleaved rounds."""
     x = loaded.prepare(path).x[None]
     module = loaded.module.eval()
     target = int(module(x).argmax())
@@ -102,9 +102,13 @@ def cost(loaded: LoadedModel, path: Path, rounds: int = 7) -> tuple[float, float
         times["ours"].append(timed(ours))
         if flipping is not None:
             times["quantus"].append(timed(flipping))
-    median = {name: statistics.median(values) for name, values in times.items() if values}
-    print(median, flush=True)
-    return median["ours"] / median["raw"], median["quantus"] / median["ours"] if "quantus" in median else None
+    print({name: statistics.median(values) for name, values in times.items() if values}, flush=True)
+    ours_to_raw = statistics.median(ours / raw for ours, raw in zip(times["ours"], times["raw"], strict=True))
+    if flipping is None:
+        return ours_to_raw, None
+    return ours_to_raw, statistics.median(
+        theirs / ours for theirs, ours in zip(times["quantus"], times["ours"], strict=True)
+    )
 
 
 def _quantus(module, x, maps, target):

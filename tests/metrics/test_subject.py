@@ -139,3 +139,21 @@ def test_only_one_chunk_of_changed_images_is_held_at_a_time():
         assert_same(subject.ask(rows, make), subject.clean().expand(40), 1e-9)
     assert sum(asked) == 40
     assert max(asked) <= 8
+
+
+def test_a_model_that_writes_to_its_input_reaches_nobody_elses():
+    case = CASES["in-place"]
+    model, x = case.model(), case.images(20)  # more rows than a chunk has
+    before = x.clone()
+    maps = torch.rand(20, 1, 12, 12, generator=torch.Generator().manual_seed(0))
+    with asking(model, x, 1) as subject:
+        for metric in (Deletion(steps=3, value="score"), ROAD(steps=2, value="score"), Infidelity(samples=2)):
+            metric.measure(subject, maps)
+        clean = subject.clean("score", "bfloat16")  # asked for by itself, not with the class
+    assert torch.equal(x, before)
+    assert float((clean - model(before.clone())[:, 1].detach()).abs().max()) < 0.1
+    found = Deletion(steps=3, value="score").curve(model, x, maps, 1)
+    alone = torch.cat(
+        [Deletion(steps=3, value="score").curve(model, x[k : k + 1], maps[k : k + 1], 1) for k in range(20)]
+    )
+    assert_same(found, alone, 1e-9)

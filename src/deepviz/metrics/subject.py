@@ -62,7 +62,8 @@ class Subject:
 
         Args:
             rows: (M,), the row of `x` that each changed image was made of: it says which class is read.
-            make: from a slice of 0..M to those changed images, (m, C, H, W); only one chunk is held at a time.
+            make: from a slice of 0..M to those changed images, (m, C, H, W), in memory of their own, since a model may
+                write to them; only one chunk is held at a time.
             value: what is read.
             precision: of the forward passes.
         """
@@ -73,18 +74,20 @@ class Subject:
         def work(chunk: slice) -> None:
             images = make(chunk)
             part = self.score.take(rows[chunk])
+            # the first chunk is kept, to be tried again in another layout
+            keep = chunk.start == 0
             with _fast(images.device.type, precision):
-                joined.put(chunk, self.call.in_layout(images, lambda laid: self._read(part, laid, value)))
+                joined.put(chunk, self.call.in_layout(images, lambda laid: self._read(part, laid, value, keep)))
 
         in_chunks(self.call.model, like, work, graph=False)
         return joined.whole.clone()  # outside inference mode: an ordinary tensor
 
     def _of(self, images: Tensor, value: Value, precision: Precision) -> Tensor:
-        return self.ask(torch.arange(len(images)), lambda chunk: images[chunk], value, precision)
+        return self.ask(torch.arange(len(images)), lambda chunk: images[chunk].clone(), value, precision)
 
-    def _read(self, score: Score, images: Tensor, value: Value) -> Tensor:
+    def _read(self, score: Score, images: Tensor, value: Value, keep: bool) -> Tensor:
         """What one chunk of images is worth: (m,)."""
-        output = self.call.run(images)
+        output = self.call.run(images, keep)
         found = output if score.indices is None else class_scores(output)
         return self._value(score, found, value)
 

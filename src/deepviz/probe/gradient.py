@@ -66,15 +66,15 @@ class Call:
         _contiguous_only.add(self.model)
         return found
 
-    def run(self, x: Tensor) -> Any:
-        """The model's raw output.
+    def run(self, x: Tensor, keep: bool = True) -> Any:
+        """The model's raw output; `keep` says whether anybody needs `x` as it is afterwards.
 
         Raises:
             ModelFailed: if the model raises, with how its parameters and the input differ.
         """
         try:
             # a clone, since a model may begin with an in-place operation
-            return self.model(x.clone())
+            return self.model(x.clone() if keep else x)
         except (DeepVizError, torch.OutOfMemoryError):
             raise
         except Exception as error:
