@@ -29,6 +29,8 @@ bench: $(VENV)/bench
 	$(BIN)/python benchmarks/speed.py
 	$(BIN)/python benchmarks/completeness.py $(PHOTOS)
 	$(BIN)/python benchmarks/generation.py
+	$(BIN)/python benchmarks/trust.py $(PHOTOS)
+	$(BIN)/python benchmarks/viewer.py
 
 clean:
 	rm -rf $(VENV) docs/_build docs/jupyter_execute deepviz-out
