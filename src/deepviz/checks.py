@@ -12,6 +12,7 @@ from deepviz.errors import DeepVizWarning, OutputError
 from deepviz.evaluation import measured
 from deepviz.explanation import Explanation
 from deepviz.metrics import Deletion, Insertion, RandomMap
+from deepviz.metrics.curves import ExchangeMetric
 from deepviz.metrics.subject import asking
 from deepviz.models import LoadedModel, Prepared
 from deepviz.models.weights import weights_hash
@@ -20,7 +21,7 @@ from deepviz.sanity import Sanity, examine_prepared, recall, remember
 STEPS = 20
 """Points on each curve: rougher than `evaluate`, since it is one image."""
 STAGES = 2
-METRICS = {"deletion": Deletion(steps=STEPS), "insertion": Insertion(steps=STEPS)}
+METRICS: dict[str, ExchangeMetric] = {"deletion": Deletion(steps=STEPS), "insertion": Insertion(steps=STEPS)}
 
 
 def checked(loaded: LoadedModel, image: Prepared, explanations: Sequence[Explanation]) -> list[Explanation]:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from html import escape
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +24,8 @@ from deepviz.metrics.bootstrap import differs, interval
 from deepviz.metrics.subject import Subject, asking
 from deepviz.models import LoadedModel, Prepared, load_model
 from deepviz.render.figure import figure
+
+M = TypeVar("M", bound=Metric)
 
 Metrics = Metric | str | Sequence[Metric | str]
 Step = Callable[[str, int], None]
@@ -212,7 +214,7 @@ def measured(
     return float(metric.measured(metric.measure, subject, maps)[0]), None
 
 
-def as_drawn(metric: Metric, method: Method) -> Metric:
+def as_drawn(metric: M, method: Method) -> M:
     """The metric, judging the values that the method's picture shows."""
     if "channels" not in {field.name for field in fields(metric)}:
         return metric

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from html import escape
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -322,7 +322,7 @@ class Sanity:
         one = self.examined[image]
         shown = np.unique(np.linspace(0, len(self.stages) - 1, min(most, len(self.stages))).round().astype(int))
         prints = [
-            Print(_seen(history[stage]), *self._told(history[stage], one.similarities[VERDICT][row][stage], stage))
+            Print(seen(history[stage]), *self._told(history[stage], one.similarities[VERDICT][row][stage], stage))
             for row, history in enumerate(one.maps)
             if history is not None
             for stage in shown
@@ -391,20 +391,38 @@ class Sanity:
         return f"<table><tbody>{rows}</tbody></table><p><small>{escape(self.footnote)}</small></p>"
 
 
-def verdict(half: float, whole: float) -> str:
-    """What it means that so much of a map is left when half of the layers, from the output down, and all are random."""
-    said = f"keeps {half:.2f} of its map with the upper half of the layers random, {whole:.2f} with all"
+Dependence = Literal["none", "little", "partly", "full"]
+"""How far a map depends on what the network has learned, by what is left of it when layers are random."""
+MEANING: dict[Dependence, str] = {
+    "none": "it does not show what this network learned",
+    "little": "it hardly shows what the upper layers, which tell the classes apart, have learned",
+    "partly": "it shows in part what this network learned",
+    "full": "it depends on what this network learned",
+}
+
+
+def dependence(half: float, whole: float) -> Dependence:
+    """What it means that so much of a map is left when half of the layers, from the output down, and all are random.
+
+    Example:
+        >>> dependence(0.9, 0.8), dependence(0.9, 0.2), dependence(0.4, 0.2), dependence(0.1, 0.1)
+        ('none', 'little', 'partly', 'full')
+    """
     if whole > KEPT:
-        return f"{said}: it does not show what this network learned"
+        return "none"
     if half > KEPT:
-        return f"{said}: it hardly shows what the upper layers, which tell the classes apart, have learned"
-    if max(half, whole) > PARTLY_KEPT:
-        return f"{said}: it shows in part what this network learned"
-    return f"{said}: it depends on what this network learned"
+        return "little"
+    return "partly" if max(half, whole) > PARTLY_KEPT else "full"
 
 
-def _seen(explanation: Explanation) -> Image.Image:
-    """The overlay, of what the model saw alone."""
+def verdict(half: float, whole: float) -> str:
+    """What is left of a map when half of the layers, from the output down, and all are random, and what it means."""
+    said = f"keeps {half:.2f} of its map with the upper half of the layers random, {whole:.2f} with all"
+    return f"{said}: {MEANING[dependence(half, whole)]}"
+
+
+def seen(explanation: Explanation) -> Image.Image:
+    """The overlay of a map, without what the model did not see."""
     left, top, right, bottom = explanation.geometry.box
     width, height = explanation.geometry.size
     box = (max(0, round(left)), max(0, round(top)), min(width, round(right)), min(height, round(bottom)))

@@ -18,9 +18,9 @@ HERE = "http://127.0.0.1"
 class Client(TestClient):
     """Asks with the token, and waits for jobs."""
 
-    def finish(self, body):
-        """The job of a comparison, when it is over."""
-        answer = self.post("/api/jobs", json=body)
+    def finish(self, body, path="/api/jobs"):
+        """The job of a comparison or of checks, when it is over."""
+        answer = self.post(path, json=body)
         assert answer.status_code == 202, answer.text
         job = answer.json()
         for _ in range(400):

@@ -118,6 +118,54 @@ def test_the_bundled_model_is_compared_without_touching_anything(visit):
     page.close()
 
 
+def test_how_far_maps_can_be_believed(visit, monkeypatch, tmp_path):
+    """The Trust tab: curves, their cursor by pointer and by keys, the photograph under it, the strip, the badge."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    page = visit()
+    page.drawn(8)
+    ui = page.page
+    ui.click("#tab-trust")
+    page.until("document.querySelectorAll('#believed .card').length === 8")
+    page.until("document.querySelectorAll('.badge').length === 8 && !document.querySelector('.badge.waiting')", 40)
+    page.until("[...document.querySelectorAll('.plot .own')].every((line) => line.getAttribute('d'))")
+    page.until(
+        "[...document.querySelectorAll('.strip')].every((strip) => strip.children.length === 4)"
+    )  # trained, and three layers
+    assert ui.locator(".strip img").first.get_attribute("alt") == "The map, trained"
+    first = ui.locator(".card").first
+    shown = "document.querySelector('.perturbed').toDataURL()"
+
+    asked = len(page.requests)
+    plot = first.locator("svg").first
+    box = plot.bounding_box()
+    ui.mouse.move(box["x"] + 2, box["y"] + 10)
+    assert first.locator(".reading").inner_text().startswith("0 % removed")
+    whole = ui.evaluate(shown)
+    ui.mouse.move(box["x"] + box["width"] - 2, box["y"] + 10)
+    assert first.locator(".reading").inner_text().startswith("100 % removed")
+    assert ui.evaluate(shown) != whole
+    for reading in ui.locator(".reading").all_inner_texts():
+        assert reading.startswith("100 % removed"), "the cursors of all curves move together"
+
+    insertion = first.locator("svg").nth(1)
+    insertion.focus()
+    ui.keyboard.press("Home")
+    ui.keyboard.press("ArrowRight")
+    assert first.locator(".reading").inner_text().startswith("5 % put in")
+    assert insertion.get_attribute("aria-valuenow") == "5"
+    ui.keyboard.press("End")
+    assert ui.evaluate(shown) == whole, "all pixels put in, or none taken away"
+    assert len(page.requests) == asked, "no request for a move of the cursor"
+
+    link = ui.evaluate("location.href")
+    ui.goto("about:blank")
+    ui.goto(link)
+    page.until("document.querySelectorAll('#believed .card').length === 8")
+    assert ui.get_attribute("#tab-trust", "aria-selected") == "true"
+    page.until("!document.querySelector('.badge.waiting')")
+    page.close()
+
+
 def test_a_session(visit, tmp_path):
     """Upload, hover, pin, another layer, options, report, data, code, the link that shows the same again."""
     page = visit(accept_downloads=True)

@@ -73,21 +73,27 @@ class ExchangeMetric(CurveMetric):
         """The area under each curve, by trapezoids."""
         return torch.trapezoid(points, dx=1 / self.steps, dim=1)
 
+    def exchange(self, subject: Subject, attribution: Tensor) -> Tensor:
+        """The point of the curve at which each pixel is exchanged, from 1 to `steps`: (N, H, W)."""
+        places = falling(subject, per_pixel(attribution, subject.x, self.channels), self.seed)
+        pixels = places[0].numel()
+        taken = torch.tensor([round(step * pixels / self.steps) for step in range(1, self.steps)], dtype=torch.int32)
+        return torch.bucketize(places, taken.to(places.device), out_int32=True, right=True) + 1
+
     def exchanged(self, subject: Subject, attribution: Tensor, start: Tensor, end: Tensor) -> Tensor:
         """The model's values while the pixels of `start` become those of `end`, without both ends: (N, steps - 1)."""
         x = subject.x
-        order = falling(subject, per_pixel(attribution, x, self.channels), self.seed)
-        n, pixels = len(x), x.shape[2] * x.shape[3]
-        taken = torch.tensor([round(step * pixels / self.steps) for step in range(1, self.steps)], dtype=torch.int32)
-        rows = torch.arange(n).repeat_interleave(len(taken))
-        taken = taken.repeat(n).to(x.device)
+        when = self.exchange(subject, attribution)
+        n, between = len(x), torch.arange(1, self.steps, dtype=torch.int32)
+        rows = torch.arange(n).repeat_interleave(len(between))
+        steps = between.repeat(n).to(x.device)
         start, end = subject.call.laid(start), subject.call.laid(end)
 
         def make(chunk: slice) -> Tensor:
             of = rows[chunk]
             if of[0] == of[-1]:  # of one image, which then need not be copied as often
                 of = of[:1]
-            gone = order[of] < taken[chunk, None, None]
+            gone = when[of] <= steps[chunk, None, None]
             return torch.where(gone.unsqueeze(1), end[of], start[of])
 
         if not len(rows):

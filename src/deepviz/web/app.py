@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import base64
 import json
 import math
 import secrets
@@ -29,14 +28,15 @@ from deepviz.models import LoadedModel, example_photo
 from deepviz.storage import packed
 from deepviz.viewer import photograph as lossless
 from deepviz.viewer import record, report_page
-from deepviz.web.files import jpeg, page_files, sheets
-from deepviz.web.forms import Comparison, ContentId, LayerName, ModelId, Results, described, method_of
-from deepviz.web.jobs import Cell, Job, Jobs
+from deepviz.web.files import data_url, jpeg, page_files, sheets
+from deepviz.web.forms import Checked, Comparison, ContentId, LayerName, ModelId, Results, described, method_of
+from deepviz.web.jobs import Cell, Check, Job, Jobs
 from deepviz.web.limits import Limits
 from deepviz.web.photographs import Kept, Photographs, TooLarge, UnknownPhotograph
 from deepviz.web.safety import LOOPBACK, Guard
 from deepviz.web.served import Busy, Forgotten, Recent, Result, Served, ids_of, result_bytes
 from deepviz.web.snippets import Shown, as_commands, as_python
+from deepviz.web.trust import PARTS, Part
 
 FIRST = ("grad-cam", "guided-backprop", "integrated-gradients", "smooth-grad")
 """The methods of the comparison that a page opens with, cheap ones first."""
@@ -109,6 +109,7 @@ def create_app(
     _add_listings(app, desk)
     _add_photographs(app, desk, limits)
     _add_jobs(app, desk)
+    _add_checks(app, desk)
     _add_downloads(app, desk)
     _add_pages(app)
     return app
@@ -307,7 +308,7 @@ def _add_photographs(app: FastAPI, desk: Desk, limits: Limits) -> None:
                 {
                     "channel": channel,
                     "strength": float(strengths[channel]),
-                    "picture": _data_url(jpeg(found.overlay(channel), THUMBNAIL)),
+                    "picture": data_url(jpeg(found.overlay(channel), THUMBNAIL)),
                 }
                 for channel in found.order[:CHANNELS]
             ],
@@ -347,6 +348,26 @@ def _add_jobs(app: FastAPI, desk: Desk) -> None:
         if found is None:
             raise HTTPException(404, "no such job; it was over long ago, or never was")
         return found
+
+
+def _add_checks(app: FastAPI, desk: Desk) -> None:
+    @app.post("/api/checks", status_code=202)
+    def check(asked: Checked) -> dict[str, Any]:
+        """Find out how far maps of one model can be believed: all curves, then all randomisation strips."""
+        results = [desk.result(one) for one in dict.fromkeys(asked.results)]
+        if len({one.model for one in results}) > 1:
+            raise HTTPException(422, "these maps are of several models: ask for each by itself")
+        tasks = [Check(one, part) for part in PARTS for one in results]
+        return desk.jobs.submit(desk.model(results[0].model), tasks).tell()
+
+    @app.get("/api/results/{result}/checks/{part}")
+    def part(result: ResultId, part: Part) -> dict[str, Any]:
+        """What was found: the "curves" of a map, or its randomisation "strip"."""
+        one = desk.result(result)
+        known = desk.model(one.model).known_check(one, part)
+        if known is None:
+            raise Forgotten(f"the {part} of {result[:12]} were not asked for, or are forgotten; check again")
+        return known
 
 
 def _add_downloads(app: FastAPI, desk: Desk) -> None:
@@ -392,10 +413,6 @@ def _class(target: ExplainedTarget) -> dict[str, Any]:
         "label": target.label,
         "probability": probability if math.isfinite(probability) else 0.0,
     }
-
-
-def _data_url(content: bytes) -> str:
-    return f"data:image/jpeg;base64,{base64.b64encode(content).decode()}"
 
 
 async def _told_error(_: Request, error: Exception) -> Response:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Sequence
 from importlib import resources
 
@@ -24,6 +25,11 @@ def jpeg(picture: Image.Image, side: int) -> bytes:
     small = picture.copy()
     small.thumbnail((side, side), reducing_gap=3.0)
     return encoded(small, "JPEG")
+
+
+def data_url(content: bytes, kind: str = "jpeg") -> str:
+    """A picture as an address that holds it."""
+    return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
 
 
 def sheets(explanations: Sequence[Explanation]) -> bytes:

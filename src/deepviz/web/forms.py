@@ -60,6 +60,12 @@ class Results(Form):
     results: Annotated[list[ContentId], Field(min_length=1, max_length=256)]
 
 
+class Checked(Form):
+    """Results by id, to be checked."""
+
+    results: Annotated[list[ContentId], Field(min_length=1, max_length=64)]
+
+
 def method_of(form: MethodForm, layer: str | None = None) -> Method:
     """The method that a form describes, at `layer` where it takes one and names none.
 

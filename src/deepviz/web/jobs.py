@@ -8,40 +8,101 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from queue import Empty, Full, Queue
 from threading import Lock, Thread
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 from deepviz.errors import DeepVizError
 from deepviz.methods import Method
 from deepviz.web.limits import Limits
 from deepviz.web.served import Busy, NotApplicable, Result, Served
+from deepviz.web.trust import Part
 
 State = Literal["queued", "running", "done", "failed", "cancelled"]
 LAST: tuple[State, ...] = ("done", "failed", "cancelled")
 
 
+class Task(Protocol):
+    """A part of a job: done at once or not at all."""
+
+    @property
+    def column(self) -> int:
+        """Of the page's grid."""
+
+    def ready(self, served: Served) -> bool:
+        """Whether nothing has to be computed for it."""
+
+    def do(self, served: Served) -> list[dict[str, Any]]:
+        """What the page is told of it, once it is done.
+
+        Raises:
+            NotApplicable: if the column does not apply to the model.
+        """
+
+
 @dataclass(frozen=True)
 class Cell:
-    """One method for some classes of one photograph: computed together, or not at all."""
+    """One method for some classes of one photograph: computed together."""
 
     photograph: str
     targets: tuple[int, ...] | None
     method: Method
     column: int
 
+    def __str__(self) -> str:
+        return str(self.method)
+
+    def ready(self, served: Served) -> bool:
+        """Whether all of its maps are there."""
+        return self.targets is not None and served.cached(self.photograph, self.method, self.targets) is not None
+
+    def do(self, served: Served) -> list[dict[str, Any]]:
+        """The ids of its maps, and where in the page's grid they are."""
+        targets = served.chosen(self.photograph, self.targets)
+        return [
+            {
+                "photograph": self.photograph,
+                "column": self.column,
+                "target": one.explanation.target.index,
+                "id": one.id,
+            }
+            for one in served.explained(self.photograph, self.method, targets)
+        ]
+
+
+@dataclass(frozen=True)
+class Check:
+    """A part of the checks of one map."""
+
+    result: Result
+    part: Part
+    column: int = 0
+
+    def __str__(self) -> str:
+        what = {"curves": "Curves", "strip": "Randomisation"}[self.part]
+        return f"{what} of {self.result.explanation.title}"
+
+    def ready(self, served: Served) -> bool:
+        """Whether it is known."""
+        return served.known_check(self.result, self.part) is not None
+
+    def do(self, served: Served) -> list[dict[str, Any]]:
+        """Which part is known now."""
+        served.checked(self.result, self.part)
+        return [{"id": self.result.id, "part": self.part}]
+
 
 @dataclass(eq=False)
 class Job:
-    """A comparison under way.
+    """Work under way.
 
     Args:
         id: random; whoever knows it may watch and cancel.
         served: the model.
-        cells: what there is to do, in this order.
+        tasks: what there is to do, in this order.
     """
 
     id: str
     served: Served
-    cells: Sequence[Cell]
+    tasks: Sequence[Task]
     state: State = "queued"
     done: int = 0
     now: str = ""
@@ -64,7 +125,7 @@ class Job:
                 "version": self.version,
                 "state": self.state,
                 "done": self.done,
-                "total": len(self.cells),
+                "total": len(self.tasks),
                 "now": self.now,
                 "error": self.error,
                 "results": list(self.results),
@@ -72,34 +133,33 @@ class Job:
             }
 
     def cancel(self) -> None:
-        """Stop before the next map."""
+        """Stop before the next task."""
         self._change(state="cancelled")
 
     def run(self) -> None:
-        """Do it, cell by cell."""
+        """Do it, task by task."""
         if not self._change(state="running"):
             return
         try:
-            for cell in self.cells:
-                if not self._change(now=str(cell.method)):
+            for task in self.tasks:
+                if not self._change(now=str(task)):
                     return
-                self.take(cell)
+                self.take(task)
             self._change(state="done", now="")
         except DeepVizError as error:
             self._change(state="failed", error=" ".join(str(error).split()))
         except Exception as error:  # a bug must not end the thread that does the work
             self._change(state="failed", error=f"this is a bug, please report it: {type(error).__name__}: {error}")
 
-    def take(self, cell: Cell) -> None:
-        """Do one cell."""
+    def take(self, task: Task) -> None:
+        """Do one task."""
         self.served.give_way()
         try:
-            targets = self.served.chosen(cell.photograph, cell.targets)
-            found = self.served.explained(cell.photograph, cell.method, targets)
+            found = task.do(self.served)
         except NotApplicable as error:
-            self._change(left_out={**self.left_out, cell.column: str(error)}, done=self.done + 1)
+            self._change(left_out={**self.left_out, task.column: str(error)}, done=self.done + 1)
         else:
-            self._change(results=[*self.results, *(told(cell, one) for one in found)], done=self.done + 1)
+            self._change(results=[*self.results, *found], done=self.done + 1)
 
     def _change(self, **values: Any) -> bool:
         """Set what has changed; not if it has ended."""
@@ -112,12 +172,6 @@ class Job:
             return True
 
 
-def told(cell: Cell, result: Result) -> dict[str, Any]:
-    """A result, and which cell of the page's grid it is."""
-    target = result.explanation.target
-    return {"photograph": cell.photograph, "column": cell.column, "target": target.index, "id": result.id}
-
-
 class Jobs:
     """A queue and a thread for each model, and the jobs that can still be asked for."""
 
@@ -128,16 +182,14 @@ class Jobs:
         self._threads: list[Thread] = []
         self._lock = Lock()
 
-    def submit(self, served: Served, cells: Sequence[Cell]) -> Job:
+    def submit(self, served: Served, tasks: Sequence[Task]) -> Job:
         """Take a job. One that needs no computing is done at once, whatever is waiting.
 
         Raises:
             Busy: if the queue is full.
         """
-        job = Job(secrets.token_hex(16), served, cells)
-        if all(
-            cell.targets is not None and served.cached(cell.photograph, cell.method, cell.targets) for cell in cells
-        ):
+        job = Job(secrets.token_hex(16), served, tasks)
+        if all(task.ready(served) for task in tasks):
             job.run()
         else:
             try:

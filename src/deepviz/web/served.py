@@ -15,7 +15,7 @@ from torch import Tensor
 
 from deepviz import catalog
 from deepviz.engine import explain_prepared
-from deepviz.errors import DeepVizError, ImageError
+from deepviz.errors import DeepVizError, ImageError, ModelError
 from deepviz.explanation import ExplainedTarget, Explanation
 from deepviz.inside import Activations, LayerTree, viz_activations, viz_layers
 from deepviz.methods import Method
@@ -24,9 +24,11 @@ from deepviz.models.weights import weights_hash
 from deepviz.probe.gradient import Call
 from deepviz.storage import WEIGHTS
 from deepviz.target import Score
+from deepviz.web import trust
 from deepviz.web.forms import recipe
 from deepviz.web.limits import Limits
 from deepviz.web.photographs import Photographs
+from deepviz.web.trust import Part
 
 T = TypeVar("T")
 TOP = 10
@@ -141,6 +143,8 @@ class Served:
         self.weights = weights_hash(self.loaded.module)
         self._predictions: Recent[list[ExplainedTarget]] = Recent(REMEMBERED)
         self._activations: Recent[Activations] = Recent(4)
+        self._chance: Recent[trust.Areas] = Recent(REMEMBERED)
+        self._checks: Recent[dict[str, Any]] = Recent(REMEMBERED)
 
     @property
     def _network(self) -> str:
@@ -261,6 +265,29 @@ class Served:
             notes = {**explanation.notes, WEIGHTS: self.weights}
             yield Result(result_id, photograph, self.id, replace(explanation, notes=notes))
 
+    def checked(self, result: Result, part: Part) -> dict[str, Any]:
+        """A part of what is known of how far a map can be believed; an "error" in words if it cannot be found."""
+        return self._once(self._checks, _of_check(result, part), lambda: self._check(result, part))
+
+    def known_check(self, result: Result, part: Part) -> dict[str, Any] | None:
+        """As `checked`, if nothing has to be computed for it."""
+        return self._checks.get(_of_check(result, part))
+
+    def _check(self, result: Result, part: Part) -> dict[str, Any]:
+        explanation = result.explanation
+        target = explanation.target.index
+        assert target is not None
+        image = self.loaded.prepare(self.photographs.photo(result.photograph))
+        try:
+            if part == "strip":
+                return trust.strip_of(self.loaded, image, explanation)
+            key = f"{result.photograph} {target}"
+            chance = self._chance.get(key) or trust.chance_of(self.loaded, image, target)
+            self._chance.put(key, chance)
+            return trust.curves_of(self.loaded, image, explanation, chance)
+        except ModelError as error:  # of one map: the others are checked all the same
+            return {"error": " ".join(str(error).split())}
+
     def chosen(self, photograph: str, targets: Sequence[int] | None) -> list[int]:
         """The classes of a row: those asked for, once each; the predicted one if none are.
 
@@ -277,6 +304,8 @@ class Served:
         """Drop what was computed of a photograph that is not kept any more."""
         self._predictions.drop(lambda key, _: key == photograph)
         self._activations.drop(lambda key, _: key.startswith(photograph))
+        self._chance.drop(lambda key, _: key.startswith(photograph))
+        self._checks.drop(lambda key, _: key.startswith(photograph))
 
     def described(self) -> dict[str, Any]:
         """As pages see it."""
@@ -288,6 +317,10 @@ class Served:
             "random": self.loaded.is_random,
             "labelled": self.loaded.labels is not None,
         }
+
+
+def _of_check(result: Result, part: Part) -> str:
+    return f"{result.photograph} {result.id} {part}"
 
 
 def _cheapest(cls: type[Method]) -> Method:

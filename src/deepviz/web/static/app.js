@@ -6,7 +6,9 @@ import { drawChannels, drawTree } from "./inside.js";
 import { drawClasses, drawLayers, drawMethods, drawModels, drawPhotographs } from "./panel.js";
 import * as permalink from "./permalink.js";
 import { Stage } from "./stage.js";
+import { Trust } from "./trust.js";
 
+const TABS = ["compare", "inside", "trust"];
 const HOVER = 90; // milliseconds on a class before its preview is asked for
 const SETTLE = 120; // milliseconds without a change before a comparison is asked for
 
@@ -18,7 +20,7 @@ let waiting = false; // for the turn of the comparison under way
 let opening = null; // the state of the comparison that the server computes by itself
 let ended = ""; // why the last comparison is not whole
 let token = "";
-let stage;
+let stage, trust;
 let running = null; // the comparison under way: an AbortController, and the job's id
 let hovering = null;
 
@@ -47,6 +49,7 @@ async function open() {
     const restored = restore(said.view);
     view.active = view.photographs.includes(view.active) ? view.active : (view.photographs[0] ?? "");
     stage = new Stage($("stage"), { look: view.look, looked: remember, lost });
+    trust = new Trust($("believed"), { told: showJob, failed: tell });
     selectTab(view.tab, false);
     await useModel();
     if (!restored && start.job) watchOpening(start.job);
@@ -82,7 +85,7 @@ function restore(said) {
   }
   if (typeof said.layer === "string") view.layer = said.layer;
   if (typeof said.inside === "string") view.inside = said.inside;
-  if (said.tab === "inside") view.tab = "inside";
+  if (TABS.includes(said.tab)) view.tab = said.tab;
   view.look = said.look ?? null;
   return true;
 }
@@ -365,6 +368,20 @@ function layOut() {
       cells: view.methods.map((one) => cell(row.photograph.id, row.target, one)),
     })),
   );
+  if (view.tab === "trust") drawTrust();
+}
+
+// The checks of the maps that are there; those to come are checked when they have come.
+function drawTrust() {
+  trust.show(
+    rows().map((row) => ({
+      title: row.photograph.name,
+      detail: row.probability === null ? row.label : `${row.label} ${percent(row.probability)}`,
+      cells: view.methods
+        .map((one) => ({ id: found.get(cellKey(row.photograph.id, row.target, one)), title: title(one) }))
+        .filter((one) => one.id),
+    })),
+  );
 }
 
 // A result that the server has forgotten is computed again; a photograph that it has forgotten is told.
@@ -442,7 +459,7 @@ function drawInside() {
 
 function selectTab(name, focus = true) {
   view.tab = name;
-  for (const each of ["compare", "inside"]) {
+  for (const each of TABS) {
     const on = each === name;
     $(`tab-${each}`).setAttribute("aria-selected", String(on));
     $(`tab-${each}`).tabIndex = on ? 0 : -1;
@@ -450,6 +467,8 @@ function selectTab(name, focus = true) {
   }
   if (focus) $(`tab-${name}`).focus();
   if (name === "inside" && known.tree) drawInside();
+  if (name === "trust") drawTrust();
+  else trust.leave();
 }
 
 const asked = () => ({
@@ -493,17 +512,18 @@ function wireOnce() {
     event.preventDefault(); // the address behind # holds the view
     $("stage").focus();
   });
-  for (const name of ["compare", "inside"]) {
+  TABS.forEach((name, place) => {
     $(`tab-${name}`).addEventListener("click", () => {
       selectTab(name);
       remember();
     });
     $(`tab-${name}`).addEventListener("keydown", (event) => {
-      if (event.key !== "ArrowLeft" && event.key !== "ArrowRight") return;
-      selectTab(name === "compare" ? "inside" : "compare");
+      const way = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
+      if (!way) return;
+      selectTab(TABS[(place + way + TABS.length) % TABS.length]);
       remember();
     });
-  }
+  });
   $("find").addEventListener("submit", (event) => {
     event.preventDefault();
     const index = classNamed($("class-name").value.trim());

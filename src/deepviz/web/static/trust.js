@@ -1,0 +1,381 @@
+// The Trust tab: for each map what happens when its pixels are taken away or put in, and what is left of it when the
+// network forgets what it learned. Curves and pictures are asked for once; the cursor moves without a request.
+
+import { fromBase64 } from "../viewer/decode.js";
+import { call, follow, get, post } from "./api.js";
+import { element } from "./elements.js";
+
+const METRICS = {
+  deletion: { title: "Deletion", said: "most relevant pixels removed", good: "lower is better" },
+  insertion: { title: "Insertion", said: "most relevant pixels put into a blur", good: "higher is better" },
+};
+const GRADES = {
+  full: ["✓", "Depends on the weights"],
+  partly: ["◐", "Depends in part on the weights"],
+  little: ["!", "Hardly depends on the upper layers"],
+  none: ["✕", "Does not depend on the weights"],
+};
+const FIRST = 0.2; // of the pixels, where the cursor begins
+const WIDTH = 240;
+const HEIGHT = 120;
+
+export class Trust {
+  #cards = new Map();
+  #known = new Map(); // by id and part
+  #wanted = [];
+  #rows = [];
+  #shown = "";
+  #running = null;
+  #at = { metric: "deletion", share: FIRST };
+
+  // `told`: gets every state of the job under way, null at its end; `failed`: errors.
+  constructor(holder, { told, failed }) {
+    this.holder = holder;
+    this.told = told;
+    this.failed = failed;
+  }
+
+  // Rows of { title, detail, cells: [{ id, title }] }, of maps that are there.
+  show(rows) {
+    this.#wanted = rows.flatMap((row) => row.cells.map((cell) => cell.id));
+    const shown = JSON.stringify(rows);
+    if (shown !== this.#shown) {
+      this.#shown = shown;
+      this.#rows = rows;
+      this.#lay();
+    }
+    this.#ask();
+  }
+
+  #lay() {
+    const kept = new Set(this.#wanted);
+    for (const id of this.#cards.keys()) if (!kept.has(id)) this.#cards.delete(id);
+    this.holder.replaceChildren(
+      ...this.#rows.map((row) =>
+        element(
+          "section",
+          { class: "believed", "aria-label": `${row.title}, ${row.detail}` },
+          element("h3", {}, row.title, element("span", { class: "of" }, ` ${row.detail}`)),
+          row.cells.length
+            ? element("div", { class: "cards" }, ...row.cells.map((cell) => this.#card(cell).element))
+            : element("p", { class: "hint" }, "Its maps are still to come."),
+        ),
+      ),
+    );
+    this.#rescale();
+    this.#move(this.#at.metric, this.#at.share);
+  }
+
+  // Nothing more is asked for until the tab is shown again.
+  leave() {
+    this.#wanted = [];
+    this.#stop();
+  }
+
+  #stop() {
+    if (!this.#running) return;
+    this.#running.abort.abort();
+    if (this.#running.job) call(`jobs/${this.#running.job}`, { method: "DELETE" }).catch(() => {});
+    this.#running = null;
+    this.told(null);
+  }
+
+  #card(cell) {
+    if (!this.#cards.has(cell.id)) {
+      this.#cards.set(cell.id, new Card(cell.title, (metric, share) => this.#move(metric, share)));
+      for (const part of ["curves", "strip"]) {
+        const known = this.#known.get(`${cell.id} ${part}`);
+        if (known) this.#cards.get(cell.id).take(part, known);
+      }
+    }
+    return this.#cards.get(cell.id);
+  }
+
+  // The same point of every curve of the page.
+  #move(metric, share) {
+    this.#at = { metric, share };
+    for (const card of this.#cards.values()) card.point(metric, share);
+  }
+
+  async #ask() {
+    const missing = this.#wanted.filter((id) => !this.#known.has(`${id} curves`) || !this.#known.has(`${id} strip`));
+    if (this.#running) {
+      if (this.#running.ids.every((id) => this.#wanted.includes(id))) return; // more is asked for at its end
+      this.#stop();
+    }
+    if (!missing.length) return;
+    const mine = (this.#running = { ids: missing, abort: new AbortController(), job: null });
+    const { signal } = mine.abort;
+    const taken = new Set();
+    try {
+      const job = await post("checks", { results: missing.slice(0, 64) }, { signal });
+      mine.job = job.id;
+      const last = await follow(
+        job,
+        (state) => {
+          this.told(state);
+          for (const { id, part } of state.results) {
+            if (taken.has(`${id} ${part}`)) continue;
+            taken.add(`${id} ${part}`);
+            this.#fetch(id, part);
+          }
+        },
+        signal,
+      );
+      if (last.state === "failed") throw new Error(last.error);
+      this.#running = null;
+      this.told(null);
+      if (last.state === "done") setTimeout(() => this.#again(missing), 0);
+    } catch (error) {
+      if (this.#running === mine) this.#running = null;
+      if (error.name === "AbortError") return;
+      this.told(null);
+      this.failed(error);
+    }
+  }
+
+  // What was wanted meanwhile; never twice the same, should an answer not come.
+  #again(asked) {
+    if (this.#wanted.some((id) => !asked.includes(id))) this.#ask();
+  }
+
+  async #fetch(id, part) {
+    try {
+      const found = await get(`results/${id}/checks/${part}`);
+      const known = part === "curves" && !found.error ? await opened(found) : found;
+      this.#known.set(`${id} ${part}`, known);
+      this.#cards.get(id)?.take(part, known);
+      if (part === "curves") this.#rescale();
+      this.#cards.get(id)?.point(this.#at.metric, this.#at.share);
+    } catch (error) {
+      this.failed(error);
+    }
+  }
+
+  // One scale for all curves of a row, so that heights compare.
+  #rescale() {
+    for (const row of this.#rows) {
+      const cards = row.cells.map((cell) => this.#cards.get(cell.id));
+      const top = Math.max(0, ...cards.map((card) => card.highest));
+      for (const card of cards) card.draw(roundUp(top));
+    }
+  }
+}
+
+const roundUp = (value) => [0.1, 0.2, 0.4, 0.6, 0.8, 1].find((top) => value <= top) ?? value;
+
+// Curves with their pictures decoded to pixels.
+async function opened(found) {
+  const [width, height] = found.size;
+  const pixels = found.picture ? await bytesOf(found.picture, width, height) : null;
+  const start = {};
+  for (const [metric, address] of Object.entries(found.start)) start[metric] = await bytesOf(address, width, height);
+  return { ...found, when: fromBase64(found.when), pixels, start };
+}
+
+async function bytesOf(address, width, height) {
+  const image = new Image();
+  image.src = address;
+  await image.decode();
+  const canvas = element("canvas", { width, height });
+  const context = canvas.getContext("2d", { willReadFrequently: true });
+  context.drawImage(image, 0, 0);
+  return new Uint32Array(context.getImageData(0, 0, width, height).data.buffer);
+}
+
+class Card {
+  constructor(title, moved) {
+    this.title = title;
+    this.moved = moved;
+    this.curves = null;
+    this.badge = element("p", { class: "badge waiting" }, "…");
+    this.canvas = element("canvas", { class: "perturbed", role: "img", width: 224, height: 224 });
+    this.reading = element("p", { class: "reading" });
+    this.charts = Object.keys(METRICS).map((metric) => new Chart(metric, title, moved));
+    this.said = element("p", { class: "said" }, "Being computed …");
+    this.strip = element("ol", { class: "strip", "aria-label": `${title} while layers get random weights` });
+    this.verdict = element("p", { class: "said" });
+    this.element = element(
+      "article",
+      { class: "card", "aria-label": title },
+      element("header", {}, element("h4", {}, title), this.badge),
+      element(
+        "div",
+        { class: "tried" },
+        element("figure", {}, this.canvas, element("figcaption", {}, this.reading)),
+        element("div", { class: "charts" }, ...this.charts.map((chart) => chart.element)),
+      ),
+      this.said,
+      this.strip,
+      this.verdict,
+    );
+  }
+
+  take(part, known) {
+    if (known.error) {
+      (part === "curves" ? this.said : this.verdict).textContent = known.error;
+    } else if (part === "curves") {
+      this.curves = known;
+      this.said.textContent = sentence(known.said);
+      this.draw(roundUp(this.highest));
+    } else {
+      this.#takeStrip(known);
+    }
+  }
+
+  #takeStrip({ stages, badge }) {
+    const [sign, words] = GRADES[badge.grade];
+    this.badge.className = `badge ${badge.grade}`;
+    this.badge.replaceChildren(element("span", { "aria-hidden": "true" }, sign), ` ${words}`);
+    this.verdict.textContent = `${this.title} ${badge.said} (${badge.images > 1 ? `${badge.images} photographs` : "one photograph"}).`;
+    this.strip.replaceChildren(
+      ...stages.map(({ share, kept, picture }, n) => {
+        const where = n === 0 ? "trained" : `${Math.round(100 * share)} % random`;
+        const told = n === 0 ? "" : `${kept.toFixed(2)} kept`;
+        const image = element("img", { src: picture, alt: `The map, ${where}${told && `, ${told}`}` });
+        return element("li", {}, image, element("span", { "aria-hidden": "true" }, where), element("b", { "aria-hidden": "true" }, told));
+      }),
+    );
+  }
+
+  get highest() {
+    if (!this.curves) return 0;
+    return Math.max(...Object.values(this.curves.curves).flatMap((one) => [...one.points, ...one.chance.points]));
+  }
+
+  draw(top) {
+    if (this.curves) for (const chart of this.charts) chart.draw(this.curves.curves[chart.metric], top);
+  }
+
+  // The photograph as the model was given it at a share of the pixels.
+  point(metric, share) {
+    if (!this.curves) return;
+    const { steps, size, when, pixels, start, curves } = this.curves;
+    const step = Math.round(share * steps);
+    const percent = Math.round((100 * step) / steps);
+    for (const chart of this.charts) chart.point(chart.metric === metric ? step : null);
+    const { points, chance } = curves[metric];
+    this.reading.replaceChildren(
+      `${percent} % ${metric === "deletion" ? "removed" : "put in"}: `,
+      element("b", {}, points[step].toFixed(2)),
+      ` (random map ${chance.points[step].toFixed(2)})`,
+    );
+    this.canvas.hidden = !pixels;
+    if (!pixels) return;
+    const [width, height] = size;
+    if (this.canvas.width !== width || this.canvas.height !== height) Object.assign(this.canvas, { width, height });
+    const [before, after] = metric === "deletion" ? [pixels, start.deletion] : [start.insertion, pixels];
+    const image = new ImageData(width, height);
+    const out = new Uint32Array(image.data.buffer);
+    for (let i = 0; i < out.length; i++) out[i] = when[i] <= step ? after[i] : before[i];
+    this.canvas.getContext("2d").putImageData(image, 0, 0);
+    this.canvas.setAttribute("aria-label", `The model's input with ${percent} % of its ${METRICS[metric].said}, by ${this.title}`);
+  }
+}
+
+// One curve against that of a random map, with a cursor for pointer and keys.
+class Chart {
+  constructor(metric, title, moved) {
+    this.metric = metric;
+    this.moved = moved;
+    this.steps = 1;
+    this.grid = svg("path", { class: "grid", d: `M0 0H${WIDTH}M0 ${HEIGHT / 2}H${WIDTH}M0 ${HEIGHT}H${WIDTH}` });
+    this.area = svg("path", { class: "area" });
+    this.chance = svg("path", { class: "chance" });
+    this.own = svg("path", { class: "own" });
+    this.cursor = svg("path", { class: "cursor" });
+    this.dot = svg("path", { class: "dot" }); // a line without length, with round ends: not stretched with the chart
+    this.top = element("span", { class: "top-value", "aria-hidden": "true" });
+    this.value = element("span", { class: "value-of" });
+    this.plot = svg(
+      "svg",
+      {
+        viewBox: `-6 -6 ${WIDTH + 12} ${HEIGHT + 12}`,
+        preserveAspectRatio: "none",
+        tabindex: 0,
+        role: "slider",
+        "aria-label": `${METRICS[metric].title} curve of ${title}: share of the ${METRICS[metric].said}`,
+        "aria-valuemin": 0,
+        "aria-valuemax": 100,
+        "aria-valuenow": 0,
+      },
+      this.grid,
+      this.area,
+      this.chance,
+      this.own,
+      this.cursor,
+      this.dot,
+    );
+    this.plot.addEventListener("pointermove", (event) => this.#follow(event));
+    this.plot.addEventListener("pointerdown", (event) => this.#follow(event));
+    this.plot.addEventListener("keydown", (event) => this.#key(event));
+    this.plot.addEventListener("focus", () => this.curve && this.moved(metric, (this.step ?? 0) / this.steps));
+    this.element = element(
+      "div",
+      { class: "chart" },
+      element("p", { class: "chart-title" }, element("b", {}, METRICS[metric].title), this.value, element("span", { class: "of" }, METRICS[metric].good)),
+      element("div", { class: "plot" }, this.top, this.plot),
+    );
+  }
+
+  draw(curve, top) {
+    this.curve = curve;
+    this.steps = curve.points.length - 1;
+    this.high = top || 1;
+    const own = this.#line(curve.points);
+    this.own.setAttribute("d", own);
+    this.area.setAttribute("d", `${own}L${WIDTH} ${HEIGHT}L0 ${HEIGHT}Z`);
+    this.chance.setAttribute("d", this.#line(curve.chance.points));
+    this.value.textContent = curve.area.toFixed(2);
+    this.top.textContent = String(this.high);
+    if (this.step !== undefined) this.point(this.step);
+  }
+
+  #at(points, step) {
+    return [(WIDTH * step) / this.steps, HEIGHT * (1 - Math.min(1, Math.max(0, points[step] / this.high)))];
+  }
+
+  #line(points) {
+    return `M${points.map((_, step) => this.#at(points, step).map((one) => one.toFixed(1)).join(" ")).join("L")}`;
+  }
+
+  // Mark a point of the curve; null: the cursor is on the other one.
+  point(step) {
+    const here = step !== null && this.curve;
+    this.cursor.classList.toggle("off", !here);
+    this.dot.classList.toggle("off", !here);
+    if (!here) return;
+    this.step = step;
+    const [x, y] = this.#at(this.curve.points, step);
+    this.cursor.setAttribute("d", `M${x} 0V${HEIGHT}`);
+    this.dot.setAttribute("d", `M${x} ${y}h0`);
+    const percent = Math.round((100 * step) / this.steps);
+    this.plot.setAttribute("aria-valuenow", percent);
+    this.plot.setAttribute("aria-valuetext", `${percent} %: ${this.curve.points[step].toFixed(2)}, random map ${this.curve.chance.points[step].toFixed(2)}`);
+  }
+
+  #follow(event) {
+    if (!this.curve) return;
+    const box = this.plot.getBoundingClientRect();
+    const edge = (6 / (WIDTH + 12)) * box.width;
+    const share = (event.clientX - box.left - edge) / (box.width - 2 * edge);
+    this.moved(this.metric, Math.min(1, Math.max(0, share)));
+  }
+
+  #key(event) {
+    const now = this.step ?? 0;
+    const steps = { ArrowLeft: now - 1, ArrowDown: now - 1, ArrowRight: now + 1, ArrowUp: now + 1, Home: 0, End: this.steps };
+    if (!this.curve || !(event.key in steps)) return;
+    event.preventDefault();
+    this.moved(this.metric, Math.min(this.steps, Math.max(0, steps[event.key])) / this.steps);
+  }
+}
+
+function svg(tag, attributes, ...children) {
+  const made = document.createElementNS("http://www.w3.org/2000/svg", tag);
+  for (const [name, value] of Object.entries(attributes)) made.setAttribute(name, value);
+  made.append(...children);
+  return made;
+}
+
+const sentence = (text) => `${text[0].toUpperCase()}${text.slice(1)}.`;

@@ -1,0 +1,114 @@
+"""How far a map can be believed: its deletion and insertion curves, and what is left of it on a randomised network."""
+
+from __future__ import annotations
+
+import base64
+from contextlib import suppress
+from typing import Any, Literal, get_args
+
+import torch
+
+from deepviz.checks import METRICS, STEPS, in_words
+from deepviz.engine import explain_prepared
+from deepviz.errors import OutputError
+from deepviz.evaluation import as_drawn, measured
+from deepviz.explanation import Explanation, encoded
+from deepviz.metrics import RandomMap
+from deepviz.metrics.subject import Subject, asking
+from deepviz.models import LoadedModel, Prepared
+from deepviz.sanity import VERDICT, Sanity, dependence, examine_prepared, recall, remember, seen, verdict
+from deepviz.web.files import data_url, jpeg
+
+Part = Literal["curves", "strip"]
+PARTS: tuple[Part, ...] = get_args(Part)
+STAGES = 4
+"""Of the randomisation strip, after the trained network."""
+STRIP = 192
+"""Pixels of the longer side of a picture of the strip."""
+Areas = dict[str, dict[str, Any]]
+"""By metric: the "area" under a curve, and its "points"."""
+
+
+def curves_of(loaded: LoadedModel, image: Prepared, explanation: Explanation, chance: Areas) -> dict[str, Any]:
+    """The curves of a map with those of a random one, and what it takes to draw the photograph at each of their points.
+
+    Returns:
+        For JSON: "curves" by metric, each with its points and area, and those of the random map; "picture", the
+        model's input, and "start", by metric, what its pixels are exchanged with, as PNG; "when", a byte for each
+        pixel of them, row by row: the point at which it is exchanged.
+    """
+    target = explanation.target.index
+    x = image.x[None].to(*loaded.home)
+    with asking(loaded.module, x, target) as subject:
+        areas = _areas(loaded, subject, explanation)
+        first = as_drawn(METRICS["deletion"], explanation.method)  # both take the pixels in the same order
+        when = first.exchange(subject, explanation.attribution[None])[0]
+        pictures = _pictures(loaded, subject)
+    checks = {name: one["area"] for name, one in areas.items()}
+    return {
+        "steps": STEPS,
+        "curves": {name: {**one, "chance": chance[name]} for name, one in areas.items()},
+        "said": in_words(
+            {**checks, "of a random map": {name: one["area"] for name, one in chance.items()}, "kept": None}
+        ),
+        "size": [image.x.shape[2], image.x.shape[1]],
+        "when": base64.b64encode(when.to("cpu", torch.uint8).numpy().tobytes()).decode(),
+        **pictures,
+    }
+
+
+def chance_of(loaded: LoadedModel, image: Prepared, target: int) -> Areas:
+    """The curves of a random map of a class."""
+    (answer,) = explain_prepared(loaded, [image], [RandomMap()], target=target)
+    with asking(loaded.module, image.x[None].to(*loaded.home), target) as subject:
+        return _areas(loaded, subject, answer.explanations[0])
+
+
+def _areas(loaded: LoadedModel, subject: Subject, explanation: Explanation) -> Areas:
+    found = {name: measured(loaded, subject, explanation, metric) for name, metric in METRICS.items()}
+    return {
+        name: {"area": area, "points": [] if points is None else points.tolist()}
+        for name, (area, points) in found.items()
+    }
+
+
+def _pictures(loaded: LoadedModel, subject: Subject) -> dict[str, Any]:
+    """The input and what its pixels become, in the same colours: drawn as one, then cut."""
+    starts = {name: subject.reference(metric.baseline) for name, metric in METRICS.items()}
+    height = subject.x.shape[2]
+    whole = loaded.prepare(torch.cat([subject.x, *starts.values()], 2)[0]).photo
+    if whole is None:
+        return {"picture": None, "start": {}}
+    cut = [
+        data_url(encoded(whole.crop((0, top, whole.width, top + height))), "png")
+        for top in range(0, whole.height, height)
+    ]
+    return {"picture": cut[0], "start": dict(zip(starts, cut[1:], strict=True))}
+
+
+def strip_of(loaded: LoadedModel, image: Prepared, explanation: Explanation) -> dict[str, Any]:
+    """The map while layers get random weights from the output down, and what the method keeps on this network: from
+    `deepviz sanity` if it was run on these weights, else from this image, and remembered.
+
+    Returns:
+        For JSON: "stages", each with the "share" of the layers that are random, what is "kept" and a "picture";
+        "badge" with its "grade", what was kept with "half" and "all", of how many "images", and the verdict as "said".
+    """
+    method = explanation.method
+    (examined,) = examine_prepared(loaded, [image], [method], stages=STAGES, target=explanation.target.index)
+    found = Sanity.of(loaded, [method], [examined])
+    known = recall(found.fingerprint)
+    if str(method) not in known:
+        with suppress(OutputError):  # a cache that cannot be written costs time, nothing else
+            remember(found)
+    kept = (found.summary | known)[str(method)]
+    half, whole = kept["half"], kept["all"]
+    return {
+        "stages": [
+            {"share": share, "kept": float(value), "picture": data_url(jpeg(seen(one), STRIP))}
+            for share, value, one in zip(
+                examined.shares, examined.similarities[VERDICT][0], examined.maps[0] or (), strict=True
+            )
+        ],
+        "badge": {**kept, "grade": dependence(half, whole), "said": verdict(half, whole)},
+    }
