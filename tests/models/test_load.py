@@ -82,6 +82,12 @@ def test_bundled_model_knows_its_photographs(bundled):
     assert not any(buffer.is_meta for buffer in bundled.module.buffers())
 
 
+def test_bundled_model_by_name(bundled):
+    """So that it can stand beside others where several are named."""
+    named = load_model("bundled")
+    assert (named.name, named.source) == (bundled.name, bundled.source)
+
+
 def test_bundled_model_with_random_weights_says_so(bundled):
     random = load_model(weights="random")
     assert random.weights == "random"

@@ -3,6 +3,7 @@
 import re
 import threading
 import time
+from dataclasses import replace
 
 import pytest
 import uvicorn
@@ -163,6 +164,44 @@ def test_how_far_maps_can_be_believed(visit, monkeypatch, tmp_path):
     page.until("document.querySelectorAll('#believed .card').length === 8")
     assert ui.get_attribute("#tab-trust", "aria-selected") == "true"
     page.until("!document.querySelector('.badge.waiting')")
+    page.close()
+
+
+def test_layers_and_models_as_columns(visit):
+    other = replace(small_models.good(), module=small_models.seeded(small_models.network(), seed=1), name="other")
+    page = visit(create_app([small_models.good(), other, small_models.one_logit()]))
+    page.drawn(8)
+    ui = page.page
+
+    ui.locator("label[for=by-layers]").click()
+    page.until("document.querySelectorAll('#layer-list input:checked').length === 2")
+    page.drawn(4)  # one method of the four takes a layer; two photographs
+    shown = ui.locator("#stage .dv-title").all_inner_texts()
+    assert len(set(shown)) == 2
+    assert all(one.startswith("Grad-CAM, ") for one in shown)
+    grids = ui.locator("#layer-list input:not(:checked)")
+    grids.first.click()
+    page.drawn(6)
+    ui.locator("#by-layers").focus()
+    assert ui.evaluate("document.activeElement.id") == "by-layers"
+
+    ui.click("#take summary")
+    ui.click("[data-take=python]")
+    page.until("document.getElementById('toast').textContent.includes('copied')")
+    said = ui.evaluate("navigator.clipboard.readText()")
+    assert said.count("GradCAM(layer=") == 3
+
+    ui.locator("label[for=by-models]").click()
+    page.drawn(4 * 3 * 2)
+    captions = page.captions()
+    said = [one.split("\n")[1] for one in captions[:2]]
+    assert said[0] != said[1], "each model has its own probability"
+    assert "out of range: the model has 2 classes" in ui.locator("#stage .dv-tile").nth(2).inner_text()
+    link = ui.evaluate("location.href")
+    ui.goto("about:blank")
+    ui.goto(link)
+    page.drawn(4 * 3 * 2)
+    assert page.captions() == captions
     page.close()
 
 

@@ -15,7 +15,7 @@ def routes(client):
     paths = client.get("/api/openapi.json").json()["paths"]
     listed = [(verb.upper(), path) for path, verbs in paths.items() for verb in verbs]
     assert len(listed) >= 14
-    fill = {"model": "small", "photograph": UNKNOWN, "result": UNKNOWN, "job": "0" * 32}
+    fill = {"model": "small", "photograph": UNKNOWN, "result": UNKNOWN, "job": "0" * 32, "part": "curves"}
     return [(verb, re.sub(r"\{(\w+)\}", lambda found: fill[found[1]], path)) for verb, path in listed]
 
 

@@ -12,7 +12,8 @@ from deepviz.cli import UsageError
 from deepviz.models import LoadedModel, load_model
 
 Model = Annotated[
-    str | None, Parameter(help="timm:NAME, torchvision:NAME, hf:ID, open_clip:ARCH/TAG or package.module:factory.")
+    str | None,
+    Parameter(help="bundled, timm:NAME, torchvision:NAME, hf:ID, open_clip:ARCH/TAG or package.module:factory."),
 ]
 Weights = Annotated[str | None, Parameter(help="A .safetensors, .pt or .pth file, or 'random'.")]
 Labels = Annotated[str | None, Parameter(help="A .txt (one label a line) or .json file of class names.")]

@@ -30,7 +30,8 @@ def serve(
         Parameter(
             negative="",
             help=(
-                "timm:NAME, torchvision:NAME, hf:ID, open_clip:ARCH/TAG or package.module:factory; repeat for several."
+                "bundled, timm:NAME, torchvision:NAME, hf:ID, open_clip:ARCH/TAG or package.module:factory; "
+                "repeat for several."
             ),
         ),
     ] = None,

@@ -31,9 +31,9 @@ def load_model(
     """Load a model, or say more about one.
 
     Args:
-        spec: None for the bundled EfficientNet-Lite0; "timm:NAME", "torchvision:NAME", "hf:ID" (or a folder),
-            "open_clip:ARCH/TAG" (the image encoder), "package.module:factory" (called without arguments); an
-            `nn.Module`; a `LoadedModel`.
+        spec: None or "bundled" for the bundled EfficientNet-Lite0; "timm:NAME", "torchvision:NAME", "hf:ID" (or a
+            folder), "open_clip:ARCH/TAG" (the image encoder), "package.module:factory" (called without arguments);
+            an `nn.Module`; a `LoadedModel`.
         weights: None for the source's pretrained ones, or those that a given module has; "random"; or a file,
             .safetensors or written by `torch.save`, of which only tensors are read.
         preprocess: instead of the source's; a torchvision or timm transform is read as a `Preprocess` if it can be.
@@ -69,7 +69,7 @@ def _resolved(spec: str | nn.Module | LoadedModel | None, weights: str | None) -
     """The model with its weights, and whether its module was made here."""
     if isinstance(spec, (nn.Module, LoadedModel)):
         return _given(spec, weights, "module")
-    if spec is None:
+    if spec is None or spec == "bundled":
         return _built(sources.bundled, "EfficientNet-Lite0", "bundled", weights), True
     if not isinstance(spec, str):
         raise ModelError(f"{sources.FORMS}; got {type(spec).__name__}")

@@ -25,7 +25,8 @@ from deepviz.models.weights import read_state
 from deepviz.names import nearest
 
 FORMS = (
-    "a model is a module, 'timm:NAME', 'torchvision:NAME', 'hf:ID', 'open_clip:ARCH/TAG' or 'package.module:factory'"
+    "a model is a module, 'bundled', 'timm:NAME', 'torchvision:NAME', 'hf:ID', 'open_clip:ARCH/TAG' or "
+    "'package.module:factory'"
 )
 
 

@@ -3,21 +3,25 @@
 import { Refused, call, follow, get, pause, post, upload, useToken } from "./api.js";
 import { $, copy, download, percent, say } from "./elements.js";
 import { drawChannels, drawTree } from "./inside.js";
-import { drawClasses, drawLayers, drawMethods, drawModels, drawPhotographs } from "./panel.js";
+import { drawBy, drawClasses, drawLayerList, drawLayers, drawMethods, drawModels, drawPhotographs, fineToCoarse, ofEachGrid } from "./panel.js";
 import * as permalink from "./permalink.js";
 import { Stage } from "./stage.js";
 import { Trust } from "./trust.js";
 
 const TABS = ["compare", "inside", "trust"];
+const BY = { methods: "Methods", layers: "Layers", models: "Models" };
+// what is said below a map, besides the title of its column
+const TOLD = { methods: (record) => record.detail, layers: () => "", models: (record) => record.caption };
 const HOVER = 90; // milliseconds on a class before its preview is asked for
 const SETTLE = 120; // milliseconds without a change before a comparison is asked for
 
 const known = { models: [], photographs: [], methods: [], tree: null, labels: [], predictions: new Map(), classes: new Map() };
-const view = { model: "", photographs: [], active: "", targets: {}, methods: [], layer: null, tab: "compare", inside: null, look: null };
+const view = { model: "", photographs: [], active: "", targets: {}, methods: [], by: "methods", layer: null, layers: [], tab: "compare", inside: null, look: null };
 const found = new Map(); // by cell: the id of its result
 const reasons = new Map(); // by column: why there is no map
 let waiting = false; // for the turn of the comparison under way
 let opening = null; // the state of the comparison that the server computes by itself
+const failures = new Map(); // by column: why the last comparison has no map
 let ended = ""; // why the last comparison is not whole
 let token = "";
 let stage, trust;
@@ -84,6 +88,8 @@ function restore(said) {
       .map((one) => ({ name: one.name, options: { ...one.options } }));
   }
   if (typeof said.layer === "string") view.layer = said.layer;
+  if (said.by in BY) view.by = said.by;
+  view.layers = strings(said.layers);
   if (typeof said.inside === "string") view.inside = said.inside;
   if (TABS.includes(said.tab)) view.tab = said.tab;
   view.look = said.look ?? null;
@@ -102,6 +108,9 @@ async function useModel() {
   [known.methods, known.tree, known.labels] = await Promise.all([get(`${path}/methods`), get(`${path}/layers`), get(`${path}/labels`)]);
   view.methods = view.methods.filter((one) => known.methods.some((method) => method.name === one.name && !method.reason));
   if (view.layer && !known.tree.layers.some((row) => row.layer === view.layer && row.usable)) view.layer = null;
+  view.layers = view.layers.filter((layer) => known.tree.layers.some((row) => row.layer === layer && row.usable));
+  if (!offered().some(([name]) => name === view.by)) view.by = "methods";
+  fillColumns();
   $("labels").replaceChildren(...known.labels.map((label, index) => new Option(`${label} (${index})`)));
   redraw();
 }
@@ -110,6 +119,7 @@ async function changeModel(model) {
   view.model = model;
   view.targets = {};
   view.layer = view.inside = null;
+  view.layers = [];
   found.clear();
   try {
     await useModel();
@@ -123,20 +133,53 @@ const info = (id) => known.photographs.find((one) => one.id === id);
 const method = (name) => known.methods.find((one) => one.name === name);
 const takesLayer = (one) => method(one.name)?.options.some((option) => option.name === "layer") || takesLayerInside(one);
 const takesLayerInside = (one) => Boolean(one.options?.of && method(one.options.of)?.options.some((option) => option.name === "layer"));
-const columnKey = (one) => JSON.stringify([view.model, one.name, one.options ?? {}, takesLayer(one) ? view.layer : null]);
-const cellKey = (photograph, target, one) => `${photograph} ${target} ${columnKey(one)}`;
 
-// What a column and its cells are called as long as a job is under way, whatever is chosen meanwhile.
-function keyed(one) {
-  const column = columnKey(one);
-  return { column, cell: (photograph, target) => `${photograph} ${target} ${column}` };
+// What can be columns: methods always, layers of methods that take one, models if there are several.
+function offered() {
+  const there = { methods: true, layers: known.methods.some((one) => !one.reason && takesLayer({ name: one.name })), models: known.models.length > 1 };
+  return Object.entries(BY).filter(([name]) => there[name]);
 }
+
+// A choice of columns is never empty.
+function fillColumns() {
+  if (view.by !== "layers") return;
+  if (!view.methods.some(takesLayer)) view.methods.push({ name: known.methods.find((one) => !one.reason && takesLayer({ name: one.name })).name });
+  if (!view.layers.length) view.layers = ofEachGrid(known.tree);
+}
+
+// The columns: each a method with its options, by a model, at a layer.
+function columns() {
+  if (view.by === "layers") {
+    const layers = fineToCoarse(known.tree.layers.filter((row) => view.layers.includes(row.layer))).map((row) => row.layer);
+    return view.methods.filter(takesLayer).flatMap((one) => layers.map((layer) => ({ ...one, model: view.model, layer, title: `${title(one)}, ${layer}` })));
+  }
+  if (view.by === "models") {
+    return view.methods.flatMap((one) => known.models.map((model) => ({ ...one, model: model.id, layer: null, title: `${title(one)}, ${model.name}` })));
+  }
+  return view.methods.map((one) => ({ ...one, model: view.model, layer: takesLayer(one) ? view.layer : null, title: title(one) }));
+}
+
+const columnKey = (one) => JSON.stringify([one.model, one.name, one.options ?? {}, one.layer]);
+const cellKey = (photograph, target, one) => `${photograph} ${target} ${columnKey(one)}`;
 
 function cell(photograph, target, one) {
   const id = found.get(cellKey(photograph, target, one));
-  const reason = reasons.get(columnKey(one)) ?? ended;
+  const reason = reasons.get(columnKey(one)) ?? failures.get(columnKey(one)) ?? ended;
   return id ?? (reason ? { reason } : null);
 }
+
+// What one request can ask for: columns of one model and layer, quick methods first.
+function requests(wanted) {
+  const groups = Map.groupBy(wanted, (one) => JSON.stringify([one.model, one.layer]));
+  return [...groups.values()].map((group) => group.toSorted((a, b) => slow(a) - slow(b)));
+}
+
+const asJob = (group, rows) => ({
+  model: group[0].model,
+  rows,
+  methods: group.map(({ name, options }) => ({ name, options: options ?? {} })),
+  layer: group[0].layer,
+});
 
 async function predictions(photograph) {
   if (!known.predictions.has(photograph)) {
@@ -183,8 +226,10 @@ function redraw() {
   const active = info(view.active);
   $("classes-of").textContent = active ? `of ${active.name}` : "";
   drawClasses(active ? classesOf(view.active) : [], active ? targetsOf(view.active) : [], known.labels, { pin, preview, leave });
+  drawBy(offered(), view.by, chooseBy);
   drawMethods(known.methods, view.methods, { toggle: toggleMethod, change: changeOption });
-  drawLayers(known.tree, view.layer, view.methods.some(takesLayer), chooseLayer);
+  drawLayers(known.tree, view.layer, view.by === "methods" && view.methods.some(takesLayer), chooseLayer);
+  drawLayerList(known.tree, view.layers, view.by === "layers", toggleLayer);
   if (view.tab === "inside") drawInside();
 }
 
@@ -225,6 +270,7 @@ function toggleMethod(name) {
   }
   if (at >= 0) view.methods.splice(at, 1);
   else view.methods.push({ name });
+  fillColumns();
   redraw();
   compareSoon();
 }
@@ -242,6 +288,22 @@ function changeOption(name, option, value) {
 function chooseLayer(layer) {
   view.layer = layer;
   $("layer-all").value = layer ?? known.tree.default;
+  compareSoon();
+}
+
+function chooseBy(by) {
+  view.by = by;
+  fillColumns();
+  redraw();
+  compareSoon();
+}
+
+function toggleLayer(layer) {
+  const at = view.layers.indexOf(layer);
+  if (at < 0) view.layers.push(layer);
+  else if (view.layers.length > 1) view.layers.splice(at, 1);
+  else say("One layer stays: choose another first.");
+  redraw();
   compareSoon();
 }
 
@@ -287,27 +349,26 @@ async function compare() {
     redraw();
     remember();
     ended = "";
+    failures.clear();
     layOut();
-    const open = view.photographs
-      .map((photograph) => ({
-        photograph,
-        targets: targetsOf(photograph).filter((target) => view.methods.some((one) => cell(photograph, target, one) === null)),
-      }))
-      .filter((row) => row.targets.length);
-    if (!open.length) return showJob(null);
-    const chosen = view.methods.map((one) => ({ ...one }));
-    const keys = chosen.map(keyed);
-    const order = chosen.map((_, n) => n).sort((a, b) => slow(chosen[a]) - slow(chosen[b]));
-    const asked = { model: view.model, rows: open, methods: order.map((n) => chosen[n]), layer: view.layer };
-    const job = await post("jobs", asked, { signal });
-    mine.job = job.id;
-    const placed = order.map((n) => keys[n]);
-    const last = await follow(job, (state) => {
-      waiting = state.state === "queued";
-      take(state, placed, !waiting || !opening);
-      if (waiting && opening) showJob(opening);
-    }, signal);
-    if (last.state !== "done") finish(last.error || "cancelled");
+    const there = (one) => view.photographs.every((photograph) => targetsOf(photograph).every((target) => cell(photograph, target, one) !== null));
+    for (const group of requests(columns().filter((one) => !there(one)))) {
+      const open = view.photographs
+        .map((photograph) => ({ photograph, targets: targetsOf(photograph).filter((target) => group.some((one) => cell(photograph, target, one) === null)) }))
+        .filter((row) => row.targets.length);
+      const job = await post("jobs", asJob(group, open), { signal });
+      mine.job = job.id;
+      const last = await follow(job, (state) => {
+        waiting = state.state === "queued";
+        take(state, group, !waiting || !opening);
+        if (waiting && opening) showJob(opening);
+      }, signal);
+      if (last.state === "cancelled") {
+        finish("cancelled");
+        break;
+      }
+      if (last.state === "failed") fail(group, last.error);
+    }
     showJob(null);
   } catch (error) {
     if (error.name === "AbortError") return;
@@ -320,6 +381,11 @@ async function compare() {
   }
 }
 
+function fail(group, reason) {
+  for (const one of group) failures.set(columnKey(one), reason);
+  layOut();
+}
+
 function finish(reason) {
   ended = reason;
   if (reason !== "cancelled") say(reason, true);
@@ -330,20 +396,21 @@ const slow = (one) => Number(method(one.name)?.options.some((option) => ["steps"
 
 // The comparison that the server computes by itself before the first page asks.
 function watchOpening(id) {
-  const keys = view.methods.map(keyed);
+  const opened = columns();
   get(`jobs/${id}`)
     .then((job) =>
       follow(job, (state) => {
         opening = ["queued", "running"].includes(state.state) ? state : null;
-        take(state, keys, opening !== null && waiting);
+        take(state, opened, opening !== null && waiting);
       }),
     )
     .catch(() => {}); // the page's own job tells what is wrong
 }
 
-function take(state, keys, shown = true) {
-  for (const one of state.results) found.set(keys[one.column].cell(one.photograph, one.target), one.id);
-  for (const one of state.left_out) reasons.set(keys[one.column].column, one.reason);
+// What a job says of the columns that it was asked for.
+function take(state, asked, shown = true) {
+  for (const one of state.results) found.set(cellKey(one.photograph, one.target, asked[one.column]), one.id);
+  for (const one of state.left_out) reasons.set(columnKey(asked[one.column]), one.reason);
   if (shown) showJob(state);
   layOut();
 }
@@ -359,13 +426,14 @@ function showJob(state) {
 
 // Hand the stage what there is: results, and empty places for those to come.
 function layOut() {
-  const columns = view.methods.map(title);
+  const shown = columns();
   stage.show(
     rows().map((row) => ({
       ...row,
-      columns,
+      columns: shown.map((one) => one.title),
+      told: TOLD[view.by],
       detail: row.probability === null ? row.label : `${row.label} ${percent(row.probability)}`,
-      cells: view.methods.map((one) => cell(row.photograph.id, row.target, one)),
+      cells: shown.map((one) => cell(row.photograph.id, row.target, one)),
     })),
   );
   if (view.tab === "trust") drawTrust();
@@ -377,8 +445,8 @@ function drawTrust() {
     rows().map((row) => ({
       title: row.photograph.name,
       detail: row.probability === null ? row.label : `${row.label} ${percent(row.probability)}`,
-      cells: view.methods
-        .map((one) => ({ id: found.get(cellKey(row.photograph.id, row.target, one)), title: title(one) }))
+      cells: columns()
+        .map((one) => ({ id: found.get(cellKey(row.photograph.id, row.target, one)), title: one.title, model: one.model }))
         .filter((one) => one.id),
     })),
   );
@@ -409,25 +477,23 @@ async function preview(index) {
     await pause(HOVER, signal);
     const row = rows().find((each) => each.photograph.id === photograph);
     if (!row) return;
+    const shown = columns();
     const draw = () => {
-      const cells = view.methods.map((each) => found.get(cellKey(photograph, index, each)) ?? null);
-      if (hovering === mine) stage.preview({ key: row.key, cells });
+      if (hovering === mine) stage.preview({ key: row.key, cells: shown.map((one) => found.get(cellKey(photograph, index, one)) ?? null) });
     };
     draw();
-    const missing = view.methods.filter((each) => !found.has(cellKey(photograph, index, each)));
-    if (!missing.length) return;
-    missing.sort((a, b) => slow(a) - slow(b));
-    const job = await post("jobs", { model: view.model, rows: [{ photograph, targets: [index] }], methods: missing, layer: view.layer }, { signal });
-    mine.job = job.id;
-    const keys = missing.map(keyed);
-    await follow(
-      job,
-      (state) => {
-        for (const result of state.results) found.set(keys[result.column].cell(result.photograph, result.target), result.id);
-        draw();
-      },
-      signal,
-    );
+    for (const group of requests(shown.filter((one) => !found.has(cellKey(photograph, index, one))))) {
+      const job = await post("jobs", asJob(group, [{ photograph, targets: [index] }]), { signal });
+      mine.job = job.id;
+      await follow(
+        job,
+        (state) => {
+          for (const one of state.results) found.set(cellKey(one.photograph, one.target, group[one.column]), one.id);
+          draw();
+        },
+        signal,
+      );
+    }
   } catch (error) {
     if (error.name !== "AbortError") tell(error);
   }
@@ -471,12 +537,10 @@ function selectTab(name, focus = true) {
   else trust.leave();
 }
 
-const asked = () => ({
-  model: view.model,
-  rows: view.photographs.map((photograph) => ({ photograph, targets: targetsOf(photograph) })),
-  methods: view.methods,
-  layer: view.layer,
-});
+const asked = () => {
+  const shown = view.photographs.map((photograph) => ({ photograph, targets: targetsOf(photograph) }));
+  return requests(columns()).map((group) => asJob(group, shown));
+};
 const FILES = { report: "deepviz-report.html", sheet: "deepviz-sheet.png", data: "results.deepviz" };
 
 async function takeAway(what) {
@@ -485,10 +549,10 @@ async function takeAway(what) {
     remember();
     if (what === "link") return await copy(location.href, "Link");
     if (what === "python" || what === "command") {
-      const said = await post("snippets", asked());
-      return await copy(said[what], what === "python" ? "Python code" : "Command");
+      const said = await Promise.all(asked().map((one) => post("snippets", one)));
+      return await copy(said.map((one) => one[what]).join("\n"), what === "python" ? "Python code" : "Command");
     }
-    const results = rows().flatMap((row) => view.methods.map((one) => found.get(cellKey(row.photograph.id, row.target, one)))).filter(Boolean);
+    const results = rows().flatMap((row) => columns().map((one) => found.get(cellKey(row.photograph.id, row.target, one)))).filter(Boolean);
     if (!results.length) return say("There is nothing to save yet.");
     say("Being written …");
     const answer = await call(what, { method: "POST", json: { results } });

@@ -169,9 +169,12 @@ function choice(id, pairs, value, tell) {
 export function stops(layers) {
   const usable = layers.filter((row) => row.usable);
   const outer = usable.filter((row) => row.depth <= 1);
-  const shown = outer.length >= 4 ? outer : usable;
+  return fineToCoarse(outer.length >= 4 ? outer : usable);
+}
+
+export function fineToCoarse(rows) {
   const cells = (row) => (row.grid ? row.grid[0] * row.grid[1] : 0);
-  return [...shown].sort((a, b) => cells(b) - cells(a));
+  return rows.toSorted((a, b) => cells(b) - cells(a));
 }
 
 export function drawLayers(tree, chosen, needed, choose) {
@@ -209,6 +212,44 @@ export function drawLayers(tree, chosen, needed, choose) {
     ),
   );
   $("layer-all").onchange = () => choose($("layer-all").value === tree.default ? null : $("layer-all").value);
+}
+
+// What the columns of the comparison are: `offered` pairs of a name and its title.
+export function drawBy(offered, chosen, choose) {
+  $("by-block").hidden = offered.length < 2;
+  const boxes = offered.map(([name, title]) => {
+    const box = element("input", { type: "radio", name: "by", id: `by-${name}`, checked: name === chosen, onchange: () => choose(name) });
+    return element("label", { for: box.id }, box, element("span", {}, title));
+  });
+  keepFocus($("by"), () => $("by").replaceChildren(...boxes));
+}
+
+// The layers that can be columns, those that are ticked.
+export function drawLayerList(tree, chosen, several, toggle) {
+  $("layer-one").hidden = several;
+  $("layer-list").hidden = !several;
+  if (!several) return;
+  $("layer-name").textContent = "";
+  $("layer-block").classList.remove("idle");
+  const shown = stops(tree.layers);
+  const others = tree.layers.filter((row) => chosen.includes(row.layer) && !shown.includes(row));
+  const rows = [...shown, ...others].map((row) => {
+    const on = chosen.includes(row.layer);
+    const box = element("input", { type: "checkbox", id: `column-${row.layer}`, checked: on, onchange: () => toggle(row.layer) });
+    const grid = element("span", { class: "of" }, ` ${row.grid[1]} × ${row.grid[0]}`);
+    return element("li", { class: "method" }, element("div", { class: "method-head" }, box, element("label", { for: box.id }, row.layer, grid)));
+  });
+  keepFocus($("layer-list"), () => $("layer-list").replaceChildren(...rows));
+}
+
+// The layers that are columns at first: of each resolution the default layer, or the last that is called once.
+export function ofEachGrid(tree) {
+  const last = new Map();
+  for (const row of stops(tree.layers)) {
+    const before = last.get(String(row.grid));
+    if (!before || (!before.default && (row.default || !row.layer.includes("#")))) last.set(String(row.grid), row);
+  }
+  return [...last.values()].map((row) => row.layer).slice(-5);
 }
 
 // Redraw, and leave the keyboard where it was.

@@ -104,7 +104,7 @@ export class Stage {
         return {
           id: record ? cell : `${row.key} ${n} ${cell?.reason ?? ""}`,
           title: row.columns[n],
-          detail: record?.detail ?? "",
+          detail: record ? row.told(record) : "",
           record,
           pending: record === null && !cell?.reason,
           reason: cell?.reason ?? "",

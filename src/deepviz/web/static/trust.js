@@ -23,6 +23,8 @@ export class Trust {
   #cards = new Map();
   #known = new Map(); // by id and part
   #wanted = [];
+  #models = new Map();
+  #asked = new Set();
   #rows = [];
   #shown = "";
   #running = null;
@@ -35,9 +37,10 @@ export class Trust {
     this.failed = failed;
   }
 
-  // Rows of { title, detail, cells: [{ id, title }] }, of maps that are there.
+  // Rows of { title, detail, cells: [{ id, title, model }] }, of maps that are there.
   show(rows) {
-    this.#wanted = rows.flatMap((row) => row.cells.map((cell) => cell.id));
+    this.#models = new Map(rows.flatMap((row) => row.cells.map((cell) => [cell.id, cell.model])));
+    this.#wanted = [...this.#models.keys()];
     const shown = JSON.stringify(rows);
     if (shown !== this.#shown) {
       this.#shown = shown;
@@ -69,6 +72,9 @@ export class Trust {
   // Nothing more is asked for until the tab is shown again.
   leave() {
     this.#wanted = [];
+    for (const id of this.#asked) {
+      if (!["curves", "strip"].every((part) => this.#known.has(`${id} ${part}`))) this.#asked.delete(id);
+    }
     this.#stop();
   }
 
@@ -98,7 +104,9 @@ export class Trust {
   }
 
   async #ask() {
-    const missing = this.#wanted.filter((id) => !this.#known.has(`${id} curves`) || !this.#known.has(`${id} strip`));
+    const all = this.#wanted.filter((id) => !this.#asked.has(id));
+    // one request is of one model; the others' turn comes at its end
+    const missing = all.filter((id) => this.#models.get(id) === this.#models.get(all[0])).slice(0, 64);
     if (this.#running) {
       if (this.#running.ids.every((id) => this.#wanted.includes(id))) return; // more is asked for at its end
       this.#stop();
@@ -108,7 +116,7 @@ export class Trust {
     const { signal } = mine.abort;
     const taken = new Set();
     try {
-      const job = await post("checks", { results: missing.slice(0, 64) }, { signal });
+      const job = await post("checks", { results: missing }, { signal });
       mine.job = job.id;
       const last = await follow(
         job,
@@ -125,18 +133,15 @@ export class Trust {
       if (last.state === "failed") throw new Error(last.error);
       this.#running = null;
       this.told(null);
-      if (last.state === "done") setTimeout(() => this.#again(missing), 0);
+      if (last.state !== "done") return;
+      for (const id of missing) this.#asked.add(id);
+      this.#ask();
     } catch (error) {
       if (this.#running === mine) this.#running = null;
       if (error.name === "AbortError") return;
       this.told(null);
       this.failed(error);
     }
-  }
-
-  // What was wanted meanwhile; never twice the same, should an answer not come.
-  #again(asked) {
-    if (this.#wanted.some((id) => !asked.includes(id))) this.#ask();
   }
 
   async #fetch(id, part) {
