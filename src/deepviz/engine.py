@@ -81,6 +81,16 @@ def explain_prepared(
             raise TargetError(f"a tensor target holds one class per image: {len(one)} classes for {start} images")
 
 
+def predicted(loaded: LoadedModel, image: Prepared, top_k: int) -> list[ExplainedTarget]:
+    """The best classes of one image, best first: those that `explain` would take with this `top_k`.
+
+    Raises:
+        ModelError: if the model returns no class scores, or fails.
+    """
+    scores = _scores(loaded.module, image.x[None].to(*loaded.home), needed=True)
+    return [_explained(loaded, scores, column, 0) for column in _columns(loaded, scores, None, top_k, 1)]
+
+
 def _one_by_one(
     run: _Run, batch: list[Prepared], target: Targets, start: int, failed: Failed, error: ModelError
 ) -> Iterator[Answer]:

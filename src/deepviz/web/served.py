@@ -11,19 +11,15 @@ from threading import Lock
 from time import monotonic, sleep
 from typing import Any, Generic, TypeVar
 
-from torch import Tensor
-
 from deepviz import catalog
-from deepviz.engine import explain_prepared
+from deepviz.engine import explain_prepared, predicted
 from deepviz.errors import DeepVizError, ImageError, ModelError
 from deepviz.explanation import ExplainedTarget, Explanation
 from deepviz.inside import Activations, LayerTree, viz_activations, viz_layers
 from deepviz.methods import Method
 from deepviz.models import LoadedModel, example_photo, open_photo
 from deepviz.models.weights import weights_hash
-from deepviz.probe.gradient import Call
 from deepviz.storage import WEIGHTS
-from deepviz.target import Score
 from deepviz.web import trust
 from deepviz.web.forms import recipe
 from deepviz.web.limits import Limits
@@ -108,14 +104,6 @@ def result_bytes(result: Result) -> int:
     return result.explanation.attribution.numel() * 4 + 4096
 
 
-@dataclass(frozen=True)
-class _Untouched(Method):
-    """Stands in for a method where the classes alone are asked for: one forward pass, nothing is mapped."""
-
-    def maps(self, call: Call, x: Tensor, score: Score) -> Tensor:
-        return x.new_zeros((len(x), *score.shape, 1, 1, 1))
-
-
 @dataclass
 class Served:
     """A model that the server answers with.
@@ -178,9 +166,7 @@ class Served:
         return self._once(self._predictions, photograph, lambda: self._predict(photograph))
 
     def _predict(self, photograph: str) -> list[ExplainedTarget]:
-        image = self.loaded.prepare(self.photographs.photo(photograph))
-        (answer,) = explain_prepared(self.loaded, [image], [_Untouched()], top_k=TOP)
-        return [explanation.target for explanation in answer.explanations]
+        return predicted(self.loaded, self.loaded.prepare(self.photographs.photo(photograph)), TOP)
 
     def activations(self, photograph: str, layer: str) -> Activations:
         """The feature maps of a photograph at a layer."""

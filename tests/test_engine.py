@@ -1,0 +1,26 @@
+"""What the engine says beside maps."""
+
+import pytest
+import torch
+from PIL import Image
+
+import deepviz
+import small_models
+from deepviz.engine import predicted
+from deepviz.errors import ModelError
+
+PHOTO = Image.radial_gradient("L").convert("RGB")
+
+
+@pytest.mark.filterwarnings("ignore:the model's outputs are probabilities")
+@pytest.mark.parametrize("model", [small_models.good, small_models.softmax, small_models.one_logit])
+def test_predicted_classes_are_those_that_are_explained(model):
+    loaded = model()
+    explained = deepviz.explain(loaded, PHOTO, "gradient", top_k=3)
+    assert predicted(loaded, loaded.prepare(PHOTO), 3) == [one.target for one in explained]
+
+
+def test_predicted_needs_class_scores():
+    loaded = small_models.no_class_scores()
+    with pytest.raises(ModelError, match="class scores"):
+        predicted(loaded, loaded.prepare(torch.rand(3, 32, 32)), 3)
