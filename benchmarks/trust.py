@@ -26,7 +26,7 @@ from PIL import Image
 from results import replace_section, table
 
 import deepviz
-from deepviz.evaluation import Evaluation, judge_prepared, with_controls
+from deepviz.evaluation import Case, Evaluation, judge_prepared, with_controls
 from deepviz.methods import Gradient
 from deepviz.metrics import ROAD, Deletion, Insertion
 from deepviz.metrics.similarity import SIMILARITIES
@@ -60,8 +60,8 @@ def sanity(loaded: LoadedModel, paths: list[Path]) -> Sanity:
 
 def faithfulness(loaded: LoadedModel, paths: list[Path]) -> Evaluation:
     methods, judged = chosen(), []
-    images = ((loaded.prepare(path), None) for path in paths)
-    for one in judge_prepared(loaded, images, with_controls(methods), METRICS):
+    cases = (Case(loaded.prepare(path)) for path in paths)
+    for one in judge_prepared(loaded, cases, with_controls(methods), METRICS):
         judged.append(one)
         print(f"faithfulness {len(judged)}/{len(paths)} {one.source}", flush=True)
     return Evaluation.of(loaded, methods, METRICS, judged)

@@ -9,13 +9,14 @@ from typing import ClassVar
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import nn
 
 import deepviz
 from deepviz.errors import DeepVizWarning, MethodError, ModelError, TargetError
 from deepviz.evaluation import CONTROLS, Evaluation, Judged, choose_metrics
 from deepviz.methods import Gradient, GradTimesImage, IntegratedGradients, Method
-from deepviz.metrics import Deletion, Insertion, Metric, RandomMap
+from deepviz.metrics import Deletion, EnergyInside, Insertion, Metric, PointingGame, RandomMap
 from networks import assert_same
 from small_models import good, network, no_rectifier
 
@@ -224,3 +225,60 @@ def test_the_controls_know_nothing_of_the_model():
         one, other = (control(network(), x, target) for target in (0, 3))
         assert_same(one, other, 0)
         assert_same(one, control(Quadrant(), x, 0), 0)
+
+
+MIDDLE = deepviz.Preprocess(20, crop=0.5, mean=(0.0,) * 3, std=(1.0,) * 3)
+"""The middle of a photograph of 40 x 40, as it is."""
+
+
+def spotted(left, top):
+    """A photograph of 40 x 40, black but for a white spot of 8 x 8."""
+    pixels = np.zeros((40, 40, 3), np.uint8)
+    pixels[top : top + 8, left : left + 8] = 255
+    return Image.fromarray(pixels)
+
+
+def test_boxes_are_those_of_each_photograph():
+    """Gradient x image of a model that sums its input is the input: all of it lies in the box around the spot."""
+    model = deepviz.load_model(Summing(), preprocess=MIDDLE)
+    photos = [spotted(12, 14), spotted(21, 20)]
+    boxes = [[(12, 14, 20, 22)], [(21, 20, 29, 28)]]
+    metrics = [EnergyInside(), PointingGame()]
+    found = deepviz.evaluate(model, photos, "grad-times-image", metrics, boxes=boxes, controls=False)
+    assert found.values[:, 0].tolist() == [[1, 1], [1, 1]]
+    found = deepviz.evaluate(model, photos, "grad-times-image", metrics, boxes=boxes[::-1], controls=False)
+    assert found.values[:, 0].tolist() == [[0, 0], [0, 0]]
+    both = [(12, 14, 20, 18), (12, 18, 20, 22)]
+    found = deepviz.evaluate(model, photos[0], "grad-times-image", metrics, boxes=[both], controls=False)
+    assert found.values[0, 0].tolist() == [1, 1], "several boxes are their union"
+
+
+@pytest.mark.parametrize(
+    ("boxes", "said"),
+    [
+        ([], "0 lists of boxes for 1 images"),
+        ([[]], "saw nothing"),
+        ([[(0, 0, 9, 40)]], "saw nothing"),
+        ([[(4, 4, 4, 12)]], "a box is left, top, right, bottom"),
+        ([[(4, 4, 12)]], "a box is left, top, right, bottom"),
+        ([[(float("nan"), 4, 12, 12)]], "a box is left, top, right, bottom"),
+    ],
+)
+def test_boxes_that_are_none(boxes, said):
+    model = deepviz.load_model(Summing(), preprocess=MIDDLE)
+    with pytest.raises(TargetError, match=said):
+        deepviz.evaluate(model, spotted(12, 14), "gradient", "pointing-game", boxes=boxes)
+
+
+def test_boxes_need_to_know_what_the_model_sees():
+    model = deepviz.load_model(Summing(), preprocess=lambda picture: torch.rand(3, 20, 20))
+    with pytest.raises(TargetError, match="which part of the photograph"):
+        deepviz.evaluate(model, spotted(12, 14), "gradient", "pointing-game", boxes=[[(4, 4, 12, 12)]])
+
+
+class Summing(nn.Module):
+    """Class 0 is the sum of all values."""
+
+    def forward(self, x):
+        total = x.sum((1, 2, 3))
+        return torch.stack([total, -total], 1)

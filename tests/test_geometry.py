@@ -34,3 +34,15 @@ def test_the_same_part_of_a_resized_photograph():
     assert geometry.scaled((200, 100)) == Geometry((200, 100), (25.0, -10.0, 175.0, 110.0))
     assert Geometry.whole((400, 300)).scaled((40, 30)).covers_all
     assert geometry.scaled(geometry.size) == geometry
+
+
+def test_a_box_of_the_photograph_on_the_input():
+    """What is in the box on the photograph is in the box on the input; what the model did not see is cut off."""
+    geometry = Geometry.resize_crop(size=(400, 300), resized=(341, 256), crop=(224, 224))
+    left, top, right, bottom = geometry.box
+    assert geometry.on_input(geometry.box, (224, 224)) == (0, 0, 224, 224)
+    assert geometry.on_input((0, 0, 400, 300), (224, 224)) == (0, 0, 224, 224)
+    middle = ((left + right) / 2, (top + bottom) / 2)
+    assert geometry.on_input((*middle, right, bottom), (224, 112)) == pytest.approx((112, 56, 224, 112))
+    gone = geometry.on_input((0, 0, left - 1, 300), (224, 224))
+    assert gone[0] == gone[2] == 0

@@ -11,7 +11,9 @@ from html import escape
 from typing import Any, TypeVar
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from deepviz import catalog
 from deepviz.api import Images, Methods, Model, as_list, choose_methods
@@ -21,8 +23,10 @@ from deepviz.explanation import Explanation, versions
 from deepviz.methods import Method
 from deepviz.metrics import CentreGaussian, CurveMetric, Deletion, EdgeDetector, Insertion, Metric, RandomMap
 from deepviz.metrics.bootstrap import differs, interval
+from deepviz.metrics.region import RegionMetric, pixels_of
 from deepviz.metrics.subject import Subject, asking
 from deepviz.models import LoadedModel, Prepared, load_model
+from deepviz.models.loaded import OWN_VIEW
 from deepviz.render.figure import figure
 
 M = TypeVar("M", bound=Metric)
@@ -32,6 +36,8 @@ Step = Callable[[str, int], None]
 """Takes what is next, in words, and how many (method, metric) pairs of the image under way are done."""
 Failed = Callable[[Prepared, ModelError], None]
 Values = NDArray[np.float64]
+Box = Sequence[float]
+"""Left, top, right and bottom, in pixels."""
 
 CONTROLS: tuple[Method, ...] = (RandomMap(), CentreGaussian(), EdgeDetector())
 """Maps that know nothing of the model: a method that does not beat them says nothing."""
@@ -45,6 +51,7 @@ def evaluate(
     metrics: Metrics = DEFAULT_METRICS,
     *,
     target: Targets = None,
+    boxes: Sequence[Sequence[Box]] | None = None,
     controls: bool = True,
     preprocess: Any = None,
 ) -> Evaluation:
@@ -60,12 +67,14 @@ def evaluate(
         methods: as for `explain`.
         metrics: metrics, or their names ("deletion"), one or several.
         target: None, the predicted class of each image; an index or label for all; or a list, one for each image.
+        boxes: for the metrics of localisation, where the object is: for each image a list of boxes, each (left, top,
+            right, bottom) in pixels of the photograph as it was given; what the model saw of them counts.
         controls: whether to add the control rows.
         preprocess: as for `explain`.
 
     Raises:
         MethodError: for a metric that does not exist.
-        TargetError: if there are not as many targets as images.
+        TargetError: if there are not as many targets, or lists of boxes, as images, or the model saw nothing of them.
         And as `explain` does.
 
     Example:
@@ -80,12 +89,12 @@ def evaluate(
     loaded = load_model(model, preprocess=preprocess)
     queue = [loaded.prepare(image) for image in as_list(images)]
     targets = _one_each(target, len(queue))
+    if boxes is not None and len(boxes) != len(queue):
+        raise TargetError(f"{len(boxes)} lists of boxes for {len(queue)} images: give one for each")
+    regions = [None] * len(queue) if boxes is None else list(map(region, queue, boxes))
     chosen = choose_methods(methods)
-    judged = list(
-        judge_prepared(
-            loaded, zip(queue, targets, strict=True), with_controls(chosen, controls), choose_metrics(metrics)
-        )
-    )
+    cases = map(Case, queue, targets, regions)
+    judged = list(judge_prepared(loaded, cases, with_controls(chosen, controls), choose_metrics(metrics)))
     return Evaluation.of(loaded, chosen, choose_metrics(metrics), judged, controls)
 
 
@@ -127,6 +136,46 @@ def _one_each(target: Targets, n: int) -> list[OneTarget | None]:
     return [target] * n  # type: ignore[list-item]
 
 
+@dataclass(frozen=True, eq=False)
+class Case:
+    """An image that methods are judged by.
+
+    Args:
+        image: the prepared image.
+        target: the class to explain; None for the predicted one.
+        inside: where the object is, a bool mask (H, W) of the model's input, for the metrics of localisation.
+    """
+
+    image: Prepared
+    target: OneTarget | None = None
+    inside: Tensor | None = None
+
+
+def region(image: Prepared, boxes: Sequence[Box]) -> Tensor:
+    """What boxes on a photograph are on the model's input: one bool mask (H, W), their union.
+
+    Raises:
+        TargetError: for what is no box, if the model saw nothing of them, or if it is not known what it saw.
+    """
+    if OWN_VIEW in image.notes:
+        raise TargetError(
+            f"{image.name}: its preprocessing does not say which part of the photograph the model sees, so boxes "
+            "cannot be placed: give a deepviz.Preprocess"
+        )
+    height, width = image.x.shape[1:]
+    inside = torch.zeros(height, width, dtype=torch.bool)
+    for box in boxes:
+        if len(box) != 4 or not (box[0] < box[2] and box[1] < box[3]):
+            raise TargetError(f"{image.name}: a box is left, top, right, bottom in pixels, got {tuple(box)}")
+        left, top, right, bottom = box
+        seen = image.geometry.on_input((left, top, right, bottom), (width, height))
+        if seen[0] < seen[2] and seen[1] < seen[3]:
+            inside |= pixels_of(torch.tensor([seen], dtype=torch.float64), height, width)[0]
+    if not bool(inside.any()):
+        raise TargetError(f"{image.name}: the model saw nothing of what is in its boxes; leave it out")
+    return inside
+
+
 @dataclass(frozen=True)
 class Judged:
     """One image's numbers.
@@ -148,27 +197,34 @@ class Judged:
 
 def judge_prepared(
     loaded: LoadedModel,
-    images: Iterable[tuple[Prepared, OneTarget | None]],
+    cases: Iterable[Case],
     methods: Sequence[Method],
     metrics: Sequence[Metric],
     *,
     step: Step | None = None,
     failed: Failed | None = None,
 ) -> Iterator[Judged]:
-    """`evaluate` for images that are already prepared, each with its target, one result at a time.
+    """`evaluate` for images that are already prepared, one result at a time.
 
     `step` is called before each metric of each method, for progress. With `failed`, an image that the model has no
     finite answer for is handed to it, and the others are judged all the same.
     """
-    for number, (image, target) in enumerate(images):
+    for number, case in enumerate(cases):
         try:
-            (answer,) = explain_prepared(loaded, [image], methods, target=target, lenient=True)
-            asked = [metric.of_rows(slice(number, number + 1)) for metric in metrics]
-            yield _judged(loaded, image, answer.explanations, methods, asked, answer.left_out, step)
+            (answer,) = explain_prepared(loaded, [case.image], methods, target=case.target, lenient=True)
+            asked = [_at(metric.of_rows(slice(number, number + 1)), case.inside) for metric in metrics]
+            yield _judged(loaded, case.image, answer.explanations, methods, asked, answer.left_out, step)
         except ModelError as error:
             if failed is None:
                 raise
-            failed(image, error)
+            failed(case.image, error)
+
+
+def _at(metric: Metric, inside: Tensor | None) -> Metric:
+    """The metric with the place of the object, if it asks for one and has none of its own."""
+    if not isinstance(metric, RegionMetric) or metric.inside is not None or inside is None:
+        return metric
+    return replace(metric, inside=inside)
 
 
 def _judged(

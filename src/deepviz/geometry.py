@@ -49,6 +49,29 @@ class Geometry:
         left, top, right, bottom = self.box
         return Geometry(size, (left * across, top * down, right * across, bottom * down))
 
+    def on_input(
+        self, box: tuple[float, float, float, float], size: tuple[int, int]
+    ) -> tuple[float, float, float, float]:
+        """A box (left, top, right, bottom) of the photograph in the pixels of the model's input, whose `size` is
+        (width, height), cut to what the model saw; where it saw nothing of it, the sides meet.
+
+        Example:
+            >>> Geometry((400, 300), (50, 0, 350, 300)).on_input((0, 30, 200, 90), (100, 100))
+            (0.0, 10.0, 50.0, 30.0)
+        """
+        left, top, right, bottom = self.box
+        width, height = size
+
+        def cut(value: float, start: float, end: float, pixels: int) -> float:
+            return min(max((value - start) / (end - start) * pixels, 0.0), float(pixels))
+
+        return (
+            cut(box[0], left, right, width),
+            cut(box[1], top, bottom, height),
+            cut(box[2], left, right, width),
+            cut(box[3], top, bottom, height),
+        )
+
     @property
     def covers_all(self) -> bool:
         """Whether the model saw the whole photograph."""

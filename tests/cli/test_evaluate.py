@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from deepviz.cli import run
-from deepviz.cli.evaluate import read_classes
+from deepviz.cli.evaluate import read_boxes, read_classes
 from deepviz.errors import TargetError
 
 QUICK = ["--model", "small_models:good", "-m", "gradient", "--metric", "deletion(steps=4)"]
@@ -100,6 +100,7 @@ def test_a_photograph_without_a_line_and_one_that_is_none_are_left_out(evaluate)
         (["photos", "--metric", "pointing-game"], 2, "needs to know where the object is"),
         (["nowhere"], 3, "nowhere does not exist"),
         (["photos", "--labels", "nowhere.csv"], 3, "cannot read nowhere.csv"),
+        (["photos", "--metric", "pointing-game", "--boxes", "nowhere.csv"], 3, "cannot read nowhere.csv"),
     ],
 )
 def test_mistakes_are_one_line(evaluate, arguments, code, said):
@@ -125,6 +126,29 @@ def test_an_interrupted_run_keeps_what_is_done(evaluate, monkeypatch):
     assert code == 130
     assert "interrupted after 2 of 3 photographs" in err
     assert len(json.loads(Path("deepviz-out/evaluation.json").read_text())["images"]) == 2
+
+
+def test_boxes_of_a_file(evaluate):
+    """Several lines of one photograph are several objects; a photograph without a line has failed."""
+    lines = ["file,left,top,right,bottom", "0.png,10,5,30,25", "0.png,30,25,40,35", "photos/1.png,0,0,60,40"]
+    Path("boxes.csv").write_text("\n".join(lines))
+    code, out, err = evaluate(
+        "photos", *QUICK[:4], "--metric", "energy-inside", "--boxes", "boxes.csv", "--json", "--no-controls"
+    )
+    assert code == 4
+    values = [one["values"][0][0] for one in json.loads(out)["images"]]
+    assert len(values) == 2
+    assert values[1] == 1, "the box is the whole photograph"
+    assert 0 < values[0] < 1
+    assert "2.png: it has no line in the --boxes file" in err
+
+
+@pytest.mark.parametrize("line", ["0.png,1,2,3", "0.png,1,2,3,four", "0.png"])
+def test_lines_that_are_no_boxes(tmp_path, line):
+    path = tmp_path / "boxes.csv"
+    path.write_text(f"0.png,1,2,3,4\n{line}\n")
+    with pytest.raises(TargetError, match="line 2: expected file,left,top,right,bottom"):
+        read_boxes(path)
 
 
 def test_lines_of_classes(tmp_path):

@@ -6,6 +6,7 @@ import csv
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from json import dumps
 from pathlib import Path
 from typing import Annotated
@@ -16,16 +17,26 @@ from rich.table import Table
 
 from deepviz import catalog
 from deepviz.cli import INPUT, UsageError
-from deepviz.cli.method_options import METRICS, MethodOptions, built, built_metric
+from deepviz.cli.method_options import LOCALISING, METRICS, MethodOptions, built, built_metric
 from deepviz.cli.model_options import Device, Model, Weights, check_device, loaded_model
 from deepviz.cli.photographs import Photographs, listed
 from deepviz.cli.progress import progress_bar
 from deepviz.engine import OneTarget
 from deepviz.errors import DeepVizWarning, MissingExtra, TargetError
-from deepviz.evaluation import DEFAULT_METRICS, Evaluation, Judged, judge_prepared, with_controls
+from deepviz.evaluation import (
+    DEFAULT_METRICS,
+    Box,
+    Case,
+    Evaluation,
+    Judged,
+    judge_prepared,
+    region,
+    with_controls,
+)
 from deepviz.explanation import probe_folder, write_bytes
 from deepviz.methods import Method
 from deepviz.metrics import Metric
+from deepviz.metrics.region import RegionMetric
 from deepviz.models import LoadedModel, Prepared
 from deepviz.probe.memory import keep_memory
 from deepviz.render.figure import as_png
@@ -58,6 +69,13 @@ def evaluate(
             "photograph, instead of the predicted one."
         ),
     ] = None,
+    boxes: Annotated[
+        Path | None,
+        Parameter(
+            help="A .csv with the columns file, left, top, right, bottom, in pixels of the photograph, a line for each "
+            f"object: where it is, for {', '.join(LOCALISING)}."
+        ),
+    ] = None,
     layer: Annotated[str | None, Parameter(help="Layer for the methods that take one; see deepviz layers.")] = None,
     controls: Annotated[
         bool, Parameter(help="Add the rows of a random map, a centred Gaussian and an edge detector.")
@@ -76,7 +94,10 @@ def evaluate(
     methods = built(method or list(catalog.METHODS), options, layer)
     metrics = [built_metric(name) for name in metric] if metric else list(DEFAULT_METRICS)
     check_device(device)
-    classes = read_classes(labels) if labels else None
+    unplaced = [one.name for one in metrics if isinstance(one, RegionMetric)] if boxes is None else []
+    if unplaced:
+        raise UsageError(f"{unplaced[0]} needs to know where the object is: give --boxes, a .csv")
+    known = Known(read_classes(labels) if labels else None, read_boxes(boxes) if boxes else None)
     photographs = Photographs.found(photos)
     judged: list[Judged] = []
     if photographs.paths:
@@ -84,7 +105,7 @@ def evaluate(
         keep_memory()
         loaded = loaded_model(model, weights, None, device)
         try:
-            judge(loaded, photographs, methods, metrics, classes, controls, judged)
+            judge(loaded, photographs, methods, metrics, known, controls, judged)
         except KeyboardInterrupt:
             told = f"interrupted after {len(judged)} of {photographs.total} photographs"
             if judged:
@@ -103,12 +124,32 @@ def evaluate(
     return photographs.exit_code(len(judged)) if judged else INPUT
 
 
+@dataclass(frozen=True)
+class Known:
+    """What is known of photographs by their names: the class to explain, and where the object is."""
+
+    classes: dict[str, OneTarget] | None
+    boxes: dict[str, list[Box]] | None
+
+    def case(self, name: str, image: Prepared) -> Case:
+        """The photograph with what is known of it.
+
+        Raises:
+            TargetError: if it has no line in a file that was given, or the model saw nothing of the object.
+        """
+        for found, option in ((self.classes, "--labels"), (self.boxes, "--boxes")):
+            if found is not None and name not in found:
+                raise TargetError(f"{image.name}: it has no line in the {option} file")
+        target = None if self.classes is None else self.classes[name]
+        return Case(image, target, None if self.boxes is None else region(image, self.boxes[name]))
+
+
 def judge(
     loaded: LoadedModel,
     photographs: Photographs,
     methods: Sequence[Method],
     metrics: Sequence[Metric],
-    classes: dict[str, OneTarget] | None,
+    known: Known,
     controls: bool,
     judged: list[Judged],
 ) -> None:
@@ -126,8 +167,8 @@ def judge(
         def step(what: str, done: int) -> None:
             progress.update(work, description=what, completed=finished() + done)
 
-        queue = _with_classes(photographs, photographs.prepared(loaded), classes)
-        for one in judge_prepared(loaded, queue, rows, metrics, step=step, failed=photographs.fail):
+        cases = _cases(photographs, photographs.prepared(loaded), known)
+        for one in judge_prepared(loaded, cases, rows, metrics, step=step, failed=photographs.fail):
             judged.append(one)
             progress.update(work, completed=finished())
             said |= {f"left out: {title}: {reason}" for title, reason in one.left_out.items()}
@@ -138,16 +179,13 @@ def judge(
         print("deepviz: note:", text, file=sys.stderr)
 
 
-def _with_classes(
-    photographs: Photographs, queue: Iterator[Prepared], classes: dict[str, OneTarget] | None
-) -> Iterator[tuple[Prepared, OneTarget | None]]:
-    """Each photograph with the class to explain; one that is not in the list has failed."""
+def _cases(photographs: Photographs, queue: Iterator[Prepared], known: Known) -> Iterator[Case]:
+    """Each photograph with what is known of it; one of which too little is has failed."""
     for image in queue:
-        name = photographs.opened[image].name
-        if classes is not None and name not in classes:
-            photographs.failed[str(photographs.close(image))] = "it has no line in the --labels file"
-            continue
-        yield image, None if classes is None else classes[name]
+        try:
+            yield known.case(photographs.opened[image].name, image)
+        except TargetError as error:
+            photographs.failed[str(photographs.close(image))] = str(error)
 
 
 def read_classes(path: Path) -> dict[str, OneTarget]:
@@ -156,19 +194,40 @@ def read_classes(path: Path) -> dict[str, OneTarget]:
     Raises:
         TargetError: if it cannot be read as such.
     """
+    found: dict[str, OneTarget] = {}
+    for where, line in _lines(path):
+        if len(line) < 2:
+            raise TargetError(f"{where}: expected file,class such as cat.jpg,281")
+        word = line[1].strip()
+        found[Path(line[0].strip()).name] = int(word) if word.isdigit() else word
+    return found
+
+
+def read_boxes(path: Path) -> dict[str, list[Box]]:
+    """The boxes of each file in a .csv of five columns, the file's name and left, top, right, bottom.
+
+    Raises:
+        TargetError: if it cannot be read as such.
+    """
+    found: dict[str, list[Box]] = {}
+    for where, line in _lines(path):
+        try:
+            left, top, right, bottom = map(float, line[1:5])
+        except ValueError:
+            raise TargetError(f"{where}: expected file,left,top,right,bottom such as cat.jpg,20,35,180,200") from None
+        found.setdefault(Path(line[0].strip()).name, []).append((left, top, right, bottom))
+    return found
+
+
+def _lines(path: Path) -> Iterator[tuple[str, list[str]]]:
+    """The lines of a .csv, each with where it is, in words; without a heading that begins with "file"."""
     try:
         lines = list(csv.reader(path.read_text(encoding="utf-8").splitlines()))
     except (OSError, UnicodeDecodeError) as error:
         raise TargetError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from error
-    found: dict[str, OneTarget] = {}
     for number, line in enumerate(lines, 1):
-        if not line or (number == 1 and [head.strip().lower() for head in line][:1] == ["file"]):
-            continue
-        if len(line) < 2:
-            raise TargetError(f"{path}, line {number}: expected file,class such as cat.jpg,281")
-        word = line[1].strip()
-        found[Path(line[0].strip()).name] = int(word) if word.isdigit() else word
-    return found
+        if line and not (number == 1 and line[0].strip().lower() == "file"):
+            yield f"{path}, line {number}", line
 
 
 def write(found: Evaluation, output: Path) -> list[Path]:

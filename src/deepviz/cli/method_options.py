@@ -65,8 +65,9 @@ def built(names: list[str], given: Any, layer: str | None) -> list[Method]:
     return methods
 
 
-METRICS = [name for name, cls in catalog.METRICS.items() if not issubclass(cls, RegionMetric)]
-"""The metrics that need nothing but photographs."""
+METRICS = list(catalog.METRICS)
+LOCALISING = [name for name, cls in catalog.METRICS.items() if issubclass(cls, RegionMetric)]
+"""The metrics that need to know where the object is."""
 
 
 def built_metric(text: str) -> Metric:
@@ -77,10 +78,7 @@ def built_metric(text: str) -> Metric:
     """
     name, own = _split(text)
     try:
-        found = catalog.find_metric(name)
-        if issubclass(found, RegionMetric):
-            raise UsageError(f"--metric {name} needs to know where the object is: use it from Python, with inside=")
-        return found(**own)
+        return catalog.find_metric(name)(**own)
     except (LookupError, TypeError, ValueError) as error:
         raise UsageError(f"--metric {text}: {error.args[0]}") from None
 

@@ -120,6 +120,11 @@ def _of_boxes(boxes: Tensor, x: Tensor) -> Tensor:
                 f"the box of row {row}, left {left:g}, top {top:g}, right {right:g}, bottom {bottom:g}, is not one "
                 f"inside the model's input, {width} wide and {height} high: cut it to that"
             )
+    return pixels_of(boxes, height, width)
+
+
+def pixels_of(boxes: Tensor, height: int, width: int) -> Tensor:
+    """The pixels whose centres lie in each of some boxes (n, 4): bool (n, H, W)."""
     left, top, right, bottom = boxes[:, :, None].unbind(1)
     j, i = torch.arange(width) + 0.5, torch.arange(height) + 0.5
     across, down = (left <= j) & (j < right), (top <= i) & (i < bottom)

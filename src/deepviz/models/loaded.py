@@ -18,7 +18,7 @@ from deepviz.models.preprocess import Preprocess
 
 RANDOM = "random"
 """What `weights` says of a model whose weights were drawn, not learned."""
-_OWN_VIEW = "preprocessing could not be read: the overlay is drawn on the model's own input"
+OWN_VIEW = "preprocessing could not be read: the overlay is drawn on the model's own input"
 _STRETCHED = "colours of the shown input are stretched from its minimum to its maximum: its pixels are not known"
 
 
@@ -94,7 +94,7 @@ class LoadedModel:
             return Prepared(x, photo.picture, geometry, photo.name, photo.notes)
         x = _one_input(_preprocessed(self.preprocess, photo), "preprocess must return")
         picture, _ = _stretched_picture(x)
-        return Prepared(x, picture, _whole(x), photo.name, (*photo.notes, _OWN_VIEW))
+        return Prepared(x, picture, _whole(x), photo.name, (*photo.notes, OWN_VIEW))
 
     def label(self, index: int) -> str:
         """The name of class `index`, or "class 7" where none is known."""
