@@ -8,11 +8,12 @@ import torch
 import deepviz
 import deepviz.checks
 from deepviz.checks import METRICS, checked, in_words
+from deepviz.errors import DeepVizWarning
 from deepviz.methods import Gradient, GradTimesImage
 from deepviz.metrics import RandomMap
 from deepviz.models.weights import weights_hash
 from deepviz.sanity import recall, remember
-from small_models import good
+from small_models import good, scripted
 
 
 @pytest.fixture(autouse=True)
@@ -85,3 +86,12 @@ def test_the_sheet_has_room_for_them_and_they_are_plain_for_json():
     assert deepviz.sheet([one]).height > deepviz.sheet(explanations).height
     assert json.loads(json.dumps(one.metadata()))["notes"]["checks"] == one.notes["checks"]
     assert "deletion" in one._repr_html_()
+
+
+def test_a_model_that_cannot_be_randomised_is_checked_all_the_same():
+    loaded = scripted()
+    image, explanations = loaded.prepare(X), deepviz.explain(loaded, X, Gradient())
+    with pytest.warns(DeepVizWarning, match="no check by random weights: a scripted model"):
+        (one,) = checked(loaded, image, explanations)
+    assert one.notes["checks"]["kept"] is None
+    assert "keeps" not in one.notes["checks"]["in words"]

@@ -8,14 +8,16 @@ from contextlib import suppress
 from typing import Any
 
 from deepviz.engine import explain_prepared
-from deepviz.errors import DeepVizWarning, OutputError
+from deepviz.errors import DeepVizWarning, ModelError, OutputError
 from deepviz.evaluation import measured
-from deepviz.explanation import Explanation
+from deepviz.explanation import ExplainedTarget, Explanation
+from deepviz.methods import Method
 from deepviz.metrics import Deletion, Insertion, RandomMap
 from deepviz.metrics.curves import ExchangeMetric
 from deepviz.metrics.subject import asking
 from deepviz.models import LoadedModel, Prepared
 from deepviz.models.weights import weights_hash
+from deepviz.notes import warn
 from deepviz.sanity import Sanity, examine_prepared, recall, remember
 
 STEPS = 20
@@ -86,13 +88,19 @@ def _known(loaded: LoadedModel, image: Prepared, explanations: Sequence[Explanat
     missing = [method for name, method in methods.items() if name not in known]
     if not missing:
         return known
-    target = explanations[0].target
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeepVizWarning)  # each is in the notes of its explanation already
-        examined = examine_prepared(
-            loaded, [image], missing, stages=STAGES, target=target.function if target.index is None else target.index
-        )
-        found = Sanity.of(loaded, missing, list(examined))
+    try:
+        found = _examined(loaded, image, missing, explanations[0].target)
+    except ModelError as error:
+        warn(f"no check by random weights: {error}")
+        return known
     with suppress(OutputError):  # a cache that cannot be written costs time, nothing else
         remember(found)
     return known | found.summary
+
+
+def _examined(loaded: LoadedModel, image: Prepared, methods: Sequence[Method], target: ExplainedTarget) -> Sanity:
+    """What is left of the methods' maps of this image when layers are random."""
+    of = target.function if target.index is None else target.index
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeepVizWarning)  # each is in the notes of its explanation already
+        return Sanity.of(loaded, methods, list(examine_prepared(loaded, [image], methods, stages=STAGES, target=of)))

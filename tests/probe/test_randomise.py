@@ -167,3 +167,11 @@ def test_what_cannot_be_randomised_is_an_error():
 
     with pytest.raises(ModelError, match=r"cannot be copied.*not me"):
         list(randomised(nn.Sequential(nn.Flatten(), Uncopied(192, 2)), X))
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")
+def test_a_scripted_model_is_refused():
+    """Its modules take no hooks, and are of no class that tells how their weights begin."""
+    scripted = torch.jit.trace(nn.Sequential(nn.Flatten(), nn.Linear(12, 3)), torch.rand(1, 3, 2, 2))
+    with pytest.raises(ModelError, match="a scripted model does not tell"):
+        next(randomised(scripted, torch.rand(1, 3, 2, 2)))

@@ -51,9 +51,14 @@ def randomised(
         seed: of the weights; a layer's are the same whatever the number of stages.
 
     Raises:
-        ModelError: if the model has no parameters, or cannot be copied.
+        ModelError: if the model has no parameters, is scripted, or cannot be copied.
     """
     model = original(model)
+    if any(isinstance(module, torch.jit.ScriptModule) for module in model.modules()):
+        raise ModelError(
+            "a scripted model does not tell in which order its layers are run, so they cannot be randomised: "
+            "give the module that it was made from"
+        )
     names = from_the_output(model, x)
     if not names:
         raise ModelError("the model has no parameters: there is nothing to randomise")
