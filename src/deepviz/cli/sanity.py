@@ -21,6 +21,7 @@ from deepviz.explanation import probe_folder, write_bytes, write_picture
 from deepviz.methods import Method
 from deepviz.models import LoadedModel, example_photo
 from deepviz.probe.memory import keep_memory
+from deepviz.probe.seeds import check_seed
 from deepviz.render.figure import as_png
 from deepviz.sanity import STAGES, Examined, Sanity, examine_prepared, remember
 
@@ -54,6 +55,10 @@ def sanity(
     """
     if stages < 1:
         raise UsageError(f"--stages must be at least 1, got {stages}")
+    try:
+        check_seed(seed)
+    except ValueError as error:
+        raise UsageError(f"--{error}") from None
     methods = built(method or list(catalog.METHODS), options, layer)
     check_device(device)
     if not photos:

@@ -14,6 +14,7 @@ from deepviz.notes import Notes
 from deepviz.probe.borrow import borrowed, original
 from deepviz.probe.gradient import Call
 from deepviz.probe.reference import Colours
+from deepviz.probe.seeds import check_seed
 from deepviz.target import Score, Target
 
 View = Literal["magnitude", "sum", "positive"]
@@ -53,6 +54,7 @@ class Method(ABC):
     """What one map costs, in forward and backward passes."""
 
     def __post_init__(self) -> None:
+        check_seed(getattr(self, "seed", 0))
         for name in (field.name for field in fields(self)):
             value = getattr(self, name)
             if isinstance(value, type) and issubclass(value, Method):

@@ -10,6 +10,7 @@ from deepviz.methods.gradient import Gradient
 from deepviz.methods.method import Method, View
 from deepviz.probe.chunks import chunk_rows, spans
 from deepviz.probe.gradient import Call
+from deepviz.probe.seeds import generator_of
 from deepviz.target import Score
 
 Statistic = Literal["mean", "mean_square", "variance"]
@@ -86,7 +87,7 @@ class SmoothGrad(Method):
 
     def _draw(self, sample: int, x: Tensor) -> Tensor:
         """Standard normal noise (C, H, W) of one sample, on the CPU so that every device sees the same."""
-        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + sample)
+        generator = generator_of(self.seed, sample)
         return torch.randn(x.shape[1:], generator=generator, dtype=torch.promote_types(x.dtype, torch.float32))
 
     @property

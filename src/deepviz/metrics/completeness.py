@@ -52,6 +52,7 @@ class Completeness(Metric):
     range: ClassVar[tuple[float, float]] = (0.0, float("inf"))
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_baseline(self.baseline)
 
     def measure(self, subject: Subject, attribution: Tensor) -> Tensor:

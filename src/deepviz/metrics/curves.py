@@ -60,6 +60,7 @@ class ExchangeMetric(CurveMetric):
     seed: Annotated[int, "For the order of pixels with equal values."] = 0
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.steps < 1:
             raise ValueError(f"steps must be at least 1, got {self.steps}")
         check_baseline(self.baseline)

@@ -58,6 +58,7 @@ class EfficientRandomization(Metric):
     judges: ClassVar[Literal["map", "method"]] = "method"
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.bins < 2:
             raise ValueError(f"bins must be at least 2, got {self.bins}")
 

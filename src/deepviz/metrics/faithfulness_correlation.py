@@ -11,6 +11,7 @@ from torch import Tensor
 from deepviz.metrics.metric import Better, Channels, Metric, per_pixel
 from deepviz.metrics.subject import Precision, Subject
 from deepviz.probe.reference import Baseline, check_baseline
+from deepviz.probe.seeds import generator_of
 
 
 @dataclass(frozen=True)
@@ -66,6 +67,7 @@ class FaithfulnessCorrelation(Metric):
     range: ClassVar[tuple[float, float]] = (-1.0, 1.0)
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.subsets < 3:
             raise ValueError(f"subsets must be at least 3, got {self.subsets}")
         if not 0 < self.share < 1:
@@ -94,7 +96,7 @@ class FaithfulnessCorrelation(Metric):
 
     def _set(self, k: int, height: int, width: int) -> Tensor:
         """The k-th set of pixels, bool (H, W); the same for every image."""
-        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + k)
+        generator = generator_of(self.seed, k)
         size = min(height * width - 1, max(1, round(self.share * height * width)))
         mask = torch.zeros(height * width, dtype=torch.bool)
         mask[torch.randperm(height * width, generator=generator)[:size]] = True

@@ -11,6 +11,7 @@ from torch import Tensor
 from deepviz.metrics.metric import Better, Metric, per_value
 from deepviz.metrics.subject import Subject
 from deepviz.probe.reference import Baseline, check_baseline, reference
+from deepviz.probe.seeds import generator_of
 
 
 @dataclass(frozen=True)
@@ -67,6 +68,7 @@ class Infidelity(Metric):
     range: ClassVar[tuple[float, float]] = (0.0, float("inf"))
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.samples < 2:
             raise ValueError(f"samples must be at least 2, got {self.samples}")
         if not 0 < self.amount <= 1:
@@ -103,7 +105,7 @@ class Infidelity(Metric):
 
     def _change(self, x: Tensor, start: Tensor, k: int) -> Tensor:
         """I, the k-th, for one image; the same draw for every image."""
-        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + k)
+        generator = generator_of(self.seed, k)
         if self.perturbation == "noise":
             s = self.amount * (x.amax() - x.amin())
             return s * torch.randn(x.shape, generator=generator).to(x)

@@ -15,6 +15,7 @@ from deepviz.errors import ModelError
 from deepviz.methods.method import Method, check_arguments
 from deepviz.metrics.subject import Subject, asking
 from deepviz.probe.reference import Baseline, Colours, in_colours
+from deepviz.probe.seeds import check_seed
 from deepviz.target import Target
 
 Better = Literal["higher", "lower"]
@@ -43,6 +44,9 @@ class Metric(ABC):
     """The least and the largest value that it can take."""
     judges: ClassVar[Literal["map", "method"]] = "map"
     """Whether it is given a map, or the method that makes maps."""
+
+    def __post_init__(self) -> None:
+        check_seed(getattr(self, "seed", 0))
 
     def __call__(self, model: nn.Module, x: Tensor, attribution: Tensor | Method, target: Target = None) -> Tensor:
         """One value for each row.

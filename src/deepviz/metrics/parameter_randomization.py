@@ -17,6 +17,7 @@ from deepviz.metrics.subject import Subject, asking
 from deepviz.notes import Notes
 from deepviz.probe.gradient import Call
 from deepviz.probe.randomise import Randomised, randomised
+from deepviz.probe.seeds import generator_of
 from deepviz.target import Target
 
 Mode = Literal["cascading", "independent"]
@@ -118,6 +119,7 @@ class ParameterRandomization(Metric):
     judges: ClassVar[Literal["map", "method"]] = "method"
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.mode not in ("cascading", "independent"):
             raise ValueError(f"mode must be cascading or independent, got {self.mode!r}")
         if self.similarity not in SIMILARITIES:
@@ -215,7 +217,7 @@ def _averaged(method: Method, call: Call, x: Tensor, subject: Subject, smooth: S
     s = smooth.noise * (x.amax((1, 2, 3), keepdim=True) - x.amin((1, 2, 3), keepdim=True))
     total: Any = 0
     for sample in range(smooth.samples):
-        generator = torch.Generator().manual_seed(smooth.seed * 1_000_003 + sample)
+        generator = generator_of(smooth.seed, sample)
         e = torch.randn(x.shape[1:], generator=generator).to(x)
         total = total + method.maps(call, x + s * e, subject.score)
     mean: Tensor = total / smooth.samples

@@ -29,6 +29,7 @@ class RegionMetric(Metric):
     channels: Annotated[Channels, "How a map with several channels becomes one value per pixel."] = "sum"
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.inside is not None and not isinstance(self.inside, Tensor):
             raise TypeError(
                 f"inside must be a tensor, a bool mask (H, W) or a box (4,), got {type(self.inside).__name__}"

@@ -14,6 +14,7 @@ from deepviz.metrics.metric import Better, Metric
 from deepviz.metrics.subject import Subject
 from deepviz.notes import Notes
 from deepviz.probe.gradient import Call
+from deepviz.probe.seeds import generator_of
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,7 @@ class Sensitivity(Metric):
     judges: ClassVar[Literal["map", "method"]] = "method"
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.samples < 1:
             raise ValueError(f"samples must be at least 1, got {self.samples}")
         if not self.radius > 0:
@@ -53,7 +55,7 @@ class Sensitivity(Metric):
         r = self.radius * (x.amax((1, 2, 3), keepdim=True) - x.amin((1, 2, 3), keepdim=True))
         moved = []
         for k in range(self.samples):
-            generator = torch.Generator().manual_seed(self.seed * 1_000_003 + k)
+            generator = generator_of(self.seed, k)
             d = r * (2 * torch.rand(x.shape[1:], generator=generator) - 1).to(x)
             moved.append((method.maps(call, x + d, score).flatten(1) - M).norm(dim=1))
         return self.over(torch.stack(moved) / torch.where(length > 0, length, 1))

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from deepviz.errors import ModelError
 from deepviz.probe.borrow import borrowed, original
+from deepviz.probe.seeds import check_seed, generator_of
 
 _Weighted = (nn.modules.conv._ConvNd, nn.Linear, nn.Bilinear)
 _Normalising = (nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm)
@@ -53,6 +54,7 @@ def randomised(
     Raises:
         ModelError: if the model has no parameters, is scripted, or cannot be copied.
     """
+    check_seed(seed)
     model = original(model)
     if any(isinstance(module, torch.jit.ScriptModule) for module in model.modules()):
         raise ModelError(
@@ -68,7 +70,7 @@ def randomised(
     for start, stop in pairwise(edges):
         new = names[start:stop]
         for place, name in enumerate(new, start):
-            _randomise(changed.get_submodule(name), torch.Generator().manual_seed(seed * 1_000_003 + place))
+            _randomise(changed.get_submodule(name), generator_of(seed, place))
         yield Randomised(changed, tuple(new), stop / len(names))
         if not cascading:
             changed = _copy(model)

@@ -14,6 +14,7 @@ from deepviz.models import LoadedModel
 from deepviz.models.weights import non_finite
 from deepviz.probe.chunks import spans
 from deepviz.probe.gradient import Call, differentiate, fresh_leaf
+from deepviz.probe.seeds import generator_of
 from deepviz.synthesis.canvas import Canvas, Size
 from deepviz.synthesis.looking import look, runs
 from deepviz.synthesis.objective import Objective
@@ -189,21 +190,3 @@ class Ascent:
 def _joined(parts: Sequence[Tensor]) -> Tensor:
     # one chunk is the rule, and need not be copied
     return parts[0] if len(parts) == 1 else torch.cat(list(parts))
-
-
-def generator_of(seed: int, number: int) -> torch.Generator:
-    """The random numbers of one step (from 1 up) or of the start of one copy (from 0 down)."""
-    return torch.Generator().manual_seed(seed * 1_000_003 + number)
-
-
-def check_seed(seed: int) -> None:
-    """Refuse a seed that would not do as one: torch keeps 32 bits of it.
-
-    Raises:
-        TypeError: if it is no whole number.
-        ValueError: if it does not fit into 32 bits.
-    """
-    if not isinstance(seed, int):
-        raise TypeError(f"seed must be a whole number, got {seed!r}")
-    if not 0 <= seed < 2**32:
-        raise ValueError(f"seed must be from 0 to 2**32 - 1, got {seed}")

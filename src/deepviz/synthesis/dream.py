@@ -21,7 +21,8 @@ from deepviz.notes import Notes
 from deepviz.probe.borrow import borrowed, original
 from deepviz.probe.chunks import spans
 from deepviz.probe.gradient import Call, differentiate, fresh_leaf
-from deepviz.synthesis.ascent import ROWS, Step, check_seed, generator_of
+from deepviz.probe.seeds import check_seed, generator_of
+from deepviz.synthesis.ascent import ROWS, Step
 from deepviz.synthesis.generated import Frame, Generated, as_bytes, model_record, warn_of_stillness
 from deepviz.synthesis.looking import check_kind, check_layers, class_of, look
 from deepviz.synthesis.objective import Energy, Logit, Objective

@@ -20,7 +20,8 @@ from deepviz.models import Preprocess, load_model
 from deepviz.notes import Notes, warn
 from deepviz.probe.borrow import borrowed, original
 from deepviz.probe.gradient import Call
-from deepviz.synthesis.ascent import Ascent, Step, check_seed, generator_of
+from deepviz.probe.seeds import check_seed, generator_of
+from deepviz.synthesis.ascent import Ascent, Step
 from deepviz.synthesis.canvas import Canvas, Fourier, Size
 from deepviz.synthesis.generated import Frame, Generated, as_bytes, model_record, warn_of_stillness
 from deepviz.synthesis.looking import check_kind, check_layers, class_of
