@@ -54,7 +54,6 @@ class Method(ABC):
     """What one map costs, in forward and backward passes."""
 
     def __post_init__(self) -> None:
-        check_seed(getattr(self, "seed", 0))
         for name in (field.name for field in fields(self)):
             value = getattr(self, name)
             if isinstance(value, type) and issubclass(value, Method):
@@ -62,6 +61,7 @@ class Method(ABC):
                     f"{type(self).__name__}({name}=...) takes a method, got the class {value.__name__}; "
                     f"did you mean {value.__name__}()?"
                 )
+        check_seed(getattr(self, "seed", 0))
 
     def __call__(self, model: nn.Module, x: Tensor, target: Target = None) -> Tensor:
         """The attribution of `target`'s score to `x`.
