@@ -271,3 +271,10 @@ def test_a_picture_that_never_moved_is_told_of():
     silent = nn.Sequential(nn.Threshold(1e9, 0.0), network())
     with pytest.warns(DeepVizWarning, match="zero at every step for image, lynx, so what is shown is the start"):
         dream(target_class=2, model=small(silent))(PHOTO)
+
+
+def test_progress_may_look_at_the_dream_of_its_step():
+    seen = []
+    made = dream("2", octaves=1, steps=2, side=40)(PHOTO, progress=lambda step: seen.append(step.pixels().clone()))
+    assert not torch.equal(seen[0], seen[1])
+    assert torch.equal(seen[1], made.tensor)

@@ -637,6 +637,14 @@ def test_progress_is_told_of_every_step():
     assert torch.equal(torch.stack([step.probabilities for step in seen]), made.probabilities)
 
 
+def test_progress_may_look_at_the_images_of_its_step():
+    seen = []
+    made = generator([1, 2], steps=3)(every=1, progress=lambda step: seen.append(step.pixels()))
+    for frame, pixels in zip(made.frames, seen, strict=True):
+        assert torch.equal(frame.pixels.permute(0, 3, 1, 2), pixels.mul(255).round().byte())
+    assert not any(pixels.requires_grad for pixels in seen)
+
+
 @pytest.mark.parametrize(
     ("steps", "every", "kept"), [(5, 2, [1, 2, 4, 5]), (3, 1, [1, 2, 3]), (4, 9, [1, 4]), (1, 1, [1])]
 )

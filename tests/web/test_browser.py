@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pytest
 import uvicorn
+from PIL import Image
 
 import small_models
 from deepviz.models import load_model
@@ -167,6 +168,45 @@ def test_how_far_maps_can_be_believed(visit, monkeypatch, tmp_path):
     page.close()
 
 
+def test_channels_are_drawn_while_one_watches(visit, tmp_path):
+    """The Inside tab: images emerge, wait at a pause, go on, are saved; another seed draws another one."""
+    page = visit(accept_downloads=True)
+    page.drawn(8)
+    ui = page.page
+    ui.click("#tab-inside")
+    ui.locator("#tree button:enabled", has_text="Conv2d").last.click()
+    page.until("document.querySelectorAll('#channels .wanted').length === 8")
+    ui.select_option("#drawing-steps", "400")
+    first = ui.locator("#channels figure").first
+    first.get_by_role("button", name=re.compile("Draw what channel")).click()
+    image = "document.querySelector('#channels .wanted img').src"
+    page.until(f"{image}.startsWith('data:')")
+    before = ui.evaluate(image)
+    page.until(f"{image} !== {before!r}")  # it changes as it is drawn
+    ui.get_by_role("button", name="Pause").click()
+    page.until("document.querySelector('.under').innerText.includes('Paused')")
+    held = first.locator(".told").inner_text()
+    ui.wait_for_timeout(400)
+    assert first.locator(".told").inner_text() == held
+    ui.get_by_role("button", name="Go on").click()
+    page.until("document.querySelector('.under').hidden", 60)
+    assert first.locator(".told").inner_text().startswith("400 of 400")
+
+    with ui.expect_download() as download:
+        first.get_by_role("button", name=re.compile("Save")).click()
+    download.value.save_as(tmp_path / "image.png")
+    with Image.open(tmp_path / "image.png") as saved:
+        assert saved.size == (32, 32)
+    ui.fill("#drawing-seed", "7")
+    ui.locator("#drawing-seed").blur()
+    assert first.locator("img").nth(1).is_hidden(), "of this seed nothing is drawn yet"
+    ui.select_option("#drawing-steps", "60")
+    ui.get_by_role("button", name="Draw what they look for").click()
+    page.until("document.querySelectorAll('.wanted img:not([hidden])').length === 8", 60)
+    page.until("document.querySelector('.under').hidden", 60)
+    page.close()
+
+
 def test_layers_and_models_as_columns(visit):
     other = replace(small_models.good(), module=small_models.seeded(small_models.network(), seed=1), name="other")
     page = visit(create_app([small_models.good(), other, small_models.one_logit()]))
@@ -283,7 +323,7 @@ def test_behind_a_path(visit):
     page = visit(prefix="/proxy/8000")
     page.drawn(8)
     page.page.click("#tab-inside")
-    page.until("document.querySelectorAll('#channels img').length === 8")
+    page.until("document.querySelectorAll('#channels img:not([hidden])').length === 8")
     assert all("/proxy/8000/" in url for url in page.requests if url.startswith("http"))
     page.close()
 

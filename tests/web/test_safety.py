@@ -16,6 +16,7 @@ def routes(client):
     listed = [(verb.upper(), path) for path, verbs in paths.items() for verb in verbs]
     assert len(listed) >= 14
     fill = {"model": "small", "photograph": UNKNOWN, "result": UNKNOWN, "job": "0" * 32, "part": "curves"}
+    fill |= {"drawing": "0" * 32, "channel": "0"}
     return [(verb, re.sub(r"\{(\w+)\}", lambda found: fill[found[1]], path)) for verb, path in listed]
 
 

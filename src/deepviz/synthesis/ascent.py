@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -34,12 +34,15 @@ class Step:
         steps: how many there will be.
         scores: the objective of each image (N,), of the shaken view that the network saw.
         probabilities: of each image's class (N,), of that view; NaN where the objective is about no class.
+        pixels: draws the images as they are when it is called, (N, C, H, W) from 0 to 1: in a progress callback, those
+            after this step.
     """
 
     number: int
     steps: int
     scores: Tensor
     probabilities: Tensor
+    pixels: Callable[[], Tensor] = field(repr=False, compare=False)
 
 
 @dataclass
@@ -92,7 +95,7 @@ class Ascent:
             gradient, importance, scores, chances = self._gradient(state.parameters, number)
             self._update(state, gradient, number)
             state.importance += importance
-            yield Step(number, self.steps, scores, chances)
+            yield Step(number, self.steps, scores, chances, lambda: self.pixels(state.parameters))
 
     def pixels(self, parameters: Tensor) -> Tensor:
         """What the parameters draw, (N, C, H, W), without a graph."""

@@ -142,10 +142,15 @@ class DeepDream:
     ) -> tuple[Generated, GenerationError | None]:
         failure: GenerationError | None = None
         sizes = self._sizes((start.shape[2], start.shape[3]))
+        no_class = torch.full((1,), math.nan)
         told: list[Step] = []
         frames: list[Frame] = []
         image = detail = _resized(start, sizes[0]) * 0
         importance = detail[:, :1]
+
+        def dreamed() -> Tensor:
+            return image
+
         try:
             for size in sizes:
                 base = _resized(start, size)
@@ -156,7 +161,7 @@ class DeepDream:
                     g, value = self._gradient(call, image, len(told))
                     importance = importance + g.abs().mean(1, keepdim=True)
                     image = (image + self.lr * g / g.abs().mean().clamp_min(1e-12)).clamp(0, 1)
-                    told.append(Step(len(told) + 1, len(sizes) * self.steps, value, torch.full((1,), math.nan)))
+                    told.append(Step(len(told) + 1, len(sizes) * self.steps, value, no_class, dreamed))
                     if progress is not None:
                         progress(told[-1])
                 detail = image - base

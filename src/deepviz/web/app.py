@@ -23,13 +23,14 @@ from starlette.exceptions import HTTPException
 
 from deepviz import catalog
 from deepviz.errors import DeepVizError, DeepVizWarning
-from deepviz.explanation import ExplainedTarget, Explanation, versions
+from deepviz.explanation import ExplainedTarget, Explanation, encoded, versions
 from deepviz.models import LoadedModel, example_photo
 from deepviz.storage import packed
 from deepviz.viewer import photograph as lossless
 from deepviz.viewer import record, report_page
+from deepviz.web.drawings import Drawing, Drawings
 from deepviz.web.files import data_url, jpeg, page_files, sheets
-from deepviz.web.forms import Checked, Comparison, ContentId, LayerName, ModelId, Results, described, method_of
+from deepviz.web.forms import Checked, Comparison, ContentId, LayerName, ModelId, Results, Wanted, described, method_of
 from deepviz.web.jobs import Cell, Check, Job, Jobs
 from deepviz.web.limits import Limits
 from deepviz.web.photographs import Kept, Photographs, TooLarge, UnknownPhotograph
@@ -47,6 +48,7 @@ THUMBNAIL, CHANNELS = 192, 16
 STATUS: dict[type[DeepVizError], int] = {UnknownPhotograph: 404, Forgotten: 404, Busy: 429, TooLarge: 413}
 TYPES = {".html": "text/html", ".js": "text/javascript", ".css": "text/css"}
 
+After = Annotated[int | None, Query(ge=0, le=10**9)]
 JobId = Annotated[str, InPath(pattern=r"^[0-9a-f]{32}$")]
 PhotographId = Annotated[ContentId, InPath()]
 ResultId = Annotated[ContentId, InPath()]
@@ -109,6 +111,7 @@ def create_app(
     _add_listings(app, desk)
     _add_photographs(app, desk, limits)
     _add_jobs(app, desk)
+    _add_drawings(app, desk)
     _add_checks(app, desk)
     _add_downloads(app, desk)
     _add_pages(app)
@@ -123,6 +126,7 @@ class Desk:
     photographs: Photographs
     results: Recent[Result]
     jobs: Jobs
+    drawings: Drawings
     first: list[str]
     opening: Job | None = None
 
@@ -142,7 +146,7 @@ class Desk:
         first = photographs.add_files(files)
         for model_id, loaded in zip(ids_of(models), models, strict=True):
             served[model_id] = Served(model_id, loaded, photographs, results, limits)
-        return cls(served, photographs, results, Jobs(limits), list(dict.fromkeys(first)))
+        return cls(served, photographs, results, Jobs(limits), Drawings(limits), list(dict.fromkeys(first)))
 
     @asynccontextmanager
     async def open(self) -> AsyncIterator[None]:
@@ -155,6 +159,7 @@ class Desk:
             try:
                 yield
             finally:
+                await run_in_threadpool(self.drawings.stop)
                 await run_in_threadpool(self.jobs.stop)
                 await run_in_threadpool(warm.join, 10)
 
@@ -326,14 +331,10 @@ def _add_jobs(app: FastAPI, desk: Desk) -> None:
         return desk.jobs.submit(desk.model(asked.model), cells).tell()
 
     @app.get("/api/jobs/{job}")
-    async def watch(job: JobId, after: Annotated[int | None, Query(ge=0, le=10**9)] = None) -> dict[str, Any]:
+    async def watch(job: JobId, after: After = None) -> dict[str, Any]:
         """How a job stands; with `after`, as soon as it stands otherwise than in that version."""
         found = _job(job)
-        end = asyncio.get_running_loop().time() + PATIENCE
-        while after is not None and found.version <= after and not found.over:
-            if asyncio.get_running_loop().time() > end:
-                break
-            await asyncio.sleep(0.03)
+        await _news(found, after)
         return found.tell()
 
     @app.delete("/api/jobs/{job}")
@@ -347,6 +348,59 @@ def _add_jobs(app: FastAPI, desk: Desk) -> None:
         found = desk.jobs.find(job)
         if found is None:
             raise HTTPException(404, "no such job; it was over long ago, or never was")
+        return found
+
+
+def _add_drawings(app: FastAPI, desk: Desk) -> None:
+    @app.post("/api/drawings", status_code=202)
+    def draw(wanted: Wanted) -> dict[str, Any]:
+        """Draw what channels of a layer look for."""
+        channels = tuple(dict.fromkeys(wanted.channels))
+        if len(channels) > desk.drawings.limits.channels:
+            raise HTTPException(422, f"{len(channels)} channels at once, more than {desk.drawings.limits.channels}")
+        served = desk.model(wanted.model)
+        return desk.drawings.start(served, wanted.layer, channels, wanted.steps, wanted.seed).tell()
+
+    @app.get("/api/drawings/{drawing}")
+    async def watch(drawing: JobId, after: After = None) -> dict[str, Any]:
+        """How a drawing stands; with `after`, as soon as it stands otherwise than in that version."""
+        found = _drawing(drawing)
+        await _news(found, after)
+        return await run_in_threadpool(found.tell)
+
+    @app.post("/api/drawings/{drawing}/pause")
+    def pause(drawing: JobId) -> dict[str, Any]:
+        """Wait after the step under way."""
+        found = _drawing(drawing)
+        found.pause()
+        return found.tell()
+
+    @app.post("/api/drawings/{drawing}/resume")
+    def resume(drawing: JobId) -> dict[str, Any]:
+        """Go on with a drawing that was paused."""
+        found = _drawing(drawing)
+        found.resume()
+        return found.tell()
+
+    @app.delete("/api/drawings/{drawing}")
+    def stop(drawing: JobId) -> dict[str, Any]:
+        """End a drawing after the step under way; what is drawn stays."""
+        found = _drawing(drawing)
+        found.stop()
+        return found.tell()
+
+    @app.get("/api/drawings/{drawing}/channels/{channel}", response_class=Response)
+    def image(drawing: JobId, channel: Annotated[int, InPath(ge=0, le=1_000_000)]) -> Response:
+        """A channel's image as it is now, PNG."""
+        found = _drawing(drawing).image(channel)
+        if found is None:
+            raise HTTPException(404, f"channel {channel} is not drawn here, or not yet")
+        return Response(encoded(found), media_type="image/png")
+
+    def _drawing(drawing: str) -> Drawing:
+        found = desk.drawings.find(drawing)
+        if found is None:
+            raise HTTPException(404, "no such drawing; it was over long ago, or never was")
         return found
 
 
@@ -400,6 +454,13 @@ def _add_downloads(app: FastAPI, desk: Desk) -> None:
     _download("/api/report", "deepviz-report.html", "text/html", report_page, "A self-contained page of some results.")
     _download("/api/data", "results.deepviz", "application/zip", packed, "Some results in the stored form.")
     _download("/api/sheet", "deepviz-sheet.png", "image/png", sheets, "Some results as one picture.")
+
+
+async def _news(of: Job | Drawing, after: int | None) -> None:
+    """Wait until work stands otherwise than in a version, or for long enough."""
+    end = asyncio.get_running_loop().time() + PATIENCE
+    while after is not None and of.version <= after and not of.over and asyncio.get_running_loop().time() < end:
+        await asyncio.sleep(0.03)
 
 
 def _photograph(kept: Kept) -> dict[str, Any]:

@@ -66,6 +66,16 @@ class Checked(Form):
     results: Annotated[list[ContentId], Field(min_length=1, max_length=64)]
 
 
+class Wanted(Form):
+    """Channels of a layer, to be drawn."""
+
+    model: ModelId
+    layer: LayerName
+    channels: Annotated[list[Annotated[int, Field(ge=0, le=1_000_000)]], Field(min_length=1, max_length=64)]
+    steps: Annotated[int, Field(ge=1, le=1000)] = 200
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
+
+
 def method_of(form: MethodForm, layer: str | None = None) -> Method:
     """The method that a form describes, at `layer` where it takes one and names none.
 

@@ -21,6 +21,8 @@ class Limits:
         waiting: other requests that wait for one model; more are answered with 429.
         jobs: whose progress can still be asked for.
         cells: maps that one job may ask for.
+        drawings: of channels, under way or paused; more are answered with 429.
+        channels: that one drawing may ask for.
     """
 
     upload_bytes: int = 32 * MIB
@@ -32,3 +34,5 @@ class Limits:
     waiting: int = 16
     jobs: int = 512
     cells: int = 256
+    drawings: int = 4
+    channels: int = 8

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, replace
 from threading import Lock
 from time import monotonic, sleep
@@ -160,6 +160,21 @@ class Served:
         end = monotonic() + PATIENCE
         while self._waiting and monotonic() < end:
             sleep(0.002)
+
+    @contextmanager
+    def alone(self) -> Iterator[Callable[[], AbstractContextManager[None]]]:
+        """The model to itself, for long work in steps: what is given makes a context without it, between two steps."""
+
+        @contextmanager
+        def others() -> Iterator[None]:
+            self._lock.release()
+            try:
+                yield
+            finally:
+                self._lock.acquire()
+
+        with self._lock:
+            yield others
 
     def predictions(self, photograph: str) -> list[ExplainedTarget]:
         """The best classes of a photograph, best first."""

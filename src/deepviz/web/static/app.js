@@ -2,6 +2,7 @@
 
 import { Refused, call, follow, get, pause, post, upload, useToken } from "./api.js";
 import { $, copy, download, percent, say } from "./elements.js";
+import { Drawings } from "./drawing.js";
 import { drawChannels, drawTree } from "./inside.js";
 import { drawBy, drawClasses, drawLayerList, drawLayers, drawMethods, drawModels, drawPhotographs, fineToCoarse, ofEachGrid } from "./panel.js";
 import * as permalink from "./permalink.js";
@@ -24,7 +25,7 @@ let opening = null; // the state of the comparison that the server computes by i
 const failures = new Map(); // by column: why the last comparison has no map
 let ended = ""; // why the last comparison is not whole
 let token = "";
-let stage, trust;
+let stage, trust, drawings;
 let running = null; // the comparison under way: an AbortController, and the job's id
 let hovering = null;
 
@@ -53,6 +54,7 @@ async function open() {
     const restored = restore(said.view);
     view.active = view.photographs.includes(view.active) ? view.active : (view.photographs[0] ?? "");
     stage = new Stage($("stage"), { look: view.look, looked: remember, lost });
+    drawings = new Drawings(tell);
     trust = new Trust($("believed"), { told: showJob, failed: tell });
     selectTab(view.tab, false);
     await useModel();
@@ -519,7 +521,7 @@ function drawInside() {
   const key = `${view.model} ${view.active} ${layer}`;
   if (layer && view.active && drawInside.shown !== key) {
     drawInside.shown = key;
-    drawChannels(view.model, info(view.active), layer);
+    drawChannels(view.model, info(view.active), layer, drawings);
   }
 }
 

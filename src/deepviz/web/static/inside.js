@@ -32,12 +32,14 @@ export function drawTree(tree, chosen, choose) {
   $("tree-filter").oninput = () => drawTree(tree, chosen, choose);
 }
 
-export async function drawChannels(model, photograph, layer) {
+// `drawings` draws what the channels look for.
+export async function drawChannels(model, photograph, layer, drawings) {
   const mine = ++asked;
   const hint = $("channels-hint");
   $("channels-title").textContent = layer;
   hint.textContent = `What ${photograph.name} does here …`;
   $("channels").classList.add("stale");
+  drawings.at(model, layer);
   try {
     const path = `models/${model}/photographs/${photograph.id}/activations?layer=${encodeURIComponent(layer)}`;
     const found = await get(path);
@@ -45,6 +47,8 @@ export async function drawChannels(model, photograph, layer) {
     const [h, w] = found.grid;
     const silent = found.silent ? `, ${found.silent} of them silent here` : "";
     hint.textContent = `${found.channels} channels of ${w} × ${h}${silent}. The ${found.strongest.length} that answer ${photograph.name} most, each on its own scale.`;
+    drawings.clear();
+    $("channels-drawing").replaceChildren(drawings.bars);
     $("channels").replaceChildren(
       ...found.strongest.map((one) =>
         element(
@@ -52,6 +56,7 @@ export async function drawChannels(model, photograph, layer) {
           {},
           element("img", { src: one.picture, alt: `Channel ${one.channel} on ${photograph.name}` }),
           element("figcaption", {}, element("b", {}, `${one.channel}`), ` mean ${one.strength.toPrecision(3)}`),
+          drawings.figure(one.channel),
         ),
       ),
     );

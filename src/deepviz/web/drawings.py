@@ -1,0 +1,231 @@
+"""What channels look for, drawn while the page watches: paused, taken up again, stopped."""
+
+from __future__ import annotations
+
+import secrets
+from collections import OrderedDict
+from dataclasses import dataclass, field
+from threading import Condition, Lock, Thread
+from time import monotonic, sleep
+from typing import Any, Literal
+
+from PIL import Image
+from torch import Tensor
+
+from deepviz.errors import DeepVizError
+from deepviz.synthesis import Channel, ImageGenerator, Step
+from deepviz.synthesis.generated import as_bytes, as_picture
+from deepviz.web.files import data_url, jpeg
+from deepviz.web.limits import Limits
+from deepviz.web.served import Busy, Served
+
+State = Literal["running", "paused", "done", "failed", "stopped"]
+LAST: tuple[State, ...] = ("done", "failed", "stopped")
+PATIENCE = 60.0
+"""Seconds after which a drawing that nobody asks for is stopped."""
+BETWEEN = 0.15
+"""Seconds between two pictures of the way."""
+TURN = 0.002
+"""Seconds in which one that waits for the model takes it: a lock by itself goes back to whom it was taken from."""
+SIDE = 256
+"""Pixels of the longer side of a picture of the way."""
+
+
+KEPT = 32
+"""Drawings that can still be asked for."""
+
+
+class _Stopped(Exception):
+    """Ends a drawing between two steps."""
+
+
+@dataclass(eq=False)
+class Drawing:
+    """Images of some channels of a layer, under way or finished.
+
+    Args:
+        id: random; whoever knows it may watch, pause and stop.
+        served: the model.
+        layer: its name.
+        channels: which, in the order asked for.
+        generator: draws them.
+        patience: seconds after which it stops if nobody asks for it.
+    """
+
+    id: str
+    served: Served
+    layer: str
+    channels: tuple[int, ...]
+    generator: ImageGenerator
+    patience: float = PATIENCE
+    state: State = "running"
+    error: str = ""
+    step: int = 0
+    scores: tuple[float, ...] = ()
+    version: int = 0
+    _pixels: Tensor | None = None
+    _drawn: float = 0.0
+    _asked: float = field(default_factory=monotonic)
+    _changed: Condition = field(default_factory=Condition)
+
+    @property
+    def over(self) -> bool:
+        """Whether nothing more will come."""
+        return self.state in LAST
+
+    def tell(self) -> dict[str, Any]:
+        """How it stands, with the pictures of the way."""
+        with self._changed:
+            self._asked = monotonic()
+            told = {
+                "id": self.id,
+                "version": self.version,
+                "state": self.state,
+                "error": self.error,
+                "layer": self.layer,
+                "step": self.step,
+                "steps": self.generator.steps,
+                "seed": self.generator.seed,
+            }
+            pixels, scores = self._pixels, self.scores
+        pictures = [] if pixels is None else [data_url(jpeg(as_picture(one), SIDE)) for one in pixels]
+        empty = len(self.channels) * [None]
+        return told | {
+            "channels": [
+                {"channel": channel, "score": score, "picture": picture}
+                for channel, score, picture in zip(self.channels, scores or empty, pictures or empty, strict=True)
+            ]
+        }
+
+    def image(self, channel: int) -> Image.Image | None:
+        """A channel's image as it is now, whole; None before the first step, or for a channel that is not drawn."""
+        with self._changed:
+            pixels = self._pixels
+        if pixels is None or channel not in self.channels:
+            return None
+        return as_picture(pixels[self.channels.index(channel)])
+
+    def pause(self) -> None:
+        """Wait after the step under way."""
+        self._change("paused", only="running")
+
+    def resume(self) -> None:
+        """Go on where it was paused."""
+        self._change("running", only="paused")
+
+    def stop(self) -> None:
+        """End after the step under way; what is drawn stays."""
+        self._change("stopped")
+
+    def run(self) -> None:
+        """Draw, step by step, each with the model to itself."""
+        try:
+            with self.served.alone() as others:
+
+                def between(step: Step) -> None:
+                    self._take(step)
+                    with others():
+                        self._let_others()
+
+                made = self.generator(progress=between)
+            self._finish(as_bytes(made.tensor))
+        except _Stopped:
+            pass
+        except DeepVizError as error:
+            self._change("failed", error=" ".join(str(error).split()))
+        except Exception as error:  # a bug must not go unseen because it was in a thread
+            self._change("failed", error=f"this is a bug, please report it: {type(error).__name__}: {error}")
+
+    def _take(self, step: Step) -> None:
+        """Note a step, and a picture if it is time for one."""
+        now = monotonic()
+        pixels = as_bytes(step.pixels()) if self._pixels is None or now - self._drawn > BETWEEN else None
+        with self._changed:
+            self.step, self.scores = step.number, tuple(step.scores.tolist())
+            if pixels is not None:
+                self._pixels, self._drawn = pixels, now
+                self.version += 1
+                self._changed.notify_all()
+
+    def _let_others(self) -> None:
+        """Between two steps: those who wait for the model take it, and a pause is waited for.
+
+        Raises:
+            _Stopped: if it is to end, or nobody has asked for it for long.
+        """
+        self.served.give_way()
+        sleep(TURN)
+        with self._changed:
+            while not self.over:
+                left = self.patience - (monotonic() - self._asked)
+                if left <= 0:
+                    self.state, self.version = "stopped", self.version + 1
+                elif self.state == "running":
+                    return
+                else:
+                    self._changed.wait(left)
+        raise _Stopped
+
+    def _finish(self, pixels: Tensor) -> None:
+        with self._changed:
+            if not self.over:
+                self._pixels = pixels
+                self.state, self.version = "done", self.version + 1
+                self._changed.notify_all()
+
+    def _change(self, state: State, *, only: State | None = None, error: str = "") -> None:
+        with self._changed:
+            if self.over or (only is not None and self.state != only):
+                return
+            self.state, self.error, self.version = state, error, self.version + 1
+            self._changed.notify_all()
+
+
+class Drawings:
+    """The drawings under way, and the last ones."""
+
+    def __init__(self, limits: Limits) -> None:
+        self.limits = limits
+        self._drawings: OrderedDict[str, Drawing] = OrderedDict()
+        self._threads: list[Thread] = []
+        self._lock = Lock()
+
+    def start(self, served: Served, layer: str, channels: tuple[int, ...], steps: int, seed: int) -> Drawing:
+        """Begin to draw.
+
+        Raises:
+            Busy: if too many are drawn already.
+            DeepVizError: if the layer or the model cannot be drawn for.
+        """
+        objective = [Channel(layer, channel) for channel in channels]
+        generator = ImageGenerator(served.loaded, objective=objective, steps=steps, seed=seed)
+        drawing = Drawing(secrets.token_hex(16), served, layer, channels, generator)
+        with self._lock:
+            if sum(not one.over for one in self._drawings.values()) >= self.limits.drawings:
+                raise Busy(f"{self.limits.drawings} drawings are under way already: stop one, or try again soon")
+            self._drawings[drawing.id] = drawing
+            while len(self._drawings) > KEPT:
+                self._forget_one()
+            self._threads = [thread for thread in self._threads if thread.is_alive()]
+            thread = Thread(target=drawing.run, name=f"deepviz drawing {layer}", daemon=True)
+            self._threads.append(thread)
+        thread.start()
+        return drawing
+
+    def _forget_one(self) -> None:
+        oldest = next(name for name, one in self._drawings.items() if one.over)
+        del self._drawings[oldest]
+
+    def find(self, drawing_id: str) -> Drawing | None:
+        """A drawing that was begun not too long ago."""
+        with self._lock:
+            return self._drawings.get(drawing_id)
+
+    def stop(self) -> None:
+        """End them all."""
+        with self._lock:
+            for drawing in self._drawings.values():
+                drawing.stop()
+            threads, self._threads = self._threads, []
+        for thread in threads:
+            thread.join(timeout=10)

@@ -1,0 +1,174 @@
+"""Channels drawn while a page watches: the pictures are the generator's, whatever is done in between."""
+
+import io
+import time
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import deepviz
+import small_models
+from deepviz.synthesis import Channel, ImageGenerator
+from deepviz.web import Limits
+from deepviz.web.drawings import Drawing
+from deepviz.web.limits import Limits as Bounds
+from deepviz.web.photographs import Photographs
+from deepviz.web.served import Recent, Served
+from pictures import picture_file
+
+LAYER = "2"
+
+
+def wanted(**changes):
+    return {"model": "small", "layer": LAYER, "channels": [0, 3], "steps": 6, "seed": 5} | changes
+
+
+def begun(client, **changes):
+    answer = client.post("/api/drawings", json=wanted(**changes))
+    assert answer.status_code == 202, answer.text
+    return answer.json()
+
+
+def until(client, drawing, *states):
+    for _ in range(500):
+        told = client.get(f"/api/drawings/{drawing['id']}").json()
+        if told["state"] in states:
+            return told
+        time.sleep(0.01)
+    raise AssertionError(f"it does not become {states}: {told['state']}, step {told['step']}")
+
+
+def image(client, drawing, channel):
+    answer = client.get(f"/api/drawings/{drawing['id']}/channels/{channel}")
+    assert answer.status_code == 200, answer.text
+    return np.asarray(Image.open(io.BytesIO(answer.content)))
+
+
+def expected(**options):
+    objective = [Channel(LAYER, channel) for channel in (0, 3)]
+    made = ImageGenerator(small_models.good(), objective=objective, **{"steps": 6, "seed": 5} | options)()
+    return [np.asarray(one) for one in made.images]
+
+
+def test_the_images_are_those_of_the_generator(client):
+    told = until(client, begun(client), "done")
+    assert told["step"] == told["steps"] == 6
+    assert [one["channel"] for one in told["channels"]] == [0, 3]
+    assert all(one["picture"].startswith("data:image/jpeg;base64,") for one in told["channels"])
+    assert all(np.isfinite(one["score"]) for one in told["channels"])
+    for channel, picture in zip((0, 3), expected(), strict=True):
+        assert np.array_equal(image(client, told, channel), picture)
+
+
+def test_a_pause_changes_nothing_but_the_time(client):
+    drawing = begun(client, steps=400)
+    client.post(f"/api/drawings/{drawing['id']}/pause")
+    until(client, drawing, "paused")
+    time.sleep(0.2)  # the step under way
+    first = client.get(f"/api/drawings/{drawing['id']}").json()
+    time.sleep(0.2)
+    assert client.get(f"/api/drawings/{drawing['id']}").json()["step"] == first["step"] < 400
+    # the model is free meanwhile
+    photograph = client.post("/api/photographs?name=red.png", content=picture_file()).json()["id"]
+    assert client.get(f"/api/models/small/photographs/{photograph}/predictions").status_code == 200
+    client.post(f"/api/drawings/{drawing['id']}/resume")
+    told = until(client, drawing, "done")
+    for channel, picture in zip((0, 3), expected(steps=400), strict=True):
+        assert np.array_equal(image(client, told, channel), picture)
+
+
+def test_others_are_answered_while_it_draws(client):
+    drawing = begun(client, steps=1000)
+    photograph = client.post("/api/photographs?name=red.png", content=picture_file()).json()["id"]
+    job = client.finish({"model": "small", "rows": [{"photograph": photograph}], "methods": [{"name": "gradient"}]})
+    assert job["state"] == "done"
+    assert client.get(f"/api/drawings/{drawing['id']}").json()["state"] == "running", "it was not waited for"
+    client.delete(f"/api/drawings/{drawing['id']}")
+    assert until(client, drawing, "stopped")["step"] < 1000
+
+
+def test_the_way_is_told_as_it_comes(client):
+    drawing = begun(client, steps=300)
+    seen = client.get(f"/api/drawings/{drawing['id']}?after={drawing['version']}").json()
+    assert seen["version"] > drawing["version"]
+    client.delete(f"/api/drawings/{drawing['id']}")
+
+
+def test_too_many_are_refused(serving):
+    client = serving(limits=Limits(drawings=1))
+    first = begun(client, steps=1000)
+    answer = client.post("/api/drawings", json=wanted())
+    assert (answer.status_code, answer.headers["Retry-After"]) == (429, "1")
+    client.delete(f"/api/drawings/{first['id']}")
+    until(client, first, "stopped")
+    assert until(client, begun(client), "done")["step"] == 6
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"layer": "nowhere"}, "no layer"),
+        ({"channels": []}, "channels"),
+        ({"channels": list(range(9))}, "9 channels at once, more than 8"),
+        ({"channels": [-1]}, "channels"),
+        ({"steps": 0}, "steps"),
+        ({"steps": 10**6}, "steps"),
+        ({"seed": -1}, "seed"),
+        ({"seed": 2**32}, "seed"),
+        ({"more": 1}, "more"),
+    ],
+)
+def test_what_cannot_be_drawn(client, changes, said):
+    answer = client.post("/api/drawings", json=wanted(**changes))
+    assert answer.status_code == 422
+    assert said in answer.json()["detail"]
+
+
+def test_a_channel_that_there_is_not(client):
+    told = until(client, begun(client, channels=[99]), "failed")
+    assert "99" in told["error"]
+    assert "bug" not in told["error"]
+
+
+def test_unknown_ones(client):
+    nowhere = f"/api/drawings/{'0' * 32}"
+    for verb, path in [("GET", ""), ("DELETE", ""), ("POST", "/pause"), ("POST", "/resume"), ("GET", "/channels/0")]:
+        assert client.request(verb, nowhere + path).status_code == 404
+    assert client.post("/api/drawings", json=wanted(model="other")).status_code == 404
+    drawing = begun(client)
+    until(client, drawing, "done")
+    assert client.get(f"/api/drawings/{drawing['id']}/channels/1").status_code == 404
+
+
+def test_the_server_ends_while_it_draws(serving):
+    client = serving()
+    drawing = begun(client, steps=1000)
+    desk = client.app.state.desk
+    client.__exit__(None, None, None)
+    assert desk.drawings.find(drawing["id"]).state == "stopped"
+    client.__enter__()
+
+
+def test_one_that_nobody_asks_for_is_given_up():
+    limits = Bounds()
+    loaded = small_models.good()
+    served = Served("small", loaded, Photographs(limits, lambda _: None), Recent(1), limits)
+    generator = ImageGenerator(loaded, objective=Channel(LAYER, 0), steps=1000)
+    drawing = Drawing("0", served, LAYER, (0,), generator, patience=0.05)
+    drawing.pause()
+    drawing.run()
+    assert drawing.state == "stopped"
+    assert served._lock.acquire(blocking=False), "the model is free"
+
+
+def test_a_bug_is_told(monkeypatch):
+    limits = Bounds()
+    loaded = small_models.good()
+    served = Served("small", loaded, Photographs(limits, lambda _: None), Recent(1), limits)
+    generator = ImageGenerator(loaded, objective=Channel(LAYER, 0), steps=3)
+    monkeypatch.setattr(deepviz.web.drawings, "as_bytes", lambda _: 1 / 0)
+    drawing = Drawing("0", served, LAYER, (0,), generator)
+    drawing.run()
+    assert (drawing.state, "this is a bug" in drawing.error) == ("failed", True)
+    assert served._lock.acquire(blocking=False), "the model is free"
