@@ -22,6 +22,7 @@ from deepviz.explanation import ExplainedTarget
 from deepviz.geometry import Geometry
 from deepviz.methods import GradCAM, Gradient, IntegratedGradients, Method, SmoothGrad
 from deepviz.storage import WEIGHTS, StoredMethod, packed, unpacked
+from small_models import good
 
 SIZE = (40, 30)
 
@@ -320,9 +321,21 @@ def refused(content):
 
 
 def test_no_file(tmp_path):
-    for path in (tmp_path / "none.deepviz", tmp_path):
-        with pytest.raises(StoredError, match="cannot read"):
-            load_explanations(path)
+    with pytest.raises(StoredError, match="cannot read"):
+        load_explanations(tmp_path / "none.deepviz")
+    with pytest.raises(StoredError, match=r"holds no \.deepviz file"):
+        load_explanations(tmp_path)
+
+
+def test_a_folder_is_all_of_its_files(tmp_path):
+    """As `deepviz explain -o` leaves them: one for each photograph, in a folder of its own."""
+    made = deepviz.explain(good(), torch.rand(2, 3, 32, 32), ["gradient", "grad-cam"])
+    for name, part in (("b", made[:2]), ("a", made[2:])):
+        (tmp_path / name).mkdir()
+        save_explanations(part, tmp_path / name / "explanations.deepviz")
+    found = load_explanations(tmp_path)
+    assert [one.title for one in found] == [one.title for one in made[2:] + made[:2]]
+    np.testing.assert_allclose(found[0].values, made[2].values, atol=1e-3)
 
 
 def test_foreign_files():

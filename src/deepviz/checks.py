@@ -65,8 +65,8 @@ def in_words(checks: dict[str, Any]) -> str:
     Example:
         >>> in_words({"deletion": 0.1, "insertion": 0.1, "of a random map": {"deletion": 0.3, "insertion": 0.2},
         ...           "kept": {"half": 0.8, "all": 0.4, "images": 1}})
-        'deletion 0.10, better than a random map (0.30); insertion 0.10, no better (0.20); keeps 0.80 with half of the \
-layers random, 0.40 with all'
+        'deletion 0.10, better than a random map (0.30); insertion 0.10, no better (0.20); on this model the method \
+keeps 0.80 with half of the layers random, 0.40 with all (1 image)'
     """
     random, kept = checks["of a random map"], checks["kept"]
     # to the digits that are shown: what looks equal is not called better
@@ -77,7 +77,11 @@ layers random, 0.40 with all'
         f"insertion {checks['insertion']:.2f}, {by_insertion} ({random['insertion']:.2f})"
     )
     if kept is not None:
-        said += f"; keeps {kept['half']:.2f} with half of the layers random, {kept['all']:.2f} with all"
+        images = f"{kept['images']:.0f} image{'s' if kept['images'] > 1 else ''}"
+        said += (
+            f"; on this model the method keeps {kept['half']:.2f} with half of the layers random, {kept['all']:.2f} "
+            f"with all ({images})"
+        )
     return said
 
 

@@ -65,16 +65,23 @@ def save_explanations(explanations: Sequence[Explanation], path: str | os.PathLi
 
 
 def load_explanations(path: str | os.PathLike[str]) -> list[Explanation]:
-    """Read the results in a `.deepviz` file, in the order in which they were saved.
+    """Read the results in a `.deepviz` file, in the order in which they were saved; of a folder, those of all such
+    files in it and in the folders below, by name.
 
     A file never makes Python import anything: a method from outside this package comes back as itself if its module
     is imported already, else as a `StoredMethod`, which can be drawn but not called. Callables that were explained
     come back by name.
 
     Raises:
-        StoredError: if there is no such file, or it is foreign, damaged, too large, or of a newer format.
+        StoredError: if there is no such file or none in the folder, or one is foreign, damaged, too large, or of a
+            newer format.
     """
     path = Path(path)
+    if path.is_dir():
+        files = sorted(path.rglob("*.deepviz"))
+        if not files:
+            raise StoredError(f"{path} holds no .deepviz file; deepviz explain --format deepviz writes them")
+        return [one for file in files for one in load_explanations(file)]
     try:
         content = path.read_bytes()
     except OSError as error:

@@ -372,9 +372,26 @@ def test_what_is_taken_away(client, photograph, tmp_path):
         assert client.post(f"/api/{path}", json={"results": ["0" * 64]}).status_code == 404
 
 
+def test_one_bad_class_does_not_cost_the_others(client, photograph):
+    """Each class of each photograph is told by itself; a job of which nothing comes has failed."""
+    job = client.finish(compare(photograph, [{"name": "gradient"}, {"name": "grad-cam"}], targets=[2, 99, 1]))
+    assert job["state"] == "done"
+    assert sorted((one["column"], one["target"]) for one in job["results"]) == [(0, 1), (0, 2), (1, 1), (1, 2)]
+    assert [(one["column"], one["target"]) for one in job["failures"]] == [(0, 99), (1, 99)]
+    assert all("out of range" in one["reason"] for one in job["failures"])
+    job = client.finish(compare(photograph, [{"name": "gradient"}], targets=[99]))
+    assert (job["state"], "out of range" in job["error"]) == ("failed", True)
+
+
+def test_the_example_photographs_are_named_in_code(client):
+    first = client.get("/api/start").json()["photographs"][0]
+    body = {"comparisons": [compare(first, [{"name": "gradient"}])]}
+    assert 'deepviz.example_photo("chelsea")' in client.post("/api/snippets", json=body).json()["python"]
+
+
 def test_snippets(client, photograph):
     body = compare(photograph, [{"name": "smooth-grad", "options": {"samples": "3"}}], targets=[2])
-    told = client.post("/api/snippets", json=body).json()
+    told = client.post("/api/snippets", json={"comparisons": [body]}).json()
     assert "SmoothGrad(samples=3)" in told["python"]
     assert "--smooth-grad-samples 3 --target 2" in told["command"]
 

@@ -245,6 +245,122 @@ def test_layers_and_models_as_columns(visit):
     page.close()
 
 
+def test_a_model_chosen_while_another_one_is_slow(visit):
+    """What is known of a model that was left again does not come late and stay: classes, layers, names."""
+    other = replace(small_models.good(), labels=("a", "b", "c", "d", "e"), name="other")
+    page = visit(create_app([small_models.good(), other]))
+    page.drawn(8)
+    ui = page.page
+    ui.route("**/api/models/other/layers", lambda route: (time.sleep(0.5), route.continue_())[1])
+    before = page.captions()
+    ui.select_option("#model", "other")
+    ui.select_option("#model", "small")
+    ui.wait_for_timeout(1200)
+    page.drawn(8)
+    assert ui.input_value("#model") == "small"
+    assert "red fox (1)" in ui.locator("#labels option").evaluate_all("(all) => all.map((one) => one.label)")
+    assert page.captions() == before
+    page.close()
+
+
+def test_a_preview_ends_when_what_it_lies_on_is_made_anew(visit):
+    page = visit()
+    page.drawn(8)
+    ui = page.page
+    before = page.captions()
+    other = ui.locator("#classes .class[aria-pressed=false]").first
+    other.hover()
+    page.until("document.querySelectorAll('#stage .dv-preview').length === 4")
+    ui.evaluate("document.getElementById('method-gradient').click()")
+    ui.mouse.move(900, 700)
+    page.drawn(10)
+    assert ui.locator("#stage .dv-preview").count() == 0
+    assert [one for one in page.captions() if not one.startswith("Gradient\n")] == before
+    page.close()
+
+
+def test_one_bad_value_does_not_cost_the_others(visit):
+    """An option and a class that cannot be: told where they are, the other tiles are drawn."""
+    page = visit(create_app(replace(small_models.good(), labels=None)))
+    page.drawn(8)
+    ui = page.page
+    ui.locator("details[data-method=smooth-grad] summary").click()
+    ui.fill("#option-smooth-grad-samples", "-3")
+    ui.locator("#option-smooth-grad-samples").blur()
+    ui.check("#method-gradient")
+    page.drawn(10)
+    failed = ui.locator("#stage .dv-failed")
+    assert failed.count() == 2
+    assert all("samples must be at least 2" in one for one in failed.all_inner_texts())
+    assert "samples must be at least 2" in ui.inner_text("#why-smooth-grad")
+    ui.fill("#option-smooth-grad-samples", "3")
+    ui.locator("#option-smooth-grad-samples").blur()
+    page.until("!document.querySelector('#stage .dv-failed')")
+
+    ui.fill("#class-name", "77")
+    ui.press("#class-name", "Enter")
+    page.drawn(15)
+    page.until("document.querySelectorAll('#stage .dv-failed').length === 5")
+    assert all("class 77 is out of range" in one for one in ui.locator("#stage .dv-failed").all_inner_texts())
+    page.close(allowed=["/api/jobs", "422"])
+
+
+def test_checks_are_cancelled(visit, monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    app = create_app(small_models.good())
+    page = visit(app)
+    page.drawn(8)
+    ui = page.page
+    served = app.state.desk.models["small"]
+    with served._lock:  # nothing is computed meanwhile
+        ui.click("#tab-trust")
+        page.until("!document.getElementById('job').hidden")
+        ui.click("#job-cancel")
+        page.until("document.getElementById('job').hidden")
+    ui.wait_for_timeout(300)
+    assert ui.locator(".card .said").first.inner_text() == "Not checked: cancelled."
+    assert ui.locator("#job").is_hidden()
+    ui.click("#tab-compare")
+    ui.click("#tab-trust")
+    page.until("document.querySelectorAll('.badge').length === 8 && !document.querySelector('.badge.waiting')", 40)
+    page.close()
+
+
+def test_a_forgotten_photograph_goes_alone(visit, tmp_path):
+    """By its name; the others stay, and what was pinned and zoomed is in the link."""
+    app = create_app(small_models.good())
+    page = visit(app)
+    page.drawn(8)
+    ui = page.page
+    for number, size in enumerate(((64, 48), (60, 48)), 3):
+        photo = tmp_path / str(number) / "mine.png"
+        photo.parent.mkdir()
+        photo.write_bytes(picture_file(size))
+        ui.set_input_files("#file", str(photo))
+        page.drawn(4 * number)
+    rows = ui.locator("#stage .dv-row-title").all_inner_texts()
+    assert rows == ["chelsea.png", "coffee.png", "mine.png", "mine.png (2)"]
+    photographs = app.state.desk.photographs
+    mine = next(one.id for one in photographs.listed() if one.name == "mine.png")
+    for kept in (photographs._kept, photographs._opened):
+        del kept[mine]
+    photographs._forgotten(mine)
+    ui.check("#method-gradient")
+    page.drawn(15)
+    assert "has forgotten mine.png" in ui.inner_text("#toast")
+
+    ui.locator("#stage button", has_text="+").first.click()
+    page.until("document.getElementById('stage').style.getPropertyValue('--dv-zoom') > 1")
+    ui.wait_for_timeout(300)
+    zoom = ui.evaluate("document.getElementById('stage').style.getPropertyValue('--dv-zoom')")
+    link = ui.evaluate("location.href")
+    ui.goto("about:blank")
+    ui.goto(link)
+    page.drawn(15)
+    assert ui.evaluate("document.getElementById('stage').style.getPropertyValue('--dv-zoom')") == zoom
+    page.close(allowed=["404", "/api/jobs"])
+
+
 def test_a_session(visit, tmp_path):
     """Upload, hover, pin, another layer, options, report, data, code, the link that shows the same again."""
     page = visit(accept_downloads=True)

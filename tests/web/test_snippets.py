@@ -11,7 +11,9 @@ from deepviz import catalog
 from deepviz.cli import run
 from deepviz.methods import GradCAM, Gradient, GuidedBackprop, IntegratedGradients, SmoothGrad
 from deepviz.models import load_model
-from deepviz.web.snippets import Shown, as_commands, as_python
+from deepviz.web.snippets import Block, Shown
+from deepviz.web.snippets import as_commands as commands_of
+from deepviz.web.snippets import as_python as python_of
 from pictures import picture_file
 
 METHODS = [
@@ -19,6 +21,14 @@ METHODS = [
     SmoothGrad(of=GuidedBackprop(), samples=4),
     IntegratedGradients(baseline="black"),
 ]
+
+
+def as_python(loaded, rows, methods):
+    return python_of([Block(loaded, tuple(rows), tuple(methods))])
+
+
+def as_commands(loaded, rows, methods):
+    return commands_of([Block(loaded, tuple(rows), tuple(methods))])
 
 
 @pytest.fixture
@@ -91,3 +101,37 @@ def test_a_name_stays_a_name(loaded, name):
     code = as_python(loaded, [Shown(name, None)], [Gradient()])
     assert f"[{name!r}]" in code
     compile(code, "snippet", "exec")
+
+
+@pytest.mark.filterwarnings("ignore::deepviz.DeepVizWarning")
+def test_columns_of_several_layers_and_models_are_one_script(loaded, photo):
+    """Nothing is lost on the way: every column of every row, each by its model."""
+    rows = (Shown(photo, (1,)), Shown(photo, (3,)))
+    other = load_model("small_models:softmax")
+    blocks = [Block(loaded, rows, (GradCAM(layer=layer),)) for layer in ("0", "2")]
+    blocks.append(Block(other, rows[:1], (Gradient(),)))
+    names = {}
+    exec(python_of(blocks), names)
+    found = [(one.method, one.target.index) for one in names["explanations"]]
+    layers = [(GradCAM(layer=layer), target) for target in (1, 3) for layer in ("0", "2")]
+    assert found == [*layers, (Gradient(), 1)]
+    assert python_of(blocks).count("explanations = []") == 1
+
+
+def test_several_commands_do_not_overwrite_each_other(loaded, photo, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    rows = (Shown(photo, (1,)),)
+    blocks = [Block(loaded, rows, (GradCAM(layer=layer),)) for layer in ("0", "2")]
+    for line in commands_of(blocks).splitlines():
+        assert run(shlex.split(line)[1:]) == 0
+    assert len(list(tmp_path.rglob("grad-cam*.png"))) == 2
+
+
+def test_an_upload_is_no_example_of_the_package(loaded):
+    """Whatever its name: what the package calls chelsea is a cat."""
+    code = as_python(loaded, [Shown("chelsea.png", None, uploaded=True)], [Gradient()])
+    assert "example_photo" not in code
+    assert "# photographs that were uploaded" in code
+    code = as_python(loaded, [Shown("/somewhere/chelsea.png", None, example="chelsea")], [Gradient()])
+    assert 'deepviz.example_photo("chelsea")' in code
+    assert "uploaded" not in code

@@ -114,6 +114,17 @@ def test_what_is_known_of_the_weights_is_the_badge(client, explained):
     assert client.get(f"/api/results/{result}/checks/strip").json()["badge"]["images"] == 3
 
 
+def test_what_another_photograph_said_is_not_said_of_this_one(client, explained):
+    """One image's numbers are remembered for the command line, and are no verdict on another."""
+    other = Image.radial_gradient("L").convert("RGB")
+    deepviz.sanity.remember(deepviz.sanity_check(small_models.good(), other, "gradient"))
+    result = explained("gradient")
+    check(client, result)
+    found = client.get(f"/api/results/{result}/checks/strip").json()
+    assert found["badge"]["images"] == 1
+    assert found["badge"]["all"] == pytest.approx(found["stages"][-1]["kept"])
+
+
 def test_checks_are_found_once(client, explained):
     result = explained("gradient")
     first = check(client, result)

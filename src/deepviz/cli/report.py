@@ -19,11 +19,12 @@ def report(
 ) -> int:
     """Make one self-contained HTML page of stored results, as deepviz explain --format deepviz writes them.
 
-    RESULTS are .deepviz files. The page needs no network and no server, and can be printed.
+    RESULTS are .deepviz files, or folders of them. The page needs no network and no server, and can be printed.
     """
     if not results:
-        raise UsageError("give stored results: deepviz report deepviz-out/cat/explanations.deepviz")
-    explanations = [one for path in results for one in load_explanations(path)]
+        raise UsageError("give stored results: deepviz report deepviz-out")
+    given = list(dict.fromkeys(path.resolve() for path in results))
+    explanations = [one for path in given for one in load_explanations(path)]
     page = write_report(explanations, output, title=title)
     print(f"{page}: {len(explanations)} {'map' if len(explanations) == 1 else 'maps'}")
     return OK

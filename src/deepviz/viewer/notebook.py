@@ -29,11 +29,14 @@ def compare(explanations: Sequence[Explanation], **settings: Any) -> Any:
     Raises:
         MissingExtra: without the extra `notebook`.
         ValueError: if there is nothing to show.
+        TypeError: for anything but explanations.
     """
     if isinstance(explanations, Explanation):
         explanations = [explanations]
     if not explanations:
-        raise ValueError("no explanations to compare")
+        raise ValueError("no explanations to compare: give what deepviz.explain returned")
+    if not all(isinstance(one, Explanation) for one in explanations):
+        raise TypeError(f"compare takes explanations, as deepviz.explain returns them, got {explanations!r:.60}")
     return _widget_class()(data=embedded(explanations), settings=settings)
 
 

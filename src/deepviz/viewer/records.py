@@ -19,6 +19,14 @@ VERSION = 1
 """Of the form of a record, which the page checks."""
 Bits = Literal[8, 16, 32]
 SHOWN_ELSEWHERE = ("warnings", "layer", "checks")
+NOTES = {
+    "grid": "grid of the layer",
+    "overridden": "rectifiers that took the method's rule",
+    "not overridden": "activations that did not",
+    "points": "gradients along the path",
+    "standard error": "standard error of the mean map, relative",
+}
+"""Names of notes that say little to one who does not know the method."""
 
 
 def record(explanation: Explanation, *, bits: Bits = 32) -> dict[str, Any]:
@@ -58,7 +66,9 @@ def record(explanation: Explanation, *, bits: Bits = 32) -> dict[str, Any]:
         "warnings": list(map(str, explanation.notes.get("warnings", ()))),
         "checks": str(explanation.notes.get("checks", {}).get("in words", "")),
         "notes": [
-            [str(name), words(value)] for name, value in explanation.notes.items() if name not in SHOWN_ELSEWHERE
+            [NOTES.get(name, str(name)), words(value)]
+            for name, value in explanation.notes.items()
+            if name not in SHOWN_ELSEWHERE
         ],
         "versions": dict(explanation.versions),
     }

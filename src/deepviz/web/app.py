@@ -30,18 +30,31 @@ from deepviz.viewer import photograph as lossless
 from deepviz.viewer import record, report_page
 from deepviz.web.drawings import Drawing, Drawings
 from deepviz.web.files import data_url, jpeg, page_files, sheets
-from deepviz.web.forms import Checked, Comparison, ContentId, LayerName, ModelId, Results, Wanted, described, method_of
+from deepviz.web.forms import (
+    Checked,
+    Comparison,
+    Comparisons,
+    ContentId,
+    LayerName,
+    ModelId,
+    Results,
+    Row,
+    Wanted,
+    described,
+    method_of,
+)
 from deepviz.web.jobs import Cell, Check, Job, Jobs
 from deepviz.web.limits import Limits
 from deepviz.web.photographs import Kept, Photographs, TooLarge, UnknownPhotograph
 from deepviz.web.safety import LOOPBACK, Guard
 from deepviz.web.served import Busy, Forgotten, Recent, Result, Served, ids_of, result_bytes
-from deepviz.web.snippets import Shown, as_commands, as_python
+from deepviz.web.snippets import Block, Shown, as_commands, as_python
 from deepviz.web.trust import PARTS, Part
 
 FIRST = ("grad-cam", "guided-backprop", "integrated-gradients", "smooth-grad")
 """The methods of the comparison that a page opens with, cheap ones first."""
 FIRST_PHOTOGRAPHS = 2
+EXAMPLES = ("chelsea", "coffee")
 PATIENCE = 15.0
 """Seconds that a question about a job waits for news."""
 THUMBNAIL, CHANNELS = 192, 16
@@ -142,7 +155,7 @@ class Desk:
                 model.forget(photograph)
 
         photographs = Photographs(limits, forgotten)
-        files = [example_photo("chelsea"), example_photo("coffee")] if paths is None else list(paths)
+        files = list(map(example_photo, EXAMPLES)) if paths is None else list(paths)
         first = photographs.add_files(files)
         for model_id, loaded in zip(ids_of(models), models, strict=True):
             served[model_id] = Served(model_id, loaded, photographs, results, limits)
@@ -190,6 +203,19 @@ class Desk:
         if found is None:
             raise Forgotten(f"no result {result_id[:12]}: it was forgotten; explain again")
         return found
+
+    def block(self, asked: Comparison) -> Block:
+        """A comparison as a block of code."""
+        methods = tuple(method_of(form, asked.layer) for form in asked.methods)
+        return Block(self.model(asked.model).loaded, tuple(map(self._shown, asked.rows)), methods)
+
+    def _shown(self, row: Row) -> Shown:
+        kept = self.photographs.info(row.photograph)
+        targets = None if row.targets is None else tuple(row.targets)
+        if kept.path is None:
+            return Shown(kept.name, targets, uploaded=True)
+        example = next((name for name in EXAMPLES if example_photo(name) == kept.path), None)
+        return Shown(str(kept.path), targets, example)
 
     def cells(self, asked: Comparison) -> list[Cell]:
         """The work of a comparison, method by method, the photographs known to be there."""
@@ -431,16 +457,10 @@ def _add_downloads(app: FastAPI, desk: Desk) -> None:
         return record(desk.result(result).explanation)
 
     @app.post("/api/snippets")
-    def snippets(asked: Comparison) -> dict[str, str]:
-        """The comparison as Python code and as commands."""
-        loaded = desk.model(asked.model).loaded
-        rows = []
-        for row in asked.rows:
-            kept = desk.photographs.info(row.photograph)
-            targets = None if row.targets is None else tuple(row.targets)
-            rows.append(Shown(kept.name if kept.path is None else str(kept.path), targets))
-        methods = [method_of(form, asked.layer) for form in asked.methods]
-        return {"python": as_python(loaded, rows, methods), "command": as_commands(loaded, rows, methods)}
+    def snippets(asked: Comparisons) -> dict[str, str]:
+        """What a page shows as Python code and as commands."""
+        blocks = [desk.block(one) for one in asked.comparisons]
+        return {"python": as_python(blocks), "command": as_commands(blocks)}
 
     def _download(path: str, name: str, kind: str, make: Callable[[list[Explanation]], bytes], what: str) -> None:
         def download(asked: Results) -> Response:

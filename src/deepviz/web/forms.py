@@ -54,6 +54,12 @@ class Comparison(Form):
     layer: LayerName | None = None
 
 
+class Comparisons(Form):
+    """All that a page shows: columns of several models or layers are comparisons of their own."""
+
+    comparisons: Annotated[list[Comparison], Field(min_length=1, max_length=64)]
+
+
 class Results(Form):
     """Results by id, for a report or a file of data."""
 

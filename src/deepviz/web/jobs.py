@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 from collections import OrderedDict
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from queue import Empty, Full, Queue
 from threading import Lock, Thread
 from typing import Any, Literal, Protocol
@@ -35,7 +35,15 @@ class Task(Protocol):
 
         Raises:
             NotApplicable: if the column does not apply to the model.
+            DeepVizError: if nothing comes of it.
         """
+
+    def parts(self) -> Sequence[Task]:
+        """What it is made of, if some of it may be done where the whole cannot."""
+
+    @property
+    def place(self) -> dict[str, Any]:
+        """What the page is told of it if it fails, beside the reason."""
 
 
 @dataclass(frozen=True)
@@ -67,6 +75,20 @@ class Cell:
             for one in served.explained(self.photograph, self.method, targets)
         ]
 
+    def parts(self) -> Sequence[Cell]:
+        """Each class by itself."""
+        targets = self.targets or ()
+        return [replace(self, targets=(target,)) for target in targets] if len(targets) > 1 else ()
+
+    @property
+    def place(self) -> dict[str, Any]:
+        """Where in the page's grid it is; the classes are one, or the predicted one."""
+        return {
+            "photograph": self.photograph,
+            "column": self.column,
+            "target": None if self.targets is None else self.targets[0],
+        }
+
 
 @dataclass(frozen=True)
 class Check:
@@ -87,7 +109,16 @@ class Check:
     def do(self, served: Served) -> list[dict[str, Any]]:
         """Which part is known now."""
         served.checked(self.result, self.part)
-        return [{"id": self.result.id, "part": self.part}]
+        return [self.place]
+
+    def parts(self) -> Sequence[Task]:
+        """None: it is done whole."""
+        return ()
+
+    @property
+    def place(self) -> dict[str, Any]:
+        """Which part of which map's checks it is."""
+        return {"id": self.result.id, "part": self.part}
 
 
 @dataclass(eq=False)
@@ -109,6 +140,7 @@ class Job:
     error: str = ""
     results: list[dict[str, Any]] = field(default_factory=list)
     left_out: dict[int, str] = field(default_factory=dict)
+    failures: list[dict[str, Any]] = field(default_factory=list)
     version: int = 0
     _lock: Lock = field(default_factory=Lock)
 
@@ -130,6 +162,7 @@ class Job:
                 "error": self.error,
                 "results": list(self.results),
                 "left_out": [{"column": column, "reason": reason} for column, reason in self.left_out.items()],
+                "failures": list(self.failures),
             }
 
     def cancel(self) -> None:
@@ -145,21 +178,29 @@ class Job:
                 if not self._change(now=str(task)):
                     return
                 self.take(task)
+            if self.failures and not self.results:
+                self._change(state="failed", error=self.failures[0]["reason"])
             self._change(state="done", now="")
-        except DeepVizError as error:
-            self._change(state="failed", error=" ".join(str(error).split()))
         except Exception as error:  # a bug must not end the thread that does the work
             self._change(state="failed", error=f"this is a bug, please report it: {type(error).__name__}: {error}")
 
     def take(self, task: Task) -> None:
-        """Do one task."""
+        """Do one task. One of which nothing comes is told, and the others are done all the same."""
         self.served.give_way()
+        self._try(task)
+        self._change(done=self.done + 1)
+
+    def _try(self, task: Task) -> None:
         try:
-            found = task.do(self.served)
+            self._change(results=[*self.results, *task.do(self.served)])
         except NotApplicable as error:
-            self._change(left_out={**self.left_out, task.column: str(error)}, done=self.done + 1)
-        else:
-            self._change(results=[*self.results, *found], done=self.done + 1)
+            self._change(left_out={**self.left_out, task.column: str(error)})
+        except DeepVizError as error:
+            parts = task.parts()
+            for part in parts:
+                self._try(part)
+            if not parts:
+                self._change(failures=[*self.failures, {**task.place, "reason": " ".join(str(error).split())}])
 
     def _change(self, **values: Any) -> bool:
         """Set what has changed; not if it has ended."""

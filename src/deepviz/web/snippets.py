@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from deepviz import catalog
@@ -14,45 +14,88 @@ from deepviz.models import LoadedModel
 
 @dataclass(frozen=True)
 class Shown:
-    """A row of the page: a photograph by name, and the classes; None for the predicted one."""
+    """A row of the page.
+
+    Args:
+        photograph: its path, or what the page calls it.
+        targets: the classes; None for the predicted one.
+        example: which example photograph of the package it is, if it is one.
+        uploaded: whether its path is not known.
+    """
 
     photograph: str
     targets: tuple[int, ...] | None
+    example: str | None = None
+    uploaded: bool = False
 
 
-def as_python(loaded: LoadedModel, rows: Sequence[Shown], methods: Sequence[Method]) -> str:
-    """The comparison as a script that calls `deepviz.explain`, once for each choice of classes."""
-    names = sorted({name for method in methods for name in _classes(method)})
-    made = ", ".join(_call(method) for method in methods)
+@dataclass(frozen=True)
+class Block:
+    """What one model's columns show."""
+
+    loaded: LoadedModel
+    rows: tuple[Shown, ...]
+    methods: tuple[Method, ...]
+
+
+def as_python(blocks: Sequence[Block]) -> str:
+    """The comparison as a script that calls `deepviz.explain`, once for each choice of model and classes."""
+    blocks = _joined(blocks)
+    names = sorted({name for block in blocks for method in block.methods for name in _classes(method)})
     lines = ["import deepviz", f"from deepviz.methods import {', '.join(names)}", ""]
-    lines += [f"model = {_model(loaded)}", f"methods = [{made}]", "explanations = []"]
-    for targets, photographs in _by_targets(rows):
-        listed = ", ".join(_photograph(name) for name in photographs)
-        target = "" if targets is None else f", target={list(targets)}"
-        lines.append(f"explanations += deepviz.explain(model, [{listed}], methods{target})")
+    if any(row.uploaded for block in blocks for row in block.rows):
+        lines += ["# photographs that were uploaded have no path here: give theirs", ""]
+    lines.append("explanations = []")
+    said: dict[str, str] = {}
+    for block in blocks:
+        made = ", ".join(_call(method) for method in block.methods)
+        for name, value in (("model", _model(block.loaded)), ("methods", f"[{made}]")):
+            if said.get(name) != value:
+                lines.append(f"{name} = {value}")
+                said[name] = value
+        for targets, rows in _by_targets(block.rows):
+            listed = ", ".join(_photograph(row) for row in rows)
+            target = "" if targets is None else f", target={list(targets)}"
+            lines.append(f"explanations += deepviz.explain(model, [{listed}], methods{target})")
     return "\n".join([*lines, ""])
 
 
-def as_commands(loaded: LoadedModel, rows: Sequence[Shown], methods: Sequence[Method]) -> str:
-    """The comparison as `deepviz explain` commands, one for each choice of classes."""
-    model = [] if loaded.source == "bundled" else ["--model", loaded.source]
-    if loaded.is_random:
+def as_commands(blocks: Sequence[Block]) -> str:
+    """The comparison as `deepviz explain` commands, one for each choice of model, layer and classes."""
+    commands = [words for block in blocks for words in _commands(block)]
+    if len(commands) > 1:  # each into a folder of its own: they may be of the same photographs
+        commands = [[*words, "-o", f"deepviz-out/{number}"] for number, words in enumerate(commands, 1)]
+    return "\n".join([*(" ".join(map(shlex.quote, words)) for words in commands), ""])
+
+
+def _commands(block: Block) -> Iterator[list[str]]:
+    model = [] if block.loaded.source == "bundled" else ["--model", block.loaded.source]
+    if block.loaded.is_random:
         model += ["--weights", "random"]
-    flags = [part for method in methods for part in _flags(method)]
-    commands = []
-    for targets, photographs in _by_targets(rows):
-        chosen = [part for target in targets or () for part in ("--target", str(target))]
-        files = [f"./{name}" if name.startswith("-") else name for name in photographs]
-        words = ["deepviz", "explain", *files, *model, *flags, *chosen]
-        commands.append(" ".join(shlex.quote(word) for word in words))
-    return "\n".join([*commands, ""])
+    flags = [flag for method in block.methods for flag in _flags(method)]
+    for targets, rows in _by_targets(block.rows):
+        chosen = [word for target in targets or () for word in ("--target", str(target))]
+        files = [f"./{row.photograph}" if row.photograph.startswith("-") else row.photograph for row in rows]
+        yield ["deepviz", "explain", *files, *model, *flags, *chosen]
 
 
-def _by_targets(rows: Sequence[Shown]) -> list[tuple[tuple[int, ...] | None, list[str]]]:
+def _joined(blocks: Sequence[Block]) -> list[Block]:
+    """Blocks of the same model and rows as one, with all of their methods."""
+    found: list[Block] = []
+    for block in blocks:
+        same = next((one for one in found if one.loaded is block.loaded and one.rows == block.rows), None)
+        if same is None:
+            found.append(block)
+        else:
+            found[found.index(same)] = replace(same, methods=same.methods + block.methods)
+    return found
+
+
+def _by_targets(rows: Sequence[Shown]) -> list[tuple[tuple[int, ...] | None, list[Shown]]]:
     """The photographs of each choice of classes: they are explained together."""
-    found: dict[tuple[int, ...] | None, list[str]] = {}
+    found: dict[tuple[int, ...] | None, list[Shown]] = {}
     for row in rows:
-        found.setdefault(row.targets, []).append(row.photograph)
+        found.setdefault(row.targets, []).append(row)
     return list(found.items())
 
 
@@ -64,9 +107,8 @@ def _model(loaded: LoadedModel) -> str:
     return f"deepviz.load_model({spec}{weights})"
 
 
-def _photograph(name: str) -> str:
-    packaged = {"chelsea.png": 'deepviz.example_photo("chelsea")', "coffee.png": 'deepviz.example_photo("coffee")'}
-    return packaged.get(name, repr(name))
+def _photograph(row: Shown) -> str:
+    return repr(row.photograph) if row.example is None else f'deepviz.example_photo("{row.example}")'
 
 
 def _changed(method: Method) -> dict[str, Any]:

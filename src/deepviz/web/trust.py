@@ -87,8 +87,8 @@ def _pictures(loaded: LoadedModel, subject: Subject) -> dict[str, Any]:
 
 
 def strip_of(loaded: LoadedModel, image: Prepared, explanation: Explanation) -> dict[str, Any]:
-    """The map while layers get random weights from the output down, and what the method keeps on this network: from
-    `deepviz sanity` if it was run on these weights, else from this image, and remembered.
+    """The map while layers get random weights from the output down, and what the method keeps on this network: what
+    `deepviz sanity` found on several images if it was run on these weights, else what this image says.
 
     Returns:
         For JSON: "stages", each with the "share" of the layers that are random, what is "kept" and a "picture";
@@ -97,11 +97,13 @@ def strip_of(loaded: LoadedModel, image: Prepared, explanation: Explanation) -> 
     method = explanation.method
     (examined,) = examine_prepared(loaded, [image], [method], stages=STAGES, target=explanation.target.index)
     found = Sanity.of(loaded, [method], [examined])
-    known = recall(found.fingerprint)
-    if str(method) not in known:
+    kept = found.summary[str(method)]
+    known = recall(found.fingerprint).get(str(method))
+    if known is None:
         with suppress(OutputError):  # a cache that cannot be written costs time, nothing else
             remember(found)
-    kept = (found.summary | known)[str(method)]
+    elif known["images"] > 1:
+        kept = known
     half, whole = kept["half"], kept["all"]
     return {
         "stages": [

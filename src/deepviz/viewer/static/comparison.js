@@ -16,9 +16,10 @@ const WIDTHS = { s: [150, 100], m: [220, 150], l: [380, 300] };
 const NARROW = 640;
 
 export class Comparison {
-  constructor(holder, { settings = {}, onchange = () => {} } = {}) {
+  constructor(holder, { settings = {}, onchange = () => {}, onlook = () => {} } = {}) {
     this.holder = holder;
     this.onchange = onchange;
+    this.onlook = onlook;
     this.settings = settingsFrom({ ...DEFAULTS, ...settings });
     this.view = { zoom: 1, x: 0.5, y: 0.5 };
     this.sections = [];
@@ -96,7 +97,10 @@ export class Comparison {
     this.holder.style.setProperty("--dv-y", String(this.view.y));
     this.holder.classList.toggle("dv-zoomed", zoom > 1);
     clearTimeout(this.settling);
-    this.settling = setTimeout(() => this.resize(), 160);
+    this.settling = setTimeout(() => {
+      this.resize();
+      this.onlook(this.view);
+    }, 160);
   }
 
   // Zoom about a point of the photograph, or the middle; by 0 to all of it.

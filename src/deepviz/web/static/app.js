@@ -13,6 +13,7 @@ const TABS = ["compare", "inside", "trust"];
 const BY = { methods: "Methods", layers: "Layers", models: "Models" };
 // what is said below a map, besides the title of its column
 const TOLD = { methods: (record) => record.detail, layers: () => "", models: (record) => record.caption };
+const AT_ONCE = 16; // cells of a column in one request
 const HOVER = 90; // milliseconds on a class before its preview is asked for
 const SETTLE = 120; // milliseconds without a change before a comparison is asked for
 
@@ -22,7 +23,7 @@ const found = new Map(); // by cell: the id of its result
 const reasons = new Map(); // by column: why there is no map
 let waiting = false; // for the turn of the comparison under way
 let opening = null; // the state of the comparison that the server computes by itself
-const failures = new Map(); // by column: why the last comparison has no map
+const failures = new Map(); // by column or cell: why the last comparison has no map there
 let ended = ""; // why the last comparison is not whole
 let token = "";
 let stage, trust, drawings;
@@ -45,7 +46,7 @@ async function open() {
     const start = await get("start");
     known.models = start.models;
     $("foot").textContent = `DeepViz ${start.versions.deepviz}, PyTorch ${start.versions.torch}`;
-    known.photographs = await get("photographs");
+    for (const photograph of await get("photographs")) known.photographs.push(distinct(photograph));
     Object.assign(view, {
       model: start.models[0].id,
       photographs: start.photographs,
@@ -57,12 +58,20 @@ async function open() {
     drawings = new Drawings(tell);
     trust = new Trust($("believed"), { told: showJob, failed: tell });
     selectTab(view.tab, false);
-    await useModel();
+    await useModel(view.model);
     if (!restored && start.job) watchOpening(start.job);
     await compare();
   } catch (error) {
     tell(error);
   }
+}
+
+// A photograph under a name that no other one has.
+function distinct(photograph) {
+  const taken = new Set(known.photographs.map((one) => one.name));
+  let name = photograph.name;
+  for (let count = 2; taken.has(name); count++) name = `${photograph.name} (${count})`;
+  return { ...photograph, name };
 }
 
 function showGate() {
@@ -82,12 +91,11 @@ function restore(said) {
   if (kept.length) view.photographs = kept;
   if (typeof said.active === "string") view.active = said.active;
   for (const [id, indices] of Object.entries(said.targets ?? {})) {
-    if (there.has(id) && Array.isArray(indices)) view.targets[id] = indices.filter(Number.isInteger);
+    if (there.has(id) && Array.isArray(indices)) view.targets[id] = indices.filter((one) => Number.isInteger(one) && one >= 0).slice(0, 20);
   }
   if (Array.isArray(said.methods)) {
-    view.methods = said.methods
-      .filter((one) => typeof one?.name === "string")
-      .map((one) => ({ name: one.name, options: { ...one.options } }));
+    const methods = said.methods.filter((one) => typeof one?.name === "string");
+    if (methods.length) view.methods = methods.map(({ name, options }) => ({ name, options: asText(options) }));
   }
   if (typeof said.layer === "string") view.layer = said.layer;
   if (said.by in BY) view.by = said.by;
@@ -98,35 +106,43 @@ function restore(said) {
   return true;
 }
 
+// Options as forms hold them: text. What a link has otherwise is not one of ours.
+function asText(options) {
+  const plain = Object.entries(options ?? {}).filter(([, value]) => ["string", "number", "boolean"].includes(typeof value));
+  return Object.fromEntries(plain.map(([name, value]) => [name, String(value)]));
+}
+
 function remember() {
   if (stage) view.look = stage.look();
   history.replaceState(null, "", permalink.write(token, view));
 }
 
-async function useModel() {
-  known.predictions.clear();
-  const path = `models/${view.model}`;
-  drawModels(known.models, view.model, changeModel);
-  [known.methods, known.tree, known.labels] = await Promise.all([get(`${path}/methods`), get(`${path}/layers`), get(`${path}/labels`)]);
+let asking = 0; // for the lists of a model: what was asked last counts
+
+// Take a model once all is there that is known about it; false if another was chosen meanwhile.
+async function useModel(model) {
+  const mine = ++asking;
+  const path = `models/${model}`;
+  const lists = await Promise.all([get(`${path}/methods`), get(`${path}/layers`), get(`${path}/labels`)]);
+  if (mine !== asking) return false;
+  if (model !== view.model) Object.assign(view, { model, targets: {}, layer: null, inside: null, layers: [] });
+  [known.methods, known.tree, known.labels] = lists;
   view.methods = view.methods.filter((one) => known.methods.some((method) => method.name === one.name && !method.reason));
-  if (view.layer && !known.tree.layers.some((row) => row.layer === view.layer && row.usable)) view.layer = null;
-  view.layers = view.layers.filter((layer) => known.tree.layers.some((row) => row.layer === layer && row.usable));
+  const usable = (layer) => known.tree.layers.some((row) => row.layer === layer && row.usable);
+  if (view.layer && !usable(view.layer)) view.layer = null;
+  view.layers = view.layers.filter(usable);
   if (!offered().some(([name]) => name === view.by)) view.by = "methods";
   fillColumns();
   $("labels").replaceChildren(...known.labels.map((label, index) => new Option(`${label} (${index})`)));
   redraw();
+  return true;
 }
 
 async function changeModel(model) {
-  view.model = model;
-  view.targets = {};
-  view.layer = view.inside = null;
-  view.layers = [];
-  found.clear();
   try {
-    await useModel();
-    await compare();
+    if (await useModel(model)) await compare();
   } catch (error) {
+    redraw(); // the list of models says which one is shown
     tell(error);
   }
 }
@@ -166,7 +182,8 @@ const cellKey = (photograph, target, one) => `${photograph} ${target} ${columnKe
 
 function cell(photograph, target, one) {
   const id = found.get(cellKey(photograph, target, one));
-  const reason = reasons.get(columnKey(one)) ?? failures.get(columnKey(one)) ?? ended;
+  const column = columnKey(one);
+  const reason = reasons.get(column) ?? failures.get(column) ?? failures.get(cellKey(photograph, target, one)) ?? ended;
   return id ?? (reason ? { reason } : null);
 }
 
@@ -184,18 +201,13 @@ const asJob = (group, rows) => ({
 });
 
 async function predictions(photograph) {
-  if (!known.predictions.has(photograph)) {
-    const path = `models/${view.model}/photographs/${photograph}/predictions`;
-    const asked = get(path);
-    known.predictions.set(photograph, asked);
-    try {
-      known.classes.set(`${view.model} ${photograph}`, await asked);
-    } catch (error) {
-      known.predictions.delete(photograph);
-      throw error;
-    }
+  const key = `${view.model} ${photograph}`;
+  if (!known.predictions.has(key)) {
+    const asked = get(`models/${view.model}/photographs/${photograph}/predictions`);
+    known.predictions.set(key, asked);
+    asked.then((classes) => known.classes.set(key, classes), () => known.predictions.delete(key));
   }
-  return known.predictions.get(photograph);
+  return known.predictions.get(key);
 }
 
 const classesOf = (photograph) => known.classes.get(`${view.model} ${photograph}`) ?? [];
@@ -224,12 +236,15 @@ function rows() {
 }
 
 function redraw() {
+  leave(); // what a preview lies on may go
+  drawModels(known.models, view.model, changeModel);
   drawPhotographs(known.photographs, view.photographs, view.active, { toggle: togglePhotograph, activate, add });
   const active = info(view.active);
   $("classes-of").textContent = active ? `of ${active.name}` : "";
   drawClasses(active ? classesOf(view.active) : [], active ? targetsOf(view.active) : [], known.labels, { pin, preview, leave });
   drawBy(offered(), view.by, chooseBy);
-  drawMethods(known.methods, view.methods, { toggle: toggleMethod, change: changeOption });
+  const problems = new Map(columns().map((one) => [one.name, failures.get(columnKey(one))]));
+  drawMethods(known.methods, view.methods, problems, { toggle: toggleMethod, change: changeOption });
   drawLayers(known.tree, view.layer, view.by === "methods" && view.methods.some(takesLayer), chooseLayer);
   drawLayerList(known.tree, view.layers, view.by === "layers", toggleLayer);
   if (view.tab === "inside") drawInside();
@@ -313,7 +328,7 @@ async function add(files) {
   for (const file of files) {
     try {
       const photograph = await upload(file);
-      if (!info(photograph.id)) known.photographs.push(photograph);
+      if (!info(photograph.id)) known.photographs.push(distinct(photograph));
       if (!view.photographs.includes(photograph.id)) view.photographs.push(photograph.id);
       view.active = photograph.id;
     } catch (error) {
@@ -346,36 +361,19 @@ async function compare() {
   const mine = (running = { abort: new AbortController(), job: null });
   const { signal } = mine.abort;
   try {
-    await Promise.all(view.photographs.map(predictions));
+    await allPredictions();
     if (signal.aborted) return;
-    redraw();
-    remember();
     ended = "";
     failures.clear();
+    redraw();
+    remember();
     layOut();
-    const there = (one) => view.photographs.every((photograph) => targetsOf(photograph).every((target) => cell(photograph, target, one) !== null));
-    for (const group of requests(columns().filter((one) => !there(one)))) {
-      const open = view.photographs
-        .map((photograph) => ({ photograph, targets: targetsOf(photograph).filter((target) => group.some((one) => cell(photograph, target, one) === null)) }))
-        .filter((row) => row.targets.length);
-      const job = await post("jobs", asJob(group, open), { signal });
-      mine.job = job.id;
-      const last = await follow(job, (state) => {
-        waiting = state.state === "queued";
-        take(state, group, !waiting || !opening);
-        if (waiting && opening) showJob(opening);
-      }, signal);
-      if (last.state === "cancelled") {
-        finish("cancelled");
-        break;
-      }
-      if (last.state === "failed") fail(group, last.error);
-    }
+    for (const group of requests(columns())) await explainGroup(group, mine, signal);
     showJob(null);
   } catch (error) {
     if (error.name === "AbortError") return;
     showJob(null);
-    finish(error.message);
+    if (error.status !== 401) finish(error.message);
     throw error;
   } finally {
     if (running === mine) running = null;
@@ -383,8 +381,71 @@ async function compare() {
   }
 }
 
-function fail(group, reason) {
-  for (const one of group) failures.set(columnKey(one), reason);
+// The classes of all photographs; one whose classes cannot be told is left out, by name.
+async function allPredictions() {
+  const answers = await Promise.allSettled(view.photographs.map(predictions));
+  const failed = answers.flatMap((answer, n) => (answer.status === "rejected" ? [[view.photographs[n], answer.reason]] : []));
+  for (const [photograph, error] of failed) {
+    if (error.status === 404) dropPhotograph(photograph);
+    else if (failed.length === answers.length) throw error;
+    else say(`${info(photograph)?.name}: ${error.message}`, true);
+  }
+}
+
+// A photograph that the server does not have any more.
+function dropPhotograph(photograph) {
+  const gone = info(photograph);
+  if (!gone) return;
+  known.photographs = known.photographs.filter((one) => one !== gone);
+  view.photographs = view.photographs.filter((id) => id !== photograph);
+  if (!view.photographs.length && known.photographs.length) view.photographs = [known.photographs[0].id];
+  view.active = view.photographs.includes(view.active) ? view.active : (view.photographs[0] ?? "");
+  say(`The server has forgotten ${gone.name}: add it again to see it.`, true);
+  compareSoon();
+}
+
+// Whether the server has forgotten photographs that are shown; they go.
+async function dropForgotten() {
+  const there = new Set((await get("photographs")).map((one) => one.id));
+  const gone = view.photographs.filter((id) => !there.has(id));
+  gone.forEach(dropPhotograph);
+  return gone.length > 0;
+}
+
+// Compute the cells of a group that are missing, no more at once than a request may hold. What one column cannot be
+// asked with is no reason not to ask for the others.
+async function explainGroup(group, mine, signal) {
+  const missing = rows().filter((row) => group.some((one) => cell(row.photograph.id, row.target, one) === null));
+  for (let at = 0; at < missing.length; at += AT_ONCE) {
+    let job;
+    try {
+      job = await post("jobs", asJob(group, byPhotograph(missing.slice(at, at + AT_ONCE))), { signal });
+    } catch (error) {
+      if (error.status === 404 && (await dropForgotten())) return;
+      if (error.status !== 422) throw error;
+      if (group.length === 1) return fail(group[0], error.message);
+      for (const one of group) await explainGroup([one], mine, signal);
+      return;
+    }
+    mine.job = job.id;
+    const last = await follow(job, (state) => {
+      waiting = state.state === "queued";
+      take(state, group, !waiting || !opening);
+      if (waiting && opening) showJob(opening);
+    }, signal);
+    if (last.state === "cancelled") throw new DOMException("cancelled elsewhere", "AbortError");
+    if (last.state === "failed" && !last.failures.length) for (const one of group) fail(one, last.error);
+  }
+}
+
+const byPhotograph = (cells) => {
+  const photographs = Map.groupBy(cells, (row) => row.photograph.id);
+  return [...photographs].map(([photograph, of]) => ({ photograph, targets: of.map((row) => row.target) }));
+};
+
+function fail(column, reason) {
+  failures.set(columnKey(column), reason);
+  redraw();
   layOut();
 }
 
@@ -412,6 +473,7 @@ function watchOpening(id) {
 // What a job says of the columns that it was asked for.
 function take(state, asked, shown = true) {
   for (const one of state.results) found.set(cellKey(one.photograph, one.target, asked[one.column]), one.id);
+  for (const one of state.failures) failures.set(cellKey(one.photograph, one.target, asked[one.column]), one.reason);
   for (const one of state.left_out) reasons.set(columnKey(asked[one.column]), one.reason);
   if (shown) showJob(state);
   layOut();
@@ -455,8 +517,9 @@ function drawTrust() {
 }
 
 // A result that the server has forgotten is computed again; a photograph that it has forgotten is told.
-function lost(id, error) {
-  if (id === null || error.status !== 404) return tell(error);
+function lost(id, error, photograph) {
+  if (error.status !== 404) return tell(error);
+  if (id === null) return dropPhotograph(photograph);
   for (const [key, value] of found) if (value === id) found.delete(key);
   compareSoon();
 }
@@ -470,9 +533,10 @@ function title(one) {
 
 // Hovering a class shows its maps in the first row of its photograph, until the pointer leaves.
 async function preview(index) {
+  if (hovering?.index === index) return;
   leave();
   if (view.tab !== "compare" || !view.active || targetsOf(view.active).includes(index)) return;
-  const mine = (hovering = { abort: new AbortController(), job: null });
+  const mine = (hovering = { index, abort: new AbortController(), job: null });
   const { signal } = mine.abort;
   const photograph = view.active;
   try {
@@ -539,10 +603,14 @@ function selectTab(name, focus = true) {
   else trust.leave();
 }
 
-const asked = () => {
-  const shown = view.photographs.map((photograph) => ({ photograph, targets: targetsOf(photograph) }));
-  return requests(columns()).map((group) => asJob(group, shown));
-};
+// All that is shown, as requests; what is known to be no map is left out.
+function asked() {
+  const wanted = (row, one) => typeof (cell(row.photograph.id, row.target, one) ?? "") === "string";
+  return requests(columns()).flatMap((group) => {
+    const shown = rows().filter((row) => group.some((one) => wanted(row, one)));
+    return shown.length ? [asJob(group, byPhotograph(shown))] : [];
+  });
+}
 const FILES = { report: "deepviz-report.html", sheet: "deepviz-sheet.png", data: "results.deepviz" };
 
 async function takeAway(what) {
@@ -551,18 +619,25 @@ async function takeAway(what) {
     remember();
     if (what === "link") return await copy(location.href, "Link");
     if (what === "python" || what === "command") {
-      const said = await Promise.all(asked().map((one) => post("snippets", one)));
-      return await copy(said.map((one) => one[what]).join("\n"), what === "python" ? "Python code" : "Command");
+      const comparisons = asked();
+      if (!comparisons.length) return say("There is nothing to copy yet.");
+      const said = await post("snippets", { comparisons });
+      return await copy(said[what], what === "python" ? "Python code" : "Command");
     }
-    const results = rows().flatMap((row) => columns().map((one) => found.get(cellKey(row.photograph.id, row.target, one)))).filter(Boolean);
+    const cells = rows().flatMap((row) => columns().map((one) => cell(row.photograph.id, row.target, one)));
+    const results = cells.filter((one) => typeof one === "string");
+    const missing = cells.filter((one) => one === null).length;
     if (!results.length) return say("There is nothing to save yet.");
     say("Being written …");
     const answer = await call(what, { method: "POST", json: { results } });
     download(await answer.blob(), FILES[what]);
-    say(`${FILES[what]} saved`);
+    say(missing ? `${FILES[what]} saved, without ${missing} maps that are still to come` : `${FILES[what]} saved`, missing > 0);
   } catch (error) {
-    if (error.status === 404) found.clear(); // the server has forgotten some: they are computed again
-    tell(error);
+    if (error.status !== 404) return tell(error);
+    if (await dropForgotten().catch(() => false)) return;
+    found.clear();
+    compareSoon();
+    say("The server has forgotten some of the maps. They are computed again: save once they are there.", true);
   }
 }
 
@@ -570,8 +645,9 @@ function wireOnce() {
   $("gate-form").addEventListener("submit", (event) => {
     event.preventDefault();
     const given = $("gate-token").value.trim();
-    const linked = given.includes("token=") ? permalink.read(given.slice(given.indexOf("#"))).token : given;
-    location.hash = `#token=${encodeURIComponent(linked)}`;
+    const linked = given.includes("token=") ? permalink.read(given.slice(given.indexOf("#"))) : { token: given };
+    const shown = linked.view ?? permalink.read(location.hash).view;
+    location.hash = shown ? permalink.write(linked.token, shown) : `#token=${encodeURIComponent(linked.token)}`;
     location.reload();
   });
   $("skip").addEventListener("click", (event) => {
@@ -594,10 +670,13 @@ function wireOnce() {
     event.preventDefault();
     const index = classNamed($("class-name").value.trim());
     if (index === null) return say("No class is called so.", true);
+    if (known.labels.length && index >= known.labels.length) return say(`There is no class ${index}: the model has ${known.labels.length}.`, true);
     $("class-name").value = "";
     if (!targetsOf(view.active).includes(index)) pin(index);
   });
   $("job-cancel").addEventListener("click", () => {
+    trust.cancel();
+    if (!running && !opening) return;
     stop();
     if (opening) call(`jobs/${opening.id}`, { method: "DELETE" }).catch(() => {});
     opening = null;
@@ -617,8 +696,10 @@ function wireOnce() {
     }
   });
   document.addEventListener("paste", (event) => {
-    const files = [...(event.clipboardData?.files ?? [])].filter((file) => file.type.startsWith("image/"));
+    const pasted = [...(event.clipboardData?.files ?? [])];
+    const files = pasted.filter((file) => file.type.startsWith("image/"));
     if (files.length) add(files);
+    else if (pasted.length) say("What was pasted is no photograph.", true);
   });
   let depth = 0;
   const carries = (event) => event.dataTransfer?.types.includes("Files");

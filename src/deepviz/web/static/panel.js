@@ -66,8 +66,6 @@ export function drawClasses(predictions, pinned, labels, { pin, preview, leave }
         "data-class": String(one.index),
         title: on ? `${one.label}: remove its row` : `${one.label}: hover to preview, click to pin as a row`,
         onclick: () => pin(one.index),
-        onpointerenter: () => preview(one.index),
-        onpointerleave: leave,
         onfocus: () => preview(one.index),
         onblur: leave,
       },
@@ -78,10 +76,18 @@ export function drawClasses(predictions, pinned, labels, { pin, preview, leave }
     );
     return element("li", {}, button);
   });
+  // of the list, not of its buttons: they are made anew under the pointer, and then tell nobody that it left
+  $("classes").onpointerover = (event) => {
+    const under = event.target.closest("[data-class]");
+    if (under) preview(Number(under.dataset.class));
+    else leave();
+  };
+  $("classes").onpointerleave = leave;
   keepFocus($("classes"), () => $("classes").replaceChildren(...rows));
 }
 
-export function drawMethods(methods, chosen, { toggle, change }) {
+// `problems`: by a method's name, why it cannot be asked for with these options.
+export function drawMethods(methods, chosen, problems, { toggle, change }) {
   const open = new Set([...$("methods").querySelectorAll("details[open]")].map((one) => one.dataset.method));
   const rows = methods.map((method) => {
     const here = chosen.find((one) => one.name === method.name);
@@ -101,6 +107,12 @@ export function drawMethods(methods, chosen, { toggle, change }) {
       box.setAttribute("aria-describedby", why.id);
       row.append(why);
       return row;
+    }
+    const problem = problems.get(method.name);
+    if (problem) {
+      const why = element("p", { class: "why bad", id: `why-${method.name}` }, problem);
+      box.setAttribute("aria-describedby", why.id);
+      row.append(why);
     }
     const options = method.options.filter((option) => option.name !== "layer");
     if (options.length) {

@@ -15,13 +15,15 @@ export class Stage {
   #drawing = false;
 
   constructor(holder, { look, looked, lost }) {
-    this.comparison = new Comparison(holder, { settings: look ?? {}, onchange: looked });
+    this.comparison = new Comparison(holder, { settings: look ?? {}, onchange: looked, onlook: looked });
+    const { zoom, x, y } = look?.at ?? {};
+    if ([zoom, x, y].every(Number.isFinite)) this.comparison.look({ zoom, x, y });
     this.lost = lost;
   }
 
-  // What a link needs to show the same: the settings of the controls.
+  // What a link needs to show the same: the settings of the controls, and the part of the photographs that is seen.
   look() {
-    return this.comparison.settings;
+    return { ...this.comparison.settings, at: this.comparison.view };
   }
 
   // Rows of cells: a result's id, null for one that is to come, or { reason } for one that never will.
@@ -54,7 +56,7 @@ export class Stage {
       },
       (error) => {
         this.#sources.delete(id);
-        this.lost(null, error);
+        this.lost(null, error, id);
       },
     );
   }

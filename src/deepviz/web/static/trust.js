@@ -27,6 +27,7 @@ export class Trust {
   #asked = new Set();
   #rows = [];
   #shown = "";
+  #given = false; // up: until other maps are shown
   #running = null;
   #at = { metric: "deletion", share: FIRST };
 
@@ -45,6 +46,7 @@ export class Trust {
     if (shown !== this.#shown) {
       this.#shown = shown;
       this.#rows = rows;
+      this.#given = false;
       this.#lay();
     }
     this.#ask();
@@ -72,10 +74,23 @@ export class Trust {
   // Nothing more is asked for until the tab is shown again.
   leave() {
     this.#wanted = [];
+    this.#given = false;
     for (const id of this.#asked) {
       if (!["curves", "strip"].every((part) => this.#known.has(`${id} ${part}`))) this.#asked.delete(id);
     }
     this.#stop();
+  }
+
+  // No more checks of what is shown now.
+  cancel() {
+    if (!this.#running) return;
+    this.#stop();
+    this.#giveUp("Not checked: cancelled.");
+  }
+
+  #giveUp(reason) {
+    this.#given = true;
+    for (const card of this.#cards.values()) card.giveUp(reason);
   }
 
   #stop() {
@@ -111,7 +126,8 @@ export class Trust {
       if (this.#running.ids.every((id) => this.#wanted.includes(id))) return; // more is asked for at its end
       this.#stop();
     }
-    if (!missing.length) return;
+    if (!missing.length || this.#given) return;
+    for (const id of missing) this.#cards.get(id)?.wait();
     const mine = (this.#running = { ids: missing, abort: new AbortController(), job: null });
     const { signal } = mine.abort;
     const taken = new Set();
@@ -140,6 +156,7 @@ export class Trust {
       if (this.#running === mine) this.#running = null;
       if (error.name === "AbortError") return;
       this.told(null);
+      this.#giveUp(error.message);
       this.failed(error);
     }
   }
@@ -241,6 +258,20 @@ class Card {
         return element("li", {}, image, element("span", { "aria-hidden": "true" }, where), element("b", { "aria-hidden": "true" }, told));
       }),
     );
+  }
+
+  // What is not there yet is said to come, or not to.
+  wait() {
+    this.#untold("Being computed …", "…");
+  }
+
+  giveUp(reason) {
+    this.#untold(reason, "not checked");
+  }
+
+  #untold(text, badge) {
+    if (!this.curves) this.said.textContent = text;
+    if (!this.strip.children.length) this.badge.textContent = badge;
   }
 
   get highest() {
