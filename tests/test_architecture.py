@@ -11,7 +11,7 @@ from deepviz import catalog
 PACKAGE = Path(deepviz.__file__).parent
 TESTS = Path(__file__).parent
 LEVELS = [
-    {"errors", "names", "notes", "target", "geometry"},
+    {"errors", "kinds", "names", "notes", "target", "geometry"},
     {"probe", "render", "models"},
     {"explanation", "methods", "metrics", "synthesis", "inside"},
     {"api", "engine", "catalog", "evaluation", "sanity", "checks", "storage", "viewer"},

@@ -11,8 +11,7 @@ from deepviz.checks import METRICS, checked, in_words
 from deepviz.errors import DeepVizWarning
 from deepviz.methods import Gradient, GradTimesImage
 from deepviz.metrics import RandomMap
-from deepviz.models.weights import weights_hash
-from deepviz.sanity import recall, remember
+from deepviz.sanity import key_of, recall, remember
 from small_models import good, scripted
 
 
@@ -48,7 +47,7 @@ def test_the_numbers_are_the_metrics_of_the_map_and_of_a_random_one():
 def test_what_a_method_keeps_is_found_once_and_remembered(monkeypatch):
     loaded, image, explanations = explained([Gradient(), GradTimesImage()])
     (first, _) = checked(loaded, image, explanations)
-    fingerprint = weights_hash(loaded.module)
+    fingerprint = key_of(loaded)
     assert set(recall(fingerprint)) == {"Gradient", "Gradient × image"}
     assert first.notes["checks"]["kept"] == recall(fingerprint)["Gradient"]
     found = deepviz.sanity_check(loaded, X, Gradient(), stages=2)

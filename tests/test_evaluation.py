@@ -16,9 +16,18 @@ import deepviz
 from deepviz.errors import DeepVizWarning, MethodError, ModelError, TargetError
 from deepviz.evaluation import CONTROLS, Evaluation, Judged, choose_metrics
 from deepviz.methods import Gradient, GradTimesImage, IntegratedGradients, Method
-from deepviz.metrics import Deletion, EnergyInside, Insertion, Metric, PointingGame, RandomMap
+from deepviz.metrics import (
+    Completeness,
+    Deletion,
+    EnergyInside,
+    Insertion,
+    Metric,
+    ParameterRandomization,
+    PointingGame,
+    RandomMap,
+)
 from networks import assert_same
-from small_models import good, network, no_rectifier
+from small_models import good, network, no_rectifier, scripted
 
 QUICK = (Deletion(steps=8, value="score"), Insertion(steps=8, value="score", baseline=0.0))
 
@@ -35,7 +44,7 @@ class Quadrant(nn.Module):
 class Channels(Metric):
     """What became of the channels: 1 for magnitudes, 0 for sums."""
 
-    channels: str = "sum"
+    channels: str | None = None
     title: ClassVar[str] = "Channels"
 
     def measure(self, subject, attribution):
@@ -72,7 +81,7 @@ def test_each_number_is_what_the_metric_says_of_the_map_that_the_method_draws():
 
 
 def test_a_planted_feature_is_found_by_gradient_times_image_and_not_by_a_random_map():
-    x = torch.rand(6, 3, 8, 8, generator=torch.Generator().manual_seed(1)) + 0.5
+    x = torch.rand(12, 3, 8, 8, generator=torch.Generator().manual_seed(1)) + 0.5
     found = deepviz.evaluate(Quadrant(), x, GradTimesImage(), QUICK, target=0)
     assert found.rows == ("Gradient × image", "Random map", "Centred Gaussian", "Edge detector")
     assert found.best == (0, 0)
@@ -86,6 +95,43 @@ def test_a_planted_feature_is_found_by_gradient_times_image_and_not_by_a_random_
 def test_the_metric_judges_what_the_picture_shows():
     found = deepviz.evaluate(network(), torch.rand(1, 3, 32, 32), ["gradient", "grad-times-image"], Channels())
     assert found.values[0, :2, 0].tolist() == [1, 0]
+
+
+@pytest.mark.parametrize(("channels", "value"), [("sum", 0), ("magnitude", 1)])
+def test_what_a_metric_is_told_is_not_overridden(channels, value):
+    metric = Channels(channels)
+    found = deepviz.evaluate(network(), torch.rand(1, 3, 32, 32), ["gradient", "grad-times-image"], metric)
+    assert found.values[0, :2, 0].tolist() == [value, value]
+
+
+@pytest.mark.filterwarnings("ignore:integrated gradients")
+def test_a_gap_is_measured_from_the_methods_own_baseline():
+    method = IntegratedGradients(60, baseline="black")
+    x = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(2))
+    loaded = good()
+    found = deepviz.evaluate(loaded, x, method, Completeness(), target=1)
+    own = deepviz.evaluate(loaded, x, method, Completeness(baseline="black"), target=1)
+    other = deepviz.evaluate(loaded, x, method, Completeness(baseline=0.0), target=1)
+    assert np.array_equal(found.values[:, 0], own.values[:, 0])
+    assert (found.values[:, 0] < 0.01).all()
+    assert (other.values[:, 0] > 0.01).all()
+
+
+def test_a_metric_without_a_value_does_not_cost_the_others():
+    """A scripted model cannot be randomised; its curves are there all the same."""
+    metrics = [QUICK[0], ParameterRandomization(stages=2)]
+    with pytest.warns(DeepVizWarning, match="randomization of Gradient is left out: a scripted model"):
+        found = deepviz.evaluate(scripted(), torch.rand(2, 3, 32, 32), "gradient", metrics, controls=False)
+    assert np.isfinite(found.values[:, :, 0]).all()
+    assert np.isnan(found.values[:, :, 1]).all()
+
+
+@pytest.mark.parametrize(("images", "significant"), [(9, False), (10, True)])
+def test_few_images_make_nothing_significant(images, significant):
+    """Two rows that are told apart by every image."""
+    found = evaluation([[[0.1 + 0.001 * k], [0.9]] for k in range(images)])
+    assert found.best == ((0,) if significant else (None,))
+    assert ("no difference is called significant" in found.footnote) is not significant
 
 
 @pytest.mark.filterwarnings("ignore:integrated gradients")

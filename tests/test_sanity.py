@@ -13,12 +13,13 @@ import deepviz
 from deepviz.errors import DeepVizWarning
 from deepviz.methods import GradCAM, Gradient, GuidedBackprop, SmoothGrad
 from deepviz.metrics import EdgeDetector
+from deepviz.metrics.controls import Control
 from deepviz.metrics.similarity import SIMILARITIES
 from deepviz.models.weights import weights_hash
 from deepviz.probe.randomise import randomised
-from deepviz.sanity import recall, remember, verdict
+from deepviz.sanity import key_of, recall, remember, verdict
 from networks import assert_same
-from small_models import good, network, no_rectifier
+from small_models import good, network, no_rectifier, softmax
 
 X = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
 
@@ -130,15 +131,95 @@ def test_what_comes_from_outside_is_escaped_in_a_notebook():
 def test_what_a_method_keeps_is_remembered_by_the_weights(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     found = deepviz.sanity_check(network(), X, ["gradient"], stages=2)
-    assert recall(found.fingerprint) == {}
+    assert recall(found.key) == {}
     path = remember(found)
     assert path.is_relative_to(tmp_path)
-    assert recall(found.fingerprint)["Gradient"] == {
+    assert found.fingerprint in path.name
+    assert recall(found.key)["Gradient"] == {
         "half": pytest.approx(found.kept(0.5)[0]),
         "all": pytest.approx(found.kept(1.0)[0]),
         "images": 2,
+        "share": found.shares[1],
     }
     remember(replace(found, methods=("Other",)))
-    assert set(recall(found.fingerprint)) == {"Gradient", "Other"}
+    assert set(recall(found.key)) == {"Gradient", "Other"}
+    one = deepviz.sanity_check(network(), X[:1], ["gradient"], stages=2, seed=3)
+    before = recall(one.key)
+    remember(one)
+    assert recall(one.key) == before, "what more images have said stays"
     path.write_text("{broken")
-    assert recall(found.fingerprint) == {}
+    assert recall(found.key) == {}
+
+
+def test_networks_of_the_same_weights_are_told_apart():
+    """A softmax at the end has none of its own, and another preprocessing none either."""
+    loaded = good()
+    keys = {
+        key_of(loaded),
+        key_of(softmax()),
+        key_of(replace(loaded, preprocess=replace(loaded.preprocess, crop=0.5))),
+        key_of(good()),
+    }
+    assert len(keys) == 3
+    assert len({weights_hash(one.module) for one in (loaded, softmax())}) == 1
+
+
+class Dying(nn.Module):
+    """Answers by its positive part alone: with other weights often not at all."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Conv2d(3, 2, 1)
+        nn.init.constant_(self.layer.weight, 1.0)
+        nn.init.constant_(self.layer.bias, 0.0)
+        self.head = nn.Linear(2, 2)
+
+    def forward(self, x):
+        return self.head(torch.relu(self.layer(x) - 0.4).mean((2, 3)))
+
+
+@dataclass(frozen=True)
+class Positive(Control):
+    """The first layer's positive part: blank if there is none."""
+
+    title: ClassVar[str] = "Positive part"
+
+    def maps(self, call, x, score):
+        if not score.decided:
+            call.scores(x, score)
+        return torch.relu(call.model.layer(x) - 0.4).sum(1, keepdim=True).detach()
+
+    def of_images(self, x):
+        raise NotImplementedError
+
+
+def test_a_blank_map_is_nothing_to_compare():
+    """It is no praise that the map is gone: it is said, and left out of the mean."""
+    x = torch.rand(2, 3, 6, 6, generator=torch.Generator().manual_seed(0))
+    x[1] *= 0.01  # below the threshold from the start
+    with pytest.warns(DeepVizWarning):
+        found = deepviz.sanity_check(Dying(), x, Positive(), stages=2, seed=1)
+    assert np.isnan(found.similarities["ssim"][1]).all()
+    assert found.blank[0] >= 1
+    if found.blank[0] == 1:
+        assert found.verdicts["Positive part"].endswith("(1 of 2 images left out: a map is blank there)")
+        assert found.kept()[0] == found.similarities["absolute-spearman"][0, 0, -1]
+    with pytest.warns(DeepVizWarning):
+        none = deepviz.sanity_check(Dying(), x[1:], Positive(), stages=2)
+    assert none.verdicts == {"Positive part": "its map is blank with all layers random: there is nothing to compare"}
+    assert none.summary == {}
+    assert json.loads(json.dumps(none.as_json(), allow_nan=False))["blank"] == {"Positive part": 1}
+    assert none.strip().width > 100
+
+
+def test_one_stage_says_nothing_of_the_upper_half():
+    found = deepviz.sanity_check(network(), X, Gradient(), stages=1)
+    (said,) = found.verdicts.values()
+    assert "half" not in said
+    assert "takes more stages to tell" in said
+    assert np.isnan(found.kept(0.5)).all()
+
+
+def test_a_share_that_is_not_half_is_not_called_so():
+    found = deepviz.sanity_check(network(), X, Gradient(), stages=3)
+    assert "with the upper 33% of the layers random" in found.verdicts["Gradient"]

@@ -6,11 +6,12 @@ import importlib
 import inspect
 import types
 from dataclasses import MISSING, dataclass, fields
-from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 import deepviz.methods
 import deepviz.metrics
 from deepviz.errors import MethodError
+from deepviz.kinds import alternatives
 from deepviz.methods.method import Method
 from deepviz.metrics.metric import Metric
 from deepviz.names import nearest
@@ -170,7 +171,7 @@ def _option(name: str, hint: Any, default: Any) -> Option:
     kinds: list[type] = []
     choices: list[str] = []
     optional = False
-    for part in _alternatives(hint):
+    for part in alternatives(hint):
         if part is type(None):
             optional = True
         elif get_origin(part) is Literal:
@@ -178,9 +179,3 @@ def _option(name: str, hint: Any, default: Any) -> Option:
         elif part in (bool, int, float, str) or part is Method:
             kinds.append(part)
     return Option(name, tuple(kinds), tuple(choices), optional, default, text)
-
-
-def _alternatives(hint: Any) -> list[Any]:
-    if get_origin(hint) in (Union, types.UnionType):
-        return [inner for part in get_args(hint) for inner in _alternatives(part)]
-    return [hint]

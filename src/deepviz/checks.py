@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Sequence
 from contextlib import suppress
@@ -16,9 +17,8 @@ from deepviz.metrics import Deletion, Insertion, RandomMap
 from deepviz.metrics.curves import ExchangeMetric
 from deepviz.metrics.subject import asking
 from deepviz.models import LoadedModel, Prepared
-from deepviz.models.weights import weights_hash
 from deepviz.notes import warn
-from deepviz.sanity import Sanity, examine_prepared, recall, remember
+from deepviz.sanity import Sanity, examine_prepared, key_of, recall, remember
 
 STEPS = 20
 """Points on each curve: rougher than `evaluate`, since it is one image."""
@@ -64,9 +64,9 @@ def in_words(checks: dict[str, Any]) -> str:
 
     Example:
         >>> in_words({"deletion": 0.1, "insertion": 0.1, "of a random map": {"deletion": 0.3, "insertion": 0.2},
-        ...           "kept": {"half": 0.8, "all": 0.4, "images": 1}})
+        ...           "kept": {"half": 0.8, "all": 0.4, "images": 1, "share": 0.5}})
         'deletion 0.10, better than a random map (0.30); insertion 0.10, no better (0.20); on this model the method \
-keeps 0.80 with half of the layers random, 0.40 with all (1 image)'
+keeps 0.80 with 50% of the layers random, 0.40 with all (1 image)'
     """
     random, kept = checks["of a random map"], checks["kept"]
     # to the digits that are shown: what looks equal is not called better
@@ -78,17 +78,15 @@ keeps 0.80 with half of the layers random, 0.40 with all (1 image)'
     )
     if kept is not None:
         images = f"{kept['images']:.0f} image{'s' if kept['images'] > 1 else ''}"
-        said += (
-            f"; on this model the method keeps {kept['half']:.2f} with half of the layers random, {kept['all']:.2f} "
-            f"with all ({images})"
-        )
+        half = "" if math.isnan(kept["half"]) else f"{kept['half']:.2f} with {kept['share']:.0%} of the layers random, "
+        said += f"; on this model the method keeps {half}{kept['all']:.2f} with all ({images})"
     return said
 
 
 def _known(loaded: LoadedModel, image: Prepared, explanations: Sequence[Explanation]) -> dict[str, dict[str, float]]:
     """What each method keeps on this model; what is not remembered is found on this image."""
     methods = {str(explanation.method): explanation.method for explanation in explanations}
-    known = recall(weights_hash(loaded.module))
+    known = recall(key_of(loaded))
     missing = [method for name, method in methods.items() if name not in known]
     if not missing:
         return known

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from html import escape
 from typing import Any, TypeVar
@@ -22,11 +22,12 @@ from deepviz.errors import MissingExtra, ModelError, TargetError
 from deepviz.explanation import Explanation, versions
 from deepviz.methods import Method
 from deepviz.metrics import CentreGaussian, CurveMetric, Deletion, EdgeDetector, Insertion, Metric, RandomMap
-from deepviz.metrics.bootstrap import differs, interval
+from deepviz.metrics.bootstrap import FEWEST, FEWEST_TO_DIFFER, differs, interval
 from deepviz.metrics.region import RegionMetric, pixels_of
 from deepviz.metrics.subject import Subject, asking
 from deepviz.models import LoadedModel, Prepared, load_model
 from deepviz.models.loaded import OWN_VIEW
+from deepviz.notes import warn
 from deepviz.render.figure import figure
 
 M = TypeVar("M", bound=Metric)
@@ -34,7 +35,7 @@ M = TypeVar("M", bound=Metric)
 Metrics = Metric | str | Sequence[Metric | str]
 Step = Callable[[str, int], None]
 """Takes what is next, in words, and how many (method, metric) pairs of the image under way are done."""
-Failed = Callable[[Prepared, ModelError], None]
+Failed = Callable[[Prepared, ModelError | TargetError], None]
 Values = NDArray[np.float64]
 Box = Sequence[float]
 """Left, top, right and bottom, in pixels."""
@@ -57,8 +58,9 @@ def evaluate(
 ) -> Evaluation:
     """How well each method does by each metric, over some images.
 
-    Every map is judged as it is drawn: a method whose picture is the magnitude by its magnitudes, one whose picture
-    has a sign by its signed sums. Three control rows are added: a random map, a centred Gaussian and an edge
+    Every map is judged as it is drawn, unless a metric says otherwise: a method whose picture is the magnitude by its
+    magnitudes, one whose picture has a sign by its signed sums; `Infidelity` and `Completeness` judge the values
+    themselves. Three control rows are added: a random map, a centred Gaussian and an edge
     detector.
 
     Args:
@@ -185,7 +187,7 @@ class Judged:
         target: the class that was explained, with its probability.
         values: (methods, metrics); NaN where a method does not apply.
         curves: for metrics that have one, by their number: (methods, steps + 1).
-        left_out: methods that do not apply to the model, with the reason.
+        left_out: methods that do not apply to the model, and metrics that have no value for a map, with the reason.
     """
 
     source: str
@@ -214,7 +216,7 @@ def judge_prepared(
             (answer,) = explain_prepared(loaded, [case.image], methods, target=case.target, lenient=True)
             asked = [_at(metric.of_rows(slice(number, number + 1)), case.inside) for metric in metrics]
             yield _judged(loaded, case.image, answer.explanations, methods, asked, answer.left_out, step)
-        except ModelError as error:
+        except (ModelError, TargetError) as error:
             if failed is None:
                 raise
             failed(case.image, error)
@@ -246,7 +248,13 @@ def _judged(
             for column, metric in enumerate(metrics):
                 if step is not None:
                     step(f"{metric.name} of {explanation.title}", row * len(metrics) + column)
-                value, curve = measured(loaded, subject, explanation, metric)
+                try:
+                    value, curve = measured(loaded, subject, explanation, metric)
+                except ModelError as error:  # the others say something all the same
+                    what = f"{metric.name} of {explanation.title}"
+                    left_out = {**left_out, what: str(error)}
+                    warn(f"{what} is left out: {error}")
+                    continue
                 values[row, column] = value
                 if curve is not None:
                     curves.setdefault(column, np.full((len(methods), len(curve)), np.nan))[row] = curve
@@ -257,12 +265,11 @@ def measured(
     loaded: LoadedModel, subject: Subject, explanation: Explanation, metric: Metric
 ) -> tuple[float, Values | None]:
     """One metric of one explanation, with its curve if it has one."""
-    metric = metric.in_colours(lambda name: colour_of(loaded, name))
+    metric = fitted(metric, explanation.method).in_colours(lambda name: colour_of(loaded, name))
     if metric.judges == "method":
         method = explanation.method.in_colours(lambda name: colour_of(loaded, name))
         return float(metric.measured(metric.measure, subject, method)[0]), None
     maps = explanation.attribution[None]
-    metric = as_drawn(metric, explanation.method)
     metric.check(maps, subject.x)
     if isinstance(metric, CurveMetric):
         curve = metric.measured(metric.points, subject, maps)
@@ -270,11 +277,14 @@ def measured(
     return float(metric.measured(metric.measure, subject, maps)[0]), None
 
 
-def as_drawn(metric: M, method: Method) -> M:
-    """The metric, judging the values that the method's picture shows."""
-    if "channels" not in {field.name for field in fields(metric)}:
-        return metric
-    return replace(metric, channels="magnitude" if method.view == "magnitude" else "sum")  # type: ignore[call-arg]
+def fitted(metric: M, method: Method) -> M:
+    """The metric with what it leaves to the method: the values that its picture shows, and its own baseline."""
+    changes: dict[str, Any] = {}
+    if getattr(metric, "channels", "sum") is None:
+        changes["channels"] = "magnitude" if method.view == "magnitude" else "sum"
+    if getattr(metric, "baseline", 0.0) is None:
+        changes["baseline"] = getattr(method, "baseline", 0.0)
+    return replace(metric, **changes)
 
 
 @dataclass(frozen=True, eq=False)
@@ -357,6 +367,8 @@ class Evaluation:
     def beats(self, row: int, column: int, control: str = "Random map") -> bool | None:
         """Whether a row is better than a control's, by a paired bootstrap over the images; None if not compared."""
         if control not in self.rows or self.rows.index(control) == row:
+            return None
+        if len(self.judged) < FEWEST_TO_DIFFER:
             return None
         other = self.rows.index(control)
         if np.isnan([self.means[row, column], self.means[other, column]]).any() or len(self._of(row, column)) < 3:
@@ -467,11 +479,13 @@ class Evaluation:
         """What the table's marks mean, and what it was made of."""
         n = len(self.judged)
         said = f"{n} image{'s' if n > 1 else ''}, {self.model}."
-        if n >= 3:
-            said += (
-                " Mean with 95 % bootstrap interval. Bold: better than the next, significantly."
-                " °: not significantly better than a random map."
-            )
+        if n < FEWEST:
+            return said
+        said += " Mean with 95 % bootstrap interval."
+        if n >= FEWEST_TO_DIFFER:
+            said += " Bold: better than the next, significantly. °: not significantly better than a random map."
+        else:
+            said += f" With fewer than {FEWEST_TO_DIFFER} images no difference is called significant."
         return said
 
     def __str__(self) -> str:

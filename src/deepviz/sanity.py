@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import warnings
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from hashlib import sha256
 from html import escape
 from pathlib import Path
 from typing import Any, Literal
@@ -24,8 +26,9 @@ from deepviz.errors import DeepVizWarning, ModelError
 from deepviz.explanation import Explanation, versions, write_bytes
 from deepviz.methods import Method
 from deepviz.metrics.similarity import SIMILARITIES
-from deepviz.models import LoadedModel, Prepared, load_model
+from deepviz.models import LoadedModel, Prepared, Preprocess, load_model
 from deepviz.models.weights import weights_hash
+from deepviz.probe.borrow import original
 from deepviz.probe.randomise import randomised
 from deepviz.render.contact import Print, contact_sheet
 from deepviz.render.figure import figure
@@ -38,6 +41,8 @@ Values = NDArray[np.float64]
 STAGES = 8
 VERDICT = "absolute-spearman"
 """The similarity that the verdict is of: the rank correlation of magnitudes, which contrast does not move."""
+NEAR = 0.1
+"""A share of the layers that is no further from half of them is called that."""
 KEPT, PARTLY_KEPT = 0.5, 0.35
 """Above the one, what is left of a map is most of it; below the other, it is little."""
 
@@ -89,7 +94,7 @@ def sanity_check(
     examined = list(
         examine_prepared(loaded, queue, chosen, stages=stages, cascading=cascading, seed=seed, target=target)
     )
-    return Sanity.of(loaded, chosen, examined, cascading)
+    return Sanity.of(loaded, chosen, examined, cascading, seed)
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,7 +106,8 @@ class Examined:
         stages: "trained", then the last layer that each stage has randomised.
         shares: of the layers that are random up to there, from 0 to 1.
         maps: by method, then stage; None for a method that does not apply.
-        similarities: by name, (methods, stages), 1 for the trained network; NaN for a method that does not apply.
+        similarities: by name, (methods, stages), 1 for the trained network; NaN for a method that does not apply, and
+            where a map is blank, the same everywhere: there is nothing to compare.
         left_out: methods that do not apply to the model, with the reason.
     """
 
@@ -171,12 +177,17 @@ def _examined(
     for row in applied:
         history = maps[row] or []
         trained = torch.from_numpy(history[0].values)
-        for name, similarity in SIMILARITIES.items():
-            similarities[name][row] = [
-                1.0 if number == 0 else float(similarity(trained[None], torch.from_numpy(one.values)[None])[0])
-                for number, one in enumerate(history)
-            ]
+        for number, one in enumerate(history):
+            if _is_blank(history[0]) or _is_blank(one):
+                continue
+            for name, similarity in SIMILARITIES.items():
+                found = 1.0 if number == 0 else float(similarity(trained[None], torch.from_numpy(one.values)[None])[0])
+                similarities[name][row, number] = found
     return Examined(image, tuple(names), tuple(shares), maps, similarities, answer.left_out)
+
+
+def _is_blank(explanation: Explanation) -> bool:
+    return float(np.ptp(explanation.values)) == 0
 
 
 @dataclass(frozen=True)
@@ -202,7 +213,10 @@ def _again(
     method = method.in_colours(lambda name: colour_of(loaded, name))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeepVizWarning)  # what a random network is like is no news
-        maps = method(model, x, target)
+        try:
+            maps = method(model, x, target)
+        except ModelError as error:
+            raise ModelError(f"with random weights from the output to {layer!r} there is no map: {error}") from error
     notes = {key: value for key, value in trained.notes.items() if key in ("layer", "photograph")}
     return replace(
         trained,
@@ -223,6 +237,8 @@ class Sanity:
         model: its name, with where its weights come from.
         fingerprint: of the weights, SHA-256.
         versions: of deepviz and torch.
+        key: what verdicts on this network are remembered by.
+        seed: of the random weights.
     """
 
     methods: tuple[str, ...]
@@ -232,10 +248,17 @@ class Sanity:
     model: str
     fingerprint: str
     versions: dict[str, str] = field(default_factory=dict)
+    key: str = ""
+    seed: int = 0
 
     @classmethod
     def of(
-        cls, loaded: LoadedModel, methods: Sequence[Method], examined: Sequence[Examined], cascading: bool = True
+        cls,
+        loaded: LoadedModel,
+        methods: Sequence[Method],
+        examined: Sequence[Examined],
+        cascading: bool = True,
+        seed: int = 0,
     ) -> Sanity:
         """What was examined, as one result.
 
@@ -252,6 +275,8 @@ class Sanity:
             model=f"{loaded.name} ({loaded.weights})",
             fingerprint=weights_hash(loaded.module),
             versions=versions(),
+            key=key_of(loaded),
+            seed=seed,
         )
 
     @cached_property
@@ -265,35 +290,61 @@ class Sanity:
         return self.examined[0].shares
 
     def kept(self, share: float = 1.0, similarity: str = VERDICT) -> Values:
-        """(methods,): what is left of each method's map at the first stage where `share` of the layers are random,
-        the mean over images; NaN for a method that does not apply. Without cascading, the mean over all stages."""
+        """(methods,): what is left of each method's map at the stage where `share` of the layers are random, the mean
+        over images; the nearest stage counts, and below 1 not the last one. NaN for a method that does not apply, for
+        blank maps, and if there is no such stage. Without cascading, the mean over all stages."""
         values = self.similarities[similarity]
-        if self.cascading:
-            stage = next(number for number, of in enumerate(self.shares) if of >= share - 1e-9)
-            kept: Values = values[:, :, stage].mean(0)
-        else:
-            kept = values[:, :, 1:].mean((0, 2))
-        return kept
+        if not self.cascading:
+            return _mean(values[:, :, 1:].transpose(0, 2, 1).reshape(-1, len(self.methods)))
+        stage = self._stage(share)
+        return np.full(len(self.methods), np.nan) if stage is None else _mean(values[:, :, stage])
+
+    def _stage(self, share: float) -> int | None:
+        there = [number for number, of in enumerate(self.shares) if number and (of < 1 or share == 1)]
+        return min(there, key=lambda number: round(abs(self.shares[number] - share), 6), default=None)
+
+    @property
+    def blank(self) -> tuple[int, ...]:
+        """For each method in how many images its map is blank with all layers random, or is blank to begin with."""
+        maps = np.array([[one is not None for one in image.maps] for image in self.examined])
+        return tuple((np.isnan(self.similarities[VERDICT][:, :, -1]) & maps).sum(0).tolist())
 
     @property
     def summary(self) -> dict[str, dict[str, float]]:
-        """For each method what it keeps with the upper "half" and with "all" of the layers random, and of how many
-        "images" that is the mean."""
+        """For each method what it keeps with about "half" (NaN if that was not tried: `share` of them) and with "all"
+        of the layers random, and of how many "images" that is the mean."""
+        stage = self._stage(0.5)
+        share = float("nan") if stage is None else self.shares[stage]
+        rows = zip(self.methods, self.kept(0.5), self.kept(1.0), self.blank, strict=True)
         return {
-            name: {"half": float(half), "all": float(whole), "images": float(len(self.examined))}
-            for name, half, whole in zip(self.methods, self.kept(0.5), self.kept(1.0), strict=True)
+            name: {
+                "half": float(half),
+                "all": float(whole),
+                "images": float(len(self.examined) - blank),
+                "share": share,
+            }
+            for name, half, whole, blank in rows
             if not np.isnan(whole)
         }
 
     @property
     def verdicts(self) -> dict[str, str]:
-        """For each method one sentence."""
-        return {
-            name: verdict(of["half"], of["all"])
-            if self.cascading
-            else f"keeps {of['all']:.2f} of its map when a part is random"
-            for name, of in self.summary.items()
-        }
+        """For each method that applies one sentence."""
+        summary = self.summary
+        told = {}
+        for row, (name, blank) in enumerate(zip(self.methods, self.blank, strict=True)):
+            if name in summary:
+                of = summary[name]
+                said = (
+                    verdict(of["half"], of["all"], of["share"])
+                    if self.cascading
+                    else f"keeps {of['all']:.2f} of its map when a part is random"
+                )
+                left = f" ({blank} of {len(self.examined)} images left out: a map is blank there)" if blank else ""
+                told[name] = said + left
+            elif any(one.maps[row] is not None for one in self.examined):
+                told[name] = "its map is blank with all layers random: there is nothing to compare"
+        return told
 
     def as_json(self) -> dict[str, Any]:
         """Everything but the maps, as plain values for JSON."""
@@ -302,6 +353,7 @@ class Sanity:
             "weights": self.fingerprint,
             "versions": self.versions,
             "cascading": self.cascading,
+            "seed": self.seed,
             "images": [one.image.name for one in self.examined],
             "stages": list(self.stages),
             "shares": list(self.shares),
@@ -311,6 +363,7 @@ class Sanity:
                 for name, values in self.similarities.items()
             },
             "kept": {name: [_plain(value) for value in self.kept(1.0, name)] for name in SIMILARITIES},
+            "blank": dict(zip(self.methods, self.blank, strict=True)),
             "verdicts": self.verdicts,
         }
 
@@ -337,7 +390,7 @@ class Sanity:
         if stage == 0:
             return explanation.title, "trained"
         where = f"{self.shares[stage]:.0%} of the layers random" if self.cascading else f"random: {self.stages[stage]}"
-        return f"{kept:.2f} kept", where
+        return "blank: nothing to compare" if np.isnan(kept) else f"{kept:.2f} kept", where
 
     def plot(self) -> Any:
         """Draw the similarities, stage by stage, and return the matplotlib figure.
@@ -349,8 +402,8 @@ class Sanity:
         for place, (name, values) in enumerate(self.similarities.items(), 1):
             axes = chart.add_subplot(1, len(self.similarities), place)
             for row, method in enumerate(self.methods):
-                mean = values[:, row].mean(0)
-                if not np.isnan(mean).any():
+                mean = _mean(values[:, row])
+                if not np.isnan(mean).all():
                     axes.plot(self.shares, mean, label=method, linewidth=1.8, marker="o", markersize=3)
             axes.set_title(name)
             axes.set_xlabel(
@@ -375,7 +428,8 @@ class Sanity:
         n = len(self.examined)
         return (
             f"{n} image{'s' if n > 1 else ''}, {self.model}. The number is the rank correlation of magnitudes between "
-            "the maps of the trained and of the random network."
+            "the maps of the trained and of the random network. A map that does not look at the network at all, such "
+            "as an edge detector's, keeps 1.00."
         )
 
     def __repr__(self) -> str:
@@ -391,33 +445,42 @@ class Sanity:
         return f"<table><tbody>{rows}</tbody></table><p><small>{escape(self.footnote)}</small></p>"
 
 
-Dependence = Literal["none", "little", "partly", "full"]
+Dependence = Literal["none", "little", "partly", "full", "unknown"]
 """How far a map depends on what the network has learned, by what is left of it when layers are random."""
 MEANING: dict[Dependence, str] = {
     "none": "it does not show what this network learned",
     "little": "it hardly shows what the upper layers, which tell the classes apart, have learned",
     "partly": "it shows in part what this network learned",
     "full": "it depends on what this network learned",
+    "unknown": "whether it depends on the upper layers alone takes more stages to tell",
 }
 
 
 def dependence(half: float, whole: float) -> Dependence:
-    """What it means that so much of a map is left when half of the layers, from the output down, and all are random.
+    """What it means that so much of a map is left when about half of the layers, from the output down, and when all are
+    random; NaN for what was not tried.
 
     Example:
         >>> dependence(0.9, 0.8), dependence(0.9, 0.2), dependence(0.4, 0.2), dependence(0.1, 0.1)
         ('none', 'little', 'partly', 'full')
+        >>> dependence(float("nan"), 0.1)
+        'unknown'
     """
     if whole > KEPT:
         return "none"
+    if np.isnan(half):
+        return "unknown"
     if half > KEPT:
         return "little"
     return "partly" if max(half, whole) > PARTLY_KEPT else "full"
 
 
-def verdict(half: float, whole: float) -> str:
-    """What is left of a map when half of the layers, from the output down, and all are random, and what it means."""
-    said = f"keeps {half:.2f} of its map with the upper half of the layers random, {whole:.2f} with all"
+def verdict(half: float, whole: float, share: float = 0.5) -> str:
+    """What is left of a map when a `share` of the layers, from the output down, and when all are random, in words."""
+    upper = "half" if abs(share - 0.5) < NEAR else f"{share:.0%}"
+    said = f"keeps {half:.2f} of its map with the upper {upper} of the layers random, {whole:.2f} with all"
+    if np.isnan(half):
+        said = f"keeps {whole:.2f} of its map with all layers random"
     return f"{said}: {MEANING[dependence(half, whole)]}"
 
 
@@ -429,24 +492,49 @@ def seen(explanation: Explanation) -> Image.Image:
     return explanation.overlay().crop(box)
 
 
+def key_of(loaded: LoadedModel) -> str:
+    """What verdicts on a network are remembered by: its weights, its structure and its preprocessing."""
+    module = original(loaded.module)
+    structure = re.sub(r" at 0x[0-9a-f]+", "", repr(module))
+    preprocess = loaded.preprocess if isinstance(loaded.preprocess, Preprocess) else ""
+    told = f"{type(module).__module__}.{type(module).__qualname__} {structure} {preprocess}"
+    return f"{weights_hash(module)}-{sha256(told.encode()).hexdigest()[:8]}"
+
+
+PARTS = ("half", "all", "images", "share")
+
+
 def remember(found: Sanity) -> Path:
-    """Keep what each method keeps in the user's cache, by the fingerprint of the weights; where."""
-    path = _cache(found.fingerprint)
-    return write_bytes(path, json.dumps(recall(found.fingerprint) | found.summary, indent=1).encode())
+    """Keep what each method keeps in the user's cache, by the network; where. What more images have said stays."""
+    known = recall(found.key)
+    new = {
+        name: of
+        for name, of in found.summary.items()
+        if not np.isnan(of["half"]) and of["images"] >= known.get(name, of)["images"]
+    }
+    return write_bytes(_cache(found.key), json.dumps(known | new, indent=1).encode())
 
 
-def recall(fingerprint: str) -> dict[str, dict[str, float]]:
-    """What is known of the methods on the model with these weights, as `Sanity.summary` has it."""
+def recall(key: str) -> dict[str, dict[str, float]]:
+    """What is known of the methods on a network, by `key_of`, as `Sanity.summary` has it."""
     try:
-        known = json.loads(_cache(fingerprint).read_text())
-        return {str(name): {key: float(of[key]) for key in ("half", "all", "images")} for name, of in known.items()}
+        known = json.loads(_cache(key).read_text())
+        return {str(name): {part: float(of[part]) for part in PARTS} for name, of in known.items()}
     except (OSError, ValueError, TypeError, KeyError, AttributeError):
         return {}  # not known, or a file that is not ours: it is found again
 
 
-def _cache(fingerprint: str) -> Path:
+def _cache(key: str) -> Path:
     home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(home) / "deepviz" / "sanity" / f"{fingerprint}.json"
+    return Path(home) / "deepviz" / "sanity" / f"{key}.json"
+
+
+def _mean(values: Values) -> Values:
+    """Over the first axis, of what is there; NaN where nothing is."""
+    there = ~np.isnan(values)
+    total = np.where(there, values, 0).sum(0)
+    count = there.sum(0)
+    return np.where(count > 0, total / np.maximum(count, 1), np.nan)
 
 
 def _plain(value: float) -> float | None:

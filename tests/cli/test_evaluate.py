@@ -89,12 +89,38 @@ def test_a_photograph_without_a_line_and_one_that_is_none_are_left_out(evaluate)
     assert err.endswith("2 of 4 photographs failed\n")
 
 
+def test_a_class_that_there_is_not_costs_one_photograph(evaluate):
+    Path("labels.csv").write_text("0.png,2\n1.png,5000\n2.png,no such thing\n")
+    code, out, err = evaluate("photos", *QUICK, "--labels", "labels.csv")
+    assert code == 4
+    assert "1 image, " in out
+    assert "1.png: class 5000 is out of range" in err
+    assert "2.png: " in err
+    assert err.endswith("2 of 3 photographs failed\n")
+
+
+def test_a_region_metric_on_a_small_input(evaluate):
+    Path("boxes.csv").write_text("".join(f"{n}.png,10,5,50,35\n" for n in range(3)))
+    arguments = ["photos", *QUICK[:4], "--boxes", "boxes.csv", "--metric"]
+    assert evaluate(*arguments, "top-k-intersection")[0] == 0
+    code, _, err = evaluate(*arguments, "top-k-intersection(k=5000)")
+    assert code == 2
+    assert "k is 5000 pixels, but the input has 32 x 32" in err
+    assert err.count("\n") == 1
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "said"),
     [
         ([], 2, "give photographs"),
         (["photos", "--metric", "deletoin"], 2, "did you mean 'deletion'"),
         (["photos", "--metric", "deletion(steps=0)"], 2, "steps must be at least 1"),
+        (["photos", "--metric", "deletion(steps=2.5)"], 2, "steps must be a whole number, got 2.5"),
+        (["photos", "--metric", "deletion(steps='a')"], 2, "steps must be a whole number, got 'a'"),
+        (["photos", "--metric", "deletion(value='prob')"], 2, "value must be probability or score, got 'prob'"),
+        (["photos", "--metric", "deletion(precision='bf16')"], 2, "precision must be full or bfloat16"),
+        (["photos", "--metric", "deletion(channels='max')"], 2, "channels must be sum, magnitude or None"),
+        (["photos", "--metric", "infidelity(baseline=None)"], 2, "infidelity"),
         (["photos", "--metric", "deletion(stps=3)"], 2, "stps"),
         (["photos", "--metric", "deletion(steps=__import__('os'))"], 2, "plain values"),
         (["photos", "--metric", "pointing-game"], 2, "needs to know where the object is"),
@@ -155,6 +181,13 @@ def test_lines_of_classes(tmp_path):
     path = tmp_path / "classes.csv"
     path.write_text('file,class_index\na.jpg,7\n"b, c.jpg","tabby, tabby cat"\n\n')
     assert read_classes(path) == {"a.jpg": 7, "b, c.jpg": "tabby, tabby cat"}
+    path.write_bytes(b"\xef\xbb\xbfa.jpg,7\n")
+    assert read_classes(path) == {"a.jpg": 7}, "a mark of byte order, as spreadsheets write it"
+    path.write_text("a.jpg,7\nthere/a.jpg,8\n")
+    with pytest.raises(TargetError, match=r"line 2: a\.jpg has the class 7 already"):
+        read_classes(path)
+    path.write_text("a.jpg,\u00b2\n")
+    assert read_classes(path) == {"a.jpg": "\u00b2"}
     path.write_text("a.jpg\n")
     with pytest.raises(TargetError, match="line 1: expected file,class"):
         read_classes(path)

@@ -6,7 +6,7 @@ from torch import nn
 
 from deepviz.errors import DeepVizWarning
 from deepviz.methods import Gradient, GradTimesImage, IntegratedGradients
-from deepviz.metrics import Completeness, FaithfulnessCorrelation, Infidelity
+from deepviz.metrics import Completeness, Deletion, FaithfulnessCorrelation, Infidelity
 from networks import CASES, assert_same
 
 N, C, H, W = 2, 3, 6, 5
@@ -145,3 +145,40 @@ def test_a_flat_map_foretells_nothing():
 def test_options_that_are_none(wrong):
     with pytest.raises(ValueError, match=r"must be|baseline"):
         wrong()
+
+
+def test_a_gap_relative_to_no_change_is_said_to_mean_nothing():
+    model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(12, 3))
+    x = torch.zeros(2, 3, 2, 2)
+    x[1] = 1
+    with pytest.warns(DeepVizWarning, match="a gap relative to that means nothing"):
+        Completeness()(model, x, torch.rand(2, 3, 2, 2), 0)
+
+
+def test_a_function_as_target_has_no_probability():
+    model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(12, 3))
+    x = torch.rand(1, 3, 2, 2)
+    with pytest.warns(DeepVizWarning, match="has no probability"):
+        Deletion(steps=2)(model, x, x, lambda output: output[:, 0])
+
+
+class Keeping(torch.nn.Module):
+    """Keeps a tensor for each number of rows, as position tables are kept."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.ones(12))
+        self.kept = {}
+
+    def forward(self, x):
+        scale = self.kept.setdefault(len(x), torch.ones(len(x), 12))
+        score = (x.flatten(1) * self.weight * scale).sum(1)
+        return torch.stack([score, -score], 1)
+
+
+def test_what_a_model_keeps_for_later_can_be_trained_with():
+    model, x = Keeping(), torch.rand(3, 3, 2, 2)
+    Deletion(steps=4)(model, x, x, 0)
+    for rows, kept in model.kept.items():
+        assert not kept.is_inference()
+        model(torch.rand(rows, 3, 2, 2))[:, 0].sum().backward()

@@ -108,3 +108,10 @@ def test_the_edge_detector_is_judged_too():
 def test_options_that_are_none(options):
     with pytest.raises(ValueError, match="must be"):
         MaxSensitivity(**options)
+
+
+def test_of_a_model_of_half_precision_they_are_float32():
+    model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(12, 3)).bfloat16()
+    x = torch.rand(2, 3, 2, 2).bfloat16()
+    for metric in (MaxSensitivity(samples=2), AvgSensitivity(samples=2)):
+        assert metric(model, x, GradTimesImage(), 0).dtype == torch.float32

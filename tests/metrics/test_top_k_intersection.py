@@ -63,4 +63,7 @@ def test_a_k_that_does_not_fit_is_refused():
     with pytest.raises(ValueError, match=r"^k must be at least 1, got 0$"):
         TopKIntersection(k=0)
     with pytest.raises(ValueError, match=r"^k is 1000 pixels, but the input has 8 x 8: give a smaller k$"):
-        TopKIntersection(inside=MASKS[0])(MODEL, X[:1], X[:1])
+        TopKIntersection(inside=MASKS[0], k=1000)(MODEL, X[:1], X[:1])
+    assert TopKIntersection(inside=MASKS[0])(MODEL, X[:1], X[:1]) == TopKIntersection(inside=MASKS[0], k=1)(
+        MODEL, X[:1], X[:1]
+    )

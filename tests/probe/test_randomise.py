@@ -175,3 +175,35 @@ def test_a_scripted_model_is_refused():
     scripted = torch.jit.trace(nn.Sequential(nn.Flatten(), nn.Linear(12, 3)), torch.rand(1, 3, 2, 2))
     with pytest.raises(ModelError, match="a scripted model does not tell"):
         next(randomised(scripted, torch.rand(1, 3, 2, 2)))
+
+
+class Frozen(nn.Module):
+    """A batch norm of buffers, as detectors have it, and a single number."""
+
+    def __init__(self):
+        super().__init__()
+        for name, value in {"weight": 3.0, "bias": 2.0, "running_mean": 1.0, "running_var": 5.0}.items():
+            self.register_buffer(name, torch.full((3,), value))
+        self.gain = nn.Parameter(torch.tensor(0.7))
+
+    def forward(self, x):
+        shape = (1, -1, 1, 1)
+        mean, var = self.running_mean.view(shape), self.running_var.view(shape)
+        return self.gain * ((x - mean) / var.sqrt() * self.weight.view(shape) + self.bias.view(shape))
+
+
+@pytest.mark.parametrize("module", [Frozen(), nn.Sequential(nn.PReLU(), nn.RMSNorm(4))], ids=["frozen", "single"])
+def test_nothing_that_was_learned_is_left(module):
+    """Weights that are buffers, and parameters of one value, whose spread says nothing."""
+    model = nn.Sequential(module, nn.Flatten(), nn.Linear(3 * 4 * 4, 2))
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(1.3)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    stages = list(randomised(model, torch.rand(1, 3, 4, 4), stages=2))
+    after = stages[-1].model.state_dict()
+    assert stages[-1].share == 1
+    assert [name for name in before if torch.equal(before[name], after[name])] == []
+    if isinstance(module, Frozen):
+        assert after["0.running_var"].tolist() == after["0.weight"].tolist() == [1, 1, 1]
+        assert after["0.running_mean"].tolist() == after["0.bias"].tolist() == [0, 0, 0]

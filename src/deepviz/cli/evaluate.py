@@ -42,6 +42,8 @@ from deepviz.probe.memory import keep_memory
 from deepviz.render.figure import as_png
 
 NOTHING_GIVEN = MethodOptions()
+WIDE = 1000
+"""Columns of what is not a terminal: nothing is folded there."""
 
 
 def evaluate(
@@ -106,6 +108,8 @@ def evaluate(
         loaded = loaded_model(model, weights, None, device)
         try:
             judge(loaded, photographs, methods, metrics, known, controls, judged)
+        except ValueError as error:  # an option that does not go with the model's input
+            raise UsageError(str(error)) from None
         except KeyboardInterrupt:
             told = f"interrupted after {len(judged)} of {photographs.total} photographs"
             if judged:
@@ -198,8 +202,10 @@ def read_classes(path: Path) -> dict[str, OneTarget]:
     for where, line in _lines(path):
         if len(line) < 2:
             raise TargetError(f"{where}: expected file,class such as cat.jpg,281")
-        word = line[1].strip()
-        found[Path(line[0].strip()).name] = int(word) if word.isdigit() else word
+        name, word = Path(line[0].strip()).name, line[1].strip()
+        value = int(word) if word.isdecimal() else word
+        if found.setdefault(name, value) != value:
+            raise TargetError(f"{where}: {name} has the class {found[name]} already; files are told apart by name")
     return found
 
 
@@ -222,7 +228,7 @@ def read_boxes(path: Path) -> dict[str, list[Box]]:
 def _lines(path: Path) -> Iterator[tuple[str, list[str]]]:
     """The lines of a .csv, each with where it is, in words; without a heading that begins with "file"."""
     try:
-        lines = list(csv.reader(path.read_text(encoding="utf-8").splitlines()))
+        lines = list(csv.reader(path.read_text(encoding="utf-8-sig").splitlines()))
     except (OSError, UnicodeDecodeError) as error:
         raise TargetError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from error
     for number, line in enumerate(lines, 1):
@@ -246,7 +252,7 @@ def write(found: Evaluation, output: Path) -> list[Path]:
 
 def show(found: Evaluation) -> None:
     """Print the table, best in bold, controls in grey."""
-    console = Console(highlight=False, soft_wrap=not sys.stdout.isatty())
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else WIDE)
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("")
     for head in found.heads():

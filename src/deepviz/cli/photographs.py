@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from deepviz.cli import INPUT, OK, PARTLY
-from deepviz.errors import ImageError, ModelError
+from deepviz.errors import DeepVizError, ImageError
 from deepviz.models import LoadedModel, Prepared, find_photos
 
 
@@ -57,8 +57,8 @@ class Photographs:
         """Where a photograph that is done came from."""
         return self.opened.pop(image)
 
-    def fail(self, image: Prepared, error: ModelError) -> None:
-        """Take down that the model has no answer for this photograph."""
+    def fail(self, image: Prepared, error: DeepVizError) -> None:
+        """Take down that nothing came of this photograph."""
         self.failed[str(self.close(image))] = str(error)
 
     def tell_failures(self) -> None:

@@ -73,12 +73,14 @@ def sanity(
         try:
             _examine(loaded, photographs, methods, stages, mode == "cascading", seed, output, examined, written)
         except KeyboardInterrupt:
+            if examined:
+                written += _write(Sanity.of(loaded, methods, examined, mode == "cascading", seed), output)
             raise KeyboardInterrupt(
                 f"interrupted after {len(examined)} of {photographs.total} photographs"
                 + (f": {listed(written)}" if written else "")
             ) from None
         if examined:
-            found = Sanity.of(loaded, methods, examined, mode == "cascading")
+            found = Sanity.of(loaded, methods, examined, mode == "cascading", seed)
             written += _write(found, output)
             if json:
                 print(dumps(found.as_json() | {"failed": photographs.failed}, indent=2))

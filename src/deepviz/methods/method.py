@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, fields, replace
+from hashlib import sha256
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -139,7 +140,7 @@ class Method(ABC):
     def __str__(self) -> str:
         """For captions: the name, with the options that are not the defaults (a layer is told by the result)."""
         changed = [
-            f"{field.name} {_in_short(getattr(self, field.name))}"
+            f"{field.name} {in_short(getattr(self, field.name))}"
             for field in fields(self)
             if field.name not in ("of", "layer") and _differs(getattr(self, field.name), field.default)
         ]
@@ -150,8 +151,12 @@ def _differs(value: object, default: object) -> bool:
     return isinstance(value, Tensor) or value != default
 
 
-def _in_short(value: object) -> str:
-    return f"tensor {tuple(value.shape)}" if isinstance(value, Tensor) else str(value)
+def in_short(value: object) -> str:
+    """An option's value in a caption; of a tensor its shape, and a few digits that tell it from others."""
+    if not isinstance(value, Tensor):
+        return str(value)
+    content = value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
+    return f"tensor {tuple(value.shape)} {sha256(content).hexdigest()[:6]}"
 
 
 def check_arguments(model: object, x: object) -> None:

@@ -67,7 +67,8 @@ def agreement(maps: Mapping[str, Tensor], *, share: float = SHARE) -> Agreement:
     pixels of the finest. Correlations are from -1 to 1, the overlap from 0 to 1. No forward passes.
 
     Equal values at the edge of the top count in parts, as many as there is room for: a map that is the same
-    everywhere then overlaps with any other as chance does, and with itself fully. Its correlation with another is 0.
+    everywhere then overlaps with any other as chance does, and with itself fully. Its correlation with one that is
+    not is 0, with another such map 1.
 
     Args:
         maps: by name, each (C, H, W) or (1, C, H, W), or (1, h, w) of a layer; at least two.

@@ -9,6 +9,8 @@ RESAMPLES = 10_000
 LEVEL = 0.95
 FEWEST = 3
 """Below so many images there is no interval worth the name."""
+FEWEST_TO_DIFFER = 10
+"""Below so many, the interval is too narrow: two equal rows would be called different one time in five."""
 
 Values = NDArray[np.float64]
 
@@ -28,7 +30,10 @@ def interval(values: Values, seed: int = 0) -> tuple[float, float]:
 
 
 def differs(one: Values, other: Values, seed: int = 0) -> bool:
-    """Whether the paired bootstrap interval of the mean of `one - other`, over the same images, leaves out zero."""
+    """Whether the paired bootstrap interval of the mean of `one - other`, over the same images, leaves out zero; never
+    for fewer than ten images."""
+    if len(one) < FEWEST_TO_DIFFER:
+        return False
     low, high = interval(one - other, seed)
     return low > 0 or high < 0
 

@@ -10,6 +10,9 @@ from deepviz.metrics.metric import Better, Metric, per_pixel
 from deepviz.metrics.subject import Subject
 from deepviz.probe.reference import Baseline, check_baseline
 
+STILL = 1e-6
+"""A change in score below this share of the score is none."""
+
 
 @dataclass(frozen=True)
 class Completeness(Metric):
@@ -42,8 +45,10 @@ class Completeness(Metric):
     """
 
     baseline: Annotated[
-        Baseline, "Where the change starts: a number in normalised space, blur, or black, grey, white, mean."
-    ] = 0.0
+        Baseline | None,
+        "Where the change starts: a number in normalised space, blur, or black, grey, white, mean; None: the method's "
+        "own where the method is known, else 0.0.",
+    ] = None
 
     title: ClassVar[str] = "Completeness gap"
     paper: ClassVar[str] = "Sundararajan et al. 2017, arXiv:1703.01365"
@@ -53,10 +58,16 @@ class Completeness(Metric):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_baseline(self.baseline)
+        if self.baseline is not None:
+            check_baseline(self.baseline)
 
     def measure(self, subject: Subject, attribution: Tensor) -> Tensor:
         """|sum R - (S(x) - S(x'))| / |S(x) - S(x')|."""
-        change = subject.clean("score") - subject.without(self.baseline, "score")
+        start = 0.0 if self.baseline is None else self.baseline
+        score = subject.clean("score")
+        change = score - subject.without(start, "score")
+        still = change.abs() <= STILL * score.abs().clamp_min(torch.finfo(score.dtype).tiny)
+        if bool(still.any()):
+            subject.call.notes.warn("the score is that of the baseline: a gap relative to that means nothing", still)
         total = per_pixel(attribution, subject.x).sum((1, 2)).to(change)
         return (total - change).abs() / change.abs().clamp_min(torch.finfo(change.dtype).eps)

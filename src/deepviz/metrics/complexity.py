@@ -1,12 +1,12 @@
 """Complexity: Bhatt et al. 2020."""
 
 from dataclasses import dataclass
-from typing import Annotated, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from deepviz.metrics.metric import Better, Channels, Metric
+from deepviz.metrics.metric import Better, ChannelsOption, Metric
 from deepviz.metrics.sparseness import magnitudes
 from deepviz.metrics.subject import Subject
 
@@ -43,7 +43,7 @@ class Complexity(Metric):
         5.0
     """
 
-    channels: Annotated[Channels, "How a map with several channels becomes one value per pixel."] = "sum"
+    channels: ChannelsOption = None
     title: ClassVar[str] = "Complexity"
     paper: ClassVar[str] = "Bhatt et al. 2020, arXiv:2005.00631"
     cost: ClassVar[str] = "none"

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from deepviz.methods.method import Method
-from deepviz.metrics.metric import Channels, Metric, per_pixel
+from deepviz.metrics.metric import ChannelsOption, Metric, per_pixel
 from deepviz.metrics.subject import Precision, Subject, Value
 from deepviz.probe.reference import Baseline, check_baseline
 from deepviz.target import Target
@@ -53,7 +53,7 @@ class ExchangeMetric(CurveMetric):
     value: Annotated[Value, "What is read of the model: the class's probability, or its score, the logit."] = (
         "probability"
     )
-    channels: Annotated[Channels, "How a map with several channels becomes one value per pixel."] = "sum"
+    channels: ChannelsOption = None
     precision: Annotated[Precision, "Of the forward passes: full, or bfloat16, which some processors run faster."] = (
         "full"
     )

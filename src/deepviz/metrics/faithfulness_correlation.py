@@ -8,7 +8,7 @@ from typing import Annotated, ClassVar
 import torch
 from torch import Tensor
 
-from deepviz.metrics.metric import Better, Channels, Metric, per_pixel
+from deepviz.metrics.metric import Better, ChannelsOption, Metric, per_pixel
 from deepviz.metrics.subject import Precision, Subject
 from deepviz.probe.reference import Baseline, check_baseline
 from deepviz.probe.seeds import generator_of
@@ -54,7 +54,7 @@ class FaithfulnessCorrelation(Metric):
     baseline: Annotated[
         Baseline, "What a removed pixel becomes: a number in normalised space, blur, or black, grey, white, mean."
     ] = 0.0
-    channels: Annotated[Channels, "How a map with several channels becomes one value per pixel."] = "sum"
+    channels: ChannelsOption = None
     precision: Annotated[Precision, "Of the forward passes: full, or bfloat16, which some processors run faster."] = (
         "full"
     )

@@ -5,14 +5,15 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from deepviz.errors import ModelError
-from deepviz.methods.method import Method, check_arguments
+from deepviz.kinds import check_kinds
+from deepviz.methods.method import Method, check_arguments, in_short
 from deepviz.metrics.subject import Subject, asking
 from deepviz.probe.reference import Baseline, Colours, in_colours
 from deepviz.probe.seeds import check_seed
@@ -21,6 +22,11 @@ from deepviz.target import Target
 Better = Literal["higher", "lower"]
 Channels = Literal["sum", "magnitude"]
 """How a map with several channels becomes one value per pixel: the signed sum, or the maximum of |.|."""
+ChannelsOption = Annotated[
+    Channels | None,
+    "How a map with several channels becomes one value per pixel: sum or magnitude; None: as the method's picture "
+    "shows it where the method is known, else sum.",
+]
 
 
 @dataclass(frozen=True)
@@ -46,6 +52,7 @@ class Metric(ABC):
     """Whether it is given a map, or the method that makes maps."""
 
     def __post_init__(self) -> None:
+        check_kinds(self)
         check_seed(getattr(self, "seed", 0))
 
     def __call__(self, model: nn.Module, x: Tensor, attribution: Tensor | Method, target: Target = None) -> Tensor:
@@ -126,9 +133,10 @@ class Metric(ABC):
     def __str__(self) -> str:
         """For tables: the name, with the options that are not the defaults."""
         changed = [
-            f"{field.name} {value}"
+            f"{field.name} {in_short(value)}"
             for field in fields(self)
-            if not isinstance(value := getattr(self, field.name), Tensor) and value != field.default
+            if field.name != "inside"
+            and (isinstance(value := getattr(self, field.name), Tensor) or value != field.default)
         ]
         return ", ".join([self.name, *changed])
 
@@ -150,10 +158,10 @@ def check_map(attribution: Any, x: Tensor) -> None:
         raise ValueError("the attribution holds NaN or infinity")
 
 
-def per_pixel(attribution: Tensor, x: Tensor, channels: Channels = "sum") -> Tensor:
+def per_pixel(attribution: Tensor, x: Tensor, channels: Channels | None = "sum") -> Tensor:
     """One value for each pixel of `x`: (N, H, W), in float32 at least; a layer's map enlarged bilinearly."""
     maps = attribution.detach().to(x.device, torch.promote_types(attribution.dtype, torch.float32))
-    maps = maps.sum(1) if channels == "sum" else maps.abs().amax(1)
+    maps = maps.abs().amax(1) if channels == "magnitude" else maps.sum(1)
     if maps.shape[1:] != x.shape[2:]:
         maps = F.interpolate(maps.unsqueeze(1), x.shape[2:], mode="bilinear", align_corners=False).squeeze(1)
     return maps

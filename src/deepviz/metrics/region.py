@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import torch
 from torch import Tensor
 
-from deepviz.metrics.metric import Channels, Metric, per_pixel
+from deepviz.metrics.metric import ChannelsOption, Metric, per_pixel
 from deepviz.metrics.subject import Subject
 
 
@@ -26,14 +26,14 @@ class RegionMetric(Metric):
         "Where the object is: a bool mask (N, H, W) or (H, W), or boxes (N, 4) or (4,) as left, top, right, bottom in "
         "pixels of the model's input.",
     ] = None
-    channels: Annotated[Channels, "How a map with several channels becomes one value per pixel."] = "sum"
+    channels: ChannelsOption = None
 
     def __post_init__(self) -> None:
-        super().__post_init__()
         if self.inside is not None and not isinstance(self.inside, Tensor):
             raise TypeError(
                 f"inside must be a tensor, a bool mask (H, W) or a box (4,), got {type(self.inside).__name__}"
             )
+        super().__post_init__()
 
     def check(self, attribution: Any, x: Tensor) -> None:
         """As `Metric.check`, and for a region that is missing, empty, of a wrong shape or off the image."""

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from deepviz.metrics.curves import CurveMetric, falling
 from deepviz.metrics.imputation import imputed
-from deepviz.metrics.metric import Better, Channels, per_pixel
+from deepviz.metrics.metric import Better, ChannelsOption, per_pixel
 from deepviz.metrics.subject import Precision, Subject, Value
 
 
@@ -58,7 +58,7 @@ class ROAD(CurveMetric):
     value: Annotated[Value, "What is read of the model: the class's probability, or its score, the logit."] = (
         "probability"
     )
-    channels: Annotated[Channels, "How a map with several channels becomes one value per pixel."] = "sum"
+    channels: ChannelsOption = None
     precision: Annotated[Precision, "Of the forward passes: full, or bfloat16, which some processors run faster."] = (
         "full"
     )

@@ -58,7 +58,8 @@ class Sensitivity(Metric):
             generator = generator_of(self.seed, k)
             d = r * (2 * torch.rand(x.shape[1:], generator=generator) - 1).to(x)
             moved.append((method.maps(call, x + d, score).flatten(1) - M).norm(dim=1))
-        return self.over(torch.stack(moved) / torch.where(length > 0, length, 1))
+        relative = torch.stack(moved) / torch.where(length > 0, length, 1)
+        return self.over(relative.to(torch.promote_types(relative.dtype, torch.float32)))
 
     @abstractmethod
     def over(self, moved: Tensor) -> Tensor:

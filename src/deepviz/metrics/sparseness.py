@@ -1,12 +1,12 @@
 """Sparseness: Chalasani et al. 2020."""
 
 from dataclasses import dataclass
-from typing import Annotated, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from deepviz.metrics.metric import Better, Channels, Metric, per_pixel
+from deepviz.metrics.metric import Better, Channels, ChannelsOption, Metric, per_pixel
 from deepviz.metrics.subject import Subject
 
 
@@ -43,7 +43,7 @@ class Sparseness(Metric):
         [0.0, 0.5]
     """
 
-    channels: Annotated[Channels, "How a map with several channels becomes one value per pixel."] = "sum"
+    channels: ChannelsOption = None
     title: ClassVar[str] = "Sparseness"
     paper: ClassVar[str] = "Chalasani et al. 2020, arXiv:1810.06583"
     cost: ClassVar[str] = "none"
@@ -59,7 +59,7 @@ class Sparseness(Metric):
         return G.clamp_min(0)  # an even map's may round to less
 
 
-def magnitudes(subject: Subject, attribution: Tensor, channels: Channels) -> Tensor:
+def magnitudes(subject: Subject, attribution: Tensor, channels: Channels | None) -> Tensor:
     """|a| of all pixels, in double precision on the CPU: (N, H W). All ones for a map of zeros, with a warning."""
     a = per_pixel(attribution, subject.x, channels).cpu().double().abs().flatten(1)
     zero = a.amax(1) == 0

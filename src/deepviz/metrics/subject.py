@@ -39,6 +39,8 @@ class Subject:
 
     def clean(self, value: Value = "probability", precision: Precision = "full") -> Tensor:
         """The values of the images as they are, (N,)."""
+        if value == "probability" and self.score.callable is not None:
+            self.call.notes.warn("a target that is a function has no probability: what it returns is measured")
         self._decide()
         return self._once(_key("clean", value, precision), lambda: self._of(self.x, value, precision))
 
@@ -80,7 +82,7 @@ class Subject:
                 joined.put(chunk, self.call.in_layout(images, lambda laid: self._read(part, laid, value, keep)))
 
         in_chunks(self.call.model, like, work, graph=False)
-        return joined.whole.clone()  # outside inference mode: an ordinary tensor
+        return joined.whole
 
     def _of(self, images: Tensor, value: Value, precision: Precision) -> Tensor:
         return self.ask(torch.arange(len(images)), lambda chunk: images[chunk].clone(), value, precision)
@@ -156,6 +158,7 @@ def _key(*parts: Any) -> tuple[Any, ...] | None:
 
 def _fast(device: str, precision: Precision) -> AbstractContextManager[Any]:
     stack = ExitStack()
-    stack.enter_context(torch.inference_mode())
+    # not inference mode, which is no faster: a module that keeps a tensor for later would keep one without a gradient
+    stack.enter_context(torch.no_grad())
     stack.enter_context(torch.autocast(device, torch.bfloat16) if precision == "bfloat16" else nullcontext())
     return stack

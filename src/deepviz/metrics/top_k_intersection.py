@@ -9,6 +9,8 @@ from deepviz.metrics.metric import Better
 from deepviz.metrics.region import RegionMetric
 from deepviz.metrics.subject import Subject
 
+SHARE = 1000 / 224**2
+
 
 @dataclass(frozen=True, eq=False)
 class TopKIntersection(RegionMetric):
@@ -22,7 +24,7 @@ class TopKIntersection(RegionMetric):
 
     Shapes: x (N, C, H, W), attribution (N, C, H, W) or (N, 1, h, w) -> (N,).
 
-    The default k, 1000 pixels, is 2 % of an image of 224 x 224.
+    The default k is 1000 pixels of an image of 224 x 224, 2 %, and the same share of any other.
 
     Errors: see `Metric.__call__`; ValueError for a region that is missing, empty, of a wrong shape or off the image,
     and for a k larger than the image.
@@ -42,7 +44,7 @@ class TopKIntersection(RegionMetric):
         [0.5]
     """
 
-    k: Annotated[int, "So many of the most relevant pixels are looked at."] = 1000
+    k: Annotated[int | None, "So many of the most relevant pixels are looked at; None: 2 % of them."] = None
     title: ClassVar[str] = "Top-k intersection"
     paper: ClassVar[str] = "Theiner et al. 2021, arXiv:2104.14995"
     cost: ClassVar[str] = "none"
@@ -51,22 +53,23 @@ class TopKIntersection(RegionMetric):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.k < 1:
+        if self.k is not None and self.k < 1:
             raise ValueError(f"k must be at least 1, got {self.k}")
 
     def check(self, attribution: Any, x: Tensor) -> None:
         """As for other regions, and for a k larger than the image."""
         super().check(attribution, x)
         height, width = x.shape[2:]
-        if self.k > height * width:
+        if self.k is not None and self.k > height * width:
             raise ValueError(f"k is {self.k} pixels, but the input has {height} x {width}: give a smaller k")
 
     def measure(self, subject: Subject, attribution: Tensor) -> Tensor:
         """|top_k(a) and inside| / k."""
         a = self.values(subject, attribution).flatten(1)
         inside = self.region(subject.x).flatten(1)
-        kth = a.topk(self.k, dim=1).values[:, -1:]
+        k = max(1, round(SHARE * a.shape[1])) if self.k is None else self.k
+        kth = a.topk(k, dim=1).values[:, -1:]
         above, tied = a > kth, a == kth
         self.warn_of_chance(subject, "is the same everywhere", tied.all(1))
-        room = self.k - above.sum(1)
-        return ((above & inside).sum(1) + room * (tied & inside).sum(1) / tied.sum(1).double()) / self.k
+        room = k - above.sum(1)
+        return ((above & inside).sum(1) + room * (tied & inside).sum(1) / tied.sum(1).double()) / k

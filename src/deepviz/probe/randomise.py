@@ -16,7 +16,9 @@ from deepviz.probe.borrow import borrowed, original
 from deepviz.probe.seeds import check_seed, generator_of
 
 _Weighted = (nn.modules.conv._ConvNd, nn.Linear, nn.Bilinear)
-_Normalising = (nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm)
+_Normalising = (nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
+_OF_NORMALISING = {"weight": 1, "bias": 0, "running_mean": 0, "running_var": 1, "num_batches_tracked": 0}
+"""What normalising layers start with."""
 
 
 @dataclass(frozen=True)
@@ -40,8 +42,9 @@ def randomised(
     """Copies of `model` with new weights in more and more layers from the output down; the last has no old one.
 
     The weights are those that PyTorch itself would start with: uniform within 1/sqrt(fan-in) for convolutions and
-    linear layers, ones and zeros for normalising layers and their running statistics, and for any other parameter a
-    normal law with its own mean and standard deviation. `model` itself is never written to.
+    linear layers, ones and zeros for normalising layers and their running statistics (also where they are buffers,
+    as of a frozen batch norm), and for any other parameter a normal law with its own mean and standard deviation, or as
+    wide as its value where it has but one. `model` itself is never written to.
 
     Args:
         model: any module; it is copied once.
@@ -110,7 +113,12 @@ def from_the_output(model: nn.Module, x: Tensor) -> list[str]:
 
 
 def _own(module: nn.Module) -> bool:
-    return any(True for _ in module.parameters(recurse=False)) or isinstance(module, _Normalising)
+    return any(True for _ in module.parameters(recurse=False)) or isinstance(module, _Normalising) or _is_frozen(module)
+
+
+def _is_frozen(module: nn.Module) -> bool:
+    """Whether it is a normalising layer with buffers for weights."""
+    return {"weight", "running_var"} <= {name for name, _ in module.named_buffers(recurse=False)}
 
 
 def _copy(model: nn.Module) -> nn.Module:
@@ -124,9 +132,9 @@ def _copy(model: nn.Module) -> nn.Module:
 @torch.no_grad()
 def _randomise(module: nn.Module, generator: torch.Generator) -> None:
     """New weights for one module of the copy, without those below it."""
-    if isinstance(module, _Normalising):
+    if isinstance(module, _Normalising) or _is_frozen(module):
         for name, tensor in (*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)):
-            tensor.fill_(1 if name in ("weight", "running_var") else 0)
+            tensor.fill_(_OF_NORMALISING.get(name, 0))
         return
     weight = getattr(module, "weight", None)
     bound = None
@@ -138,5 +146,6 @@ def _randomise(module: nn.Module, generator: torch.Generator) -> None:
             drawn.uniform_(-bound, bound, generator=generator)
         else:
             values = parameter.double().cpu()
-            drawn.normal_(generator=generator).mul_(values.std(correction=0)).add_(values.mean())
+            width = values.std(correction=0)
+            drawn.normal_(generator=generator).mul_(width if width > 0 else values.mean().abs()).add_(values.mean())
         parameter.copy_(drawn.to(parameter))

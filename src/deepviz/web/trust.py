@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 from contextlib import suppress
+from math import isnan
 from typing import Any, Literal, get_args
 
 import torch
@@ -11,7 +12,7 @@ import torch
 from deepviz.checks import METRICS, STEPS, in_words
 from deepviz.engine import explain_prepared
 from deepviz.errors import OutputError
-from deepviz.evaluation import as_drawn, measured
+from deepviz.evaluation import fitted, measured
 from deepviz.explanation import Explanation, encoded
 from deepviz.metrics import RandomMap
 from deepviz.metrics.subject import Subject, asking
@@ -41,7 +42,7 @@ def curves_of(loaded: LoadedModel, image: Prepared, explanation: Explanation, ch
     x = image.x[None].to(*loaded.home)
     with asking(loaded.module, x, target) as subject:
         areas = _areas(loaded, subject, explanation)
-        first = as_drawn(METRICS["deletion"], explanation.method)  # both take the pixels in the same order
+        first = fitted(METRICS["deletion"], explanation.method)  # both take the pixels in the same order
         when = first.exchange(subject, explanation.attribution[None])[0]
         pictures = _pictures(loaded, subject)
     checks = {name: one["area"] for name, one in areas.items()}
@@ -92,25 +93,35 @@ def strip_of(loaded: LoadedModel, image: Prepared, explanation: Explanation) -> 
 
     Returns:
         For JSON: "stages", each with the "share" of the layers that are random, what is "kept" and a "picture";
-        "badge" with its "grade", what was kept with "half" and "all", of how many "images", and the verdict as "said".
+        "badge" with its "grade", what was kept with "all", of how many "images", and the verdict as "said".
     """
     method = explanation.method
     (examined,) = examine_prepared(loaded, [image], [method], stages=STAGES, target=explanation.target.index)
     found = Sanity.of(loaded, [method], [examined])
-    kept = found.summary[str(method)]
-    known = recall(found.fingerprint).get(str(method))
+    known = recall(found.key).get(str(method))
     if known is None:
         with suppress(OutputError):  # a cache that cannot be written costs time, nothing else
             remember(found)
-    elif known["images"] > 1:
-        kept = known
-    half, whole = kept["half"], kept["all"]
+    kept = known if known is not None and known["images"] > 1 else found.summary.get(str(method))
     return {
         "stages": [
-            {"share": share, "kept": float(value), "picture": data_url(jpeg(seen(one), STRIP))}
+            {
+                "share": share,
+                "kept": None if isnan(value) else float(value),
+                "picture": data_url(jpeg(seen(one), STRIP)),
+            }
             for share, value, one in zip(
                 examined.shares, examined.similarities[VERDICT][0], examined.maps[0] or (), strict=True
             )
         ],
-        "badge": {**kept, "grade": dependence(half, whole), "said": verdict(half, whole)},
+        "badge": _badge(kept),
     }
+
+
+def _badge(kept: dict[str, float] | None) -> dict[str, Any]:
+    """What the method keeps, in a word and in a sentence; None if its map is blank on a random network."""
+    if kept is None:
+        return {"images": 1, "grade": "unknown", "said": "is blank with random weights: there is nothing to compare"}
+    half, whole = kept["half"], kept["all"]
+    said = verdict(half, whole, kept["share"])
+    return {"images": kept["images"], "all": whole, "grade": dependence(half, whole), "said": said}

@@ -14,6 +14,7 @@ const GRADES = {
   partly: ["◐", "Depends in part on the weights"],
   little: ["!", "Hardly depends on the upper layers"],
   none: ["✕", "Does not depend on the weights"],
+  unknown: ["?", "Not known"],
 };
 const FIRST = 0.2; // of the pixels, where the cursor begins
 const WIDTH = 240;
@@ -253,7 +254,7 @@ class Card {
     this.strip.replaceChildren(
       ...stages.map(({ share, kept, picture }, n) => {
         const where = n === 0 ? "trained" : `${Math.round(100 * share)} % random`;
-        const told = n === 0 ? "" : `${kept.toFixed(2)} kept`;
+        const told = n === 0 ? "" : kept === null ? "blank" : `${kept.toFixed(2)} kept`;
         const image = element("img", { src: picture, alt: `The map, ${where}${told && `, ${told}`}` });
         return element("li", {}, image, element("span", { "aria-hidden": "true" }, where), element("b", { "aria-hidden": "true" }, told));
       }),
