@@ -138,14 +138,16 @@ def _quantus(module, x, maps, target):
 
 
 def sanity_table(found: Sanity) -> str:
-    head = ["method", "half random", "all random", *(f"{name}, mean of the cascade" for name in SIMILARITIES)]
-    cascades = {name: values[:, :, 1:].mean((0, 2)) for name, values in found.similarities.items()}
+    means = [f"{name}, mean of the cascade" for name in SIMILARITIES]
+    head = ["method", "half random", "all random", *means, "images with a blank map"]
+    cascades = {name: np.nanmean(values[:, :, 1:], (0, 2)) for name, values in found.similarities.items()}
     rows = [
         [
             name,
             f"{found.kept(0.5)[row]:.2f}",
             f"{found.kept(1.0)[row]:.2f}",
             *(f"{cascades[similarity][row]:.2f}" for similarity in SIMILARITIES),
+            str(found.blank[row]),
         ]
         for row, name in enumerate(found.methods)
     ]
