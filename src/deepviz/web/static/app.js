@@ -2,23 +2,22 @@
 
 import { Refused, call, follow, get, pause, post, upload, useToken } from "./api.js";
 import { $, copy, download, percent, say } from "./elements.js";
+import { asJob, BY, byPhotograph, cellKey, classesOf, columnKey, columns, fillColumns, offered, requests, rows, takesLayer, targetsOf } from "./columns.js";
 import { Drawings } from "./drawing.js";
 import { drawChannels, drawTree } from "./inside.js";
-import { drawBy, drawClasses, drawLayerList, drawLayers, drawMethods, drawModels, drawPhotographs, fineToCoarse, ofEachGrid } from "./panel.js";
+import { drawBy, drawClasses, drawLayerList, drawLayers, drawMethods, drawModels, drawPhotographs } from "./panel.js";
 import * as permalink from "./permalink.js";
 import { Stage } from "./stage.js";
+import { info, known, view } from "./state.js";
 import { Trust } from "./trust.js";
 
 const TABS = ["compare", "inside", "trust"];
-const BY = { methods: "Methods", layers: "Layers", models: "Models" };
 // what is said below a map, besides the title of its column
 const TOLD = { methods: (record) => record.detail, layers: () => "", models: (record) => record.caption };
 const AT_ONCE = 16; // cells of a column in one request
 const HOVER = 90; // milliseconds on a class before its preview is asked for
 const SETTLE = 120; // milliseconds without a change before a comparison is asked for
 
-const known = { models: [], photographs: [], methods: [], tree: null, labels: [], predictions: new Map(), classes: new Map() };
-const view = { model: "", photographs: [], active: "", targets: {}, methods: [], by: "methods", layer: null, layers: [], tab: "compare", inside: null, look: null };
 const found = new Map(); // by cell: the id of its result
 const reasons = new Map(); // by column: why there is no map
 let waiting = false; // for the turn of the comparison under way
@@ -147,58 +146,12 @@ async function changeModel(model) {
   }
 }
 
-const info = (id) => known.photographs.find((one) => one.id === id);
-const method = (name) => known.methods.find((one) => one.name === name);
-const takesLayer = (one) => method(one.name)?.options.some((option) => option.name === "layer") || takesLayerInside(one);
-const takesLayerInside = (one) => Boolean(one.options?.of && method(one.options.of)?.options.some((option) => option.name === "layer"));
-
-// What can be columns: methods always, layers of methods that take one, models if there are several.
-function offered() {
-  const there = { methods: true, layers: known.methods.some((one) => !one.reason && takesLayer({ name: one.name })), models: known.models.length > 1 };
-  return Object.entries(BY).filter(([name]) => there[name]);
-}
-
-// A choice of columns is never empty.
-function fillColumns() {
-  if (view.by !== "layers") return;
-  if (!view.methods.some(takesLayer)) view.methods.push({ name: known.methods.find((one) => !one.reason && takesLayer({ name: one.name })).name });
-  if (!view.layers.length) view.layers = ofEachGrid(known.tree);
-}
-
-// The columns: each a method with its options, by a model, at a layer.
-function columns() {
-  if (view.by === "layers") {
-    const layers = fineToCoarse(known.tree.layers.filter((row) => view.layers.includes(row.layer))).map((row) => row.layer);
-    return view.methods.filter(takesLayer).flatMap((one) => layers.map((layer) => ({ ...one, model: view.model, layer, title: `${title(one)}, ${layer}` })));
-  }
-  if (view.by === "models") {
-    return view.methods.flatMap((one) => known.models.map((model) => ({ ...one, model: model.id, layer: null, title: `${title(one)}, ${model.name}` })));
-  }
-  return view.methods.map((one) => ({ ...one, model: view.model, layer: takesLayer(one) ? view.layer : null, title: title(one) }));
-}
-
-const columnKey = (one) => JSON.stringify([one.model, one.name, one.options ?? {}, one.layer]);
-const cellKey = (photograph, target, one) => `${photograph} ${target} ${columnKey(one)}`;
-
 function cell(photograph, target, one) {
   const id = found.get(cellKey(photograph, target, one));
   const column = columnKey(one);
   const reason = reasons.get(column) ?? failures.get(column) ?? failures.get(cellKey(photograph, target, one)) ?? ended;
   return id ?? (reason ? { reason } : null);
 }
-
-// What one request can ask for: columns of one model and layer, quick methods first.
-function requests(wanted) {
-  const groups = Map.groupBy(wanted, (one) => JSON.stringify([one.model, one.layer]));
-  return [...groups.values()].map((group) => group.toSorted((a, b) => slow(a) - slow(b)));
-}
-
-const asJob = (group, rows) => ({
-  model: group[0].model,
-  rows,
-  methods: group.map(({ name, options }) => ({ name, options: options ?? {} })),
-  layer: group[0].layer,
-});
 
 async function predictions(photograph) {
   const key = `${view.model} ${photograph}`;
@@ -208,31 +161,6 @@ async function predictions(photograph) {
     asked.then((classes) => known.classes.set(key, classes), () => known.predictions.delete(key));
   }
   return known.predictions.get(key);
-}
-
-const classesOf = (photograph) => known.classes.get(`${view.model} ${photograph}`) ?? [];
-
-function targetsOf(photograph) {
-  const pinned = view.targets[photograph];
-  if (pinned?.length) return pinned;
-  const best = classesOf(photograph)[0];
-  return best ? [best.index] : [];
-}
-
-function rows() {
-  return view.photographs.flatMap((photograph) => {
-    const targets = targetsOf(photograph);
-    return targets.map((target) => {
-      const one = classesOf(photograph).find((each) => each.index === target);
-      return {
-        key: `${photograph} ${target}`,
-        photograph: info(photograph),
-        target,
-        label: one?.label ?? known.labels[target] ?? `class ${target}`,
-        probability: one?.probability ?? null,
-      };
-    });
-  });
 }
 
 function redraw() {
@@ -438,11 +366,6 @@ async function explainGroup(group, mine, signal) {
   }
 }
 
-const byPhotograph = (cells) => {
-  const photographs = Map.groupBy(cells, (row) => row.photograph.id);
-  return [...photographs].map(([photograph, of]) => ({ photograph, targets: of.map((row) => row.target) }));
-};
-
 function fail(column, reason) {
   failures.set(columnKey(column), reason);
   redraw();
@@ -454,8 +377,6 @@ function finish(reason) {
   if (reason !== "cancelled") say(reason, true);
   layOut();
 }
-
-const slow = (one) => Number(method(one.name)?.options.some((option) => ["steps", "samples"].includes(option.name)) ?? false);
 
 // The comparison that the server computes by itself before the first page asks.
 function watchOpening(id) {
@@ -522,13 +443,6 @@ function lost(id, error, photograph) {
   if (id === null) return dropPhotograph(photograph);
   for (const [key, value] of found) if (value === id) found.delete(key);
   compareSoon();
-}
-
-function title(one) {
-  const changed = Object.entries(one.options ?? {}).map(([name, value]) =>
-    name === "of" ? `of ${method(value)?.title ?? value}` : `${name.replaceAll("_", " ")} ${value}`,
-  );
-  return [method(one.name)?.title ?? one.name, ...changed].join(", ");
 }
 
 // Hovering a class shows its maps in the first row of its photograph, until the pointer leaves.

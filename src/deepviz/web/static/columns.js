@@ -1,0 +1,89 @@
+// What is compared: the columns and rows that the page's choices come to, and the requests that they take.
+
+import { fineToCoarse, ofEachGrid } from "./panel.js";
+import { info, known, method, view } from "./state.js";
+
+export const BY = { methods: "Methods", layers: "Layers", models: "Models" };
+
+export const takesLayer = (one) => method(one.name)?.options.some((option) => option.name === "layer") || takesLayerInside(one);
+const takesLayerInside = (one) => Boolean(one.options?.of && method(one.options.of)?.options.some((option) => option.name === "layer"));
+
+// What can be columns: methods always, layers of methods that take one, models if there are several.
+export function offered() {
+  const there = { methods: true, layers: known.methods.some((one) => !one.reason && takesLayer({ name: one.name })), models: known.models.length > 1 };
+  return Object.entries(BY).filter(([name]) => there[name]);
+}
+
+// A choice of columns is never empty.
+export function fillColumns() {
+  if (view.by !== "layers") return;
+  if (!view.methods.some(takesLayer)) view.methods.push({ name: known.methods.find((one) => !one.reason && takesLayer({ name: one.name })).name });
+  if (!view.layers.length) view.layers = ofEachGrid(known.tree);
+}
+
+// The columns: each a method with its options, by a model, at a layer.
+export function columns() {
+  if (view.by === "layers") {
+    const layers = fineToCoarse(known.tree.layers.filter((row) => view.layers.includes(row.layer))).map((row) => row.layer);
+    return view.methods.filter(takesLayer).flatMap((one) => layers.map((layer) => ({ ...one, model: view.model, layer, title: `${title(one)}, ${layer}` })));
+  }
+  if (view.by === "models") {
+    return view.methods.flatMap((one) => known.models.map((model) => ({ ...one, model: model.id, layer: null, title: `${title(one)}, ${model.name}` })));
+  }
+  return view.methods.map((one) => ({ ...one, model: view.model, layer: takesLayer(one) ? view.layer : null, title: title(one) }));
+}
+
+export const columnKey = (one) => JSON.stringify([one.model, one.name, one.options ?? {}, one.layer]);
+export const cellKey = (photograph, target, one) => `${photograph} ${target} ${columnKey(one)}`;
+
+function title(one) {
+  const changed = Object.entries(one.options ?? {}).map(([name, value]) =>
+    name === "of" ? `of ${method(value)?.title ?? value}` : `${name.replaceAll("_", " ")} ${value}`,
+  );
+  return [method(one.name)?.title ?? one.name, ...changed].join(", ");
+}
+
+export const classesOf = (photograph) => known.classes.get(`${view.model} ${photograph}`) ?? [];
+
+export function targetsOf(photograph) {
+  const pinned = view.targets[photograph];
+  if (pinned?.length) return pinned;
+  const best = classesOf(photograph)[0];
+  return best ? [best.index] : [];
+}
+
+export function rows() {
+  return view.photographs.flatMap((photograph) => {
+    const targets = targetsOf(photograph);
+    return targets.map((target) => {
+      const one = classesOf(photograph).find((each) => each.index === target);
+      return {
+        key: `${photograph} ${target}`,
+        photograph: info(photograph),
+        target,
+        label: one?.label ?? known.labels[target] ?? `class ${target}`,
+        probability: one?.probability ?? null,
+      };
+    });
+  });
+}
+
+const slow = (one) => Number(method(one.name)?.options.some((option) => ["steps", "samples"].includes(option.name)) ?? false);
+
+// What one request can ask for: columns of one model and layer, quick methods first.
+export function requests(wanted) {
+  const groups = Map.groupBy(wanted, (one) => JSON.stringify([one.model, one.layer]));
+  return [...groups.values()].map((group) => group.toSorted((a, b) => slow(a) - slow(b)));
+}
+
+export const asJob = (group, rows) => ({
+  model: group[0].model,
+  rows,
+  methods: group.map(({ name, options }) => ({ name, options: options ?? {} })),
+  layer: group[0].layer,
+});
+
+export const byPhotograph = (cells) => {
+  const photographs = Map.groupBy(cells, (row) => row.photograph.id);
+  return [...photographs].map(([photograph, of]) => ({ photograph, targets: of.map((row) => row.target) }));
+};
