@@ -207,6 +207,45 @@ def test_channels_are_drawn_while_one_watches(visit, tmp_path):
     page.close()
 
 
+def test_no_channel_that_was_asked_for_is_lost(visit):
+    """Two asked for at once are both drawn; a stopped or forgotten one can be drawn again; the focus stays near."""
+    app = create_app(small_models.good())
+    page = visit(app)
+    page.drawn(8)
+    ui = page.page
+    ui.click("#tab-inside")
+    ui.locator("#tree button:enabled", has_text="Conv2d").last.click()
+    page.until("document.querySelectorAll('#channels .wanted').length === 8")
+    told = "[...document.querySelectorAll('#channels .told')].slice(0, 2).map((one) => one.innerText)"
+    ui.select_option("#drawing-steps", "60")
+    ui.evaluate("[0, 1].map((n) => document.querySelectorAll('#channels .wanted')[n].querySelector('button').click())")
+    page.until(f"{told}.every((text) => text.startsWith('60 of 60'))")
+
+    ui.select_option("#drawing-steps", "400")
+    first = ui.locator("#channels figure").first
+    draw = first.get_by_role("button", name=re.compile("Draw what channel"))
+    draw.click()
+    page.until("document.querySelector('#channels .told').innerText.includes('of 400')")
+    assert draw.get_attribute("aria-disabled") == "true"
+    stop = ui.get_by_role("button", name="Stop")
+    stop.focus()
+    stop.press("Enter")
+    page.until("document.querySelector('.under').hidden")
+    assert ui.evaluate("document.activeElement.innerText") == "Draw what they look for"
+    assert draw.get_attribute("aria-disabled") == "false"
+    draw.focus()
+    draw.press("Enter")
+    page.until("document.querySelector('#channels .told').innerText.startsWith('400 of 400')")
+    assert draw.is_hidden()
+    assert "Save the image of channel" in ui.evaluate("document.activeElement.ariaLabel")
+
+    app.state.desk.drawings._drawings.clear()
+    first.get_by_role("button", name=re.compile("Save")).click()
+    page.until("document.getElementById('toast').innerText.includes('no such drawing')")
+    assert draw.is_visible()
+    page.close(allowed=("/api/drawings/", "404"))
+
+
 def test_layers_and_models_as_columns(visit):
     other = replace(small_models.good(), module=small_models.seeded(small_models.network(), seed=1), name="other")
     page = visit(create_app([small_models.good(), other, small_models.one_logit()]))

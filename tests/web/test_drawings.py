@@ -5,11 +5,14 @@ import time
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 import deepviz
 import small_models
+from deepviz.errors import DeepVizWarning
 from deepviz.synthesis import Channel, ImageGenerator
+from deepviz.synthesis.generated import as_bytes
 from deepviz.web import Limits
 from deepviz.web.drawings import Drawing
 from deepviz.web.limits import Limits as Bounds
@@ -112,6 +115,8 @@ def test_too_many_are_refused(serving):
         ({"channels": []}, "channels"),
         ({"channels": list(range(9))}, "9 channels at once, more than 8"),
         ({"channels": [-1]}, "channels"),
+        ({"channels": [0, 99]}, "layer '2' has 8 channels, 0 to 7, not 99"),
+        ({"layer": "6", "channels": [5]}, "5 channels, 0 to 4, not 5"),
         ({"steps": 0}, "steps"),
         ({"steps": 10**6}, "steps"),
         ({"seed": -1}, "seed"),
@@ -125,10 +130,57 @@ def test_what_cannot_be_drawn(client, changes, said):
     assert said in answer.json()["detail"]
 
 
-def test_a_channel_that_there_is_not(client):
-    told = until(client, begun(client, channels=[99]), "failed")
-    assert "99" in told["error"]
-    assert "bug" not in told["error"]
+def test_a_pause_shows_the_step_that_it_tells(client):
+    drawing = begun(client, steps=1000)
+    until(client, drawing, "running")
+    time.sleep(0.2)
+    client.post(f"/api/drawings/{drawing['id']}/pause")
+    time.sleep(0.2)  # the step under way
+    told = client.get(f"/api/drawings/{drawing['id']}").json()
+    assert 1 < told["step"] < 1000
+    ways = {}
+    generator = ImageGenerator(small_models.good(), objective=[Channel(LAYER, k) for k in (0, 3)], steps=1000, seed=5)
+
+    def at_that_step(step):
+        if step.number == told["step"]:
+            ways["then"] = as_bytes(step.pixels()).numpy()
+            raise KeyboardInterrupt  # ends the drawing
+
+    generator(progress=at_that_step)
+    for place, channel in enumerate((0, 3)):
+        assert np.array_equal(image(client, told, channel), ways["then"][place])
+    client.delete(f"/api/drawings/{drawing['id']}")
+
+
+def test_a_channel_without_a_slope_is_told():
+    """It stays the noise that it began with, which is no answer; its neighbours are drawn."""
+    limits = Bounds()
+    loaded = small_models.good()
+    with torch.no_grad():
+        loaded.module[2].bias[3] = -100  # never above zero: the ReLU behind it lets nothing through
+    served = Served("small", loaded, Photographs(limits, lambda _: None), Recent(1), limits)
+    objective = [Channel("3", 1), Channel("3", 3)]
+    drawing = Drawing("0", served, "3", (1, 3), ImageGenerator(loaded, objective=objective, steps=20))
+    with pytest.warns(DeepVizWarning, match="gradient was zero"):
+        drawing.run()
+    assert [one["still"] for one in drawing.tell()["channels"]] == [False, True]
+    short = Drawing("0", served, "2", (0,), ImageGenerator(loaded, objective=Channel("2", 0), steps=1))
+    short.run()
+    assert [one["still"] for one in short.tell()["channels"]] == [False]
+
+
+def test_what_fails_on_the_way_is_told():
+    limits = Bounds()
+    loaded = small_models.good()
+    with torch.no_grad():
+        loaded.module[0].weight[0, 0, 0, 0] = torch.nan
+    served = Served("small", loaded, Photographs(limits, lambda _: None), Recent(1), limits)
+    drawing = Drawing("0", served, LAYER, (0,), ImageGenerator(loaded, objective=Channel(LAYER, 0), steps=3))
+    drawing.run()
+    assert drawing.state == "failed"
+    assert "NaN" in drawing.error
+    assert "bug" not in drawing.error
+    assert served._lock.acquire(blocking=False), "the model is free"
 
 
 def test_unknown_ones(client):

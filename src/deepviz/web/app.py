@@ -172,8 +172,8 @@ class Desk:
             try:
                 yield
             finally:
+                await run_in_threadpool(self.jobs.stop)  # first: it leaves the model no moment free
                 await run_in_threadpool(self.drawings.stop)
-                await run_in_threadpool(self.jobs.stop)
                 await run_in_threadpool(warm.join, 10)
 
     def _submit_first(self) -> None:

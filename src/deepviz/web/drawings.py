@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import secrets
 from collections import OrderedDict
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from threading import Condition, Lock, Thread
 from time import monotonic, sleep
 from typing import Any, Literal
 
+import torch
 from PIL import Image
 from torch import Tensor
 
 from deepviz.errors import DeepVizError
-from deepviz.synthesis import Channel, ImageGenerator, Step
+from deepviz.synthesis import Channel, Generated, ImageGenerator, Step
 from deepviz.synthesis.generated import as_bytes, as_picture
+from deepviz.synthesis.objective import Seen, as_maps
 from deepviz.web.files import data_url, jpeg
 from deepviz.web.limits import Limits
 from deepviz.web.served import Busy, Served
@@ -29,8 +32,8 @@ TURN = 0.002
 """Seconds in which one that waits for the model takes it: a lock by itself goes back to whom it was taken from."""
 SIDE = 256
 """Pixels of the longer side of a picture of the way."""
-
-
+ROUNDING = 1
+"""Levels by which an image that is not drawn on may differ from the first: a canvas keeps its limits inexactly."""
 KEPT = 32
 """Drawings that can still be asked for."""
 
@@ -64,6 +67,9 @@ class Drawing:
     scores: tuple[float, ...] = ()
     version: int = 0
     _pixels: Tensor | None = None
+    _first: Tensor | None = None
+    _pictured: int = 0
+    _still: list[bool] = field(default_factory=list)
     _drawn: float = 0.0
     _asked: float = field(default_factory=monotonic)
     _changed: Condition = field(default_factory=Condition)
@@ -87,13 +93,15 @@ class Drawing:
                 "steps": self.generator.steps,
                 "seed": self.generator.seed,
             }
-            pixels, scores = self._pixels, self.scores
+            pixels, scores, still = self._pixels, self.scores, self._still
         pictures = [] if pixels is None else [data_url(jpeg(as_picture(one), SIDE)) for one in pixels]
         empty = len(self.channels) * [None]
         return told | {
             "channels": [
-                {"channel": channel, "score": score, "picture": picture}
-                for channel, score, picture in zip(self.channels, scores or empty, pictures or empty, strict=True)
+                {"channel": channel, "score": score, "picture": picture, "still": bool(unmoved)}
+                for channel, score, picture, unmoved in zip(
+                    self.channels, scores or empty, pictures or empty, still or empty, strict=True
+                )
             ]
         }
 
@@ -125,10 +133,10 @@ class Drawing:
                 def between(step: Step) -> None:
                     self._take(step)
                     with others():
-                        self._let_others()
+                        self._let_others(step)
 
                 made = self.generator(progress=between)
-            self._finish(as_bytes(made.tensor))
+            self._finish(made)
         except _Stopped:
             pass
         except DeepVizError as error:
@@ -137,17 +145,24 @@ class Drawing:
             self._change("failed", error=f"this is a bug, please report it: {type(error).__name__}: {error}")
 
     def _take(self, step: Step) -> None:
-        """Note a step, and a picture if it is time for one."""
-        now = monotonic()
-        pixels = as_bytes(step.pixels()) if self._pixels is None or now - self._drawn > BETWEEN else None
+        """Note a step, and its pictures if it is time for them."""
         with self._changed:
             self.step, self.scores = step.number, tuple(step.scores.tolist())
-            if pixels is not None:
-                self._pixels, self._drawn = pixels, now
-                self.version += 1
-                self._changed.notify_all()
+            if monotonic() - self._drawn > BETWEEN:
+                self._show(step)
 
-    def _let_others(self) -> None:
+    def _show(self, step: Step) -> None:
+        """Keep the images of a step, if they are not those that are kept."""
+        if self._pictured != step.number:
+            self._pixels = as_bytes(step.pixels())
+            if self._first is None:
+                self._first = self._pixels
+            else:
+                self._still = (_far(self._pixels, self._first) <= ROUNDING).tolist()
+            self._pictured, self._drawn = step.number, monotonic()
+            self.version += 1
+
+    def _let_others(self, step: Step) -> None:
         """Between two steps: those who wait for the model take it, and a pause is waited for.
 
         Raises:
@@ -163,13 +178,16 @@ class Drawing:
                 elif self.state == "running":
                     return
                 else:
+                    self._show(step)  # it may stay for long, and be saved
                     self._changed.wait(left)
+            self._show(step)
         raise _Stopped
 
-    def _finish(self, pixels: Tensor) -> None:
+    def _finish(self, made: Generated) -> None:
         with self._changed:
             if not self.over:
-                self._pixels = pixels
+                self._pixels = as_bytes(made.tensor)
+                self._still = [not slope.any() for slope in made.importance]
                 self.state, self.version = "done", self.version + 1
                 self._changed.notify_all()
 
@@ -195,10 +213,11 @@ class Drawings:
 
         Raises:
             Busy: if too many are drawn already.
-            DeepVizError: if the layer or the model cannot be drawn for.
+            DeepVizError: if the layer or the model cannot be drawn for, or a channel is not there.
         """
         objective = [Channel(layer, channel) for channel in channels]
         generator = ImageGenerator(served.loaded, objective=objective, steps=steps, seed=seed)
+        _check_channels(served, layer, objective)
         drawing = Drawing(secrets.token_hex(16), served, layer, channels, generator)
         with self._lock:
             if sum(not one.over for one in self._drawings.values()) >= self.limits.drawings:
@@ -209,7 +228,7 @@ class Drawings:
             self._threads = [thread for thread in self._threads if thread.is_alive()]
             thread = Thread(target=drawing.run, name=f"deepviz drawing {layer}", daemon=True)
             self._threads.append(thread)
-        thread.start()
+            thread.start()
         return drawing
 
     def _forget_one(self) -> None:
@@ -229,3 +248,24 @@ class Drawings:
             threads, self._threads = self._threads, []
         for thread in threads:
             thread.join(timeout=10)
+
+
+def _far(pixels: Tensor, others: Tensor) -> Tensor:
+    """The most by which any pixel of an image differs, (N,)."""
+    return (pixels.int() - others.int()).abs().flatten(1).amax(1)
+
+
+def _check_channels(served: Served, layer: str, objective: Sequence[Channel]) -> None:
+    """Refuse channels that the layer does not have, without asking the model again.
+
+    Raises:
+        LayerError: as the drawing would.
+    """
+    with served.admitted():
+        tree = served.layers()
+    shape = next((row.shape for row in tree if row.name == layer), None)
+    if shape is not None:
+        maps = as_maps(layer, torch.empty(shape, device="meta"), (tree.input[2], tree.input[3]))
+        seen = Seen(lambda: maps, {layer: maps}, lambda: maps)
+        for channel in objective:
+            channel(seen)

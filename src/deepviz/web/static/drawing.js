@@ -4,11 +4,13 @@ import { call, get, post } from "./api.js";
 import { download, element, say } from "./elements.js";
 
 const GROUP = 4; // channels drawn together: fewer come faster, more cost less each
+const STILL = "Nothing to see: the channel is flat around the noise it began with. Try the layer before its activation, or another seed.";
 
 export class Drawings {
   #shown = new Map(); // by channel: where its image goes
-  #made = new Map(); // by what was asked for: { picture, drawing, channel, told }
-  #queue = [];
+  #made = new Map(); // by what was asked for: { picture, drawing, told, still, done }
+  #queue = []; // what is to come: { channel, steps, seed, key }
+  #group = []; // what is asked of the server, likewise
   #now = null; // the drawing under way, as the server tells it
   #turn = 0;
   #place = { model: "", layer: "" };
@@ -27,7 +29,7 @@ export class Drawings {
       ...[[60, "60, a sketch"], [200, "200"], [400, "400, finer"]].map(([steps, title]) => element("option", { value: String(steps), selected: steps === 200 }, title)),
     );
     this.all = element("button", { type: "button", class: "quiet", onclick: () => this.draw([...this.#shown.keys()]) }, "Draw what they look for");
-    this.under = element("div", { class: "under", hidden: true }, this.bar, this.text, this.pauser, this.stopper);
+    this.under = element("div", { class: "under", hidden: true }, this.bar, this.pauser, this.stopper, this.text);
     this.bars = element(
       "div",
       { class: "drawing" },
@@ -66,16 +68,24 @@ export class Drawings {
 
   draw(channels) {
     if (!this.seed.checkValidity() || this.seed.value === "") return say("A seed is a whole number from 0 to 4294967295.", true);
-    const known = new Set([...this.#queue, ...(this.#now?.channels.map((one) => one.channel) ?? [])]);
-    this.#queue.push(...channels.filter((channel) => !known.has(channel) && !this.#finished(channel)));
-    if (!this.#now) this.#work().catch(this.failed);
+    const [steps, seed] = [Number(this.steps.value), Number(this.seed.value)];
+    const asked = channels.map((channel) => ({ channel, steps, seed, key: this.#key(channel) }));
+    this.#queue.push(...asked.filter(({ key }) => !this.#waited(key) && !this.#made.get(key)?.done));
+    this.#refresh();
+    if (this.#queue.length && !this.#group.length) this.#work().catch(this.failed);
   }
 
   stop() {
-    this.#queue = [];
     this.#turn += 1;
     if (this.#now) call(`drawings/${this.#now.id}`, { method: "DELETE" }).catch(() => {});
+    this.#rest();
+  }
+
+  #rest() {
+    this.#queue = [];
+    this.#group = [];
     this.#now = null;
+    this.#refresh();
     this.#tell();
   }
 
@@ -83,18 +93,25 @@ export class Drawings {
     return JSON.stringify([this.#place, channel, Number(this.seed.value), Number(this.steps.value)]);
   }
 
-  #finished(channel) {
-    return this.#made.get(this.#key(channel))?.done ?? false;
+  #waited(key) {
+    return [...this.#group, ...this.#queue].some((one) => one.key === key);
+  }
+
+  // The next ones that can be drawn together.
+  #next() {
+    const [{ steps, seed }] = this.#queue;
+    const other = this.#queue.findIndex((one) => one.steps !== steps || one.seed !== seed);
+    return this.#queue.splice(0, other < 0 ? GROUP : Math.min(GROUP, other));
   }
 
   async #work() {
     const turn = (this.#turn += 1);
     try {
       while (this.#queue.length) {
-        const channels = this.#queue.splice(0, GROUP);
-        const asked = { ...this.#place, channels, steps: Number(this.steps.value), seed: Number(this.seed.value) };
-        const keys = new Map(channels.map((channel) => [channel, this.#key(channel)]));
-        let now = await post("drawings", asked);
+        this.#group = this.#next();
+        const [{ steps, seed }] = this.#group;
+        const keys = new Map(this.#group.map(({ channel, key }) => [channel, key]));
+        let now = await post("drawings", { ...this.#place, channels: [...keys.keys()], steps, seed });
         if (turn !== this.#turn) return void call(`drawings/${now.id}`, { method: "DELETE" }).catch(() => {});
         for (;;) {
           this.#take(now, keys);
@@ -106,20 +123,18 @@ export class Drawings {
         if (now.state === "stopped") return;
       }
     } finally {
-      if (turn === this.#turn) {
-        this.#now = null;
-        this.#queue = [];
-        this.#tell();
-      }
+      if (turn === this.#turn) this.#rest();
     }
   }
 
   #take(now, keys) {
     this.#now = now;
-    for (const { channel, picture, score } of now.channels) {
+    const done = now.state === "done";
+    for (const { channel, picture, score, still } of now.channels) {
       if (!picture) continue;
-      const told = `${now.step} of ${now.steps}: ${score.toPrecision(3)}`;
-      this.#made.set(keys.get(channel), { picture, drawing: now.id, told, done: now.state === "done" });
+      const found = still ? (done ? STILL : "no slope so far") : score.toPrecision(3);
+      const told = done && still ? found : `${now.step} of ${now.steps}: ${found}`;
+      this.#made.set(keys.get(channel), { picture, drawing: now.id, told, still, done });
     }
     this.#refresh();
     this.#tell();
@@ -127,15 +142,20 @@ export class Drawings {
 
   #refresh() {
     for (const [channel, { image, draw, save, told }] of this.#shown) {
-      const made = this.#made.get(this.#key(channel));
-      image.hidden = save.hidden = !made;
-      draw.hidden = Boolean(made);
-      told.textContent = made?.told ?? "";
+      const key = this.#key(channel);
+      const made = this.#made.get(key);
+      const waited = this.#waited(key);
+      image.hidden = save.hidden = !made || made.still; // noise is no answer
+      draw.setAttribute("aria-disabled", String(waited)); // not disabled: it would lose the focus
+      if (made?.done && document.activeElement === draw) (save.hidden ? this.all : save).focus();
+      draw.hidden = made?.done ?? false;
+      told.textContent = made?.told ?? (waited ? "waiting" : "");
       if (made && image.src !== made.picture) image.src = made.picture;
     }
   }
 
   #tell() {
+    if (!this.#now && this.under.contains(document.activeElement)) this.all.focus(); // rather than nowhere
     this.under.hidden = !this.#now;
     if (!this.#now) return;
     const { step, steps, state, channels } = this.#now;
@@ -143,7 +163,8 @@ export class Drawings {
     this.bar.value = step;
     const names = channels.map((one) => one.channel).join(", ");
     const rest = this.#queue.length ? `, ${this.#queue.length} to come` : "";
-    this.text.textContent = `${state === "paused" ? "Paused" : "Drawing"} ${names}${rest}`;
+    const text = `${state === "paused" ? "Paused" : "Drawing"} ${names}${rest}`;
+    if (this.text.textContent !== text) this.text.textContent = text; // said aloud when it is set
     this.pauser.textContent = state === "paused" ? "Go on" : "Pause";
   }
 
@@ -157,11 +178,16 @@ export class Drawings {
   }
 
   async #save(channel) {
-    const made = this.#made.get(this.#key(channel));
+    const key = this.#key(channel);
+    const made = this.#made.get(key);
     try {
       const answer = await call(`drawings/${made.drawing}/channels/${channel}`);
       download(await answer.blob(), `${this.#place.layer}-channel-${channel}-seed-${this.seed.value}.png`);
     } catch (error) {
+      if (error.status === 404) {
+        this.#made.delete(key); // the server keeps the last ones: it can be drawn again
+        this.#refresh();
+      }
       this.failed(error);
     }
   }
