@@ -25,7 +25,9 @@ export async function call(path, { method = "GET", json, body, signal } = {}) {
   for (let attempt = 0; ; attempt++) {
     let answer;
     try {
-      answer = await fetch(`api/${path}`, { method, headers, body, signal, credentials: "omit", cache: "no-store" });
+      // what ends something is sent even by a page that is being left
+      const keepalive = method === "DELETE";
+      answer = await fetch(`api/${path}`, { method, headers, body, signal, keepalive, credentials: "omit", cache: "no-store" });
     } catch (error) {
       if (error.name === "AbortError") throw error;
       throw new Refused(0, "The server does not answer. Is deepviz serve still running?");

@@ -35,6 +35,13 @@ addEventListener("hashchange", () => {
   if (said.token && (said.token !== token || JSON.stringify(said.view) !== JSON.stringify(view))) location.reload();
 });
 
+addEventListener("pagehide", () => {
+  stop();
+  leave();
+  trust?.leave();
+  drawings?.stop();
+});
+
 async function open() {
   const said = permalink.read(location.hash);
   token = said.token;
@@ -487,9 +494,15 @@ function leave() {
   stage?.preview(null);
 }
 
+// The last of the outer layers that is no activation: many channels behind one have no slope on noise to be drawn by.
+function lastDrawable(layers) {
+  const outer = layers.filter((row) => row.depth <= 1 && row.usable);
+  return (outer.findLast((row) => !/relu|swish|silu|gelu|elu|act/i.test(`${row.type} ${row.layer}`)) ?? outer.at(-1) ?? layers.at(-1))?.layer;
+}
+
 function drawInside() {
   const layers = known.tree.layers.filter((row) => row.grid);
-  const layer = layers.some((row) => row.layer === view.inside) ? view.inside : (view.layer ?? known.tree.default ?? layers.at(-1)?.layer);
+  const layer = layers.some((row) => row.layer === view.inside) ? view.inside : (view.layer ?? lastDrawable(layers));
   const choose = (name) => {
     view.inside = name;
     remember();
