@@ -267,15 +267,16 @@ class Sanity:
         """
         if not examined:
             raise ValueError("no image was examined")
+        key = key_of(loaded)
         return cls(
             methods=tuple(map(str, methods)),
             stages=examined[0].stages,
             examined=tuple(examined),
             cascading=cascading,
             model=f"{loaded.name} ({loaded.weights})",
-            fingerprint=weights_hash(loaded.module),
+            fingerprint=key.partition("-")[0],
             versions=versions(),
-            key=key_of(loaded),
+            key=key,
             seed=seed,
         )
 
