@@ -1,6 +1,6 @@
 // What is compared: the columns and rows that the page's choices come to, and the requests that they take.
 
-import { fineToCoarse, ofEachGrid } from "./panel.js";
+import { fineToCoarse, firstLayers } from "./panel.js";
 import { info, known, method, view } from "./state.js";
 
 export const BY = { methods: "Methods", layers: "Layers", models: "Models" };
@@ -18,7 +18,7 @@ export function offered() {
 export function fillColumns() {
   if (view.by !== "layers") return;
   if (!view.methods.some(takesLayer)) view.methods.push({ name: known.methods.find((one) => !one.reason && takesLayer({ name: one.name })).name });
-  if (!view.layers.length) view.layers = ofEachGrid(known.tree);
+  if (!view.layers.length) view.layers = firstLayers(known.tree);
 }
 
 // The columns: each a method with its options, by a model, at a layer.

@@ -254,14 +254,18 @@ export function drawLayerList(tree, chosen, several, toggle) {
   keepFocus($("layer-list"), () => $("layer-list").replaceChildren(...rows));
 }
 
-// The layers that are columns at first: of each resolution the default layer, or the last that is called once.
-export function ofEachGrid(tree) {
+// The layers that are columns at first: of each resolution the default layer, or the last that is called once. Where
+// there is hardly more than one resolution, as of tokens, some evenly apart.
+export function firstLayers(tree) {
+  const rows = stops(tree.layers);
   const last = new Map();
-  for (const row of stops(tree.layers)) {
+  for (const row of rows) {
     const before = last.get(String(row.grid));
     if (!before || (!before.default && (row.default || !row.layer.includes("#")))) last.set(String(row.grid), row);
   }
-  return [...last.values()].map((row) => row.layer).slice(-5);
+  if (last.size > 2) return [...last.values()].map((row) => row.layer).slice(-5);
+  const apart = new Set([0, 1, 2, 3].map((k) => Math.round((k * (rows.length - 1)) / 3)));
+  return rows.filter((row, n) => row.default || apart.has(n)).map((row) => row.layer);
 }
 
 // Redraw, and leave the keyboard where it was.
