@@ -255,10 +255,13 @@ def test_layers_and_models_as_columns(visit):
     ui.locator("label[for=by-layers]").click()
     page.until("document.querySelectorAll('#layer-list input:checked').length >= 3")
     layers = ui.locator("#layer-list input:checked").count()
+    named = (
+        "[...document.querySelectorAll('#stage .dv-title')].every((one) => one.textContent.startsWith('Grad-CAM, '))"
+    )
+    page.until(named)
     page.drawn(2 * layers)  # one method of the four takes a layer; two photographs
     shown = ui.locator("#stage .dv-title").all_inner_texts()
     assert len(set(shown)) == layers
-    assert all(one.startswith("Grad-CAM, ") for one in shown)
     ui.locator("#layer-list input:checked").first.click()
     page.drawn(2 * (layers - 1))
     ui.locator("#by-layers").focus()
