@@ -68,9 +68,17 @@ class Visit:
     def until(self, expression, seconds=20):
         """Wait until it is true in the page; not by a string to be evaluated there, which its policy forbids."""
         end = time.monotonic() + seconds
-        while not self.page.evaluate(expression):
+        while not self._is(expression):
             assert time.monotonic() < end, f"{expression} stays false; complaints: {self.complaints}"
             self.page.wait_for_timeout(20)
+
+    def _is(self, expression):
+        try:
+            return self.page.evaluate(expression)
+        except Exception as error:
+            if "context was destroyed" in str(error):  # by another page, which is on its way
+                return False
+            raise
 
     def drawn(self, tiles, seconds=20):
         """Wait until so many tiles are there, none of them waiting."""
@@ -236,7 +244,7 @@ def test_no_channel_that_was_asked_for_is_lost(visit):
     draw.focus()
     draw.press("Enter")
     page.until("document.querySelector('#channels .told').innerText.startsWith('400 of 400')")
-    assert draw.is_hidden()
+    draw.wait_for(state="hidden")
     assert "Save the image of channel" in ui.evaluate("document.activeElement.ariaLabel")
 
     app.state.desk.drawings._drawings.clear()
