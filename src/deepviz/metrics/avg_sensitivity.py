@@ -14,6 +14,8 @@ class AvgSensitivity(Sensitivity):
 
         SENS = E_d ||M(x + d) - M(x)|| / ||M(x)||,    d uniform within r = `radius` (max x - min x)
 
+    The paper's formula has no division; the authors' code has it, and without it methods in other units do not compare.
+
     The mean over random images. Lower is better, from 0 up. It judges a method, which it is given in place of a
     map. The class and the layer stay those of the image itself. Cost: `samples` + 1 maps.
 

@@ -1,0 +1,127 @@
+"""What the routes work with: models, photographs, results, and the work under way."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import AsyncIterator, Iterable, Sequence
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from threading import Thread
+
+from starlette.concurrency import run_in_threadpool
+from starlette.exceptions import HTTPException
+
+from deepviz import catalog
+from deepviz.errors import DeepVizError, DeepVizWarning
+from deepviz.models import LoadedModel, example_photo
+from deepviz.web.drawings import Drawings
+from deepviz.web.forms import Comparison, Row, method_of
+from deepviz.web.jobs import Cell, Job, Jobs
+from deepviz.web.limits import Limits
+from deepviz.web.photographs import Photographs
+from deepviz.web.served import Forgotten, Recent, Result, Served, ids_of, result_bytes
+from deepviz.web.snippets import Block, Shown
+
+FIRST = ("grad-cam", "guided-backprop", "integrated-gradients", "smooth-grad")
+"""The methods of the comparison that a page opens with, cheap ones first."""
+FIRST_PHOTOGRAPHS = 2
+EXAMPLES = ("chelsea", "coffee")
+
+
+@dataclass(eq=False)
+class Desk:
+    """What the routes work with."""
+
+    models: dict[str, Served]
+    photographs: Photographs
+    results: Recent[Result]
+    jobs: Jobs
+    drawings: Drawings
+    first: list[str]
+    opening: Job | None = None
+
+    @classmethod
+    def of(cls, models: Sequence[LoadedModel], paths: Iterable[Path] | None, limits: Limits) -> Desk:
+        """Everything, connected; the photographs are read, nothing is computed."""
+        results: Recent[Result] = Recent(limits.results_bytes, result_bytes)
+        served: dict[str, Served] = {}
+
+        def forgotten(photograph: str) -> None:
+            results.drop(lambda _, result: result.photograph == photograph)
+            for model in served.values():
+                model.forget(photograph)
+
+        photographs = Photographs(limits, forgotten)
+        files = list(map(example_photo, EXAMPLES)) if paths is None else list(paths)
+        first = photographs.add_files(files)
+        for model_id, loaded in zip(ids_of(models), models, strict=True):
+            served[model_id] = Served(model_id, loaded, photographs, results, limits)
+        return cls(served, photographs, results, Jobs(limits), Drawings(limits), list(dict.fromkeys(first)))
+
+    @asynccontextmanager
+    async def open(self) -> AsyncIterator[None]:
+        """While the server runs: the first comparison is computed before anyone asks, warnings are in the results."""
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeepVizWarning)
+            self._submit_first()
+            warm = Thread(target=self.warm_up, name="deepviz warm-up", daemon=True)
+            warm.start()
+            try:
+                yield
+            finally:
+                await run_in_threadpool(self.jobs.stop)  # first: it leaves the model no moment free
+                await run_in_threadpool(self.drawings.stop)
+                await run_in_threadpool(warm.join, 10)
+
+    def _submit_first(self) -> None:
+        """Take the comparison that a page opens with as the first job."""
+        photographs = self.first[:FIRST_PHOTOGRAPHS]
+        methods = [catalog.method(name) for name in FIRST]
+        cells = [Cell(one, None, method, n) for n, method in enumerate(methods) for one in photographs]
+        if cells:
+            self.opening = self.jobs.submit(next(iter(self.models.values())), cells)
+
+    def warm_up(self) -> None:
+        """Find out what applies to the first model before anyone asks."""
+        served = next(iter(self.models.values()))
+        with suppress(DeepVizError):  # the page asks the same, and is told
+            served.layers()
+            served.reasons()
+
+    def model(self, model_id: str) -> Served:
+        """A model by id."""
+        if model_id not in self.models:
+            raise HTTPException(404, f"no model {model_id!r}; there are {', '.join(self.models)}")
+        return self.models[model_id]
+
+    def result(self, result_id: str) -> Result:
+        """A result by id."""
+        found = self.results.get(result_id)
+        if found is None:
+            raise Forgotten(f"no result {result_id[:12]}: it was forgotten; explain again")
+        return found
+
+    def block(self, asked: Comparison) -> Block:
+        """A comparison as a block of code."""
+        methods = tuple(method_of(form, asked.layer) for form in asked.methods)
+        return Block(self.model(asked.model).loaded, tuple(map(self._shown, asked.rows)), methods)
+
+    def _shown(self, row: Row) -> Shown:
+        kept = self.photographs.info(row.photograph)
+        targets = None if row.targets is None else tuple(row.targets)
+        if kept.path is None:
+            return Shown(kept.name, targets, uploaded=True)
+        example = next((name for name in EXAMPLES if example_photo(name) == kept.path), None)
+        return Shown(str(kept.path), targets, example)
+
+    def cells(self, asked: Comparison) -> list[Cell]:
+        """The work of a comparison, method by method, the photographs known to be there."""
+        for row in asked.rows:
+            self.photographs.info(row.photograph)
+        methods = [method_of(form, asked.layer) for form in asked.methods]
+        return [
+            Cell(row.photograph, None if row.targets is None else tuple(dict.fromkeys(row.targets)), method, column)
+            for column, method in enumerate(methods)
+            for row in asked.rows
+        ]
