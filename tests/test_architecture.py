@@ -11,10 +11,10 @@ from deepviz import catalog
 PACKAGE = Path(deepviz.__file__).parent
 TESTS = Path(__file__).parent
 LEVELS = [
-    {"errors", "kinds", "names", "notes", "target", "geometry"},
+    {"errors", "files", "kinds", "names", "notes", "target", "geometry"},
     {"probe", "render", "models"},
-    {"explanation", "methods", "metrics", "synthesis", "inside"},
-    {"api", "engine", "catalog", "evaluation", "sanity", "checks", "storage", "viewer"},
+    {"methods", "metrics", "synthesis", "inside"},
+    {"results", "api", "engine", "catalog", "evaluation", "sanity", "checks", "viewer"},
     {"cli", "web"},
     {"__main__"},
 ]
@@ -29,14 +29,16 @@ SIDEWAYS = {
     ("checks", "evaluation"): "one metric of one explanation",
     ("checks", "sanity"): "what a method keeps",
     ("cli", "web"): "a command starts the server",
-    ("storage", "catalog"): "a method is stored by its name",
-    ("viewer", "storage"): "what is drawn is what is stored",
+    ("results", "catalog"): "a method is stored by its name",
+    ("api", "results"): "what `explain` returns",
+    ("engine", "results"): "what it makes",
+    ("evaluation", "results"): "what is judged",
+    ("checks", "results"): "what is checked",
+    ("sanity", "results"): "what is examined",
+    ("viewer", "results"): "what is drawn is what is stored",
     ("sanity", "api"): "images and methods are asked for as in `explain`",
     ("sanity", "engine"): "the maps that are compared",
-    ("explanation", "methods"): "a result names its method: the type alone, methods.method",
     ("metrics", "methods"): "a metric judges a method: the type alone, methods.method",
-    ("synthesis", "explanation"): "results are written as explanations are",
-    ("inside", "explanation"): "the same",
     ("inside", "synthesis"): "a channel's generated image beside its examples",
 }
 """The ways from one package to another of the same level, and why; level 0 is free of order, but without cycles."""
@@ -123,7 +125,8 @@ def test_a_function_lives_with_its_question():
 @pytest.mark.parametrize("stem", catalog.METHODS)
 def test_one_stem_per_method(stem):
     file = stem.replace("-", "_")
-    assert catalog.METHODS[stem].__module__ == f"deepviz.methods.{file}"
+    assert catalog.METHODS[stem].__module__.split(".")[:2] == ["deepviz", "methods"]
+    assert catalog.METHODS[stem].__module__.endswith(f".{file}")
     assert catalog.METHODS[stem].__name__.lower() == file.replace("_", "")
     assert (TESTS / "methods" / f"test_{file}.py").is_file()
 

@@ -12,12 +12,12 @@ import torch
 from PIL import Image
 
 import deepviz
-from deepviz import explanation
 from deepviz.errors import MissingExtra, OutputError
-from deepviz.explanation import ExplainedTarget, _headings, in_digits, probe_folder, write_bytes
+from deepviz.files import probe_folder, write_bytes
 from deepviz.geometry import Geometry
 from deepviz.methods import GradCAM, SmoothGrad
 from deepviz.render import Scale
+from deepviz.results.explanation import ExplainedTarget, _headings, in_digits
 from small_models import good, network
 
 

@@ -18,10 +18,10 @@ from PIL import Image
 import deepviz
 from deepviz import DeepVizError, Explanation, catalog, load_explanations, save_explanations
 from deepviz.errors import MethodError, OutputError, StoredError
-from deepviz.explanation import ExplainedTarget
 from deepviz.geometry import Geometry
 from deepviz.methods import GradCAM, Gradient, IntegratedGradients, Method, SmoothGrad
-from deepviz.storage import WEIGHTS, StoredMethod, packed, unpacked
+from deepviz.results.explanation import ExplainedTarget
+from deepviz.results.storage import WEIGHTS, StoredMethod, packed, unpacked
 from small_models import good
 
 SIZE = (40, 30)
@@ -434,8 +434,8 @@ def test_huge_photographs_are_refused_unread():
 
 
 def test_bombs_are_refused(monkeypatch):
-    monkeypatch.setattr("deepviz.storage.MOST_BYTES", 10**6)
-    monkeypatch.setattr("deepviz.storage.MOST_HEADER", 10**5)
+    monkeypatch.setattr("deepviz.results.storage.MOST_BYTES", 10**6)
+    monkeypatch.setattr("deepviz.results.storage.MOST_HEADER", 10**5)
     assert "would unpack to" in refused(changed(packed([explained()]), files={"bomb": bytes(2 * 10**6)}))
     long = packed([explained(remark="x" * 2 * 10**5)])
     assert "header.json is not of the size" in refused(long)
@@ -444,7 +444,7 @@ def test_bombs_are_refused(monkeypatch):
 
 
 def test_a_small_file_that_names_one_large_map_many_times(monkeypatch):
-    monkeypatch.setattr("deepviz.storage.MOST_BYTES", 10**7)
+    monkeypatch.setattr("deepviz.results.storage.MOST_BYTES", 10**7)
     large = packed([explained(torch.rand(3, 80, 90))])
     content = changed(large, header=lambda words: words.update(results=words["results"] * 200))
     assert len(content) < 10**5

@@ -23,16 +23,27 @@ if TYPE_CHECKING:
     )
     from deepviz.errors import DeepVizError, DeepVizWarning
     from deepviz.evaluation import Evaluation, evaluate
-    from deepviz.explanation import Explanation, sheet
     from deepviz.inside import viz_activations, viz_channels, viz_filters, viz_layers
     from deepviz.models import LoadedModel, Preprocess, example_photo, load_model
+    from deepviz.results.explanation import Explanation, sheet
+    from deepviz.results.storage import load_explanations, save_explanations
     from deepviz.sanity import Sanity, sanity_check
-    from deepviz.storage import load_explanations, save_explanations
     from deepviz.synthesis import DeepDream, Generated, ImageGenerator, inversion
     from deepviz.viewer import compare, report
 
 _MODULES = ("catalog", "methods", "metrics", "synthesis")
-_HOMES = ("errors", "models", "explanation", "api", "inside", "synthesis", "evaluation", "sanity", "storage", "viewer")
+_HOMES = (
+    "errors",
+    "models",
+    "results.explanation",
+    "api",
+    "inside",
+    "synthesis",
+    "evaluation",
+    "sanity",
+    "results.storage",
+    "viewer",
+)
 """Where the other names live, in the order in which they are looked for: what is quick to import first."""
 
 __all__ = [

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from deepviz import catalog
 from deepviz.engine import Targets, explain_prepared
 from deepviz.errors import LayerError
-from deepviz.explanation import Explanation, write_picture
+from deepviz.files import write_picture
 from deepviz.methods import (
     Deconvolution,
     GradCAM,
@@ -26,11 +26,12 @@ from deepviz.methods import (
     Method,
     SmoothGrad,
 )
-from deepviz.methods.quadrature import QuadratureRule
-from deepviz.methods.smooth_grad import Statistic
+from deepviz.methods.gradients.quadrature import QuadratureRule
+from deepviz.methods.gradients.smooth_grad import Statistic
 from deepviz.models import LoadedModel, load_model
 from deepviz.probe.reference import Baseline
 from deepviz.render import grey
+from deepviz.results.explanation import Explanation
 
 Model = LoadedModel | nn.Module | str | None
 ImageLike = str | os.PathLike[str] | Image.Image | Tensor | Any

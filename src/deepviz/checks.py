@@ -11,13 +11,13 @@ from typing import Any
 from deepviz.engine import explain_prepared
 from deepviz.errors import DeepVizWarning, ModelError, OutputError
 from deepviz.evaluation import measured
-from deepviz.explanation import ExplainedTarget, Explanation
 from deepviz.methods import Method
 from deepviz.metrics import Deletion, Insertion, RandomMap
 from deepviz.metrics.curves import ExchangeMetric
 from deepviz.metrics.subject import asking
 from deepviz.models import LoadedModel, Prepared
 from deepviz.notes import warn
+from deepviz.results.explanation import ExplainedTarget, Explanation
 from deepviz.sanity import Sanity, examine_prepared, key_of, recall, remember
 
 STEPS = 20

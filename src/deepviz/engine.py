@@ -12,12 +12,13 @@ from PIL import Image
 from torch import Tensor, nn
 
 from deepviz.errors import LayerError, ModelError, ModelFailed, NothingOverridden, TargetError
-from deepviz.explanation import ExplainedTarget, Explanation, versions
+from deepviz.files import versions
 from deepviz.methods.method import Method
 from deepviz.models import LoadedModel, Prepared, Preprocess
 from deepviz.notes import Notes, warn
 from deepviz.probe.borrow import borrowed, original
 from deepviz.probe.gradient import Call, fresh_leaf
+from deepviz.results.explanation import ExplainedTarget, Explanation
 from deepviz.target import class_scores, probabilities
 
 OneTarget = int | str | Callable[[Any], Tensor]

@@ -19,7 +19,7 @@ from deepviz import catalog
 from deepviz.api import Images, Methods, Model, as_list, choose_methods
 from deepviz.engine import OneTarget, Targets, colour_of, explain_prepared
 from deepviz.errors import MissingExtra, ModelError, TargetError
-from deepviz.explanation import Explanation, versions
+from deepviz.files import versions
 from deepviz.methods import Method
 from deepviz.metrics import CentreGaussian, CurveMetric, Deletion, EdgeDetector, Insertion, Metric, RandomMap
 from deepviz.metrics.bootstrap import FEWEST, FEWEST_TO_DIFFER, differs, interval
@@ -29,6 +29,7 @@ from deepviz.models import LoadedModel, Prepared, load_model
 from deepviz.models.loaded import OWN_VIEW
 from deepviz.notes import warn
 from deepviz.render.figure import figure
+from deepviz.results.explanation import Explanation
 
 M = TypeVar("M", bound=Metric)
 

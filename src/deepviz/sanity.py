@@ -23,7 +23,7 @@ from torch import Tensor
 from deepviz.api import Images, Methods, Model, as_list, choose_methods
 from deepviz.engine import OneTarget, colour_of, explain_prepared
 from deepviz.errors import DeepVizWarning, ModelError
-from deepviz.explanation import Explanation, versions, write_bytes
+from deepviz.files import versions, write_bytes
 from deepviz.methods import Method
 from deepviz.metrics.similarity import SIMILARITIES
 from deepviz.models import LoadedModel, Prepared, Preprocess, load_model
@@ -32,6 +32,7 @@ from deepviz.probe.borrow import original
 from deepviz.probe.randomise import randomised
 from deepviz.render.contact import Print, contact_sheet
 from deepviz.render.figure import figure
+from deepviz.results.explanation import Explanation
 
 Step = Callable[[str, int], None]
 """Takes what is next, in words, and how many (method, stage) pairs of the image under way are done."""

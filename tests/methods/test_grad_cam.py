@@ -329,6 +329,7 @@ def test_a_layer_that_hands_on_a_view_is_explained():
 
 
 def test_outputs_that_are_probabilities_are_told_to_grad_cam_too():
+    torch.manual_seed(0)
     model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(4 * 36, 3), nn.Sigmoid())
     with pytest.warns(DeepVizWarning, match=r"outputs are probabilities \(sigmoid\)"):
         GradCAM(layer="0")(model, torch.rand(1, 3, 8, 8), 1)

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from deepviz.methods.quadrature import Node, bisect, quadrature
+from deepviz.methods.gradients.quadrature import Node, bisect, quadrature
 
 RULES = ("gauss-legendre", "midpoint", "trapezoid", "left")
 

@@ -10,11 +10,11 @@ import torch
 from PIL import Image
 
 from deepviz import Explanation
-from deepviz.explanation import ExplainedTarget
 from deepviz.geometry import Geometry
 from deepviz.methods import GradCAM, Gradient, GradTimesImage
 from deepviz.render import colour
 from deepviz.render.colour import LEVELS, Scale
+from deepviz.results.explanation import ExplainedTarget
 from deepviz.viewer import bundle, photograph, record, static_files
 from deepviz.viewer.assets import COLOURS, DIVERGING, MODULES
 

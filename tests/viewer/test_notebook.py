@@ -8,9 +8,9 @@ from PIL import Image
 
 from deepviz import Explanation
 from deepviz.errors import MissingExtra
-from deepviz.explanation import ExplainedTarget
 from deepviz.geometry import Geometry
 from deepviz.methods import GradCAM, Gradient
+from deepviz.results.explanation import ExplainedTarget
 from deepviz.viewer import compare
 from deepviz.viewer import notebook as module
 

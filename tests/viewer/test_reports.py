@@ -11,10 +11,10 @@ from PIL import Image
 
 from deepviz import Explanation
 from deepviz.errors import OutputError
-from deepviz.explanation import ExplainedTarget
 from deepviz.geometry import Geometry
 from deepviz.methods import GradCAM, Gradient, GradTimesImage, IntegratedGradients, SmoothGrad
 from deepviz.render import Scale
+from deepviz.results.explanation import ExplainedTarget
 from deepviz.viewer import report, report_page
 
 HOSTILE = "</script><script>globalThis.broken=1</script><img src=x onerror='globalThis.broken=1'>&\"'<!--"

@@ -15,7 +15,7 @@ import small_models
 from deepviz import catalog
 from deepviz.methods import GradCAM, Gradient
 from deepviz.models import LoadedModel
-from deepviz.storage import load_explanations
+from deepviz.results.storage import load_explanations
 from deepviz.web import Limits
 from deepviz.web.app import PATIENCE
 from pictures import picture_file

@@ -33,7 +33,7 @@ from deepviz.evaluation import (
     region,
     with_controls,
 )
-from deepviz.explanation import probe_folder, write_bytes
+from deepviz.files import probe_folder, write_bytes
 from deepviz.methods import Method
 from deepviz.metrics import Metric
 from deepviz.metrics.region import RegionMetric

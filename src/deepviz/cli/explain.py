@@ -21,12 +21,13 @@ from deepviz.cli.photographs import Photographs, own_name
 from deepviz.cli.progress import progress_bar
 from deepviz.engine import Answer, Targets, explain_prepared
 from deepviz.errors import DeepVizWarning
-from deepviz.explanation import Explanation, in_digits, probe_folder, sheet, write_picture
+from deepviz.files import probe_folder, write_picture
 from deepviz.methods import Method
 from deepviz.models import LoadedModel, example_photo
 from deepviz.models.weights import weights_hash
 from deepviz.probe.memory import keep_memory
-from deepviz.storage import WEIGHTS, save_explanations
+from deepviz.results.explanation import Explanation, in_digits, sheet
+from deepviz.results.storage import WEIGHTS, save_explanations
 from deepviz.viewer import report as write_report
 
 NOTHING_GIVEN = MethodOptions()

@@ -18,7 +18,7 @@ from deepviz.cli import INTERRUPTED, OK, PARTLY
 from deepviz.cli.generate import FOLDER, GENERATOR, Json, Output, channel_list, drawing
 from deepviz.cli.model_options import Device, Model, Weights, check_device, loaded_model
 from deepviz.errors import DeepVizWarning
-from deepviz.explanation import probe_folder
+from deepviz.files import probe_folder
 from deepviz.inside import viz_activations, viz_channels, viz_filters
 from deepviz.models import example_photo, find_photos
 from deepviz.probe.memory import keep_memory

@@ -8,7 +8,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from deepviz.cli import OK, UsageError
-from deepviz.storage import load_explanations
+from deepviz.results.storage import load_explanations
 from deepviz.viewer import report as write_report
 
 

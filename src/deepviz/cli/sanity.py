@@ -17,7 +17,7 @@ from deepviz.cli.model_options import Device, Model, Weights, check_device, load
 from deepviz.cli.photographs import Photographs, listed, own_name
 from deepviz.cli.progress import progress_bar
 from deepviz.errors import DeepVizWarning, MissingExtra, OutputError
-from deepviz.explanation import probe_folder, write_bytes, write_picture
+from deepviz.files import probe_folder, write_bytes, write_picture
 from deepviz.methods import Method
 from deepviz.models import LoadedModel, example_photo
 from deepviz.probe.memory import keep_memory

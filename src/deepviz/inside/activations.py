@@ -14,7 +14,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from deepviz.errors import LayerError
-from deepviz.explanation import encoded, write_picture
+from deepviz.files import encoded, write_picture
 from deepviz.geometry import Geometry
 from deepviz.inside.taken import (
     ImageLike,

@@ -12,7 +12,7 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import nn
 
 from deepviz.errors import LayerError
-from deepviz.explanation import encoded, write_picture
+from deepviz.files import encoded, write_picture
 from deepviz.inside.examples import Examples, dataset_examples
 from deepviz.inside.taken import ImageLike, Model, figure, take_model
 from deepviz.probe.capture import layer_name

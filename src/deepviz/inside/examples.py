@@ -13,7 +13,7 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor, nn
 
 from deepviz.errors import ImageError, LayerError
-from deepviz.explanation import encoded, write_picture
+from deepviz.files import encoded, write_picture
 from deepviz.geometry import Geometry
 from deepviz.inside.receptive import ReceptiveField, module_calls
 from deepviz.inside.taken import (

@@ -16,7 +16,7 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor, nn
 
 from deepviz.errors import ImageError, LayerError, ModelError
-from deepviz.explanation import encoded, write_picture
+from deepviz.files import encoded, write_picture
 from deepviz.inside.receptive import module_calls
 from deepviz.inside.taken import Model, figure, neutral_input, take_model
 from deepviz.models import LoadedModel

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.overrides import BaseTorchFunctionMode
 
 from deepviz.errors import ImageError, LayerError
-from deepviz.explanation import encoded
+from deepviz.files import encoded
 from deepviz.models import LoadedModel, Prepared, Preprocess, load_model
 from deepviz.notes import Notes
 from deepviz.probe.borrow import original

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from deepviz.errors import GenerationError, ModelError, TargetError
-from deepviz.explanation import probe_folder
+from deepviz.files import probe_folder
 from deepviz.models import Preprocess, load_model, open_photo
 from deepviz.notes import Notes
 from deepviz.probe.borrow import borrowed, original

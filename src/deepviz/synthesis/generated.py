@@ -22,7 +22,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from deepviz.explanation import encoded, versions, write_bytes, write_picture
+from deepviz.files import encoded, versions, write_bytes, write_picture
 from deepviz.models import LoadedModel
 from deepviz.models.weights import weights_hash
 from deepviz.notes import warn

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from deepviz.errors import DeepVizError, GenerationError, ImageError, ModelError, TargetError
-from deepviz.explanation import probe_folder
+from deepviz.files import probe_folder
 from deepviz.models import Preprocess, load_model
 from deepviz.notes import Notes, warn
 from deepviz.probe.borrow import borrowed, original

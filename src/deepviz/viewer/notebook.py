@@ -7,7 +7,7 @@ from functools import cache
 from typing import Any
 
 from deepviz.errors import MissingExtra
-from deepviz.explanation import Explanation
+from deepviz.results.explanation import Explanation
 from deepviz.viewer.assets import bundle, static_files
 from deepviz.viewer.reports import embedded
 

@@ -12,8 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from deepviz.explanation import Explanation, encoded
-from deepviz.storage import Photographs, plain_value, quantised, without_profile
+from deepviz.files import encoded
+from deepviz.results.explanation import Explanation
+from deepviz.results.storage import Photographs, plain_value, quantised, without_profile
 
 VERSION = 1
 """Of the form of a record, which the page checks."""

@@ -15,10 +15,11 @@ from typing import Any
 
 from PIL import Image
 
-from deepviz.explanation import Explanation, write_bytes
+from deepviz.files import write_bytes
 from deepviz.geometry import Geometry
 from deepviz.methods.method import Method
-from deepviz.storage import WEIGHTS, Photographs, StoredMethod
+from deepviz.results.explanation import Explanation
+from deepviz.results.storage import WEIGHTS, Photographs, StoredMethod
 from deepviz.viewer.assets import bundle, static_files
 from deepviz.viewer.records import record, rows, words
 

@@ -20,9 +20,10 @@ from starlette.exceptions import HTTPException
 
 from deepviz import catalog
 from deepviz.errors import DeepVizError
-from deepviz.explanation import ExplainedTarget, Explanation, encoded, versions
+from deepviz.files import encoded, versions
 from deepviz.models import LoadedModel
-from deepviz.storage import packed
+from deepviz.results.explanation import ExplainedTarget, Explanation
+from deepviz.results.storage import packed
 from deepviz.viewer import photograph as lossless
 from deepviz.viewer import record, report_page
 from deepviz.web.desk import FIRST, FIRST_PHOTOGRAPHS, Desk

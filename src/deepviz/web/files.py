@@ -8,7 +8,8 @@ from importlib import resources
 
 from PIL import Image
 
-from deepviz.explanation import Explanation, encoded, sheet
+from deepviz.files import encoded
+from deepviz.results.explanation import Explanation, sheet
 from deepviz.viewer import static_files
 
 

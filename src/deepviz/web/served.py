@@ -14,12 +14,12 @@ from typing import Any, Generic, TypeVar
 from deepviz import catalog
 from deepviz.engine import explain_prepared, predicted
 from deepviz.errors import DeepVizError, ImageError, ModelError
-from deepviz.explanation import ExplainedTarget, Explanation
 from deepviz.inside import Activations, LayerTree, viz_activations, viz_layers
 from deepviz.methods import Method
 from deepviz.models import LoadedModel, example_photo, open_photo
 from deepviz.models.weights import weights_hash
-from deepviz.storage import WEIGHTS
+from deepviz.results.explanation import ExplainedTarget, Explanation
+from deepviz.results.storage import WEIGHTS
 from deepviz.web import trust
 from deepviz.web.forms import recipe
 from deepviz.web.limits import Limits

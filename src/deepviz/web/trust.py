@@ -13,10 +13,11 @@ from deepviz.checks import METRICS, STEPS, in_words
 from deepviz.engine import explain_prepared
 from deepviz.errors import OutputError
 from deepviz.evaluation import fitted, measured
-from deepviz.explanation import Explanation, encoded
+from deepviz.files import encoded
 from deepviz.metrics import RandomMap
 from deepviz.metrics.subject import Subject, asking
 from deepviz.models import LoadedModel, Prepared
+from deepviz.results.explanation import Explanation
 from deepviz.sanity import VERDICT, Sanity, dependence, examine_prepared, recall, remember, seen, verdict
 from deepviz.web.files import data_url, jpeg
 

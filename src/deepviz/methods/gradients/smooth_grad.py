@@ -6,7 +6,7 @@ from typing import Annotated, ClassVar, Literal
 import torch
 from torch import Tensor
 
-from deepviz.methods.gradient import Gradient
+from deepviz.methods.gradients.gradient import Gradient
 from deepviz.methods.method import Method, View
 from deepviz.probe.chunks import chunk_rows, spans
 from deepviz.probe.gradient import Call

@@ -6,7 +6,7 @@ from typing import Annotated, ClassVar
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from deepviz.methods.grad_cam import class_activation, warn_of_negative
+from deepviz.methods.cams.grad_cam import class_activation, warn_of_negative
 from deepviz.methods.method import Method
 from deepviz.probe.capture import layer_and_input_gradient
 from deepviz.probe.chunks import Joined

@@ -6,8 +6,8 @@ from typing import Annotated, ClassVar
 import torch
 from torch import Tensor
 
+from deepviz.methods.gradients.quadrature import Node, QuadratureRule, bisect, quadrature
 from deepviz.methods.method import Method, View
-from deepviz.methods.quadrature import Node, QuadratureRule, bisect, quadrature
 from deepviz.probe.chunks import chunk_rows, spans
 from deepviz.probe.gradient import Call, input_gradient
 from deepviz.probe.reference import Baseline, Colours, check_baseline, in_colours, reference

@@ -16,12 +16,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
 from deepviz.errors import MissingExtra, OutputError
+from deepviz.files import PICTURES, encoded, write_bytes, write_picture
 from deepviz.geometry import Geometry
 from deepviz.methods.method import Method
 from deepviz.render import Scale, Tile, colour_bar, fitted, grey, place
@@ -30,7 +30,6 @@ from deepviz.render import overlay as draw_overlay
 from deepviz.render import sheet as draw_sheet
 
 Picture = Literal["overlay", "heatmap", "grey"]
-PICTURES = (".png", ".jpg", ".jpeg")
 ARRAYS = (".npz", ".safetensors")
 
 
@@ -355,61 +354,3 @@ def _same_photograph(one: Explanation, other: Explanation) -> bool:
     if one.geometry != other.geometry:
         return False
     return one.image is other.image or one.image.tobytes() == other.image.tobytes()
-
-
-def encoded(picture: Image.Image, kind: str = "PNG") -> bytes:
-    """A picture as the bytes of a file."""
-    buffer = io.BytesIO()
-    options: dict[str, Any] = {"quality": 92} if kind == "JPEG" else {"compress_level": 4}
-    picture.save(buffer, kind, **options)
-    return buffer.getvalue()
-
-
-def write_picture(path: Path, picture: Image.Image) -> Path:
-    """Write a picture, PNG or JPEG by its ending.
-
-    Raises:
-        OutputError: for another ending, or if it cannot be written.
-    """
-    suffix = path.suffix.lower()
-    if suffix not in PICTURES:
-        raise OutputError(f"{path}: the ending must be one of {', '.join(PICTURES)}")
-    return write_bytes(path, encoded(picture, "PNG" if suffix == ".png" else "JPEG"))
-
-
-def write_bytes(path: Path, content: bytes) -> Path:
-    """Write a file whole or not at all, making its folder.
-
-    Raises:
-        OutputError: if it cannot be written.
-    """
-    part = path.with_name(path.name + ".part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            part.write_bytes(content)
-            os.replace(part, path)
-        finally:
-            part.unlink(missing_ok=True)
-    except OSError as error:
-        raise OutputError(
-            f"cannot write {path}: {error.strerror or error}; choose another place (on the command line, -o)"
-        ) from error
-    return path
-
-
-def probe_folder(path: Path) -> None:
-    """Make the folder and see that files can be written there, before hours of work go into it.
-
-    Raises:
-        OutputError: if not.
-    """
-    write_bytes(path / ".deepviz", b"")
-    (path / ".deepviz").unlink()
-
-
-def versions() -> dict[str, str]:
-    """Of what the numbers depend on."""
-    from importlib.metadata import version
-
-    return {"deepviz": version("deepviz"), "torch": torch.__version__}

@@ -27,10 +27,11 @@ from torch import Tensor
 
 from deepviz import catalog
 from deepviz.errors import MethodError, StoredError
-from deepviz.explanation import ExplainedTarget, Explanation, encoded, versions, write_bytes
+from deepviz.files import encoded, versions, write_bytes
 from deepviz.geometry import Geometry
 from deepviz.methods.method import Method, View
 from deepviz.probe.gradient import Call
+from deepviz.results.explanation import ExplainedTarget, Explanation
 from deepviz.target import Score
 
 FORMAT = "deepviz results"

@@ -1,0 +1,77 @@
+"""Files: written whole or not at all, with errors that say what to do."""
+
+from __future__ import annotations
+
+import io
+import os
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+from PIL import Image
+
+from deepviz.errors import OutputError
+
+PICTURES = (".png", ".jpg", ".jpeg")
+
+
+def encoded(picture: Image.Image, kind: str = "PNG") -> bytes:
+    """A picture as the bytes of a file."""
+    buffer = io.BytesIO()
+    options: dict[str, Any] = {"quality": 92} if kind == "JPEG" else {"compress_level": 4}
+    picture.save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+def write_picture(path: Path, picture: Image.Image) -> Path:
+    """Write a picture, PNG or JPEG by its ending.
+
+    Raises:
+        OutputError: for another ending, or if it cannot be written.
+    """
+    suffix = path.suffix.lower()
+    if suffix not in PICTURES:
+        raise OutputError(f"{path}: the ending must be one of {', '.join(PICTURES)}")
+    return write_bytes(path, encoded(picture, "PNG" if suffix == ".png" else "JPEG"))
+
+
+def write_bytes(path: Path, content: bytes) -> Path:
+    """Write a file whole or not at all, making its folder.
+
+    Raises:
+        OutputError: if it cannot be written.
+    """
+    part = path.with_name(path.name + ".part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            part.write_bytes(content)
+            os.replace(part, path)
+        finally:
+            part.unlink(missing_ok=True)
+    except OSError as error:
+        raise OutputError(
+            f"cannot write {path}: {error.strerror or error}; choose another place (on the command line, -o)"
+        ) from error
+    return path
+
+
+def probe_folder(path: Path) -> None:
+    """Make the folder and see that files can be written there, before hours of work go into it.
+
+    Raises:
+        OutputError: if not.
+    """
+    # a name that nobody has: what is in the folder already is the user's
+    probe = path / f".deepviz-{uuid4().hex}"
+    write_bytes(probe, b"")
+    probe.unlink()
+
+
+def versions() -> dict[str, str]:
+    """Of what the numbers depend on."""
+    from importlib.metadata import version
+
+    import torch
+
+    return {"deepviz": version("deepviz"), "torch": torch.__version__}

@@ -1,0 +1,1 @@
+"""Class activation maps: methods that weight a layer's feature maps."""

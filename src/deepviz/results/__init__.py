@@ -1,0 +1,1 @@
+"""What came out: explanations and their files."""
