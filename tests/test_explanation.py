@@ -17,6 +17,7 @@ from deepviz.files import probe_folder, write_bytes
 from deepviz.geometry import Geometry
 from deepviz.methods import GradCAM, SmoothGrad
 from deepviz.render import Scale
+from deepviz.results import explanation
 from deepviz.results.explanation import ExplainedTarget, _headings, in_digits
 from small_models import good, network
 
