@@ -29,7 +29,7 @@ from deepviz.methods import (
 from deepviz.methods.gradients.quadrature import QuadratureRule
 from deepviz.methods.gradients.smooth_grad import Statistic
 from deepviz.models import LoadedModel, load_model
-from deepviz.probe.reference import Baseline
+from deepviz.options import Baseline
 from deepviz.render import grey
 from deepviz.results.explanation import Explanation
 
@@ -107,7 +107,7 @@ def choose_methods(methods: Methods, layer: str | None = None) -> list[Method]:
     several = [_value(one) for one in (asked if isinstance(asked, (list, tuple)) else [asked])]
     if layer is None:
         return several
-    placed = [method.at_layer(layer) for method in several]
+    placed = [method.with_layer(layer) for method in several]
     if all(one is before for one, before in zip(placed, several, strict=True)):
         named = ", ".join(method.name for method in several)
         raise LayerError(f"layer={layer!r} is for methods that take one and do not name it themselves, not for {named}")

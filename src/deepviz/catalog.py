@@ -6,15 +6,15 @@ import importlib
 import inspect
 import types
 from dataclasses import MISSING, dataclass, fields
-from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin, get_type_hints
+from typing import Any, Literal, TypeVar, get_args, get_origin
 
 import deepviz.methods
 import deepviz.metrics
 from deepviz.errors import MethodError
-from deepviz.kinds import alternatives
 from deepviz.methods.method import Method
 from deepviz.metrics.metric import Metric
 from deepviz.names import nearest
+from deepviz.options import Annotation, annotated
 
 T = TypeVar("T")
 
@@ -30,6 +30,7 @@ class Option:
         optional: whether it also takes None.
         default: its value when it is not given.
         help: one sentence.
+        role: what it is for, if it says so: layer, grid, seed or baseline.
     """
 
     name: str
@@ -38,6 +39,7 @@ class Option:
     optional: bool
     default: Any
     help: str
+    role: str | None = None
 
     @property
     def flag(self) -> str:
@@ -99,8 +101,8 @@ METRICS: dict[str, type[Metric]] = _found(deepviz.metrics, Metric)
 
 def options(cls: Any) -> tuple[Option, ...]:
     """The options of a method, or of another frozen value: its fields, with type, default and description."""
-    hints = get_type_hints(cls, include_extras=True)
-    return tuple(_option(field.name, hints[field.name], _default(field)) for field in fields(cls) if field.init)
+    found = annotated(cls)
+    return tuple(_option(field.name, found[field.name], _default(field)) for field in fields(cls) if field.init)
 
 
 def summary(method_class: type[Method]) -> str:
@@ -164,18 +166,15 @@ def _default(field: Any) -> Any:
     return field.default_factory() if field.default_factory is not MISSING else field.default
 
 
-def _option(name: str, hint: Any, default: Any) -> Option:
-    text = ""
-    if get_origin(hint) is Annotated:
-        hint, text = get_args(hint)[:2]
+def _option(name: str, annotation: Annotation, default: Any) -> Option:
     kinds: list[type] = []
     choices: list[str] = []
     optional = False
-    for part in alternatives(hint):
-        if part is type(None):
+    for kind in annotation.kinds:
+        if kind.type is type(None):
             optional = True
-        elif get_origin(part) is Literal:
-            choices.extend(get_args(part))
-        elif part in (bool, int, float, str) or part is Method:
-            kinds.append(part)
-    return Option(name, tuple(kinds), tuple(choices), optional, default, text)
+        elif get_origin(kind.type) is Literal:
+            choices.extend(get_args(kind.type))
+        elif kind.type in (bool, int, float, str) or kind.type is Method:
+            kinds.append(kind.type)
+    return Option(name, tuple(kinds), tuple(choices), optional, default, annotation.help, annotation.role)

@@ -191,7 +191,7 @@ def _attribute(
     loaded: LoadedModel, method: Method, x: Tensor, columns: list[Tensor | Callable[[Any], Tensor]]
 ) -> Iterator[tuple[int, _Maps]]:
     """The method's maps for each column of targets; all columns of classes share their forward passes."""
-    ready = method.in_colours(lambda name: colour_of(loaded, name))
+    ready = method.resolve_baseline(lambda name: colour_of(loaded, name))
     classes = [k for k, column in enumerate(columns) if isinstance(column, Tensor)]
     if classes:
         indices = torch.stack([column for column in columns if isinstance(column, Tensor)], 1)

@@ -210,8 +210,8 @@ def _again(
 ) -> Explanation:
     """The same method's map of the same class, at the same layer, by the randomised copy."""
     # at the layer that it found in the trained network, so that all stages are of the same one
-    method = trained.method if trained.layer is None else trained.method.at_layer(trained.layer)
-    method = method.in_colours(lambda name: colour_of(loaded, name))
+    method = trained.method if trained.layer is None else trained.method.with_layer(trained.layer)
+    method = method.resolve_baseline(lambda name: colour_of(loaded, name))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeepVizWarning)  # what a random network is like is no news
         try:

@@ -125,7 +125,7 @@ def test_the_example_runs(cls):
 def test_every_method_says_how_it_is_drawn(cls):
     assert cls().view in ("magnitude", "sum", "positive")
     assert str(cls()) == cls.title
-    assert cls().in_colours(lambda name: torch.zeros(3, 1, 1)) == cls()
+    assert cls().resolve_baseline(lambda name: torch.zeros(3, 1, 1)) == cls()
 
 
 def test_the_abstract_method_is_not_a_method():

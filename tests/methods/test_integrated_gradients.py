@@ -173,9 +173,9 @@ def test_a_baseline_by_colour_needs_preprocessing():
     for name in ("black", "white", "mean"):
         with pytest.raises(ValueError, match="bare module"):
             IntegratedGradients(baseline=name)(model, x, 1)
-    known = IntegratedGradients(baseline="black").in_colours(lambda name: torch.full((2, 1, 1), -2.0))
+    known = IntegratedGradients(baseline="black").resolve_baseline(lambda name: torch.full((2, 1, 1), -2.0))
     assert_same(known(model, x, 1), IntegratedGradients(baseline=-2.0)(model, x, 1), 1e-12)
-    assert IntegratedGradients(baseline="blur").in_colours(lambda name: 1 / 0).baseline == "blur"
+    assert IntegratedGradients(baseline="blur").resolve_baseline(lambda name: 1 / 0).baseline == "blur"
 
 
 @pytest.mark.parametrize(

@@ -173,7 +173,7 @@ def test_a_bad_option_is_an_error_when_the_method_is_made(options):
 
 
 def test_something_else_than_a_method_inside_is_an_error():
-    with pytest.raises(TypeError, match=r"Gradient\(\)"):
+    with pytest.raises(TypeError, match=r"of must be a method, got 'gradient'"):
         SmoothGrad(of="gradient")
     with pytest.raises(TypeError, match=r"did you mean GuidedBackprop\(\)\?"):
         SmoothGrad(of=GuidedBackprop)
@@ -189,7 +189,7 @@ def test_memory_does_not_grow_with_the_samples():
 
 
 def test_the_colours_of_the_method_inside_become_known():
-    smooth = SmoothGrad(of=IntegratedGradients(baseline="black")).in_colours(lambda name: 0.5)
+    smooth = SmoothGrad(of=IntegratedGradients(baseline="black")).resolve_baseline(lambda name: 0.5)
     assert smooth == SmoothGrad(of=IntegratedGradients(baseline=0.5))
 
 

@@ -57,9 +57,9 @@ def test_a_baseline_by_name_becomes_what_it_is_in_the_inputs_space():
         metric(model, X, maps, 1)  # a bare module does not know what is black
     change = (model(X) - model(colours["black"].expand(X.shape)))[:, 1].detach()
     expected = (maps.sum((1, 2, 3)) - change).abs() / change.abs()
-    assert_same(metric.in_colours(colours.__getitem__)(model, X, maps, 1), expected, 1e-6)
+    assert_same(metric.resolve_baseline(colours.__getitem__)(model, X, maps, 1), expected, 1e-6)
     for other in (Completeness(baseline=0.3), Completeness(baseline="blur")):
-        assert other.in_colours(colours.__getitem__) == other
+        assert other.resolve_baseline(colours.__getitem__) == other
 
 
 def test_what_is_not_finite_is_said():

@@ -1,7 +1,7 @@
 """Parameter randomisation: exact where one layer is all there is, 1 for what ignores the model, and nobody is hurt."""
 
 from dataclasses import dataclass, field
-from typing import get_args
+from typing import Any, get_args
 
 import pytest
 import torch
@@ -44,7 +44,7 @@ class Watched(Method):
     seen: list = field(default_factory=list)
     at: int = -1
     error: BaseException | None = None
-    value: float | None = None
+    value: Any = None
 
     def maps(self, call, x, score):
         self.seen.append(

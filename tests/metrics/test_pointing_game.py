@@ -62,5 +62,5 @@ def test_only_the_order_counts():
 
 
 def test_a_negative_margin_is_refused():
-    with pytest.raises(ValueError, match=r"^tolerance must be 0 pixels or more, got -1$"):
+    with pytest.raises(ValueError, match=r"^tolerance must be at least 0, got -1$"):
         PointingGame(tolerance=-1)

@@ -60,7 +60,7 @@ def test_an_object_smaller_than_k_cannot_reach_one():
 
 
 def test_a_k_that_does_not_fit_is_refused():
-    with pytest.raises(ValueError, match=r"^k must be at least 1, got 0$"):
+    with pytest.raises(ValueError, match=r"^k must be at least 1 or None, got 0$"):
         TopKIntersection(k=0)
     with pytest.raises(ValueError, match=r"^k is 1000 pixels, but the input has 8 x 8: give a smaller k$"):
         TopKIntersection(inside=MASKS[0], k=1000)(MODEL, X[:1], X[:1])

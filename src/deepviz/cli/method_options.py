@@ -128,7 +128,7 @@ class _Builder:
         field_name = _field_name(stem, option)
         self.used.add(field_name)
         value: str | bool | None = self.flags.get(field_name)
-        if option.name == "layer":
+        if option.role == "layer":
             self.used.add("layer")
             value = self.layer if value is None else value
         if value is None:

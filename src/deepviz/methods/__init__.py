@@ -9,6 +9,7 @@ from deepviz.methods.gradients.guided_backprop import GuidedBackprop
 from deepviz.methods.gradients.integrated_gradients import IntegratedGradients
 from deepviz.methods.gradients.smooth_grad import SmoothGrad
 from deepviz.methods.method import Attribution, Method
+from deepviz.methods.needs import Needs
 
 # in the order of the catalog: sheets, forms and tables follow it
 __all__ = [  # noqa: RUF022
@@ -22,4 +23,5 @@ __all__ = [  # noqa: RUF022
     "GuidedGradCAM",
     "Attribution",
     "Method",
+    "Needs",
 ]

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
-from hashlib import sha256
 from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 
 from deepviz.errors import ModelError
+from deepviz.methods.needs import Needs
 from deepviz.notes import Notes
+from deepviz.options import Frozen, digest, having
 from deepviz.probe.borrow import borrowed, original
 from deepviz.probe.gradient import Call
-from deepviz.probe.reference import Colours
-from deepviz.probe.seeds import check_seed
+from deepviz.probe.reference import Colours, resolve_baseline
 from deepviz.target import Score, Target
 
 View = Literal["magnitude", "sum", "positive"]
@@ -39,12 +40,12 @@ class Attribution:
 
 
 @dataclass(frozen=True)
-class Method(ABC):
+class Method(Frozen, ABC):
     """A method of attribution: a pure function of (model, x, target).
 
-    Fields are plain values or other methods, all with defaults, described once in their annotation. A subclass
-    writes `maps`, the formula; everything around it (borrowing the model, choosing the class, checking the result)
-    is done here.
+    Fields are plain values or other methods, all with defaults, described and bounded once in their annotation. A
+    subclass writes `maps`, the formula, and declares what it needs and costs; everything around it (checking the
+    options, borrowing the model, choosing the class, checking the result) is done here.
     """
 
     title: ClassVar[str] = ""
@@ -53,16 +54,10 @@ class Method(ABC):
     """Authors, year and where to find it."""
     cost: ClassVar[str] = ""
     """What one map costs, in forward and backward passes."""
-
-    def __post_init__(self) -> None:
-        for name in (field.name for field in fields(self)):
-            value = getattr(self, name)
-            if isinstance(value, type) and issubclass(value, Method):
-                raise TypeError(
-                    f"{type(self).__name__}({name}=...) takes a method, got the class {value.__name__}; "
-                    f"did you mean {value.__name__}()?"
-                )
-        check_seed(getattr(self, "seed", 0))
+    needs: ClassVar[Needs] = Needs(gradient=True)
+    """What it asks of a model, apart from the methods inside it."""
+    in_default_set: ClassVar[bool] = True
+    """Whether "all" includes it, where it is in the catalog."""
 
     def __call__(self, model: nn.Module, x: Tensor, target: Target = None) -> Tensor:
         """The attribution of `target`'s score to `x`.
@@ -107,30 +102,48 @@ class Method(ABC):
         """How the map is drawn unless asked otherwise."""
         return "magnitude"
 
-    def in_colours(self, colours: Colours) -> Method:
-        """The same method with colours by name ("black") as `colours` says they are in the input's space."""
-        inner = {
-            name: value.in_colours(colours)
-            for name, value in ((field.name, getattr(self, field.name)) for field in fields(self))
-            if isinstance(value, Method)
-        }
-        return replace(self, **inner) if inner else self
+    def passes(self) -> float:
+        """Forward and backward passes of one image for one map: `cost` as a number."""
+        if self._inside:
+            return sum(method.passes() for method in self._inside)
+        return 2.0 if self.needs.gradient or self.needs.layer else 1.0
 
-    def at_layer(self, layer: str) -> Method:
-        """The same method with `layer` wherever it, or a method inside it, takes one and names none."""
-        changed: dict[str, Any] = {}
-        for name, value in ((field.name, getattr(self, field.name)) for field in fields(self)):
-            if name == "layer" and value is None:
-                changed[name] = layer
-            elif isinstance(value, Method) and (placed := value.at_layer(layer)) is not value:
-                changed[name] = placed
-        return replace(self, **changed) if changed else self
+    @property
+    def requires(self) -> Needs:
+        """What it needs, with what the methods inside it do."""
+        needs = self.needs
+        for method in self._inside:
+            needs = needs | method.requires
+        return needs
 
     @property
     def coarse(self) -> bool:
-        """Whether the map has a layer's few cells, not a value per pixel; as the method inside, if there is one."""
-        inner = [getattr(self, field.name) for field in fields(self)]
-        return any(value.coarse for value in inner if isinstance(value, Method))
+        """Whether the map has a layer's few cells, not a value per pixel."""
+        return self.requires.coarse
+
+    @property
+    def _inside(self) -> tuple[Method, ...]:
+        values = (getattr(self, field.name) for field in fields(self))
+        return tuple(value for value in values if isinstance(value, Method))
+
+    def resolve_baseline(self, colours: Colours) -> Method:
+        """The same method with baselines by name ("black") as `colours` says they are in the input's space."""
+        changed: dict[str, Any] = {
+            name: resolve_baseline(getattr(self, name), colours) for name in having(type(self), "baseline")
+        }
+        return self._with(changed, lambda method: method.resolve_baseline(colours))
+
+    def with_layer(self, layer: str) -> Method:
+        """The same method with `layer` wherever it, or a method inside it, takes one and names none."""
+        changed: dict[str, Any] = {name: layer for name in having(type(self), "layer") if getattr(self, name) is None}
+        return self._with(changed, lambda method: method.with_layer(layer))
+
+    def _with(self, changed: dict[str, Any], inside: Callable[[Method], Method]) -> Method:
+        """The same method with other values, and the methods inside it changed; itself if nothing is another."""
+        own = {field.name: getattr(self, field.name) for field in fields(self)}
+        inner = {name: inside(value) for name, value in own.items() if isinstance(value, Method)}
+        new = {name: value for name, value in (changed | inner).items() if value is not own[name]}
+        return replace(self, **new) if new else self
 
     @property
     def name(self) -> str:
@@ -142,7 +155,8 @@ class Method(ABC):
         changed = [
             f"{field.name} {in_short(getattr(self, field.name))}"
             for field in fields(self)
-            if field.name not in ("of", "layer") and _differs(getattr(self, field.name), field.default)
+            if field.name not in ("of", *having(type(self), "layer"))
+            and _differs(getattr(self, field.name), field.default)
         ]
         return ", ".join([self.name, *changed])
 
@@ -155,8 +169,7 @@ def in_short(value: object) -> str:
     """An option's value in a caption; of a tensor its shape, and a few digits that tell it from others."""
     if not isinstance(value, Tensor):
         return str(value)
-    content = value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
-    return f"tensor {tuple(value.shape)} {sha256(content).hexdigest()[:6]}"
+    return f"tensor {tuple(value.shape)} {digest(value)[:6]}"
 
 
 def check_arguments(model: object, x: object) -> None:

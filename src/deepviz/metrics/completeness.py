@@ -8,7 +8,7 @@ from torch import Tensor
 
 from deepviz.metrics.metric import Better, Metric, per_pixel
 from deepviz.metrics.subject import Subject
-from deepviz.probe.reference import Baseline, check_baseline
+from deepviz.options import Baseline
 
 STILL = 1e-6
 """A change in score below this share of the score is none."""
@@ -55,11 +55,6 @@ class Completeness(Metric):
     cost: ClassVar[str] = "2 forwards, shared by all maps of an image"
     better: ClassVar[Better] = "lower"
     range: ClassVar[tuple[float, float]] = (0.0, float("inf"))
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.baseline is not None:
-            check_baseline(self.baseline)
 
     def measure(self, subject: Subject, attribution: Tensor) -> Tensor:
         """|sum R - (S(x) - S(x'))| / |S(x) - S(x')|."""

@@ -14,6 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from deepviz.methods.method import Method, View
+from deepviz.methods.needs import Needs
+from deepviz.options import Gt, Seed
 from deepviz.probe.gradient import Call
 from deepviz.target import Score
 
@@ -23,6 +25,7 @@ class Control(Method):
     """A map of the image alone, whatever the model and the class; a subclass writes `of_images`."""
 
     cost: ClassVar[str] = "none; 1 forward if the class is still to be chosen"
+    needs: ClassVar[Needs] = Needs()
 
     @abstractmethod
     def of_images(self, x: Tensor) -> Tensor:
@@ -68,7 +71,7 @@ class RandomMap(Control):
         True
     """
 
-    seed: Annotated[int, "Of the noise."] = 0
+    seed: Annotated[Seed, "Of the noise."] = 0
     title: ClassVar[str] = "Random map"
 
     def of_images(self, x: Tensor) -> Tensor:
@@ -104,13 +107,8 @@ class CentreGaussian(Control):
         (True, 1.0)
     """
 
-    width: Annotated[float, "The standard deviation of the spot, in shorter sides of the image."] = 0.25
+    width: Annotated[float, Gt(0), "The standard deviation of the spot, in shorter sides of the image."] = 0.25
     title: ClassVar[str] = "Centred Gaussian"
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if not self.width > 0:
-            raise ValueError(f"width must be above 0, got {self.width}")
 
     def of_images(self, x: Tensor) -> Tensor:
         """exp(-r^2 / (2 s^2))."""

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from deepviz.methods.method import Method
 from deepviz.metrics.metric import ChannelsOption, Metric, per_pixel
 from deepviz.metrics.subject import Precision, Subject, Value
-from deepviz.probe.reference import Baseline, check_baseline
+from deepviz.options import Baseline, Ge, Seed
 from deepviz.target import Target
 
 
@@ -46,7 +46,9 @@ class CurveMetric(Metric):
 class ExchangeMetric(CurveMetric):
     """The area under a curve along which the image's pixels and a baseline's are exchanged, from 0 to 1."""
 
-    steps: Annotated[int, "Points on the curve after the first; the cost is about this many forward passes."] = 50
+    steps: Annotated[int, Ge(1), "Points on the curve after the first; the cost is about this many forward passes."] = (
+        50
+    )
     baseline: Annotated[
         Baseline, "What a removed pixel becomes: a number in normalised space, blur, or black, grey, white, mean."
     ] = 0.0
@@ -57,13 +59,7 @@ class ExchangeMetric(CurveMetric):
     precision: Annotated[Precision, "Of the forward passes: full, or bfloat16, which some processors run faster."] = (
         "full"
     )
-    seed: Annotated[int, "For the order of pixels with equal values."] = 0
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.steps < 1:
-            raise ValueError(f"steps must be at least 1, got {self.steps}")
-        check_baseline(self.baseline)
+    seed: Annotated[Seed, "For the order of pixels with equal values."] = 0
 
     @property
     def fractions(self) -> tuple[float, ...]:

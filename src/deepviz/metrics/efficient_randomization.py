@@ -12,6 +12,7 @@ from deepviz.methods.method import Method
 from deepviz.metrics.metric import Better, Metric
 from deepviz.metrics.parameter_randomization import drawn_when_random
 from deepviz.metrics.subject import Subject
+from deepviz.options import Ge, Seed
 
 
 @dataclass(frozen=True)
@@ -47,8 +48,8 @@ class EfficientRandomization(Metric):
         [0.0, 0.0]
     """
 
-    bins: Annotated[int, "Of the histogram of a map's values."] = 100
-    seed: Annotated[int, "Of the weights."] = 0
+    bins: Annotated[int, Ge(2), "Of the histogram of a map's values."] = 100
+    seed: Annotated[Seed, "Of the weights."] = 0
 
     title: ClassVar[str] = "Efficient randomization"
     paper: ClassVar[str] = "Hedstrom et al. 2024, arXiv:2405.02383"
@@ -56,11 +57,6 @@ class EfficientRandomization(Metric):
     better: ClassVar[Better] = "higher"
     range: ClassVar[tuple[float, float]] = (-1.0, float("inf"))
     judges: ClassVar[Literal["map", "method"]] = "method"
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.bins < 2:
-            raise ValueError(f"bins must be at least 2, got {self.bins}")
 
     def measure(self, subject: Subject, attribution: Method) -> Tensor:
         """The relative rise of the entropy."""

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from deepviz.metrics.metric import Better, ChannelsOption, Metric, per_pixel
 from deepviz.metrics.subject import Precision, Subject
-from deepviz.probe.reference import Baseline, check_baseline
+from deepviz.options import Baseline, Ge, Gt, Lt, Seed
 from deepviz.probe.seeds import generator_of
 
 
@@ -49,8 +49,8 @@ class FaithfulnessCorrelation(Metric):
         True
     """
 
-    subsets: Annotated[int, "Random sets of pixels; the cost is this many forward passes."] = 100
-    share: Annotated[float, "Of the pixels, how many are in a set."] = 0.1
+    subsets: Annotated[int, Ge(3), "Random sets of pixels; the cost is this many forward passes."] = 100
+    share: Annotated[float, Gt(0), Lt(1), "Of the pixels, how many are in a set."] = 0.1
     baseline: Annotated[
         Baseline, "What a removed pixel becomes: a number in normalised space, blur, or black, grey, white, mean."
     ] = 0.0
@@ -58,21 +58,13 @@ class FaithfulnessCorrelation(Metric):
     precision: Annotated[Precision, "Of the forward passes: full, or bfloat16, which some processors run faster."] = (
         "full"
     )
-    seed: Annotated[int, "Of the sets."] = 0
+    seed: Annotated[Seed, "Of the sets."] = 0
 
     title: ClassVar[str] = "Faithfulness correlation"
     paper: ClassVar[str] = "Bhatt et al. 2020, arXiv:2005.00631"
     cost: ClassVar[str] = "`subsets` forwards, 1 shared by all maps of an image"
     better: ClassVar[Better] = "higher"
     range: ClassVar[tuple[float, float]] = (-1.0, 1.0)
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.subsets < 3:
-            raise ValueError(f"subsets must be at least 3, got {self.subsets}")
-        if not 0 < self.share < 1:
-            raise ValueError(f"share must be between 0 and 1, got {self.share}")
-        check_baseline(self.baseline)
 
     def measure(self, subject: Subject, attribution: Tensor) -> Tensor:
         """corr(sum of R over S, S(x) - S(x_S))."""

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from deepviz.metrics.metric import Better, Metric, per_value
 from deepviz.metrics.subject import Subject
-from deepviz.probe.reference import Baseline, check_baseline, reference
+from deepviz.options import Baseline, Ge, Gt, Le, Seed
+from deepviz.probe.reference import reference
 from deepviz.probe.seeds import generator_of
 
 
@@ -51,31 +52,23 @@ class Infidelity(Metric):
         True
     """
 
-    samples: Annotated[int, "Draws of the change; the cost is this many forward passes."] = 50
+    samples: Annotated[int, Ge(2), "Draws of the change; the cost is this many forward passes."] = 50
     perturbation: Annotated[Literal["noise", "square"], "What the image is changed by."] = "square"
-    amount: Annotated[float, "Of the noise relative to the image's range, or the square's side to the image's."] = 0.3
+    amount: Annotated[
+        float, Gt(0), Le(1), "Of the noise relative to the image's range, or the square's side to the image's."
+    ] = 0.3
     baseline: Annotated[
         Baseline, "What a square is replaced by: a number in normalised space, blur, or black, grey, white, mean."
     ] = 0.0
     scaled: Annotated[bool, "Scale each map as fits best, so that maps in other units compare."] = True
     multiplied: Annotated[bool, "The map holds the factor x already, as gradient x image does."] = False
-    seed: Annotated[int, "Of the changes."] = 0
+    seed: Annotated[Seed, "Of the changes."] = 0
 
     title: ClassVar[str] = "Infidelity"
     paper: ClassVar[str] = "Yeh et al. 2019, arXiv:1901.09392"
     cost: ClassVar[str] = "`samples` forwards, 1 shared by all maps of an image"
     better: ClassVar[Better] = "lower"
     range: ClassVar[tuple[float, float]] = (0.0, float("inf"))
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.samples < 2:
-            raise ValueError(f"samples must be at least 2, got {self.samples}")
-        if not 0 < self.amount <= 1:
-            raise ValueError(f"amount must be above 0 and at most 1, got {self.amount}")
-        if self.perturbation not in ("noise", "square"):
-            raise ValueError(f"perturbation must be noise or square, got {self.perturbation!r}")
-        check_baseline(self.baseline)
 
     def measure(self, subject: Subject, attribution: Tensor) -> Tensor:
         """E[(I . b R - (S(x) - S(x - I)))^2]."""

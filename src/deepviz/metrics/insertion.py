@@ -9,7 +9,7 @@ from torch import Tensor
 from deepviz.metrics.curves import ExchangeMetric
 from deepviz.metrics.metric import Better
 from deepviz.metrics.subject import Subject
-from deepviz.probe.reference import Baseline
+from deepviz.options import Baseline
 
 
 @dataclass(frozen=True)

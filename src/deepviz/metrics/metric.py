@@ -12,11 +12,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from deepviz.errors import ModelError
-from deepviz.kinds import check_kinds
 from deepviz.methods.method import Method, check_arguments, in_short
 from deepviz.metrics.subject import Subject, asking
-from deepviz.probe.reference import Baseline, Colours, in_colours
-from deepviz.probe.seeds import check_seed
+from deepviz.options import Frozen, having
+from deepviz.probe.reference import Colours, resolve_baseline
 from deepviz.target import Target
 
 Better = Literal["higher", "lower"]
@@ -30,7 +29,7 @@ ChannelsOption = Annotated[
 
 
 @dataclass(frozen=True)
-class Metric(ABC):
+class Metric(Frozen, ABC):
     """A measure of one explanation: a pure function of (model, x, attribution, target).
 
     Fields are plain values or methods, all with defaults, described once in their annotation. A subclass writes
@@ -50,10 +49,6 @@ class Metric(ABC):
     """The least and the largest value that it can take."""
     judges: ClassVar[Literal["map", "method"]] = "map"
     """Whether it is given a map, or the method that makes maps."""
-
-    def __post_init__(self) -> None:
-        check_kinds(self)
-        check_seed(getattr(self, "seed", 0))
 
     def __call__(self, model: nn.Module, x: Tensor, attribution: Tensor | Method, target: Target = None) -> Tensor:
         """One value for each row.
@@ -114,12 +109,12 @@ class Metric(ABC):
             raise TypeError(f"{self.name} judges a map: give {attribution.name}'s, not the method itself")
         check_map(attribution, x)
 
-    def in_colours(self, colours: Colours) -> Metric:
+    def resolve_baseline(self, colours: Colours) -> Metric:
         """The same metric with a baseline by name ("black") as `colours` says it is in the input's space."""
-        baseline: Baseline | None = getattr(self, "baseline", None)
-        if not isinstance(baseline, str):
-            return self
-        return replace(self, baseline=in_colours(baseline, colours))  # type: ignore[call-arg]
+        given = {name: getattr(self, name) for name in having(type(self), "baseline")}
+        found = {name: resolve_baseline(baseline, colours) for name, baseline in given.items()}
+        changed = {name: value for name, value in found.items() if value is not given[name]}
+        return replace(self, **changed) if changed else self
 
     def of_rows(self, rows: slice) -> Metric:
         """The same metric for some of the rows that it was made for; itself, unless it holds something per row."""

@@ -15,6 +15,7 @@ from deepviz.metrics.metric import Better, Metric
 from deepviz.metrics.similarity import SIMILARITIES
 from deepviz.metrics.subject import Subject, asking
 from deepviz.notes import Notes
+from deepviz.options import Ge, Gt, Seed
 from deepviz.probe.gradient import Call
 from deepviz.probe.randomise import Randomised, randomised
 from deepviz.probe.seeds import generator_of
@@ -106,10 +107,10 @@ class ParameterRandomization(Metric):
         "cascading"
     )
     similarity: Annotated[Likeness, "How maps are compared: rank correlation, SSIM or HOG."] = "absolute-spearman"
-    stages: Annotated[int | None, "In how many steps all layers are randomised; none: layer by layer."] = 16
-    samples: Annotated[int, "Noisy images whose maps are averaged first; 1: the image as it is."] = 1
-    noise: Annotated[float, "Standard deviation of their noise, as a fraction of the image's range."] = 0.1
-    seed: Annotated[int, "Of the weights and of the noise."] = 0
+    stages: Annotated[int | None, Ge(1), "In how many steps all layers are randomised; none: layer by layer."] = 16
+    samples: Annotated[int, Ge(1), "Noisy images whose maps are averaged first; 1: the image as it is."] = 1
+    noise: Annotated[float, Gt(0), "Standard deviation of their noise, as a fraction of the image's range."] = 0.1
+    seed: Annotated[Seed, "Of the weights and of the noise."] = 0
 
     title: ClassVar[str] = "Parameter randomization"
     paper: ClassVar[str] = "Adebayo et al. 2018, arXiv:1810.03292"
@@ -117,19 +118,6 @@ class ParameterRandomization(Metric):
     better: ClassVar[Better] = "lower"
     range: ClassVar[tuple[float, float]] = (-1.0, 1.0)
     judges: ClassVar[Literal["map", "method"]] = "method"
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.mode not in ("cascading", "independent"):
-            raise ValueError(f"mode must be cascading or independent, got {self.mode!r}")
-        if self.similarity not in SIMILARITIES:
-            raise ValueError(f"similarity must be one of {', '.join(SIMILARITIES)}, got {self.similarity!r}")
-        if self.stages is not None and self.stages < 1:
-            raise ValueError(f"stages must be at least 1, got {self.stages}")
-        if self.samples < 1:
-            raise ValueError(f"samples must be at least 1, got {self.samples}")
-        if not self.noise > 0:
-            raise ValueError(f"noise must be above 0, got {self.noise}")
 
     def curve(
         self, model: nn.Module, x: Tensor, attribution: Method, target: Target = None, *, maps: bool = False
@@ -188,7 +176,7 @@ def drawn_when_random(
     _warn_of_flat(subject, method, trained, "the trained")
     yield None, trained
     layer = notes.facts.get("layer")
-    method = method if layer is None else method.at_layer(layer)
+    method = method if layer is None else method.with_layer(layer)
     for stage in randomised(subject.call.model, x, stages=stages, cascading=cascading, seed=seed):
         try:
             # the copy was made of a borrowed model, so it is in eval mode too

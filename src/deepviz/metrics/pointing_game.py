@@ -10,6 +10,7 @@ from torch import Tensor
 from deepviz.metrics.metric import Better
 from deepviz.metrics.region import RegionMetric
 from deepviz.metrics.subject import Subject
+from deepviz.options import Ge
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,17 +50,12 @@ class PointingGame(RegionMetric):
         [1.0, 1.0]
     """
 
-    tolerance: Annotated[int, "So many pixels beside the object still count as a hit; 15 in the paper."] = 0
+    tolerance: Annotated[int, Ge(0), "So many pixels beside the object still count as a hit; 15 in the paper."] = 0
     title: ClassVar[str] = "Pointing game"
     paper: ClassVar[str] = "Zhang et al. 2018, arXiv:1608.00507"
     cost: ClassVar[str] = "none"
     better: ClassVar[Better] = "higher"
     range: ClassVar[tuple[float, float]] = (0.0, 1.0)
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.tolerance < 0:
-            raise ValueError(f"tolerance must be 0 pixels or more, got {self.tolerance}")
 
     def measure(self, subject: Subject, attribution: Tensor) -> Tensor:
         """The share of the pixels p = argmax a that are hits."""

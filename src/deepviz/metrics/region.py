@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from typing import Annotated, Any
 
 import torch
@@ -12,7 +12,7 @@ from deepviz.metrics.metric import ChannelsOption, Metric, per_pixel
 from deepviz.metrics.subject import Subject
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True)
 class RegionMetric(Metric):
     """A metric of how well a map keeps to a region of the image that is known beforehand.
 
@@ -27,13 +27,6 @@ class RegionMetric(Metric):
         "pixels of the model's input.",
     ] = None
     channels: ChannelsOption = None
-
-    def __post_init__(self) -> None:
-        if self.inside is not None and not isinstance(self.inside, Tensor):
-            raise TypeError(
-                f"inside must be a tensor, a bool mask (H, W) or a box (4,), got {type(self.inside).__name__}"
-            )
-        super().__post_init__()
 
     def check(self, attribution: Any, x: Tensor) -> None:
         """As `Metric.check`, and for a region that is missing, empty, of a wrong shape or off the image."""
@@ -66,15 +59,6 @@ class RegionMetric(Metric):
         if self.inside is None or self.inside.ndim < (3 if self.inside.dtype == torch.bool else 2):
             return self
         return replace(self, inside=self.inside[rows])
-
-    # a dataclass compares fields by ==, which of two tensors is a tensor
-    def __eq__(self, other: object) -> bool:
-        if type(other) is not type(self):
-            return NotImplemented
-        return all(_same(getattr(self, field.name), getattr(other, field.name)) for field in fields(self))
-
-    def __hash__(self) -> int:
-        return hash((type(self), *(getattr(self, field.name) for field in fields(self) if field.name != "inside")))
 
 
 def mask_of(inside: Tensor, x: Tensor) -> Tensor:
@@ -130,9 +114,3 @@ def pixels_of(boxes: Tensor, height: int, width: int) -> Tensor:
     j, i = torch.arange(width) + 0.5, torch.arange(height) + 0.5
     across, down = (left <= j) & (j < right), (top <= i) & (i < bottom)
     return down[:, :, None] & across[:, None, :]
-
-
-def _same(one: Any, other: Any) -> bool:
-    if isinstance(one, Tensor) and isinstance(other, Tensor):
-        return one.dtype == other.dtype and torch.equal(one.detach().cpu(), other.detach().cpu())
-    return type(one) is type(other) and bool(one == other)

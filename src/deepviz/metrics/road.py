@@ -12,6 +12,7 @@ from deepviz.metrics.curves import CurveMetric, falling
 from deepviz.metrics.imputation import imputed
 from deepviz.metrics.metric import Better, ChannelsOption, per_pixel
 from deepviz.metrics.subject import Precision, Subject, Value
+from deepviz.options import Ge, Seed
 
 
 @dataclass(frozen=True)
@@ -53,8 +54,8 @@ class ROAD(CurveMetric):
     """
 
     order: Annotated[Literal["most", "least"], "Which pixels go first."] = "most"
-    steps: Annotated[int, "Fractions of removed pixels, evenly between 0 and 1; as many forward passes."] = 9
-    noise: Annotated[float, "Standard deviation of what is added to imputed pixels, in normalised space."] = 0.01
+    steps: Annotated[int, Ge(1), "Fractions of removed pixels, evenly between 0 and 1; as many forward passes."] = 9
+    noise: Annotated[float, Ge(0), "Standard deviation of what is added to imputed pixels, in normalised space."] = 0.01
     value: Annotated[Value, "What is read of the model: the class's probability, or its score, the logit."] = (
         "probability"
     )
@@ -62,7 +63,7 @@ class ROAD(CurveMetric):
     precision: Annotated[Precision, "Of the forward passes: full, or bfloat16, which some processors run faster."] = (
         "full"
     )
-    seed: Annotated[int, "Of the noise, and for the order of pixels with equal values."] = 0
+    seed: Annotated[Seed, "Of the noise, and for the order of pixels with equal values."] = 0
 
     title: ClassVar[str] = "ROAD"
     paper: ClassVar[str] = "Rong et al. 2022, arXiv:2202.00449"
@@ -72,12 +73,6 @@ class ROAD(CurveMetric):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.steps < 1:
-            raise ValueError(f"steps must be at least 1, got {self.steps}")
-        if self.noise < 0:
-            raise ValueError(f"noise must be 0 or above, got {self.noise}")
-        if self.order not in ("most", "least"):
-            raise ValueError(f"order must be most or least, got {self.order!r}")
         if self.order == "least":
             object.__setattr__(self, "better", "higher")  # of this value, not of the class
 

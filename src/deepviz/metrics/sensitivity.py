@@ -13,6 +13,7 @@ from deepviz.methods.method import Method
 from deepviz.metrics.metric import Better, Metric
 from deepviz.metrics.subject import Subject
 from deepviz.notes import Notes
+from deepviz.options import Ge, Gt, Seed
 from deepviz.probe.gradient import Call
 from deepviz.probe.seeds import generator_of
 
@@ -21,22 +22,15 @@ from deepviz.probe.seeds import generator_of
 class Sensitivity(Metric):
     """How far a method's map moves, relative to itself, for random images near the given one."""
 
-    samples: Annotated[int, "Images near the given one; each costs one map."] = 10
-    radius: Annotated[float, "How far each value of the image may move, relative to the image's range."] = 0.02
-    seed: Annotated[int, "Of the images."] = 0
+    samples: Annotated[int, Ge(1), "Images near the given one; each costs one map."] = 10
+    radius: Annotated[float, Gt(0), "How far each value of the image may move, relative to the image's range."] = 0.02
+    seed: Annotated[Seed, "Of the images."] = 0
 
     paper: ClassVar[str] = "Yeh et al. 2019, arXiv:1901.09392"
     cost: ClassVar[str] = "`samples` + 1 maps of the method"
     better: ClassVar[Better] = "lower"
     range: ClassVar[tuple[float, float]] = (0.0, float("inf"))
     judges: ClassVar[Literal["map", "method"]] = "method"
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.samples < 1:
-            raise ValueError(f"samples must be at least 1, got {self.samples}")
-        if not self.radius > 0:
-            raise ValueError(f"radius must be above 0, got {self.radius}")
 
     def measure(self, subject: Subject, attribution: Method) -> Tensor:
         """Sum up ||M(x + d) - M(x)|| / ||M(x)|| over d."""
@@ -48,7 +42,7 @@ class Sensitivity(Metric):
         M = attribution.maps(call, x, score).flatten(1)
         # all maps at the layer that was found for the image itself
         layer = notes.facts.get("layer")
-        method = attribution if layer is None else attribution.at_layer(layer)
+        method = attribution if layer is None else attribution.with_layer(layer)
         length = M.norm(dim=1)
         if bool((length == 0).any()):
             subject.call.notes.warn(f"{method.name} is all zero: its sensitivity is not relative", (length == 0).cpu())

@@ -11,10 +11,11 @@ import torch
 from torch import Tensor, nn
 
 from deepviz.notes import Notes
+from deepviz.options import Baseline
 from deepviz.probe.borrow import borrowed, original
 from deepviz.probe.chunks import Joined, in_chunks
 from deepviz.probe.gradient import Call, fresh_leaf
-from deepviz.probe.reference import Baseline, reference
+from deepviz.probe.reference import reference
 from deepviz.target import Score, Target, are_probabilities, class_scores, ends_in_sigmoid, probabilities
 
 Value = Literal["probability", "score"]

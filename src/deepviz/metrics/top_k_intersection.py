@@ -8,6 +8,7 @@ from torch import Tensor
 from deepviz.metrics.metric import Better
 from deepviz.metrics.region import RegionMetric
 from deepviz.metrics.subject import Subject
+from deepviz.options import Ge
 
 SHARE = 1000 / 224**2
 
@@ -44,17 +45,12 @@ class TopKIntersection(RegionMetric):
         [0.5]
     """
 
-    k: Annotated[int | None, "So many of the most relevant pixels are looked at; None: 2 % of them."] = None
+    k: Annotated[int | None, Ge(1), "So many of the most relevant pixels are looked at; None: 2 % of them."] = None
     title: ClassVar[str] = "Top-k intersection"
     paper: ClassVar[str] = "Theiner et al. 2021, arXiv:2104.14995"
     cost: ClassVar[str] = "none"
     better: ClassVar[Better] = "higher"
     range: ClassVar[tuple[float, float]] = (0.0, 1.0)
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.k is not None and self.k < 1:
-            raise ValueError(f"k must be at least 1, got {self.k}")
 
     def check(self, attribution: Any, x: Tensor) -> None:
         """As for other regions, and for a k larger than the image."""

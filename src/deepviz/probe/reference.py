@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal, get_args
+from typing import get_args
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-Colour = Literal["black", "grey", "white", "mean"]
-Baseline = float | Tensor | Literal["blur"] | Colour
-"""A number in the input's normalised space (0.0 usually is the mean colour), a tensor that broadcasts against one
-image, the image blurred, or a colour in pixel space, where the preprocessing is known."""
+from deepviz.options import Baseline, Colour
+
 Colours = Callable[[str], Tensor]
 """From the name of a colour to its value in the input's normalised space, (C, 1, 1)."""
 BLUR = 0.1
@@ -20,15 +18,7 @@ BLUR = 0.1
 _COLOURS = get_args(Colour)
 
 
-def check_baseline(baseline: Baseline) -> None:
-    """Raise a ValueError for a name that is none."""
-    if isinstance(baseline, str) and baseline not in ("blur", *_COLOURS):
-        raise ValueError(
-            f"baseline must be a number, a tensor, blur, {', '.join(_COLOURS[:-1])} or {_COLOURS[-1]}, got {baseline!r}"
-        )
-
-
-def in_colours(baseline: Baseline, colours: Colours) -> Baseline:
+def resolve_baseline(baseline: Baseline, colours: Colours) -> Baseline:
     """The baseline "black" as what the preprocessing makes of black, and so on; any other as it is."""
     return colours(baseline) if isinstance(baseline, str) and baseline in _COLOURS else baseline
 

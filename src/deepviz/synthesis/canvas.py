@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from functools import lru_cache
@@ -11,6 +10,7 @@ from typing import Annotated
 import torch
 from torch import Tensor
 
+from deepviz.options import Frozen, Ge, Gt, Le
 from deepviz.synthesis.natural_images import NaturalImages, natural_images
 
 Size = tuple[int, int]
@@ -18,7 +18,7 @@ Size = tuple[int, int]
 
 
 @dataclass(frozen=True)
-class Canvas(ABC):
+class Canvas(Frozen, ABC):
     """A parameterisation of images: parameters (n, ...) -> pixels (n, C, H, W) from 0 to 1, C = 1 or 3.
 
     `start` makes the parameters of one image from a generator, `draw` is differentiable, `project` may put parameters
@@ -37,7 +37,7 @@ class Canvas(ABC):
     def invert(self, pixels: Tensor) -> Tensor:
         """Parameters that draw `pixels` (n, C, H, W), or come closest."""
 
-    def project(self, parameters: Tensor, size: Size) -> None:  # noqa: B027 - most have nothing to do
+    def project(self, parameters: Tensor, size: Size) -> None:
         """Bring parameters back where they are valid, in place."""
 
 
@@ -54,12 +54,8 @@ class Pixels(Canvas):
         True
     """
 
-    level: Annotated[float, "The grey at the start, from 0 (black) to 1 (white)."] = 0.5
-    noise: Annotated[float, "Standard deviation of the noise at the start, in pixels from 0 to 1."] = 0.01
-
-    def __post_init__(self) -> None:
-        if not (0 <= self.level <= 1 and 0 <= self.noise < math.inf):
-            raise ValueError(f"level must be from 0 to 1, and noise 0 or more, got {self}")
+    level: Annotated[float, Ge(0), Le(1), "The grey at the start, from 0 (black) to 1 (white)."] = 0.5
+    noise: Annotated[float, Ge(0), "Standard deviation of the noise at the start, in pixels from 0 to 1."] = 0.01
 
     def start(self, channels: int, size: Size, generator: torch.Generator) -> Tensor:
         """Grey with a little noise."""
@@ -101,16 +97,14 @@ class Fourier(Canvas):
         True
     """
 
-    decay: Annotated[float, "Power of the frequency by which amplitudes fall; natural photographs have about 1."] = 1.0
-    noise: Annotated[float, "Standard deviation of the parameters at the start."] = 0.5
-    limit: Annotated[float | None, "Most magnitude of a frequency, relative to natural photographs; None: any."] = 1.0
-
-    def __post_init__(self) -> None:
-        if self.limit is not None and not 0 < self.limit < math.inf:
-            raise ValueError(f"limit must be above 0, and finite, or None, got {self.limit}")
-        # amplitudes that fall faster are 0 in single precision
-        if not (-4 <= self.decay <= 4 and 0 <= self.noise < math.inf):
-            raise ValueError(f"decay must be from -4 to 4, and noise 0 or more, got {self}")
+    # amplitudes that fall faster are 0 in single precision
+    decay: Annotated[
+        float, Ge(-4), Le(4), "Power of the frequency by which amplitudes fall; natural photographs have about 1."
+    ] = 1.0
+    noise: Annotated[float, Ge(0), "Standard deviation of the parameters at the start."] = 0.5
+    limit: Annotated[
+        float | None, Gt(0), "Most magnitude of a frequency, relative to natural photographs; None: any."
+    ] = 1.0
 
     def start(self, channels: int, size: Size, generator: torch.Generator) -> Tensor:
         """Gaussian noise, (C, H, W // 2 + 1, 2)."""
@@ -161,11 +155,7 @@ class Magnitude(Canvas):
     """
 
     spectrum: Annotated[NaturalImages | None, "Magnitudes and colours of other photographs."] = None
-    contrast: Annotated[float, "Factor on the magnitudes."] = 1.0
-
-    def __post_init__(self) -> None:
-        if not 0 < self.contrast < math.inf:
-            raise ValueError(f"contrast must be above 0, and finite, got {self.contrast}")
+    contrast: Annotated[float, Gt(0), "Factor on the magnitudes."] = 1.0
 
     def start(self, channels: int, size: Size, generator: torch.Generator) -> Tensor:
         """Phases, evenly from 0 to 2 pi, (C, H, W // 2 + 1)."""

@@ -18,10 +18,11 @@ from deepviz.errors import GenerationError, ModelError, TargetError
 from deepviz.files import probe_folder
 from deepviz.models import Preprocess, load_model, open_photo
 from deepviz.notes import Notes
+from deepviz.options import Ge, Gt, Layer, Le, Seed, validate_fields
 from deepviz.probe.borrow import borrowed, original
 from deepviz.probe.chunks import spans
 from deepviz.probe.gradient import Call, differentiate, fresh_leaf
-from deepviz.probe.seeds import check_seed, generator_of
+from deepviz.probe.seeds import generator_of
 from deepviz.synthesis.ascent import ROWS, Step
 from deepviz.synthesis.generated import Frame, Generated, as_bytes, model_record, warn_of_stillness
 from deepviz.synthesis.looking import check_kind, check_layers, class_of, look
@@ -54,19 +55,21 @@ class DeepDream:
     """
 
     model: Annotated[Any, "A module, a loaded model, a name, or None for the bundled one."]
-    layer: Annotated[str | None, "The layer whose energy grows, as `deepviz layers` lists them."] = None
+    layer: Annotated[Layer, "The layer whose energy grows, as `deepviz layers` lists them."] = None
     _: KW_ONLY
     target_class: Annotated[int | str | None, "A class whose logit grows instead."] = None
     objective: Annotated[Objective | None, "Any other objective instead."] = None
-    octaves: Annotated[int, "Sizes of the picture, the smallest first."] = 4
-    octave_scale: Annotated[float, "Each octave is larger than the one before by this factor."] = 1.4
-    steps: Annotated[int, "Steps in each octave."] = 12
-    lr: Annotated[float, "Mean change of a pixel at a step, in pixels from 0 to 1."] = 0.01
+    octaves: Annotated[int, Ge(1), "Sizes of the picture, the smallest first."] = 4
+    octave_scale: Annotated[float, Gt(1), "Each octave is larger than the one before by this factor."] = 1.4
+    steps: Annotated[int, Ge(1), "Steps in each octave."] = 12
+    lr: Annotated[float, Gt(0), Le(1), "Mean change of a pixel at a step, in pixels from 0 to 1."] = 0.01
     side: Annotated[
-        int | None, "Longer side of the picture; None: twice that of the model's input, at most its own."
+        int | None, Ge(1), "Longer side of the picture; None: twice that of the model's input, at most its own."
     ] = None
-    seed: Annotated[int, "Of the tiles' shifts."] = 0
-    preprocess: Annotated[Preprocess | None, "The model's input, if the model does not tell it itself."] = None
+    seed: Annotated[Seed, "Of the tiles' shifts."] = 0
+    preprocess: Annotated[
+        Preprocess | Callable[..., Any] | None, "The model's input, if the model does not tell it itself."
+    ] = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "model", load_model(self.model, preprocess=self.preprocess))
@@ -74,18 +77,7 @@ class DeepDream:
             object.__setattr__(self, "target_class", self.model.index(self.target_class))
         if sum(given is not None for given in (self.layer, self.target_class, self.objective)) != 1:
             raise TargetError("a dream is of one thing: give a layer, a target_class or an objective")
-        check_seed(self.seed)
-        for name in ("octaves", "steps", "side"):
-            if name == "side" and self.side is None:
-                continue
-            if not isinstance(getattr(self, name), int):
-                raise TypeError(f"{name} must be a whole number, got {getattr(self, name)!r}")
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
-        if not (0 < self.lr <= 1 and self.octave_scale > 1):
-            raise ValueError(
-                f"lr must be above 0 and at most 1, and octave_scale above 1, got {self.lr} and {self.octave_scale}"
-            )
+        validate_fields(self)
         if not isinstance(self.model.preprocess, Preprocess):
             raise ModelError(
                 f"the size and normalisation of what {self.model.name} takes are not known: pass preprocess="

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import operator
 import os
 from collections.abc import Callable, Mapping
@@ -18,9 +17,10 @@ from deepviz.errors import DeepVizError, GenerationError, ImageError, ModelError
 from deepviz.files import probe_folder
 from deepviz.models import Preprocess, load_model
 from deepviz.notes import Notes, warn
+from deepviz.options import Ge, Gt, Seed, validate_fields
 from deepviz.probe.borrow import borrowed, original
 from deepviz.probe.gradient import Call
-from deepviz.probe.seeds import check_seed, generator_of
+from deepviz.probe.seeds import generator_of
 from deepviz.synthesis.ascent import Ascent, Step
 from deepviz.synthesis.canvas import Canvas, Fourier, Size
 from deepviz.synthesis.generated import Frame, Generated, as_bytes, model_record, warn_of_stillness
@@ -77,19 +77,21 @@ class ImageGenerator:
     # None: the preset's, from __post_init__ on
     canvas: Annotated[Canvas, "What is optimised: Fourier(), Magnitude() or Pixels()."] = None  # type: ignore[assignment]
     transforms: Annotated[tuple[Transform, ...], "How the image is shaken at each step, in order."] = None  # type: ignore[assignment]
-    steps: Annotated[int, "Steps of the ascent; each costs one gradient per image."] = None  # type: ignore[assignment]
-    lr: Annotated[float, "Learning rate at the first step."] = None  # type: ignore[assignment]
-    cooling: Annotated[float, "What the learning rate is multiplied by at the last step."] = None  # type: ignore[assignment]
+    steps: Annotated[int, Ge(1), "Steps of the ascent; each costs one gradient per image."] = None  # type: ignore[assignment]
+    lr: Annotated[float, Gt(0), "Learning rate at the first step."] = None  # type: ignore[assignment]
+    cooling: Annotated[float, Gt(0), "What the learning rate is multiplied by at the last step."] = None  # type: ignore[assignment]
     optimizer: Annotated[Optimizer, "adam, or ascent: plain gradient ascent."] = None  # type: ignore[assignment]
     penalty: Annotated[
         Objective | Literal[0] | None,
         "Subtracted from each objective, such as 1e-4 * L2(); None: the preset's, for classes; 0: none.",
     ] = None
     start: Annotated[Any, "A photograph to start from, instead of noise."] = None
-    copies: Annotated[int, "Images for each target, from different noise."] = 1
-    seed: Annotated[int, "Of the noise at the start and of the transforms."] = 0
-    size: Annotated[int | Size | None, "Pixels of a side, or (height, width); None: the model's input."] = None
-    preprocess: Annotated[Preprocess | None, "The model's input, if the model does not tell it itself."] = None
+    copies: Annotated[int, Ge(1), "Images for each target, from different noise."] = 1
+    seed: Annotated[Seed, "Of the noise at the start and of the transforms."] = 0
+    size: Annotated[int | Size | None, Ge(1), "Pixels of a side, or (height, width); None: the model's input."] = None
+    preprocess: Annotated[
+        Preprocess | Callable[..., Any] | None, "The model's input, if the model does not tell it itself."
+    ] = None
 
     def __post_init__(self) -> None:
         preset = find_preset(self.preset)
@@ -124,26 +126,10 @@ class ImageGenerator:
         return index
 
     def _check(self) -> None:
-        check_seed(self.seed)
-        for name in ("steps", "copies"):
-            if not isinstance(getattr(self, name), int):
-                raise TypeError(f"{name} must be a whole number, got {getattr(self, name)!r}")
-        for name in ("steps", "copies"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
-        for name in ("lr", "cooling"):
-            if not 0 < getattr(self, name) < math.inf:
-                raise ValueError(f"{name} must be above 0, and finite, got {getattr(self, name)}")
-        if self.optimizer not in ("adam", "ascent"):
-            raise ValueError(f"optimizer must be adam or ascent, got {self.optimizer!r}")
+        validate_fields(self)
         drawn = (*self.objective, *_several(self._penalty))
-        for expected, kind, values in (
-            ("an objective", Objective, drawn),
-            ("a transform", Transform, self.transforms),
-            ("a canvas", Canvas, (self.canvas,)),
-        ):
-            for value in values:
-                check_kind(value, kind, expected)
+        for value in drawn:
+            check_kind(value, Objective, "an objective")
         if bool(self.target_class) == bool(self.objective):
             raise TargetError("give either a target_class, such as 282 or 'tiger cat', or an objective")
         if not isinstance(self.model.preprocess, Preprocess):
@@ -151,9 +137,6 @@ class ImageGenerator:
                 f"the size and normalisation of what {self.model.name} takes are not known: pass "
                 "preprocess=deepviz.Preprocess(224, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))"
             )
-        sides = self._canvas_size
-        if len(sides) != 2 or not all(isinstance(side, int) and side >= 1 for side in sides):
-            raise ValueError(f"size must be the pixels of a side, or (height, width), got {self.size!r}")
         check_layers(original(self.model.module), drawn)
         if self.copies > 1:
             self._check_copies()

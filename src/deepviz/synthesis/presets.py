@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 from deepviz.errors import MethodError
 from deepviz.names import nearest
+from deepviz.options import Frozen, Ge, Gt
 from deepviz.synthesis.canvas import Canvas, Fourier, Magnitude, Pixels
 from deepviz.synthesis.objective import L2, Objective
 from deepviz.synthesis.transforms import Crop, Noise, Rotate, Transform
@@ -15,7 +16,7 @@ Optimizer = Literal["adam", "ascent"]
 
 
 @dataclass(frozen=True)
-class Preset:
+class Preset(Frozen):
     """What an `ImageGenerator` uses where it is not told otherwise.
 
     Args:
@@ -31,9 +32,9 @@ class Preset:
 
     canvas: Canvas
     transforms: tuple[Transform, ...]
-    steps: int
-    lr: float
-    cooling: float = 0.1
+    steps: Annotated[int, Ge(1)]
+    lr: Annotated[float, Gt(0)]
+    cooling: Annotated[float, Gt(0)] = 0.1
     optimizer: Optimizer = "adam"
     penalty: Objective | None = None
     paper: str = ""

@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Annotated
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from deepviz.options import Frozen, Ge, Gt, Le
+
 Size = tuple[int, int]
 """(height, width) in pixels."""
 
 
 @dataclass(frozen=True)
-class Transform(ABC):
+class Transform(Frozen, ABC):
     """A random change of the view (n, C, H, W) -> (n, C, H, W), the same for all images of a step.
 
     A spatial transform is a matrix from where a pixel is seen to where it is taken from; those that follow each other
@@ -47,10 +48,7 @@ class Spatial(Transform):
 class Jitter(Spatial):
     """Moves the view by up to `pixels` in each direction."""
 
-    pixels: Annotated[float, "Most pixels to move, each way."] = 16
-
-    def __post_init__(self) -> None:
-        _check(self)
+    pixels: Annotated[float, Ge(0), "Most pixels to move, each way."] = 16
 
     def matrix(self, size: Size, generator: torch.Generator, progress: float) -> Tensor:
         """A shift by whole pixels."""
@@ -62,12 +60,12 @@ class Jitter(Spatial):
 class Scale(Spatial):
     """Magnifies the view by a factor between `low` and `high`, about its centre."""
 
-    low: Annotated[float, "Least magnification."] = 0.9
-    high: Annotated[float, "Most magnification."] = 1.1
+    low: Annotated[float, Gt(0), "Least magnification."] = 0.9
+    high: Annotated[float, Gt(0), "Most magnification."] = 1.1
 
     def __post_init__(self) -> None:
-        _check(self)
-        if not 0 < self.low <= self.high:
+        super().__post_init__()
+        if self.low > self.high:
             raise ValueError(f"a scale goes from low, above 0, to high, got {self}")
 
     def matrix(self, size: Size, generator: torch.Generator, progress: float) -> Tensor:
@@ -80,10 +78,7 @@ class Scale(Spatial):
 class Rotate(Spatial):
     """Turns the view by up to `degrees` either way."""
 
-    degrees: Annotated[float, "Most degrees to turn, either way."] = 10
-
-    def __post_init__(self) -> None:
-        _check(self)
+    degrees: Annotated[float, Ge(0), "Most degrees to turn, either way."] = 10
 
     def matrix(self, size: Size, generator: torch.Generator, progress: float) -> Tensor:
         """A rotation."""
@@ -97,13 +92,8 @@ class Crop(Spatial):
     """Shows a part of the view, anywhere inside, enlarged to full size: its side is at least a fraction that goes from
     `start` to `end` of the whole, so that parts are drawn first and then have to make one picture."""
 
-    start: Annotated[float, "Smallest side of the part at the first step, as a fraction."] = 0.3
-    end: Annotated[float, "Smallest side of the part at the last step."] = 0.7
-
-    def __post_init__(self) -> None:
-        _check(self)
-        if not (0 < self.start <= 1 and 0 < self.end <= 1):
-            raise ValueError(f"a crop's sides are fractions above 0 and at most 1, got {self}")
+    start: Annotated[float, Gt(0), Le(1), "Smallest side of the part at the first step, as a fraction."] = 0.3
+    end: Annotated[float, Gt(0), Le(1), "Smallest side of the part at the last step."] = 0.7
 
     def matrix(self, size: Size, generator: torch.Generator, progress: float) -> Tensor:
         """A scaling and a shift that stays inside."""
@@ -116,10 +106,7 @@ class Crop(Spatial):
 class Pad(Spatial):
     """Shows the picture smaller, with `pixels` of its mirrored border around it, so that its edges are seen too."""
 
-    pixels: Annotated[float, "Width of the border."] = 12
-
-    def __post_init__(self) -> None:
-        _check(self)
+    pixels: Annotated[float, Ge(0), "Width of the border."] = 12
 
     def matrix(self, size: Size, generator: torch.Generator, progress: float) -> Tensor:
         """A scaling by (side + 2 pixels) / side."""
@@ -131,11 +118,8 @@ class Pad(Spatial):
 class Noise(Transform):
     """Adds Gaussian noise to every pixel, fading from `start` to `end`: what is fainter than the noise is not drawn."""
 
-    start: Annotated[float, "Standard deviation at the first step, in pixels from 0 to 1."] = 0.1
-    end: Annotated[float, "Standard deviation at the last step."] = 0.03
-
-    def __post_init__(self) -> None:
-        _check(self)
+    start: Annotated[float, Ge(0), "Standard deviation at the first step, in pixels from 0 to 1."] = 0.1
+    end: Annotated[float, Ge(0), "Standard deviation at the last step."] = 0.03
 
     def __call__(self, x: Tensor, generator: torch.Generator, progress: float) -> Tensor:
         """The same noise on all images of a step."""
@@ -148,11 +132,8 @@ class Noise(Transform):
 class Blur(Transform):
     """A Gaussian blur that fades from `start` to `end` pixels: coarse shapes first, details later."""
 
-    start: Annotated[float, "Standard deviation at the first step, in pixels."] = 3.0
-    end: Annotated[float, "Standard deviation at the last step, in pixels."] = 0.3
-
-    def __post_init__(self) -> None:
-        _check(self)
+    start: Annotated[float, Ge(0), "Standard deviation at the first step, in pixels."] = 3.0
+    end: Annotated[float, Ge(0), "Standard deviation at the last step, in pixels."] = 0.3
 
     def __call__(self, x: Tensor, generator: torch.Generator, progress: float) -> Tensor:
         """Blurred along one axis and then the other."""
@@ -211,13 +192,6 @@ def gaussian(x: Tensor, sigma: float) -> Tensor:
     kernel = kernel / kernel.sum()
     rows = F.pad(x.flatten(0, 1).unsqueeze(1), (radius, radius, radius, radius), mode="replicate")
     return F.conv2d(F.conv2d(rows, kernel.view(1, 1, 1, -1)), kernel.view(1, 1, -1, 1)).view_as(x)
-
-
-def _check(transform: Transform) -> None:
-    """Refuse what is no amount: negative, infinite or NaN."""
-    for field in fields(transform):
-        if not 0 <= getattr(transform, field.name) < math.inf:
-            raise ValueError(f"{field.name} must be 0 or more, and finite, got {transform}")
 
 
 def _between(low: float, high: float, generator: torch.Generator) -> float:

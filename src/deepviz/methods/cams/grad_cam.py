@@ -4,9 +4,11 @@ from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from deepviz import options
 from deepviz.methods.method import Method, View
+from deepviz.methods.needs import Needs
 from deepviz.probe.capture import layer_gradient
 from deepviz.probe.gradient import Call
 from deepviz.probe.grid import Grid, in_proportion
@@ -45,15 +47,13 @@ class GradCAM(Method):
         torch.Size([2, 1, 6, 6])
     """
 
-    layer: Annotated[
-        str | nn.Module | None,
-        "Layer to explain, a name from `deepviz layers`; by default the last with a spatial map.",
-    ] = None
+    layer: options.Layer = None
     relu: Annotated[bool, "Keep only positive evidence, as in the paper; without it the map is signed."] = True
 
     title: ClassVar[str] = "Grad-CAM"
     paper: ClassVar[str] = "Selvaraju et al. 2016, arXiv:1610.02391"
     cost: ClassVar[str] = "1 forward, the backward above the layer"
+    needs: ClassVar[Needs] = Needs(layer=True)
 
     def maps(self, call: Call, x: Tensor, score: Score) -> Tensor:
         """relu(sum_k w_k A_k)."""
@@ -68,11 +68,6 @@ class GradCAM(Method):
             return cam
         warn_of_negative(call, cam)
         return cam.relu()
-
-    @property
-    def coarse(self) -> bool:
-        """Yes: the layer's cells."""
-        return True
 
     @property
     def view(self) -> View:

@@ -1,13 +1,15 @@
 """Guided Grad-CAM: Selvaraju et al. 2016."""
 
 from dataclasses import dataclass
-from typing import Annotated, ClassVar
+from typing import ClassVar
 
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
+from deepviz import options
 from deepviz.methods.cams.grad_cam import class_activation, warn_of_negative
 from deepviz.methods.method import Method
+from deepviz.methods.needs import Needs
 from deepviz.probe.capture import layer_and_input_gradient
 from deepviz.probe.chunks import Joined
 from deepviz.probe.gradient import Call
@@ -44,14 +46,12 @@ class GuidedGradCAM(Method):
         torch.Size([2, 3, 8, 8])
     """
 
-    layer: Annotated[
-        str | nn.Module | None,
-        "Layer to explain, a name from `deepviz layers`; by default the last with a spatial map.",
-    ] = None
+    layer: options.Layer = None
 
     title: ClassVar[str] = "Guided Grad-CAM"
     paper: ClassVar[str] = "Selvaraju et al. 2016, arXiv:1610.02391"
     cost: ClassVar[str] = "1 forward, 1 backward"
+    needs: ClassVar[Needs] = Needs(gradient=True, layer=True, rectifier=True)
 
     def maps(self, call: Call, x: Tensor, score: Score) -> Tensor:
         """Guided backpropagation times the upsampled Grad-CAM."""

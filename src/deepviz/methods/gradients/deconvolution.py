@@ -6,6 +6,7 @@ from typing import ClassVar
 from torch import Tensor
 
 from deepviz.methods.method import Method
+from deepviz.methods.needs import Needs
 from deepviz.probe.gradient import Call, input_gradient
 from deepviz.probe.rules import Rule
 from deepviz.target import Score
@@ -43,6 +44,7 @@ class Deconvolution(Method):
     title: ClassVar[str] = "Deconvolution"
     paper: ClassVar[str] = "Zeiler and Fergus 2013, arXiv:1311.2901"
     cost: ClassVar[str] = "1 forward, 1 backward"
+    needs: ClassVar[Needs] = Needs(gradient=True, rectifier=True)
 
     def maps(self, call: Call, x: Tensor, score: Score) -> Tensor:
         """The signal at the input, with R = [R' > 0] R' at rectifiers."""

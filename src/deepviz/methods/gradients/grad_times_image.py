@@ -6,6 +6,7 @@ from typing import ClassVar
 from torch import Tensor
 
 from deepviz.methods.method import Method, View
+from deepviz.methods.needs import Needs
 from deepviz.probe.gradient import Call, input_gradient
 from deepviz.target import Score
 
@@ -42,6 +43,7 @@ class GradTimesImage(Method):
     title: ClassVar[str] = "Gradient × image"
     paper: ClassVar[str] = "Shrikumar et al. 2016, arXiv:1605.01713"
     cost: ClassVar[str] = "1 forward, 1 backward"
+    needs: ClassVar[Needs] = Needs(gradient=True)
 
     def maps(self, call: Call, x: Tensor, score: Score) -> Tensor:
         """x dS/dx."""

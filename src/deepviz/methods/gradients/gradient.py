@@ -6,6 +6,7 @@ from typing import ClassVar
 from torch import Tensor
 
 from deepviz.methods.method import Method
+from deepviz.methods.needs import Needs
 from deepviz.probe.gradient import Call, input_gradient
 from deepviz.target import Score
 
@@ -40,6 +41,7 @@ class Gradient(Method):
     title: ClassVar[str] = "Gradient"
     paper: ClassVar[str] = "Simonyan et al. 2013, arXiv:1312.6034"
     cost: ClassVar[str] = "1 forward, 1 backward"
+    needs: ClassVar[Needs] = Needs(gradient=True)
 
     def maps(self, call: Call, x: Tensor, score: Score) -> Tensor:
         """dS/dx."""

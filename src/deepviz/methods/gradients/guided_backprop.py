@@ -6,6 +6,7 @@ from typing import ClassVar
 from torch import Tensor
 
 from deepviz.methods.method import Method
+from deepviz.methods.needs import Needs
 from deepviz.probe.gradient import Call, input_gradient
 from deepviz.probe.rules import Rule
 from deepviz.target import Score
@@ -45,6 +46,7 @@ class GuidedBackprop(Method):
     title: ClassVar[str] = "Guided backprop"
     paper: ClassVar[str] = "Springenberg et al. 2014, arXiv:1412.6806"
     cost: ClassVar[str] = "1 forward, 1 backward"
+    needs: ClassVar[Needs] = Needs(gradient=True, rectifier=True)
 
     def maps(self, call: Call, x: Tensor, score: Score) -> Tensor:
         """dS/dx, with R = [x > 0] [R' > 0] R' at rectifiers."""

@@ -1,6 +1,6 @@
 """Integrated gradients: Sundararajan et al. 2017."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
 import torch
@@ -8,9 +8,11 @@ from torch import Tensor
 
 from deepviz.methods.gradients.quadrature import Node, QuadratureRule, bisect, quadrature
 from deepviz.methods.method import Method, View
+from deepviz.methods.needs import Needs
+from deepviz.options import Baseline, Ge, Gt
 from deepviz.probe.chunks import chunk_rows, spans
 from deepviz.probe.gradient import Call, input_gradient
-from deepviz.probe.reference import Baseline, Colours, check_baseline, in_colours, reference
+from deepviz.probe.reference import reference
 from deepviz.target import Score
 
 GAP_WORTH_A_WARNING = 0.05
@@ -58,29 +60,29 @@ class IntegratedGradients(Method):
         True
     """
 
-    steps: Annotated[int, "Points on the path; the cost is this many gradients."] = 50
+    steps: Annotated[int, Ge(1), "Points on the path; the cost is this many gradients."] = 50
     rule: Annotated[QuadratureRule, "Where the points lie and how they are weighted."] = "gauss-legendre"
     baseline: Annotated[
         Baseline, "Start of the path: a number in normalised space, blur, or by colour black, grey, white, mean."
     ] = 0.0
     tolerance: Annotated[
-        float | None, "Take as many points as this relative completeness gap needs, instead of `steps`."
+        float | None, Gt(0), "Take as many points as this relative completeness gap needs, instead of `steps`."
     ] = None
-    max_steps: Annotated[int, "Most points when a tolerance is given."] = 1000
+    max_steps: Annotated[int, Ge(9), "Most points when a tolerance is given."] = 1000
     multiply_by_input: Annotated[bool, "Multiply by (x - x'), as in the paper; without it, the mean gradient."] = True
 
     title: ClassVar[str] = "Integrated gradients"
     paper: ClassVar[str] = "Sundararajan et al. 2017, arXiv:1703.01365"
     cost: ClassVar[str] = "`steps` times (1 forward, 1 backward), 2 forwards"
+    needs: ClassVar[Needs] = Needs(gradient=True)
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        quadrature(self.rule, self.steps)  # raises for an unknown rule or too few steps
-        if self.tolerance is not None and not self.tolerance > 0:
-            raise ValueError(f"tolerance must be above 0 or None, got {self.tolerance}")
-        if self.max_steps < 9:
-            raise ValueError(f"max_steps must be at least 9, got {self.max_steps}")
-        check_baseline(self.baseline)
+        quadrature(self.rule, self.steps)  # raises for too few steps for the rule
+
+    def passes(self) -> float:
+        """`steps` gradients and 2 forwards; with a tolerance, at most."""
+        return 2.0 * (self.steps if self.tolerance is None else self.max_steps) + 2
 
     def maps(self, call: Call, x: Tensor, score: Score) -> Tensor:
         """(x - x') times the mean gradient on the path."""
@@ -136,10 +138,6 @@ class IntegratedGradients(Method):
             )
         means: Tensor = torch.stack([integral.mean for integral in found]).unflatten(0, shape)
         return means.transpose(0, 1) if score.shape else means
-
-    def in_colours(self, colours: Colours) -> Method:
-        """The baseline "black" as the number that the preprocessing makes of black, and so on."""
-        return replace(self, baseline=in_colours(self.baseline, colours))
 
     def _note_gap(self, call: Call, change: Tensor, total: Tensor) -> None:
         """|S(x) - S(x') - sum R| / |S(x) - S(x')|, with a warning where it is large."""

@@ -8,6 +8,8 @@ from torch import Tensor
 
 from deepviz.methods.gradients.gradient import Gradient
 from deepviz.methods.method import Method, View
+from deepviz.methods.needs import Needs
+from deepviz.options import Ge, Gt, Seed
 from deepviz.probe.chunks import chunk_rows, spans
 from deepviz.probe.gradient import Call
 from deepviz.probe.seeds import generator_of
@@ -47,25 +49,19 @@ class SmoothGrad(Method):
     """
 
     of: Annotated[Method, "Method whose maps are averaged."] = field(default_factory=Gradient)
-    samples: Annotated[int, "Noisy copies; the cost is this many maps."] = 50
-    noise: Annotated[float, "Standard deviation of the noise, as a fraction of the image's range."] = 0.15
+    samples: Annotated[int, Ge(2), "Noisy copies; the cost is this many maps."] = 50
+    noise: Annotated[float, Gt(0), "Standard deviation of the noise, as a fraction of the image's range."] = 0.15
     statistic: Annotated[Statistic, "What is taken over the samples."] = "mean"
-    seed: Annotated[int, "Seed of the noise."] = 0
+    seed: Annotated[Seed, "Seed of the noise."] = 0
 
     title: ClassVar[str] = "SmoothGrad"
     paper: ClassVar[str] = "Smilkov et al. 2017, arXiv:1706.03825"
     cost: ClassVar[str] = "`samples` maps of the method inside"
+    needs: ClassVar[Needs] = Needs()
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if not isinstance(self.of, Method):
-            raise TypeError(f"of must be a Method such as Gradient(), got {self.of!r}")
-        if self.samples < 2:
-            raise ValueError(f"samples must be at least 2, got {self.samples}")
-        if not self.noise > 0:
-            raise ValueError(f"noise must be above 0, got {self.noise}")
-        if self.statistic not in ("mean", "mean_square", "variance"):
-            raise ValueError(f"statistic must be mean, mean_square or variance, got {self.statistic!r}")
+    def passes(self) -> float:
+        """`samples` times those of the method inside."""
+        return self.samples * self.of.passes()
 
     def maps(self, call: Call, x: Tensor, score: Score) -> Tensor:
         """The statistic of M(x + e_i) over the samples, in one pass."""
