@@ -403,7 +403,7 @@ def test_smooth_grad_of_a_function_a_method_or_nothing_known():
     assert by_function[0].method == by_method[0].method == SmoothGrad(GuidedBackprop(), 3)
     assert same(by_function[0], by_method[0])
     assert by_function[0].title == "SmoothGrad of Guided backprop, samples 3"
-    with pytest.raises(TypeError, match="of must be a Method"):
+    with pytest.raises(TypeError, match="of must be a method"):
         deepviz.smooth_grad(network(), images(1), method=print)
 
 
