@@ -12,7 +12,9 @@ PACKAGE = Path(deepviz.__file__).parent
 TESTS = Path(__file__).parent
 LEVELS = [
     {"errors", "files", "names", "notes", "options", "target", "geometry"},
-    {"probe", "render", "models"},
+    {"probe", "render"},
+    {"objectives"},
+    {"models"},
     {"methods", "metrics", "synthesis", "inside"},
     {"results", "api", "engine", "catalog", "evaluation", "sanity", "checks", "viewer"},
     {"cli", "web"},

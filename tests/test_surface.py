@@ -30,6 +30,7 @@ ALL = [
     "load_model",
     "methods",
     "metrics",
+    "objectives",
     "report",
     "sanity_check",
     "save_explanations",

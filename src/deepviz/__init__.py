@@ -7,7 +7,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from deepviz import catalog, methods, metrics, synthesis
+    from deepviz import catalog, methods, metrics, objectives, synthesis
     from deepviz.api import (
         explain,
         grad_times_image,
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from deepviz.synthesis import DeepDream, Generated, ImageGenerator, inversion
     from deepviz.viewer import compare, report
 
-_MODULES = ("catalog", "methods", "metrics", "synthesis")
+_MODULES = ("catalog", "methods", "metrics", "objectives", "synthesis")
 _HOMES = (
     "errors",
     "models",
@@ -68,6 +68,7 @@ __all__ = [
     "load_model",
     "methods",
     "metrics",
+    "objectives",
     "report",
     "sanity_check",
     "save_explanations",

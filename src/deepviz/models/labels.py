@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 
-from deepviz.errors import ModelError, TargetError
-from deepviz.names import nearest
+from deepviz.errors import ModelError
+from deepviz.names import find_label as find_label
 
 
 @cache
@@ -44,41 +44,6 @@ def read_labels(labels: str | Path | Iterable[str]) -> tuple[str, ...]:
     if not found:
         raise ModelError(f"labels file {path} is empty")
     return found
-
-
-def find_label(label: str, labels: Sequence[str]) -> int:
-    """The index of the class called `label`: its label as spelt, or in other capitals, or a name between commas.
-
-    The first of these that any class answers to decides ("cardigan" is the garment, "Cardigan" the dog). An
-    underscore is a space.
-
-    Raises:
-        TargetError: if no class, or more than one, has that name.
-
-    Example:
-        >>> find_label("Tabby_cat", ["red fox", "tabby, tabby cat"])
-        1
-    """
-    wanted = _plain(label)
-    found = (
-        [index for index, known in enumerate(labels) if known == label]
-        or [index for index, known in enumerate(labels) if _plain(known) == wanted]
-        or [index for index, known in enumerate(labels) if wanted in _synonyms(known)]
-    )
-    if len(found) > 1:
-        listed = ", ".join(f"{index} ({labels[index]})" for index in found)
-        raise TargetError(f"{len(found)} classes are called {label!r}: give one of the indices {listed}")
-    if not found:
-        raise TargetError(f"no class is called {label!r}{nearest(label.replace('_', ' '), labels)}")
-    return found[0]
-
-
-def _plain(label: str) -> str:
-    return " ".join(label.replace("_", " ").casefold().split())
-
-
-def _synonyms(label: str) -> list[str]:
-    return [_plain(name) for name in label.split(",")]
 
 
 def _lines(path: Path) -> tuple[str, ...]:

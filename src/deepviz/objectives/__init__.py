@@ -1,0 +1,43 @@
+"""What is explained, or what an image is generated for: a class, a number, a channel, a similarity, and sums of them.
+
+deepviz.explain(model, image, target=Logit(281) - Logit(282))      # why this class and not that
+deepviz.ImageGenerator(model, objective=Channel("layer4", 3))()
+"""
+
+from deepviz.objectives.bound import Bound, Target, bind
+from deepviz.objectives.classes import Logit, Predicted, Probability
+from deepviz.objectives.expression import parse
+from deepviz.objectives.function import Function
+from deepviz.objectives.image import L2, TotalVariation
+from deepviz.objectives.layers import Channel, Direction, Diversity, Energy, Match, Neuron
+from deepviz.objectives.objective import Objective, Sum
+from deepviz.objectives.output import Output
+from deepviz.objectives.record import from_plain, to_plain
+from deepviz.objectives.similarity import Similarity
+from deepviz.probe.seen import Seen
+
+__all__ = [
+    "L2",
+    "Bound",
+    "Channel",
+    "Direction",
+    "Diversity",
+    "Energy",
+    "Function",
+    "Logit",
+    "Match",
+    "Neuron",
+    "Objective",
+    "Output",
+    "Predicted",
+    "Probability",
+    "Seen",
+    "Similarity",
+    "Sum",
+    "Target",
+    "TotalVariation",
+    "bind",
+    "from_plain",
+    "parse",
+    "to_plain",
+]
