@@ -8,7 +8,6 @@ from PIL import Image
 from torch import nn
 
 import deepviz
-from deepviz.api import choose_methods
 from deepviz.errors import (
     DeepVizWarning,
     ImageError,
@@ -19,6 +18,7 @@ from deepviz.errors import (
     TargetError,
 )
 from deepviz.methods import GradCAM, Gradient, GradTimesImage, GuidedBackprop, IntegratedGradients, SmoothGrad
+from deepviz.runs.asked import choose_methods
 from small_models import (
     LABELS,
     PREPROCESS,

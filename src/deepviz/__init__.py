@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from deepviz import catalog, methods, metrics, objectives, synthesis
     from deepviz.api import (
+        evaluate,
         explain,
         grad_times_image,
+        sanity_check,
         save_gradcam,
         save_gradient_images,
         smooth_grad,
@@ -22,12 +24,12 @@ if TYPE_CHECKING:
         viz_integrated_gradients,
     )
     from deepviz.errors import DeepVizError, DeepVizWarning
-    from deepviz.evaluation import Evaluation, evaluate
     from deepviz.inside import viz_activations, viz_channels, viz_filters, viz_layers
     from deepviz.models import LoadedModel, Preprocess, example_photo, load_model
+    from deepviz.results.evaluation import Evaluation
     from deepviz.results.explanation import Explanation, sheet
+    from deepviz.results.sanity import Sanity
     from deepviz.results.storage import load_explanations, save_explanations
-    from deepviz.sanity import Sanity, sanity_check
     from deepviz.synthesis import DeepDream, Generated, ImageGenerator, inversion
     from deepviz.viewer import compare, report
 
@@ -39,8 +41,8 @@ _HOMES = (
     "api",
     "inside",
     "synthesis",
-    "evaluation",
-    "sanity",
+    "results.evaluation",
+    "results.sanity",
     "results.storage",
     "viewer",
 )

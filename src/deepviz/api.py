@@ -1,19 +1,19 @@
-"""One line for a right picture: `explain`, the `viz_*` functions, and what writes their results."""
+"""One line for a right picture or table: `explain`, `evaluate`, `sanity_check`, the `viz_*` functions, and what
+writes their results."""
 
 from __future__ import annotations
 
 import inspect
 import os
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
-from PIL import Image
-from torch import Tensor, nn
+from torch import nn
 
 from deepviz import catalog
-from deepviz.engine import Targets, explain_prepared
-from deepviz.errors import LayerError
+from deepviz.errors import TargetError
 from deepviz.files import write_picture
 from deepviz.methods import (
     Deconvolution,
@@ -31,12 +31,26 @@ from deepviz.methods.gradients.smooth_grad import Statistic
 from deepviz.models import LoadedModel, load_model
 from deepviz.options import Baseline
 from deepviz.render import grey
+from deepviz.results.evaluation import Evaluation, with_controls
 from deepviz.results.explanation import Explanation
-
-Model = LoadedModel | nn.Module | str | None
-ImageLike = str | os.PathLike[str] | Image.Image | Tensor | Any
-Images = ImageLike | Sequence[ImageLike]
-Methods = Literal["all"] | str | Method | Sequence[Method | str]
+from deepviz.results.outcomes import Explanations
+from deepviz.results.sanity import Sanity
+from deepviz.runs.asked import (
+    Images,
+    Item,
+    Methods,
+    Metrics,
+    Model,
+    Targets,
+    as_list,
+    choose_methods,
+    choose_metrics,
+    each_target,
+    is_all,
+)
+from deepviz.runs.evaluate import DEFAULT_METRICS, Box, evaluate_items, region
+from deepviz.runs.explain import explain_items
+from deepviz.runs.sanity import STAGES, Randomization, randomize_items
 
 
 def explain(
@@ -48,26 +62,29 @@ def explain(
     top_k: int = 1,
     layer: str | None = None,
     preprocess: Any = None,
-) -> list[Explanation]:
+) -> Explanations:
     """What the methods say about the model's predictions for the images.
 
     Args:
         model: an `nn.Module`, a `LoadedModel`, a name ("timm:resnet50"), or None for the bundled model.
-        images: a path, PIL image, array (H, W, 3) or tensor (C, H, W), or a list of them; a tensor (N, C, H, W) is
+        images: a path, PIL image, array (H, W, 3) or tensor (C, H, W), or several of them; a tensor (N, C, H, W) is
             N images. Tensors are taken as already preprocessed.
-        methods: "all", a method, its name ("grad-cam"), or a list of these. Of "all", methods that do not apply to
-            the model are left out with a warning.
-        target: a class index, a label ("tiger cat"), a tensor (N,) of indices, one per image, a callable from the
-            model's raw output to one score per row, or a list: all of them for every image. None: the predicted.
+        methods: "all", a method, its name ("grad-cam"), or several of these. Of "all", methods that do not apply to
+            the model, or fail, are left out with a warning.
+        target: a class index, a label ("tiger cat"), an array or tensor (N,) of indices, one per image, a callable
+            from the model's raw output to one score per row, or a list: all of them for every image. None: the
+            predicted.
         top_k: with target None, the number of best classes to explain; they share their forward passes.
         layer: for methods that take one and do not name it themselves, also inside others such as SmoothGrad.
         preprocess: `deepviz.Preprocess(...)`, a torchvision or timm transform, or any callable from a PIL image to
             a tensor, if the model has none of its own.
 
     Returns:
-        A flat list, by image, then class (best first), then method.
+        A flat list, by image, then class (best first), then method. Of "all", its `skipped` and `failed` hold what
+        came to nothing, with the reason.
 
     Raises:
+        NothingApplies: if an image has no map at all.
         ImageError, ModelError, TargetError, LayerError, NothingOverridden: naming what is wrong and what to do.
 
     Example:
@@ -76,52 +93,121 @@ def explain(
         >>> [e.title for e in deepviz.explain(net, torch.rand(3, 8, 8), ["gradient", "grad-times-image"])]
         ['Gradient', 'Gradient × image']
     """
+    chosen = choose_methods(methods, layer)
+    loaded, items = _items(model, images, target, preprocess)
+    found = explain_items(loaded, items, chosen, top_k=top_k, lenient=is_all(methods))
+    return Explanations(outcome for image in found for outcome in image.outcomes)
+
+
+def evaluate(
+    model: Model,
+    images: Images,
+    methods: Methods = "all",
+    metrics: Metrics = DEFAULT_METRICS,
+    *,
+    target: Targets = None,
+    boxes: Sequence[Sequence[Box]] | None = None,
+    controls: bool = True,
+    preprocess: Any = None,
+) -> Evaluation:
+    """How well each method does by each metric, over some images.
+
+    Every map is judged as it is drawn, unless a metric says otherwise: a method whose picture is the magnitude by its
+    magnitudes, one whose picture has a sign by its signed sums; `Infidelity` and `Completeness` judge the values
+    themselves. Three control rows are added: a random map, a centred Gaussian and an edge detector.
+
+    Args:
+        model: as for `explain`.
+        images: as for `explain`; the interval of a mean needs at least three.
+        methods: as for `explain`; one that does not apply, or fails, has no values.
+        metrics: metrics, or their names ("deletion"), one or several.
+        target: as for `explain`; of several targets of one image, the mean counts.
+        boxes: for the metrics of localisation, where the object is: for each image a list of boxes, each (left, top,
+            right, bottom) in pixels of the image as it was given; what the model saw of them counts.
+        controls: whether to add the control rows.
+        preprocess: as for `explain`.
+
+    Raises:
+        MethodError: for a metric that does not exist.
+        NothingApplies: if there is no map at all.
+        TargetError: if there are not as many lists of boxes as images, or the model saw nothing of them.
+        And as `explain` does.
+
+    Example:
+        >>> import deepviz, torch
+        >>> net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3 * 8 * 8, 5))
+        >>> found = deepviz.evaluate(net, torch.rand(4, 3, 8, 8), ["gradient", "grad-times-image"], "deletion")
+        >>> found.rows
+        ('Gradient', 'Gradient × image', 'Random map', 'Centred Gaussian', 'Edge detector')
+        >>> found.values.shape  # images, rows, metrics
+        (4, 5, 1)
+    """
+    chosen, by = choose_methods(methods), choose_metrics(metrics)
+    loaded, items = _items(model, images, target, preprocess)
+    if boxes is not None and len(boxes) != len(items):
+        raise TargetError(f"{len(boxes)} lists of boxes for {len(items)} images: give one for each")
+    if boxes is not None:
+        items = [replace(item, inside=region(item.image, of)) for item, of in zip(items, boxes, strict=True)]
+    scores = list(evaluate_items(loaded, items, with_controls(chosen, controls), by))
+    return Evaluation.of(loaded, chosen, by, scores, controls)
+
+
+def sanity_check(
+    model: Model,
+    images: Images,
+    methods: Methods = "all",
+    *,
+    stages: int = STAGES,
+    cascading: bool = True,
+    seed: int = 0,
+    target: Targets = None,
+    preprocess: Any = None,
+) -> Sanity:
+    """How much of each method's map is left when the network's layers get new random weights, from the output down
+    (Adebayo et al. 2018).
+
+    A method whose map hardly changes does not show what this network has learned, however convincing it looks. The
+    class that is explained stays the one that the trained network predicted. The work is done on a copy; the model
+    is never changed.
+
+    Args:
+        model: as for `explain`.
+        images: as for `explain`.
+        methods: as for `explain`; one that does not apply, or fails, has no verdict.
+        stages: in how many steps all layers are randomised; each costs one map of every method.
+        cascading: from the output down, each step keeping the new weights of those before; if not, each step's
+            layers alone.
+        seed: of the weights.
+        target: as for `explain`.
+        preprocess: as for `explain`.
+
+    Raises:
+        NothingApplies: if there is no map at all.
+        And as `explain` does.
+
+    Example:
+        >>> import deepviz, torch
+        >>> net = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.ReLU(), torch.nn.Flatten(),
+        ...                           torch.nn.Linear(144, 5))
+        >>> found = deepviz.sanity_check(net, torch.rand(1, 3, 8, 8), ["gradient", "guided-backprop"], stages=2)
+        >>> found.stages
+        ('trained', '3', '0')
+        >>> found.similarities["ssim"].shape  # images, methods, stages
+        (1, 2, 3)
+    """
+    chosen = choose_methods(methods)
+    loaded, items = _items(model, images, target, preprocess)
+    results = list(randomize_items(loaded, items, chosen, Randomization(stages, cascading, seed)))
+    return Sanity.of(loaded, chosen, results, cascading, seed)
+
+
+def _items(model: Model, images: Images, target: Targets, preprocess: Any) -> tuple[LoadedModel, list[Item]]:
+    """The model, and the images with their targets."""
     if isinstance(images, (nn.Module, LoadedModel)):
         raise TypeError("model and image are swapped: the order is (model, image)")
     loaded = load_model(model, preprocess=preprocess)
-    chosen = choose_methods(methods, layer)
-    queue = [loaded.prepare(image) for image in as_list(images)]
-    return [
-        explanation
-        for answer in explain_prepared(loaded, queue, chosen, target=target, top_k=top_k, lenient=methods == "all")
-        for explanation in answer.explanations
-    ]
-
-
-def as_list(images: Images) -> list[ImageLike]:
-    """One or many images as a list; a tensor or array with four axes is its rows."""
-    if getattr(images, "ndim", None) == 4:
-        return list(images)  # type: ignore[arg-type]
-    return list(images) if isinstance(images, (list, tuple)) else [images]
-
-
-def choose_methods(methods: Methods, layer: str | None = None) -> list[Method]:
-    """The methods asked for, as values; `layer` goes to those that take one, also inside others.
-
-    Raises:
-        MethodError: for a name that does not exist, with the nearest ones.
-        LayerError: if no method takes the layer.
-        TypeError: for a class instead of a value.
-    """
-    asked = list(catalog.METHODS) if methods == "all" else methods
-    several = [_value(one) for one in (asked if isinstance(asked, (list, tuple)) else [asked])]
-    if layer is None:
-        return several
-    placed = [method.with_layer(layer) for method in several]
-    if all(one is before for one, before in zip(placed, several, strict=True)):
-        named = ", ".join(method.name for method in several)
-        raise LayerError(f"layer={layer!r} is for methods that take one and do not name it themselves, not for {named}")
-    return placed
-
-
-def _value(method: Any) -> Method:
-    if isinstance(method, str):
-        return catalog.find(method)()
-    if isinstance(method, Method):
-        return method
-    if isinstance(method, type) and issubclass(method, Method):
-        raise TypeError(f"methods takes values, got the class {method.__name__}; did you mean {method.__name__}()?")
-    raise TypeError(f"methods must be 'all', a Method, a name or a list of these, got {method!r}")
+    prepared = [loaded.prepare(image) for image in as_list(images)]
+    return loaded, list(map(Item, prepared, each_target(target, len(prepared))))
 
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -142,28 +228,28 @@ def _with_options_of(method: type[Method], **renamed: str) -> Callable[[F], F]:
 
 def viz_backprop(
     model: Model, image: Images, *, target: Targets = None, top_k: int = 1, preprocess: Any = None
-) -> list[Explanation]:
+) -> Explanations:
     """The gradient of the class score: `methods.Gradient`. Arguments and result as for `explain`."""
     return explain(model, image, Gradient(), target=target, top_k=top_k, preprocess=preprocess)
 
 
 def viz_guidedbackprop(
     model: Model, image: Images, *, target: Targets = None, top_k: int = 1, preprocess: Any = None
-) -> list[Explanation]:
+) -> Explanations:
     """Guided backpropagation: `methods.GuidedBackprop`. Arguments and result as for `explain`."""
     return explain(model, image, GuidedBackprop(), target=target, top_k=top_k, preprocess=preprocess)
 
 
 def viz_deconvolution(
     model: Model, image: Images, *, target: Targets = None, top_k: int = 1, preprocess: Any = None
-) -> list[Explanation]:
+) -> Explanations:
     """Deconvolution: `methods.Deconvolution`. Arguments and result as for `explain`."""
     return explain(model, image, Deconvolution(), target=target, top_k=top_k, preprocess=preprocess)
 
 
 def grad_times_image(
     model: Model, image: Images, *, target: Targets = None, top_k: int = 1, preprocess: Any = None
-) -> list[Explanation]:
+) -> Explanations:
     """Gradient times image: `methods.GradTimesImage`. Arguments and result as for `explain`."""
     return explain(model, image, GradTimesImage(), target=target, top_k=top_k, preprocess=preprocess)
 
@@ -182,7 +268,7 @@ def viz_integrated_gradients(
     target: Targets = None,
     top_k: int = 1,
     preprocess: Any = None,
-) -> list[Explanation]:
+) -> Explanations:
     """Integrated gradients: `methods.IntegratedGradients`. Other arguments and result as for `explain`."""
     method = IntegratedGradients(steps, rule, baseline, tolerance, max_steps, multiply_by_input)
     return explain(model, image, method, target=target, top_k=top_k, preprocess=preprocess)
@@ -198,7 +284,7 @@ def viz_gradcam(
     target: Targets = None,
     top_k: int = 1,
     preprocess: Any = None,
-) -> list[Explanation]:
+) -> Explanations:
     """Grad-CAM: `methods.GradCAM`. Other arguments and result as for `explain`."""
     return explain(model, image, GradCAM(layer, relu), target=target, top_k=top_k, preprocess=preprocess)
 
@@ -212,7 +298,7 @@ def viz_guidedgradcam(
     target: Targets = None,
     top_k: int = 1,
     preprocess: Any = None,
-) -> list[Explanation]:
+) -> Explanations:
     """Guided Grad-CAM: `methods.GuidedGradCAM`. Other arguments and result as for `explain`."""
     return explain(model, image, GuidedGradCAM(layer), target=target, top_k=top_k, preprocess=preprocess)
 
@@ -222,7 +308,7 @@ def smooth_grad(
     model: Model,
     image: Images,
     *,
-    method: Method | Callable[..., list[Explanation]] = viz_backprop,
+    method: Method | Callable[..., Explanations] = viz_backprop,
     samples: int = 50,
     noise: float = 0.15,
     statistic: Statistic = "mean",
@@ -230,7 +316,7 @@ def smooth_grad(
     target: Targets = None,
     top_k: int = 1,
     preprocess: Any = None,
-) -> list[Explanation]:
+) -> Explanations:
     """SmoothGrad: `methods.SmoothGrad` of a `viz_*` function or a method.
 
     Other arguments and result as for `explain`.

@@ -27,6 +27,10 @@ class ModelFailed(ModelError, RuntimeError):
     """The model itself raised while it ran: its own error is the cause."""
 
 
+class NothingApplies(ModelError):
+    """None of the methods that were asked for gave a map of an image."""
+
+
 class TargetError(DeepVizError, ValueError):
     """A class index, label or target that this model does not have."""
 

@@ -566,7 +566,7 @@ def test_interrupted(explain):
 
 
 def test_a_bug_is_one_line_and_with_debug_a_traceback(explain, monkeypatch):
-    monkeypatch.setattr(deepviz.engine, "_scores", lambda *arguments, **options: [][0])
+    monkeypatch.setattr(deepviz.runs.explain, "_scores", lambda *arguments, **options: [][0])
     assert_one_line(explain("cat.png", *QUICK), 1, "this is a bug", "IndexError", "DEEPVIZ_DEBUG=1")
     monkeypatch.setenv("DEEPVIZ_DEBUG", "1")
     with pytest.raises(IndexError):

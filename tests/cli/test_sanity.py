@@ -8,7 +8,8 @@ from PIL import Image
 
 from deepviz.cli import run
 from deepviz.models import load_model
-from deepviz.sanity import key_of, recall
+from deepviz.results.sanity import key_of
+from deepviz.runs.verdicts import recall
 
 QUICK = ["--model", "small_models:good", "-m", "gradient", "--stages", "2"]
 
@@ -83,13 +84,13 @@ def test_mistakes_are_one_line(sanity, arguments, code, said):
 def test_interrupted_it_keeps_what_is_done(sanity, monkeypatch):
     import deepviz.cli.sanity as command
 
-    examine_prepared = command.examine_prepared
+    randomize_items = command.randomize_items
 
     def interrupted(*arguments, **options):
-        yield from list(examine_prepared(*arguments, **options))[:1]
+        yield from list(randomize_items(*arguments, **options))[:1]
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(command, "examine_prepared", interrupted)
+    monkeypatch.setattr(command, "randomize_items", interrupted)
     code, _, err = sanity("cat.png", *QUICK)
     assert code == 130
     assert "interrupted after 1 of 1 photographs: deepviz-out/cat_sanity.png" in err

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from deepviz import catalog
 from deepviz.errors import MethodError
 from deepviz.methods import GradCAM, Gradient, GuidedBackprop, GuidedGradCAM, IntegratedGradients, SmoothGrad
-from deepviz.web.forms import MOST, MethodForm, described, method_of, recipe
+from deepviz.web.forms import MOST, MethodForm, described, method_of, result_key
 
 
 def made(name, layer=None, **options):
@@ -96,13 +96,13 @@ def test_whatever_is_sent_is_a_method_or_an_error_of_ours(name, data):
 
 def test_a_result_is_named_by_all_that_determines_it():
     ids = {
-        recipe("net", "photo", Gradient(), 3),
-        recipe("net2", "photo", Gradient(), 3),
-        recipe("net", "photo2", Gradient(), 3),
-        recipe("net", "photo", GuidedBackprop(), 3),
-        recipe("net", "photo", SmoothGrad(samples=3), 3),
-        recipe("net", "photo", SmoothGrad(samples=4), 3),
-        recipe("net", "photo", Gradient(), 4),
+        result_key("net", "photo", Gradient(), 3),
+        result_key("net2", "photo", Gradient(), 3),
+        result_key("net", "photo2", Gradient(), 3),
+        result_key("net", "photo", GuidedBackprop(), 3),
+        result_key("net", "photo", SmoothGrad(samples=3), 3),
+        result_key("net", "photo", SmoothGrad(samples=4), 3),
+        result_key("net", "photo", Gradient(), 4),
     }
     assert len(ids) == 7
-    assert recipe("net", "photo", SmoothGrad(samples=3), 3) in ids
+    assert result_key("net", "photo", SmoothGrad(samples=3), 3) in ids

@@ -10,9 +10,10 @@ from PIL import Image
 
 import deepviz
 import small_models
-from deepviz.checks import METRICS, STEPS
 from deepviz.metrics import RandomMap
 from deepviz.models import Preprocess, load_model
+from deepviz.runs.checks import METRICS, STEPS
+from deepviz.runs.verdicts import remember
 from pictures import picture_file
 
 
@@ -108,7 +109,7 @@ def test_what_is_known_of_the_weights_is_the_badge(client, explained):
     """`deepviz sanity` on more photographs knows better than one map."""
     loaded = small_models.good()
     pictures = [Image.open(io.BytesIO(picture_file((40 + 5 * n, 40)))) for n in range(3)]
-    deepviz.sanity.remember(deepviz.sanity_check(loaded, pictures, "gradient"))
+    remember(deepviz.sanity_check(loaded, pictures, "gradient"))
     result = explained("gradient")
     check(client, result)
     assert client.get(f"/api/results/{result}/checks/strip").json()["badge"]["images"] == 3
@@ -117,7 +118,7 @@ def test_what_is_known_of_the_weights_is_the_badge(client, explained):
 def test_what_another_photograph_said_is_not_said_of_this_one(client, explained):
     """One image's numbers are remembered for the command line, and are no verdict on another."""
     other = Image.radial_gradient("L").convert("RGB")
-    deepviz.sanity.remember(deepviz.sanity_check(small_models.good(), other, "gradient"))
+    remember(deepviz.sanity_check(small_models.good(), other, "gradient"))
     result = explained("gradient")
     check(client, result)
     found = client.get(f"/api/results/{result}/checks/strip").json()

@@ -21,18 +21,7 @@ from deepviz.cli.method_options import LOCALISING, METRICS, MethodOptions, built
 from deepviz.cli.model_options import Device, Model, Weights, check_device, loaded_model
 from deepviz.cli.photographs import Photographs, listed
 from deepviz.cli.progress import progress_bar
-from deepviz.engine import OneTarget
 from deepviz.errors import DeepVizWarning, MissingExtra, TargetError
-from deepviz.evaluation import (
-    DEFAULT_METRICS,
-    Box,
-    Case,
-    Evaluation,
-    Judged,
-    judge_prepared,
-    region,
-    with_controls,
-)
 from deepviz.files import probe_folder, write_bytes
 from deepviz.methods import Method
 from deepviz.metrics import Metric
@@ -40,6 +29,9 @@ from deepviz.metrics.region import RegionMetric
 from deepviz.models import LoadedModel, Prepared
 from deepviz.probe.memory import keep_memory
 from deepviz.render.figure import as_png
+from deepviz.results.evaluation import Evaluation, ImageScores, with_controls
+from deepviz.runs.asked import Item, OneTarget
+from deepviz.runs.evaluate import DEFAULT_METRICS, Box, evaluate_items, region
 
 NOTHING_GIVEN = MethodOptions()
 WIDE = 1000
@@ -101,7 +93,7 @@ def evaluate(
         raise UsageError(f"{unplaced[0]} needs to know where the object is: give --boxes, a .csv")
     known = Known(read_classes(labels) if labels else None, read_boxes(boxes) if boxes else None)
     photographs = Photographs.found(photos)
-    judged: list[Judged] = []
+    judged: list[ImageScores] = []
     if photographs.paths:
         probe_folder(output)
         keep_memory()
@@ -135,7 +127,7 @@ class Known:
     classes: dict[str, OneTarget] | None
     boxes: dict[str, list[Box]] | None
 
-    def case(self, name: str, image: Prepared) -> Case:
+    def case(self, name: str, image: Prepared) -> Item:
         """The photograph with what is known of it.
 
         Raises:
@@ -144,8 +136,8 @@ class Known:
         for found, option in ((self.classes, "--labels"), (self.boxes, "--boxes")):
             if found is not None and name not in found:
                 raise TargetError(f"{image.name}: it has no line in the {option} file")
-        target = None if self.classes is None else self.classes[name]
-        return Case(image, target, None if self.boxes is None else region(image, self.boxes[name]))
+        targets = None if self.classes is None else (self.classes[name],)
+        return Item(image, targets, None if self.boxes is None else region(image, self.boxes[name]))
 
 
 def judge(
@@ -155,7 +147,7 @@ def judge(
     metrics: Sequence[Metric],
     known: Known,
     controls: bool,
-    judged: list[Judged],
+    judged: list[ImageScores],
 ) -> None:
     """Judge photograph by photograph, adding to `judged` what is done."""
     rows = with_controls(methods, controls)
@@ -171,19 +163,27 @@ def judge(
         def step(what: str, done: int) -> None:
             progress.update(work, description=what, completed=finished() + done)
 
-        cases = _cases(photographs, photographs.prepared(loaded), known)
-        for one in judge_prepared(loaded, cases, rows, metrics, step=step, failed=photographs.fail):
+        for one in evaluate_items(
+            loaded,
+            _cases(photographs, photographs.prepared(loaded), known),
+            rows,
+            metrics,
+            progress=step,
+            on_error=lambda item, error: photographs.fail(item.image, error),
+        ):
             judged.append(one)
             progress.update(work, completed=finished())
             said |= {f"left out: {title}: {reason}" for title, reason in one.left_out.items()}
     for text in sorted(said):
         print("deepviz:", text, file=sys.stderr)
-    remarks = {str(warning.message) for warning in caught if "left out" not in str(warning.message)}
-    for text in sorted(remarks):
+    # of what is left out there is a line already
+    reasons = {reason for one in judged for reason in one.left_out.values()}
+    remarks = {str(warning.message) for warning in caught}
+    for text in sorted(text for text in remarks if not any(text.endswith(reason) for reason in reasons)):
         print("deepviz: note:", text, file=sys.stderr)
 
 
-def _cases(photographs: Photographs, queue: Iterator[Prepared], known: Known) -> Iterator[Case]:
+def _cases(photographs: Photographs, queue: Iterator[Prepared], known: Known) -> Iterator[Item]:
     """Each photograph with what is known of it; one of which too little is has failed."""
     for image in queue:
         try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import sys
 import warnings
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from json import dumps
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -13,13 +13,11 @@ from typing import Annotated, Any, Literal
 from cyclopts import Parameter
 
 from deepviz import catalog
-from deepviz.checks import checked
 from deepviz.cli import UsageError
 from deepviz.cli.method_options import MethodOptions, built
 from deepviz.cli.model_options import Device, Labels, Model, Weights, check_device, loaded_model
 from deepviz.cli.photographs import Photographs, own_name
 from deepviz.cli.progress import progress_bar
-from deepviz.engine import Answer, Targets, explain_prepared
 from deepviz.errors import DeepVizWarning
 from deepviz.files import probe_folder, write_picture
 from deepviz.methods import Method
@@ -27,7 +25,12 @@ from deepviz.models import LoadedModel, example_photo
 from deepviz.models.weights import weights_hash
 from deepviz.probe.memory import keep_memory
 from deepviz.results.explanation import Explanation, in_digits, sheet
+from deepviz.results.identity import captions
+from deepviz.results.outcomes import ImageOutcomes, Missing
 from deepviz.results.storage import WEIGHTS, save_explanations
+from deepviz.runs.asked import Item, Targets, each_target
+from deepviz.runs.checks import checked
+from deepviz.runs.explain import explain_items
 from deepviz.viewer import report as write_report
 
 NOTHING_GIVEN = MethodOptions()
@@ -115,31 +118,31 @@ def _explain_all(
         # every warning is in the notes of its explanation, and printed from there
         warnings.simplefilter("ignore", DeepVizWarning)
         work = progress.add_task("", total=report.photographs.total * len(methods))
-        answers = explain_prepared(
+        (targets,) = each_target(target, 1)
+        found = explain_items(
             loaded,
-            report.photographs.prepared(loaded),
+            (Item(image, targets) for image in report.photographs.prepared(loaded)),
             methods,
-            target=target,
             top_k=top_k,
             lenient=lenient,
-            step=lambda method, done: progress.update(
-                work, description=str(method), completed=report.finished * len(methods) + done
+            progress=lambda what, done: progress.update(
+                work, description=what, completed=report.finished * len(methods) + done
             ),
-            failed=report.photographs.fail,
+            on_error=lambda item, error: report.photographs.fail(item.image, error),
         )
         # what is sent on says of which weights it is
         known = {WEIGHTS: weights_hash(loaded.module)} if report.keep or report.format == "deepviz" else {}
         try:
-            for answer in answers:
+            for one in found:
                 if known:
-                    answer = replace(answer, explanations=[one.noting(known) for one in answer.explanations])
+                    one = one.with_explanations([each.noting(known) for each in one.explanations])
                 if check:
                     progress.update(work, description="checks")
-                    answer = replace(answer, explanations=checked(loaded, answer.image, answer.explanations))
-                told = report.write(answer)
+                    one = one.with_explanations(checked(loaded, one.image, one.explanations))
+                message = report.write(one)
                 progress.update(work, completed=report.finished * len(methods))
                 if not quiet:
-                    print(told, flush=True)
+                    print(message, flush=True)
         except KeyboardInterrupt:
             done = f"interrupted: {len(report.done)} of {report.photographs.total} photographs are in {report.output}"
             raise KeyboardInterrupt(done) from None
@@ -174,24 +177,24 @@ class Report:
         """Photographs done or failed."""
         return len(self.done) + len(self.photographs.failed)
 
-    def write(self, answer: Answer) -> str:
+    def write(self, found: ImageOutcomes) -> str:
         """Write one photograph's sheet and maps, and say so."""
-        photograph = self.photographs.close(answer.image)
+        photograph = self.photographs.close(found.image)
         folder = self.output / own_name(photograph.stem, self.folders)
-        page = write_picture(folder / "sheet.png", sheet(answer.explanations, predictions=answer.predictions))
-        several = len({explanation.target.index for explanation in answer.explanations}) > 1
+        page = write_picture(folder / "sheet.png", sheet(found.explanations, predictions=found.predictions))
+        several = len({explanation.target for explanation in found.explanations}) > 1
         taken: set[str] = set()
         if self.keep:
-            self.kept += answer.explanations
+            self.kept += found.explanations
         if self.format == "deepviz":
-            files = [save_explanations(answer.explanations, folder / "explanations.deepviz")] * len(answer.explanations)
+            files = [save_explanations(found.explanations, folder / "explanations.deepviz")] * len(found.explanations)
         else:
             files = [
                 explanation.save(folder / f"{own_name(_file_stem(explanation, several), taken)}.{self.format}")
-                for explanation in answer.explanations
+                for explanation in found.explanations
             ]
-        self.done.append({"photograph": str(photograph), **_entry(answer, page, files)})
-        return _told(answer, page, len(files))
+        self.done.append({"photograph": str(photograph), **_entry(found, page, files)})
+        return _message(found, page, len(files))
 
     def as_json(self) -> dict[str, Any]:
         """The whole run, for machines."""
@@ -206,33 +209,44 @@ def _file_stem(explanation: Explanation, several: bool) -> str:
     return f"{explanation.target.index}-{label}_{stem}"
 
 
-def _entry(answer: Answer, page: Path, files: list[Path]) -> dict[str, Any]:
+def _entry(found: ImageOutcomes, page: Path, files: list[Path]) -> dict[str, Any]:
     return {
-        "predictions": [{"label": label, "probability": probability} for label, probability in answer.predictions],
+        "predictions": [{"label": label, "probability": probability} for label, probability in found.predictions],
         "sheet": str(page),
         "explanations": [
             {**explanation.metadata(), "file": str(file)}
-            for explanation, file in zip(answer.explanations, files, strict=True)
+            for explanation, file in zip(found.explanations, files, strict=True)
         ],
-        "left_out": answer.left_out,
+        "left_out": _left_out(found),
     }
 
 
-def _told(answer: Answer, page: Path, maps: int) -> str:
-    predicted = ", ".join(f"{label} {in_digits(probability)}" for label, probability in answer.predictions[:3])
-    if any("weights" in explanation.notes for explanation in answer.explanations):
+def _left_out(found: ImageOutcomes) -> dict[str, str]:
+    """Why methods gave no map, by captions that tell them apart."""
+    names = captions(found.methods, [None] * len(found.methods))
+    return {
+        name: outcome.reason
+        for of_target in reversed(found.by_target)
+        for name, outcome in zip(names, of_target, strict=True)
+        if isinstance(outcome, Missing)
+    }
+
+
+def _message(found: ImageOutcomes, page: Path, maps: int) -> str:
+    predicted = ", ".join(f"{label} {in_digits(probability)}" for label, probability in found.predictions[:3])
+    if any("weights" in explanation.notes for explanation in found.explanations):
         predicted += " (random weights)"
-    lines = [f"{answer.image.name}: {predicted}", f"  {page} and {maps} {'map' if maps == 1 else 'maps'} beside it"]
-    said: dict[str, list[str]] = {}
-    for explanation in answer.explanations:
+    lines = [f"{found.image.name}: {predicted}", f"  {page} and {maps} {'map' if maps == 1 else 'maps'} beside it"]
+    warned: dict[str, list[str]] = {}
+    for explanation in found.explanations:
         for text in explanation.notes.get("warnings", ()):
-            said.setdefault(text, []).append(explanation.title)
+            warned.setdefault(text, []).append(explanation.title)
     lines += [
         f"  {explanation.title}: {explanation.notes['checks']['in words']}"
-        for explanation in answer.explanations
+        for explanation in found.explanations
         if "checks" in explanation.notes
     ]
-    lines += [f"  note: {text}" for text in said]
-    lines += [f"  note: {text}" for text in answer.image.notes]
-    lines += [f"  left out: {title}: {reason}" for title, reason in answer.left_out.items()]
+    lines += [f"  note: {text}" for text in warned]
+    lines += [f"  note: {text}" for text in found.image.notes]
+    lines += [f"  left out: {title}: {reason}" for title, reason in _left_out(found).items()]
     return "\n".join(lines)

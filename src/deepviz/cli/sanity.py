@@ -23,7 +23,11 @@ from deepviz.models import LoadedModel, example_photo
 from deepviz.probe.memory import keep_memory
 from deepviz.probe.seeds import check_seed
 from deepviz.render.figure import as_png
-from deepviz.sanity import STAGES, Examined, Sanity, examine_prepared, remember
+from deepviz.results.identity import captions
+from deepviz.results.sanity import RandomizationResult, Sanity
+from deepviz.runs.asked import Item
+from deepviz.runs.sanity import STAGES, Randomization, randomize_items
+from deepviz.runs.verdicts import remember
 
 NOTHING_GIVEN = MethodOptions()
 
@@ -64,7 +68,7 @@ def sanity(
     if not photos:
         print("deepviz: no photograph given, so this checks with the example in the package", file=sys.stderr)
     photographs = Photographs.found(photos or (str(example_photo()),))
-    examined: list[Examined] = []
+    examined: list[RandomizationResult] = []
     if photographs.paths:
         probe_folder(output)
         keep_memory()
@@ -100,7 +104,7 @@ def _examine(
     cascading: bool,
     seed: int,
     output: Path,
-    examined: list[Examined],
+    examined: list[RandomizationResult],
     written: list[Path],
 ) -> None:
     """Examine photograph by photograph, writing the strip of each."""
@@ -114,22 +118,26 @@ def _examine(
             finished = (len(examined) + len(photographs.failed)) * each
             progress.update(work, description=what, completed=finished + done)
 
-        for one in examine_prepared(
+        for one in randomize_items(
             loaded,
-            photographs.prepared(loaded),
+            map(Item, photographs.prepared(loaded)),
             methods,
-            stages=stages,
-            cascading=cascading,
-            seed=seed,
-            step=step,
-            failed=photographs.fail,
+            Randomization(stages, cascading, seed),
+            progress=step,
+            on_error=lambda item, error: photographs.fail(item.image, error),
         ):
             name = own_name(photographs.close(one.image).stem, taken)
             strip = Sanity.of(loaded, methods, [one], cascading).strip()
             written.append(write_picture(output / f"{name}_sanity.png", strip))
             examined.append(one)
-    for title, reason in sorted({item for one in examined for item in one.left_out.items()}):
-        print(f"deepviz: left out: {title}: {reason}", file=sys.stderr)
+    left_out = {
+        f"{name}: {missing.reason}"
+        for one in examined
+        for name, missing in zip(captions(methods, one.layers), one.missing, strict=True)
+        if missing is not None
+    }
+    for text in sorted(left_out):
+        print(f"deepviz: left out: {text}", file=sys.stderr)
 
 
 def _write(found: Sanity, output: Path) -> list[Path]:

@@ -9,10 +9,11 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from deepviz import catalog
-from deepviz.api import choose_methods
 from deepviz.catalog import Option
 from deepviz.errors import LayerError, MethodError
 from deepviz.methods import Method
+from deepviz.results.identity import method_key
+from deepviz.runs.asked import choose_methods
 
 MOST = 2000
 """The largest whole number that an option takes here: a request must not order a day's work."""
@@ -155,6 +156,6 @@ def _described_option(option: Option) -> dict[str, Any]:
     }
 
 
-def recipe(model: str, photograph: str, method: Method, target: int) -> str:
+def result_key(model: str, photograph: str, method: Method, target: int) -> str:
     """The id of a result: a hash of all that determines it."""
-    return hashlib.sha256("\n".join([model, photograph, repr(method), str(target)]).encode()).hexdigest()
+    return hashlib.sha256("\n".join([model, photograph, method_key(method), str(target)]).encode()).hexdigest()

@@ -12,6 +12,7 @@ from typing import Any, Literal, Protocol
 
 from deepviz.errors import DeepVizError
 from deepviz.methods import Method
+from deepviz.runs.runner import run
 from deepviz.web.limits import Limits
 from deepviz.web.served import Busy, NotApplicable, Result, Served
 from deepviz.web.trust import Part
@@ -187,20 +188,21 @@ class Job:
     def take(self, task: Task) -> None:
         """Do one task. One of which nothing comes is told, and the others are done all the same."""
         self.served.give_way()
-        self._try(task)
+        parts = task.parts() or [task]
+
+        def work(batch: Sequence[Task]) -> list[dict[str, Any]]:
+            try:
+                return (task if len(batch) == len(parts) else batch[0]).do(self.served)
+            except NotApplicable as error:
+                self._change(left_out={**self.left_out, task.column: str(error)})
+                return []
+
+        for found in run([parts], work, on_error=self._failed, catch=(DeepVizError,)):
+            self._change(results=[*self.results, found])
         self._change(done=self.done + 1)
 
-    def _try(self, task: Task) -> None:
-        try:
-            self._change(results=[*self.results, *task.do(self.served)])
-        except NotApplicable as error:
-            self._change(left_out={**self.left_out, task.column: str(error)})
-        except DeepVizError as error:
-            parts = task.parts()
-            for part in parts:
-                self._try(part)
-            if not parts:
-                self._change(failures=[*self.failures, {**task.place, "reason": " ".join(str(error).split())}])
+    def _failed(self, task: Task, error: DeepVizError) -> None:
+        self._change(failures=[*self.failures, {**task.place, "reason": " ".join(str(error).split())}])
 
     def _change(self, **values: Any) -> bool:
         """Set what has changed; not if it has ended."""

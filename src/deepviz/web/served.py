@@ -12,16 +12,18 @@ from time import monotonic, sleep
 from typing import Any, Generic, TypeVar
 
 from deepviz import catalog
-from deepviz.engine import explain_prepared, predicted
 from deepviz.errors import DeepVizError, ImageError, ModelError
 from deepviz.inside import Activations, LayerTree, viz_activations, viz_layers
 from deepviz.methods import Method
 from deepviz.models import LoadedModel, example_photo, open_photo
 from deepviz.models.weights import weights_hash
 from deepviz.results.explanation import ExplainedTarget, Explanation
+from deepviz.results.outcomes import Skipped
 from deepviz.results.storage import WEIGHTS
+from deepviz.runs.asked import Item
+from deepviz.runs.explain import explain_items, predicted
 from deepviz.web import trust
-from deepviz.web.forms import recipe
+from deepviz.web.forms import result_key
 from deepviz.web.limits import Limits
 from deepviz.web.photographs import Photographs
 from deepviz.web.trust import Part
@@ -87,7 +89,7 @@ class Result:
     """One map that was computed.
 
     Args:
-        id: hash of the recipe: model with weights, photograph, method with options, class.
+        id: hash of what determines it: model with weights, photograph, method with options, class.
         photograph: its id.
         model: its id.
         explanation: the map.
@@ -226,11 +228,11 @@ class Served:
         image = self.loaded.prepare(open_photo(example_photo()))
         for name, cls in catalog.METHODS.items():
             try:
-                (answer,) = explain_prepared(self.loaded, [image], [_cheapest(cls)], lenient=True)
+                (found,) = explain_items(self.loaded, [Item(image)], [_cheapest(cls)], lenient=True, needed=False)
             except DeepVizError as error:
                 yield name, str(error)
             else:
-                yield from ((name, reason) for reason in answer.left_out.values())
+                yield from ((name, one.reason) for one in found.missing)
 
     def explained(self, photograph: str, method: Method, targets: Sequence[int]) -> list[Result]:
         """One method's maps for classes of one photograph: those that are there, the others computed together.
@@ -239,7 +241,7 @@ class Served:
             NotApplicable: if the method does not apply to the model.
             DeepVizError: as `explain` does.
         """
-        ids = [recipe(self._network, photograph, method, target) for target in targets]
+        ids = [result_key(self._network, photograph, method, target) for target in targets]
         with self._lock:
             found = {one: result for one in ids if (result := self.results.get(one)) is not None}
             missing = [target for one, target in zip(ids, targets, strict=True) if one not in found]
@@ -251,20 +253,22 @@ class Served:
 
     def cached(self, photograph: str, method: Method, targets: Sequence[int]) -> list[Result] | None:
         """As `explained`, if nothing has to be computed for it."""
-        found = [self.results.get(recipe(self._network, photograph, method, target)) for target in targets]
+        found = [self.results.get(result_key(self._network, photograph, method, target)) for target in targets]
         there = [result for result in found if result is not None]
         return there if len(there) == len(found) else None
 
     def _compute(self, photograph: str, method: Method, targets: list[int]) -> Iterator[Result]:
         image = self.loaded.prepare(self.photographs.photo(photograph))
-        (answer,) = explain_prepared(self.loaded, [image], [method], target=list(targets), lenient=True)
-        for reason in answer.left_out.values():
-            raise NotApplicable(reason)
-        for explanation in answer.explanations:
+        item = Item(image, tuple(targets))
+        (found,) = explain_items(self.loaded, [item], [method], lenient=True, needed=False)
+        for explanation in found.explanations:
             assert explanation.target.index is not None
-            result_id = recipe(self._network, photograph, method, explanation.target.index)
+            result_id = result_key(self._network, photograph, method, explanation.target.index)
             notes = {**explanation.notes, WEIGHTS: self.weights}
             yield Result(result_id, photograph, self.id, replace(explanation, notes=notes))
+        # after the others, which are kept
+        for one in found.missing:
+            raise NotApplicable(one.reason) if isinstance(one, Skipped) else ModelError(one.reason)
 
     def checked(self, result: Result, part: Part) -> dict[str, Any]:
         """A part of what is known of how far a map can be believed; an "error" in words if it cannot be found."""
@@ -283,7 +287,7 @@ class Served:
             if part == "strip":
                 return trust.strip_of(self.loaded, image, explanation)
             key = f"{result.photograph} {target}"
-            chance = self._chance.get(key) or trust.chance_of(self.loaded, image, target)
+            chance = self._chance.get(key) or trust.chance_of(self.loaded, image, explanation.target)
             self._chance.put(key, chance)
             return trust.curves_of(self.loaded, image, explanation, chance)
         except ModelError as error:  # of one map: the others are checked all the same

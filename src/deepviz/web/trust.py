@@ -9,16 +9,17 @@ from typing import Any, Literal, get_args
 
 import torch
 
-from deepviz.checks import METRICS, STEPS, in_words
-from deepviz.engine import explain_prepared
 from deepviz.errors import OutputError
-from deepviz.evaluation import fitted, measured
 from deepviz.files import encoded
-from deepviz.metrics import RandomMap
 from deepviz.metrics.subject import Subject, asking
 from deepviz.models import LoadedModel, Prepared
-from deepviz.results.explanation import Explanation
-from deepviz.sanity import VERDICT, Sanity, dependence, examine_prepared, recall, remember, seen, verdict
+from deepviz.results.explanation import ExplainedTarget, Explanation
+from deepviz.results.sanity import VERDICT, Sanity, dependence, seen, verdict
+from deepviz.runs.asked import Item
+from deepviz.runs.checks import METRICS, STEPS, asked_of, in_words, random_map, verdict_key
+from deepviz.runs.evaluate import measured, resolve_defaults
+from deepviz.runs.sanity import Randomization, randomize_items
+from deepviz.runs.verdicts import recall, remember
 from deepviz.web.files import data_url, jpeg
 
 Part = Literal["curves", "strip"]
@@ -39,11 +40,10 @@ def curves_of(loaded: LoadedModel, image: Prepared, explanation: Explanation, ch
         model's input, and "start", by metric, what its pixels are exchanged with, as PNG; "when", a byte for each
         pixel of them, row by row: the point at which it is exchanged.
     """
-    target = explanation.target.index
     x = image.x[None].to(*loaded.home)
-    with asking(loaded.module, x, target) as subject:
+    with asking(loaded.module, x, asked_of(explanation.target)) as subject:
         areas = _areas(loaded, subject, explanation)
-        first = fitted(METRICS["deletion"], explanation.method)  # both take the pixels in the same order
+        first = resolve_defaults(METRICS["deletion"], explanation.method)  # both take the pixels in the same order
         when = first.exchange(subject, explanation.attribution[None])[0]
         pictures = _pictures(loaded, subject)
     checks = {name: one["area"] for name, one in areas.items()}
@@ -59,11 +59,11 @@ def curves_of(loaded: LoadedModel, image: Prepared, explanation: Explanation, ch
     }
 
 
-def chance_of(loaded: LoadedModel, image: Prepared, target: int) -> Areas:
-    """The curves of a random map of a class."""
-    (answer,) = explain_prepared(loaded, [image], [RandomMap()], target=target)
-    with asking(loaded.module, image.x[None].to(*loaded.home), target) as subject:
-        return _areas(loaded, subject, answer.explanations[0])
+def chance_of(loaded: LoadedModel, image: Prepared, target: ExplainedTarget) -> Areas:
+    """The curves of a random map of the same target."""
+    random = random_map(loaded, image, target)
+    with asking(loaded.module, image.x[None].to(*loaded.home), asked_of(target)) as subject:
+        return _areas(loaded, subject, random)
 
 
 def _areas(loaded: LoadedModel, subject: Subject, explanation: Explanation) -> Areas:
@@ -96,14 +96,15 @@ def strip_of(loaded: LoadedModel, image: Prepared, explanation: Explanation) -> 
         For JSON: "stages", each with the "share" of the layers that are random, what is "kept" and a "picture";
         "badge" with its "grade", what was kept with "all", of how many "images", and the verdict as "said".
     """
-    method = explanation.method
-    (examined,) = examine_prepared(loaded, [image], [method], stages=STAGES, target=explanation.target.index)
-    found = Sanity.of(loaded, [method], [examined])
-    known = recall(found.key).get(str(method))
+    key = verdict_key(explanation)
+    item = Item(image, (asked_of(explanation.target),))
+    (examined,) = randomize_items(loaded, [item], [explanation.method], Randomization(STAGES))
+    found = Sanity.of(loaded, [explanation.method], [examined])
+    known = recall(found.key).get(key)
     if known is None:
         with suppress(OutputError):  # a cache that cannot be written costs time, nothing else
             remember(found)
-    kept = known if known is not None and known["images"] > 1 else found.summary.get(str(method))
+    kept = known if known is not None and known["images"] > 1 else found.by_key.get(key)
     return {
         "stages": [
             {

@@ -14,7 +14,6 @@ from torch import nn
 
 import deepviz
 from deepviz.errors import DeepVizWarning, MethodError, ModelError, TargetError
-from deepviz.evaluation import CONTROLS, Evaluation, Judged, choose_metrics
 from deepviz.methods import Gradient, GradTimesImage, IntegratedGradients, Method
 from deepviz.metrics import (
     Completeness,
@@ -26,6 +25,8 @@ from deepviz.metrics import (
     PointingGame,
     RandomMap,
 )
+from deepviz.results.evaluation import CONTROLS, Evaluation, ImageScores
+from deepviz.runs.asked import choose_metrics
 from networks import assert_same
 from small_models import good, network, no_rectifier, scripted
 
@@ -63,7 +64,7 @@ class OfAMethod(Metric):
 
 def evaluation(values, metrics=QUICK[:1], controls=0):
     """An evaluation with these values, (images, rows, metrics)."""
-    judged = tuple(Judged(f"{k}", "cat", one, {}, {}) for k, one in enumerate(np.asarray(values, dtype=float)))
+    judged = tuple(ImageScores(f"{k}", "cat", one, {}, {}) for k, one in enumerate(np.asarray(values, dtype=float)))
     rows = tuple(f"row {row}" for row in range(judged[0].values.shape[0] - controls))
     return Evaluation((*rows, *map(str, CONTROLS[:controls])), tuple(metrics), judged, controls, "a model")
 
@@ -149,12 +150,26 @@ def test_a_baseline_by_colour_is_that_of_the_model():
     assert found.judged[0].curves[0][0][-1] == pytest.approx(float(black), abs=1e-5)
 
 
-def test_one_target_for_each_image():
+@pytest.mark.parametrize("kind", [np.array, torch.tensor])
+def test_an_array_is_one_target_for_each_image(kind):
     x = torch.rand(3, 3, 32, 32)
-    found = deepviz.evaluate(good(), x, "gradient", QUICK[:1], target=["red fox", 2, "lynx"])
+    found = deepviz.evaluate(good(), x, "gradient", QUICK[:1], target=kind([1, 2, 2]))
     assert [one.target.rsplit(" ", 1)[0] for one in found.judged] == ["red fox", "lynx", "lynx"]
-    with pytest.raises(TargetError, match="2 targets for 3 images"):
-        deepviz.evaluate(good(), x, "gradient", QUICK[:1], target=[1, 2])
+    with pytest.raises(TargetError, match="2 classes for 3 images"):
+        deepviz.evaluate(good(), x, "gradient", QUICK[:1], target=kind([1, 2]))
+
+
+def test_a_list_is_all_of_them_for_each_image():
+    """As in `explain`; the mean is over images, since the values of one are not independent."""
+    x = torch.rand(2, 3, 32, 32)
+    found = deepviz.evaluate(good(), x, "gradient", QUICK[:1], target=["red fox", 2])
+    assert [one.target.rsplit(" ", 1)[0] for one in found.judged] == ["red fox", "lynx"] * 2
+    assert found.values.shape == (4, 4, 1)
+    alone = [deepviz.evaluate(good(), x, "gradient", QUICK[:1], target=k).values for k in (1, 2)]
+    np.testing.assert_allclose(found.values, np.stack(alone, 1).reshape(4, 4, 1), rtol=1e-5)
+    assert found.means[0, 0] == pytest.approx(np.mean([one[:, 0, 0] for one in alone]))
+    assert found.table()[0]["images"] == 2
+    assert found.footnote.startswith("2 images")
 
 
 def test_a_callable_target_is_judged_by_its_own_value():

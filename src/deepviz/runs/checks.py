@@ -8,17 +8,20 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
 
-from deepviz.engine import explain_prepared
 from deepviz.errors import DeepVizWarning, ModelError, OutputError
-from deepviz.evaluation import measured
-from deepviz.methods import Method
 from deepviz.metrics import Deletion, Insertion, RandomMap
 from deepviz.metrics.curves import ExchangeMetric
 from deepviz.metrics.subject import asking
 from deepviz.models import LoadedModel, Prepared
 from deepviz.notes import warn
 from deepviz.results.explanation import ExplainedTarget, Explanation
-from deepviz.sanity import Sanity, examine_prepared, key_of, recall, remember
+from deepviz.results.identity import method_key
+from deepviz.results.sanity import Sanity, key_of
+from deepviz.runs.asked import Item
+from deepviz.runs.evaluate import measured
+from deepviz.runs.explain import explain_items
+from deepviz.runs.sanity import Randomization, at_named_layer, randomize_items
+from deepviz.runs.verdicts import recall, remember
 
 STEPS = 20
 """Points on each curve: rougher than `evaluate`, since it is one image."""
@@ -42,21 +45,35 @@ def checked(loaded: LoadedModel, image: Prepared, explanations: Sequence[Explana
     x = image.x[None].to(*loaded.home)
     for explanation in explanations:
         of = explanation.target
-        target = of.function if of.index is None else of.index
-        with asking(loaded.module, x, target) as subject:
+        with asking(loaded.module, x, asked_of(of)) as subject:
             if of not in by_target:
-                (answer,) = explain_prepared(loaded, [image], [RandomMap()], target=target)
-                (random,) = answer.explanations
+                random = random_map(loaded, image, of)
                 by_target[of] = {name: measured(loaded, subject, random, one)[0] for name, one in METRICS.items()}
             values = {name: measured(loaded, subject, explanation, one)[0] for name, one in METRICS.items()}
         checks: dict[str, Any] = {
             **values,
             "of a random map": by_target[of],
-            "kept": known.get(str(explanation.method)),
+            "kept": known.get(verdict_key(explanation)),
         }
         checks["in words"] = in_words(checks)
         found.append(explanation.noting({"checks": checks}))
     return found
+
+
+def asked_of(target: ExplainedTarget) -> Any:
+    """What was explained, as it is asked for: the class, or the callable."""
+    return target.function if target.index is None else target.index
+
+
+def random_map(loaded: LoadedModel, image: Prepared, target: ExplainedTarget) -> Explanation:
+    """A random map of the same target, for comparison."""
+    (found,) = explain_items(loaded, [Item(image, (asked_of(target),))], [RandomMap()])
+    return found.explanations[0]
+
+
+def verdict_key(explanation: Explanation) -> str:
+    """What the verdict on a map's method is remembered by: with the layer that was explained."""
+    return method_key(explanation.method, explanation.layer)
 
 
 def in_words(checks: dict[str, Any]) -> str:
@@ -72,37 +89,35 @@ keeps 0.80 with 50% of the layers random, 0.40 with all (1 image)'
     # to the digits that are shown: what looks equal is not called better
     by_deletion = "better" if round(checks["deletion"], 2) < round(random["deletion"], 2) else "no better"
     by_insertion = "better" if round(checks["insertion"], 2) > round(random["insertion"], 2) else "no better"
-    said = (
+    message = (
         f"deletion {checks['deletion']:.2f}, {by_deletion} than a random map ({random['deletion']:.2f}); "
         f"insertion {checks['insertion']:.2f}, {by_insertion} ({random['insertion']:.2f})"
     )
     if kept is not None:
         images = f"{kept['images']:.0f} image{'s' if kept['images'] > 1 else ''}"
         half = "" if math.isnan(kept["half"]) else f"{kept['half']:.2f} with {kept['share']:.0%} of the layers random, "
-        said += f"; on this model the method keeps {half}{kept['all']:.2f} with all ({images})"
-    return said
+        message += f"; on this model the method keeps {half}{kept['all']:.2f} with all ({images})"
+    return message
 
 
 def _known(loaded: LoadedModel, image: Prepared, explanations: Sequence[Explanation]) -> dict[str, dict[str, float]]:
-    """What each method keeps on this model; what is not remembered is found on this image."""
-    methods = {str(explanation.method): explanation.method for explanation in explanations}
+    """What each method keeps on this model, by its key; what is not remembered is found on this image."""
+    methods = {
+        verdict_key(one): one.method if one.layer is None else at_named_layer(one.method, one.layer)
+        for one in explanations
+    }
     known = recall(key_of(loaded))
-    missing = [method for name, method in methods.items() if name not in known]
+    missing = [method for key, method in methods.items() if key not in known]
     if not missing:
         return known
     try:
-        found = _examined(loaded, image, missing, explanations[0].target)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeepVizWarning)  # each is in the notes of its explanation already
+            item = Item(image, (asked_of(explanations[0].target),))
+            found = Sanity.of(loaded, missing, list(randomize_items(loaded, [item], missing, Randomization(STAGES))))
     except ModelError as error:
         warn(f"no check by random weights: {error}")
         return known
     with suppress(OutputError):  # a cache that cannot be written costs time, nothing else
         remember(found)
-    return known | found.summary
-
-
-def _examined(loaded: LoadedModel, image: Prepared, methods: Sequence[Method], target: ExplainedTarget) -> Sanity:
-    """What is left of the methods' maps of this image when layers are random."""
-    of = target.function if target.index is None else target.index
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeepVizWarning)  # each is in the notes of its explanation already
-        return Sanity.of(loaded, methods, list(examine_prepared(loaded, [image], methods, stages=STAGES, target=of)))
+    return known | found.by_key

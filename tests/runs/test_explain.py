@@ -1,4 +1,4 @@
-"""What the engine says beside maps."""
+"""Maps of many images: what is said beside them, and what becomes of those that fail."""
 
 import pytest
 import torch
@@ -6,8 +6,8 @@ from PIL import Image
 
 import deepviz
 import small_models
-from deepviz.engine import predicted
 from deepviz.errors import ModelError
+from deepviz.runs.explain import predicted
 
 PHOTO = Image.radial_gradient("L").convert("RGB")
 

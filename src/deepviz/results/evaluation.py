@@ -1,0 +1,360 @@
+"""Methods by metrics over images: the numbers, what they are summed up to, and the tables that show them."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from html import escape
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from deepviz.errors import MissingExtra
+from deepviz.files import versions
+from deepviz.methods.method import Method
+from deepviz.metrics import CentreGaussian, CurveMetric, EdgeDetector, Metric, RandomMap
+from deepviz.metrics.bootstrap import FEWEST, FEWEST_TO_DIFFER, differs, interval
+from deepviz.models import LoadedModel
+from deepviz.render.figure import figure
+from deepviz.results.identity import captions
+from deepviz.results.outcomes import Missing
+
+Values = NDArray[np.float64]
+
+CONTROLS: tuple[Method, ...] = (RandomMap(), CentreGaussian(), EdgeDetector())
+"""Model-independent baselines: a method that does not beat them says nothing."""
+
+
+def with_controls(methods: Sequence[Method], controls: bool = True) -> list[Method]:
+    """The methods, and the control rows after them."""
+    return [*methods, *(CONTROLS if controls else ())]
+
+
+@dataclass(frozen=True)
+class ImageScores:
+    """One image's numbers, for one target.
+
+    Args:
+        source: the image's name.
+        target: what was explained, with its probability.
+        values: (methods, metrics); NaN where a method does not apply.
+        curves: for metrics that have one, by their number: (methods, steps + 1).
+        left_out: methods that gave no map, and metrics that have no value for one, by their captions, with the reason.
+        layers: for each method the layer that it explained, if any.
+        missing: for each method why it gave no map; None if it did.
+        position: which image of the run it is of, where several targets of one were explained; None if it is an image
+            of its own.
+    """
+
+    source: str
+    target: str
+    values: Values
+    curves: dict[int, Values]
+    left_out: dict[str, str]
+    layers: tuple[str | None, ...] = ()
+    missing: tuple[Missing | None, ...] = ()
+    position: int | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Evaluation:
+    """Methods by metrics, over images: means with intervals, and what they are made of.
+
+    Args:
+        rows: the methods, then the controls.
+        metrics: the columns.
+        judged: one for each image, or for each image and target.
+        controls: how many of the rows are controls, at the end.
+        model: its name, with where its weights come from.
+        versions: of deepviz and torch.
+    """
+
+    rows: tuple[str, ...]
+    metrics: tuple[Metric, ...]
+    judged: tuple[ImageScores, ...]
+    controls: int
+    model: str
+    versions: dict[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def of(
+        cls,
+        loaded: LoadedModel,
+        methods: Sequence[Method],
+        metrics: Sequence[Metric],
+        judged: Sequence[ImageScores],
+        controls: bool = True,
+    ) -> Evaluation:
+        """What was judged, as one result.
+
+        Raises:
+            ValueError: if nothing was.
+        """
+        if not judged:
+            raise ValueError("no image was judged")
+        all_rows = with_controls(methods, controls)
+        layers = [next((one.layers[row] for one in judged if one.layers[row]), None) for row in range(len(all_rows))]
+        return cls(
+            rows=captions(all_rows, layers),
+            metrics=tuple(metrics),
+            judged=tuple(judged),
+            controls=len(CONTROLS) if controls else 0,
+            model=f"{loaded.name} ({loaded.weights})",
+            versions=versions(),
+        )
+
+    @cached_property
+    def values(self) -> Values:
+        """(images, rows, metrics), NaN where a method does not apply; with several targets, a line for each."""
+        return np.stack([one.values for one in self.judged])
+
+    @cached_property
+    def _of_images(self) -> Values:
+        """(images, rows, metrics): the mean over the targets of each image, which are not independent."""
+        groups: dict[Any, list[int]] = {}
+        for number, one in enumerate(self.judged):
+            groups.setdefault(("own", number) if one.position is None else one.position, []).append(number)
+        if len(groups) == len(self.judged):
+            return self.values
+        return np.stack([_mean(self.values[numbers]) for numbers in groups.values()])
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The metrics' names."""
+        return tuple(map(str, self.metrics))
+
+    @cached_property
+    def means(self) -> Values:
+        """(rows, metrics), over the images; NaN where a method does not apply."""
+        return np.array(
+            [
+                [self._of(row, column).mean() if len(self._of(row, column)) else np.nan for column in self._columns]
+                for row in self._rows
+            ]
+        )
+
+    @cached_property
+    def intervals(self) -> Values:
+        """(rows, metrics, 2): the 95 % bootstrap interval of the mean over images; NaN for fewer than three."""
+        return np.array(
+            [[interval(self._of(row, column)) for column in self._columns] for row in self._rows], dtype=np.float64
+        )
+
+    @cached_property
+    def best(self) -> tuple[int | None, ...]:
+        """For each metric the best row, if its difference to the next is significant by a paired bootstrap."""
+        return tuple(self._best(column) for column in self._columns)
+
+    def beats(self, row: int, column: int, control: str = "Random map") -> bool | None:
+        """Whether a row is better than a control's, by a paired bootstrap over the images; None if not compared."""
+        other = self._row_of(control)
+        if other is None or other == row:
+            return None
+        if len(self._of_images) < FEWEST_TO_DIFFER:
+            return None
+        if np.isnan([self.means[row, column], self.means[other, column]]).any() or len(self._of(row, column)) < 3:
+            return None
+        return self._better(row, other, column) and self._differs(row, other, column)
+
+    def _row_of(self, control: str) -> int | None:
+        """The row of a control, whatever else is called so."""
+        first = len(self.rows) - self.controls
+        named = {str(one): first + number for number, one in enumerate(CONTROLS[: self.controls])}
+        return named.get(control, self.rows.index(control) if control in self.rows else None)
+
+    def _of(self, row: int, column: int) -> Values:
+        values: Values = self._of_images[:, row, column]
+        return values[~np.isnan(values)]
+
+    @property
+    def _rows(self) -> range:
+        return range(len(self.rows))
+
+    @property
+    def _columns(self) -> range:
+        return range(len(self.metrics))
+
+    def _better(self, row: int, other: int, column: int) -> bool:
+        higher = bool(self.means[row, column] > self.means[other, column])
+        return higher if self.metrics[column].better == "higher" else not higher
+
+    def _differs(self, row: int, other: int, column: int) -> bool:
+        pair = self._of_images[:, [row, other], column]
+        pair = pair[~np.isnan(pair).any(1)]
+        return differs(pair[:, 0], pair[:, 1])
+
+    def _best(self, column: int) -> int | None:
+        sign = -1 if self.metrics[column].better == "higher" else 1
+        there = [row for row in self._rows if not np.isnan(self.means[row, column])]
+        ranked = sorted(there, key=lambda row: sign * self.means[row, column])
+        if len(ranked) < 2 or not self._differs(ranked[0], ranked[1], column):
+            return None
+        return ranked[0]
+
+    def table(self) -> list[dict[str, Any]]:
+        """One entry for each row and metric: mean, interval, images, and whether it beats a random map."""
+        return [
+            {
+                "method": self.rows[row],
+                "control": row >= len(self.rows) - self.controls,
+                "metric": self.columns[column],
+                "better": self.metrics[column].better,
+                "mean": _plain(self.means[row, column]),
+                "low": _plain(self.intervals[row, column, 0]),
+                "high": _plain(self.intervals[row, column, 1]),
+                "images": len(self._of(row, column)),
+                "best": self.best[column] == row,
+                "beats random": self.beats(row, column),
+            }
+            for row in self._rows
+            for column in self._columns
+        ]
+
+    def as_json(self) -> dict[str, Any]:
+        """Everything, as plain values for JSON."""
+        return {
+            "model": self.model,
+            "versions": self.versions,
+            "metrics": [repr(metric) for metric in self.metrics],
+            "table": self.table(),
+            "images": [
+                {
+                    "source": one.source,
+                    "target": one.target,
+                    "values": [[_plain(value) for value in row] for row in one.values],
+                    "left_out": one.left_out,
+                }
+                for one in self.judged
+            ],
+            "rows": list(self.rows),
+        }
+
+    def to_csv(self) -> str:
+        """The table as CSV, one line for each row and metric."""
+        out = io.StringIO()
+        writer = csv.DictWriter(out, list(self.table()[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(self.table())
+        return out.getvalue()
+
+    def to_pandas(self) -> Any:
+        """The table as a pandas DataFrame: one line for each row and metric."""
+        try:
+            import pandas
+        except ImportError:
+            raise MissingExtra("to_pandas() needs pandas: pip install pandas") from None
+        return pandas.DataFrame(self.table())
+
+    def cells(self) -> list[list[str]]:
+        """The table's cells in words, "0.123 ±0.010" or "–", rows by metrics."""
+        return [[self._cell(row, column) for column in self._columns] for row in self._rows]
+
+    def _cell(self, row: int, column: int) -> str:
+        mean, (low, high) = self.means[row, column], self.intervals[row, column]
+        if np.isnan(mean):
+            return "–"
+        return f"{mean:.3g}" if np.isnan(low) else f"{mean:.3g} [{low:.3g}, {high:.3g}]"
+
+    def heads(self) -> list[str]:
+        """The metrics' names with an arrow in the direction that is better."""
+        return [
+            f"{name} {'↑' if m.better == 'higher' else '↓'}" for name, m in zip(self.columns, self.metrics, strict=True)
+        ]
+
+    @property
+    def footnote(self) -> str:
+        """What the table's marks mean, and what it was made of."""
+        n = len(self._of_images)
+        message = f"{n} image{'s' if n > 1 else ''}, {self.model}."
+        if n < FEWEST:
+            return message
+        message += " Mean with 95 % bootstrap interval."
+        if n >= FEWEST_TO_DIFFER:
+            message += " Bold: better than the next, significantly. °: not significantly better than a random map."
+        else:
+            message += f" With fewer than {FEWEST_TO_DIFFER} images no difference is called significant."
+        return message
+
+    def __str__(self) -> str:
+        marked = [
+            [self.rows[row], *(cell + self.mark(row, column) for column, cell in enumerate(cells))]
+            for row, cells in enumerate(self.cells())
+        ]
+        lines = [["", *self.heads()], *marked]
+        widths = [max(len(line[k]) for line in lines) for k in range(len(lines[0]))]
+        text = [
+            "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines
+        ]
+        return "\n".join([*text, self.footnote])
+
+    def mark(self, row: int, column: int) -> str:
+        """The sign ° for a method that is not significantly better than a random map."""
+        return "°" if self.beats(row, column) is False and row < len(self.rows) - self.controls else ""
+
+    def __repr__(self) -> str:
+        return (
+            f"Evaluation({len(self.rows)} rows, {', '.join(self.columns)}, {len(self._of_images)} images, {self.model})"
+        )
+
+    def _repr_html_(self) -> str:
+        head = "".join(f"<th>{escape(name)}</th>" for name in ["", *self.heads()])
+        body = ""
+        for row, cells in enumerate(self.cells()):
+            marked = [
+                f"<b>{escape(cell)}</b>" if self.best[column] == row else escape(cell + self.mark(row, column))
+                for column, cell in enumerate(cells)
+            ]
+            name = escape(self.rows[row])
+            name = f"<i>{name}</i>" if row >= len(self.rows) - self.controls else name
+            body += f"<tr><th style='text-align:left'>{name}</th>" + "".join(f"<td>{c}</td>" for c in marked) + "</tr>"
+        table = f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+        return f"{table}<p><small>{escape(self.footnote)}</small></p>"
+
+    def plot(self) -> Any:
+        """Draw the mean curves of the metrics that have one, and return the matplotlib figure.
+
+        Raises:
+            MissingExtra: without matplotlib.
+            ValueError: if no metric has a curve.
+        """
+        columns = sorted({column for one in self.judged for column in one.curves})
+        if not columns:
+            raise ValueError("none of these metrics has a curve; deletion, insertion and road have")
+        chart = figure(5.2 * len(columns), 4.6)
+        for place, column in enumerate(columns, 1):
+            self._draw(chart.add_subplot(1, len(columns), place), column)
+        return chart
+
+    def _draw(self, axes: Any, column: int) -> None:
+        curves = np.stack([one.curves[column] for one in self.judged if column in one.curves])
+        metric = self.metrics[column]
+        assert isinstance(metric, CurveMetric)
+        fractions = metric.fractions
+        methods = len(self.rows) - self.controls
+        for row, name in enumerate(self.rows):
+            mine = curves[:, row][~np.isnan(curves[:, row]).any(1)]
+            if len(mine):
+                control = {"color": ("0.25", "0.5", "0.7")[(row - methods) % 3], "linestyle": "--", "linewidth": 1.2}
+                style: dict[str, Any] = control if row >= methods else {"color": f"C{row % 10}", "linewidth": 1.8}
+                axes.plot(fractions, mine.mean(0), label=name, **style)
+        axes.set_title(self.heads()[column])
+        axes.set_xlabel("fraction of the pixels")
+        axes.set_ylabel(getattr(metric, "value", "probability"))
+        axes.set_xlim(0, 1)
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.legend(fontsize=8, frameon=False)
+
+
+def _mean(values: Values) -> Values:
+    """Over the first axis, of what is there; NaN where nothing is."""
+    there = ~np.isnan(values)
+    count = there.sum(0)
+    return np.where(count > 0, np.where(there, values, 0).sum(0) / np.maximum(count, 1), np.nan)
+
+
+def _plain(value: float) -> float | None:
+    return None if np.isnan(value) else float(value)

@@ -1,0 +1,1 @@
+"""Items in, outcomes out: one runner for explanations, metrics, randomisation and checks."""

@@ -1,0 +1,191 @@
+"""Metrics of methods on images: what `evaluate` runs on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from deepviz.errors import DeepVizError, LayerError, ModelError, TargetError
+from deepviz.methods import Method
+from deepviz.metrics import CurveMetric, Deletion, Insertion, Metric
+from deepviz.metrics.region import RegionMetric, pixels_of
+from deepviz.metrics.subject import Subject, asking
+from deepviz.models import LoadedModel, Prepared
+from deepviz.models.loaded import OWN_VIEW
+from deepviz.notes import warn
+from deepviz.results.evaluation import ImageScores, Values
+from deepviz.results.explanation import Explanation
+from deepviz.results.identity import captions
+from deepviz.results.outcomes import Missing, Outcome
+from deepviz.runs.asked import Item
+from deepviz.runs.explain import colour_of, explain_items, in_one_line
+from deepviz.runs.runner import OnError, Progress, run
+
+M = TypeVar("M", bound=Metric)
+Box = Sequence[float]
+"""Left, top, right and bottom, in pixels."""
+DEFAULT_METRICS: tuple[Metric, ...] = (Deletion(), Insertion())
+
+
+def evaluate_items(
+    loaded: LoadedModel,
+    items: Iterable[Item],
+    methods: Sequence[Method],
+    metrics: Sequence[Metric],
+    *,
+    progress: Progress | None = None,
+    on_error: OnError[Item] | None = None,
+    sinks: Sequence[Callable[[ImageScores], None]] = (),
+) -> Iterator[ImageScores]:
+    """`evaluate` for images that are already prepared: one result for each image and target, as soon as it is there.
+
+    Args:
+        loaded: the model.
+        items: the images, with their targets and regions.
+        methods: the methods; one that does not apply has no values.
+        metrics: the metrics.
+        progress: is called before each metric of each method, with the pairs that are done of the image under way.
+        on_error: takes an item that the model has no finite scores for, and the others go on.
+        sinks: take each result.
+    """
+
+    def work(batch: Sequence[tuple[int, Item]]) -> Iterator[ImageScores]:
+        for position, item in batch:
+            yield from _scores(loaded, position, item, methods, metrics, progress)
+
+    def failed(numbered: tuple[int, Item], error: DeepVizError) -> None:
+        assert on_error is not None
+        on_error(numbered[1], error)
+
+    yield from run(
+        ([numbered] for numbered in enumerate(items)),
+        work,
+        on_error=None if on_error is None else failed,
+        catch=(ModelError, TargetError),
+        sinks=sinks,
+    )
+
+
+def _scores(
+    loaded: LoadedModel,
+    position: int,
+    item: Item,
+    methods: Sequence[Method],
+    metrics: Sequence[Metric],
+    progress: Progress | None,
+) -> Iterator[ImageScores]:
+    """One image's numbers, target by target."""
+    (found,) = explain_items(loaded, [item], methods, lenient=True)
+    asked = [_at(metric.of_rows(slice(position, position + 1)), item.inside) for metric in metrics]
+    targets = found.by_target
+    for number, outcomes in enumerate(targets):
+        step = _within(progress, number, len(targets), len(methods) * len(metrics))
+        yield replace(_of_target(loaded, item.image, outcomes, methods, asked, step), position=position)
+
+
+def _within(progress: Progress | None, number: int, count: int, each: int) -> Progress | None:
+    """Progress of one of several targets, as a share of the image's units of work."""
+    if progress is None:
+        return None
+    return lambda what, done: progress(what, (number * each + done) // count)
+
+
+def _of_target(
+    loaded: LoadedModel,
+    image: Prepared,
+    outcomes: Sequence[Outcome],
+    methods: Sequence[Method],
+    metrics: Sequence[Metric],
+    progress: Progress | None,
+) -> ImageScores:
+    values = np.full((len(methods), len(metrics)), np.nan)
+    curves: dict[int, Values] = {}
+    layers = tuple(one.layer if isinstance(one, Explanation) else None for one in outcomes)
+    names = captions(methods, layers)
+    left_out = {name: one.reason for name, one in zip(names, outcomes, strict=True) if isinstance(one, Missing)}
+    target = outcomes[0].target
+    x = image.x[None].to(*loaded.home)
+    with asking(loaded.module, x, target.function if target.index is None else target.index) as subject:
+        for row, explanation in enumerate(outcomes):
+            if not isinstance(explanation, Explanation):
+                continue
+            for column, metric in enumerate(metrics):
+                what = f"{metric.name} of {names[row]}"
+                if progress is not None:
+                    progress(what, row * len(metrics) + column)
+                try:
+                    value, curve = measured(loaded, subject, explanation, metric)
+                except Exception as error:  # the others say something all the same
+                    if isinstance(error, (TypeError, ValueError)) and not isinstance(error, (ModelError, LayerError)):
+                        raise  # an option that does not go with the input is one for all images
+                    left_out[what] = in_one_line(error)
+                    warn(f"{what} is left out: {left_out[what]}")
+                    continue
+                values[row, column] = value
+                if curve is not None:
+                    curves.setdefault(column, np.full((len(methods), len(curve)), np.nan))[row] = curve
+    missing = tuple(one if isinstance(one, Missing) else None for one in outcomes)
+    return ImageScores(image.name, str(target), values, curves, left_out, layers, missing)
+
+
+def region(image: Prepared, boxes: Sequence[Box]) -> Tensor:
+    """What boxes on an image are on the model's input: one bool mask (H, W), their union.
+
+    Raises:
+        TargetError: for what is no box, if the model saw nothing of them, or if it is not known what it saw.
+    """
+    if OWN_VIEW in image.notes:
+        raise TargetError(
+            f"{image.name}: its preprocessing does not say which part of the photograph the model sees, so boxes "
+            "cannot be placed: give a deepviz.Preprocess"
+        )
+    height, width = image.x.shape[1:]
+    inside = torch.zeros(height, width, dtype=torch.bool)
+    for box in boxes:
+        if len(box) != 4 or not (box[0] < box[2] and box[1] < box[3]):
+            raise TargetError(f"{image.name}: a box is left, top, right, bottom in pixels, got {tuple(box)}")
+        left, top, right, bottom = box
+        seen = image.geometry.on_input((left, top, right, bottom), (width, height))
+        if seen[0] < seen[2] and seen[1] < seen[3]:
+            inside |= pixels_of(torch.tensor([seen], dtype=torch.float64), height, width)[0]
+    if not bool(inside.any()):
+        raise TargetError(f"{image.name}: the model saw nothing of what is in its boxes; leave it out")
+    return inside
+
+
+def _at(metric: Metric, inside: Tensor | None) -> Metric:
+    """The metric with the place of the object, if it asks for one and has none of its own."""
+    if not isinstance(metric, RegionMetric) or metric.inside is not None or inside is None:
+        return metric
+    return replace(metric, inside=inside)
+
+
+def measured(
+    loaded: LoadedModel, subject: Subject, explanation: Explanation, metric: Metric
+) -> tuple[float, Values | None]:
+    """One metric of one explanation, with its curve if it has one."""
+    metric = resolve_defaults(metric, explanation.method).in_colours(lambda name: colour_of(loaded, name))
+    if metric.judges == "method":
+        method = explanation.method.in_colours(lambda name: colour_of(loaded, name))
+        return float(metric.measured(metric.measure, subject, method)[0]), None
+    maps = explanation.attribution[None]
+    metric.check(maps, subject.x)
+    if isinstance(metric, CurveMetric):
+        curve = metric.measured(metric.points, subject, maps)
+        return float(metric.of_curve(curve)[0]), curve[0].double().numpy()
+    return float(metric.measured(metric.measure, subject, maps)[0]), None
+
+
+def resolve_defaults(metric: M, method: Method) -> M:
+    """The metric with what it leaves to the method: the values that its picture shows, and its own baseline."""
+    changes: dict[str, Any] = {}
+    if getattr(metric, "channels", "sum") is None:
+        changes["channels"] = "magnitude" if method.view == "magnitude" else "sum"
+    if getattr(metric, "baseline", 0.0) is None:
+        changes["baseline"] = getattr(method, "baseline", 0.0)
+    return replace(metric, **changes)
