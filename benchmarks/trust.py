@@ -26,14 +26,17 @@ from PIL import Image
 from results import replace_section, table
 
 import deepviz
-from deepviz.evaluation import Case, Evaluation, judge_prepared, with_controls
 from deepviz.methods import Gradient
 from deepviz.metrics import ROAD, Deletion, Insertion
 from deepviz.metrics.similarity import SIMILARITIES
 from deepviz.metrics.subject import asking
 from deepviz.models import LoadedModel, find_photos, load_model
 from deepviz.probe.memory import keep_memory
-from deepviz.sanity import Sanity, examine_prepared
+from deepviz.results.evaluation import Evaluation, with_controls
+from deepviz.results.sanity import Sanity
+from deepviz.runs.asked import Item
+from deepviz.runs.evaluate import evaluate_items
+from deepviz.runs.sanity import Randomization, randomize_items
 
 STEPS = 49
 """224 x 224 pixels in equal parts, which Quantus insists on."""
@@ -51,8 +54,8 @@ def chosen() -> list[deepviz.methods.Method]:
 
 def sanity(loaded: LoadedModel, paths: list[Path]) -> Sanity:
     examined = []
-    images = (loaded.prepare(path) for path in paths)
-    for one in examine_prepared(loaded, images, chosen()):
+    items = (Item(loaded.prepare(path)) for path in paths)
+    for one in randomize_items(loaded, items, chosen(), Randomization()):
         examined.append(one)
         print(f"sanity {len(examined)}/{len(paths)} {one.image.name}", flush=True)
     return Sanity.of(loaded, chosen(), examined)
@@ -60,8 +63,8 @@ def sanity(loaded: LoadedModel, paths: list[Path]) -> Sanity:
 
 def faithfulness(loaded: LoadedModel, paths: list[Path]) -> Evaluation:
     methods, judged = chosen(), []
-    cases = (Case(loaded.prepare(path)) for path in paths)
-    for one in judge_prepared(loaded, cases, with_controls(methods), METRICS):
+    items = (Item(loaded.prepare(path)) for path in paths)
+    for one in evaluate_items(loaded, items, with_controls(methods), METRICS):
         judged.append(one)
         print(f"faithfulness {len(judged)}/{len(paths)} {one.source}", flush=True)
     return Evaluation.of(loaded, methods, METRICS, judged)

@@ -139,15 +139,15 @@ def test_mistakes_are_one_line(evaluate, arguments, code, said):
 def test_an_interrupted_run_keeps_what_is_done(evaluate, monkeypatch):
     import deepviz.cli.evaluate as command
 
-    judge_prepared = command.judge_prepared
+    evaluate_items = command.evaluate_items
 
     def interrupted(*arguments, **options):
-        for count, one in enumerate(judge_prepared(*arguments, **options)):
+        for count, one in enumerate(evaluate_items(*arguments, **options)):
             if count == 2:
                 raise KeyboardInterrupt
             yield one
 
-    monkeypatch.setattr(command, "judge_prepared", interrupted)
+    monkeypatch.setattr(command, "evaluate_items", interrupted)
     code, _, err = evaluate("photos", *QUICK)
     assert code == 130
     assert "interrupted after 2 of 3 photographs" in err

@@ -14,6 +14,7 @@ from PIL import Image
 
 from deepviz.files import encoded
 from deepviz.results.explanation import Explanation
+from deepviz.results.identity import method_key
 from deepviz.results.storage import Photographs, plain_value, quantised, without_profile
 
 VERSION = 1
@@ -53,6 +54,7 @@ def record(explanation: Explanation, *, bits: Bits = 32) -> dict[str, Any]:
     return {
         "version": VERSION,
         "method": explanation.title,
+        "key": method_key(explanation.method, explanation.layer),
         "caption": explanation.caption,
         "detail": explanation.detail,
         "target": plain_value(target),

@@ -19,6 +19,7 @@ from deepviz.files import write_bytes
 from deepviz.geometry import Geometry
 from deepviz.methods.method import Method
 from deepviz.results.explanation import Explanation
+from deepviz.results.identity import method_key
 from deepviz.results.storage import WEIGHTS, Photographs, StoredMethod
 from deepviz.viewer.assets import bundle, static_files
 from deepviz.viewer.records import record, rows, words
@@ -147,7 +148,7 @@ VIEWS = {
 
 
 def _summary(explanations: Sequence[Explanation], photographs: int) -> str:
-    methods = len({one.title for one in explanations})
+    methods = len({method_key(one.method) for one in explanations})
     models = list(dict.fromkeys(one.model for one in explanations))
     return " · ".join([_counted(photographs, "photograph"), _counted(methods, "method"), _listed(models, 2)])
 

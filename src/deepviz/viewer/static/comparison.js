@@ -232,10 +232,10 @@ export class Comparison {
   highOf(tile) {
     const { record } = tile.picture;
     if (this.settings.scale === "own") return record.scale.high;
-    const key = this.settings.scale === "all" ? "all" : record.method;
+    const key = this.settings.scale === "all" ? "all" : keyOf(record);
     this.highs ??= new Map();
     if (!this.highs.has(key)) {
-      const group = this.tiles.filter((one) => one.picture && (key === "all" || one.picture.record.method === key));
+      const group = this.tiles.filter((one) => one.picture && (key === "all" || keyOf(one.picture.record) === key));
       const pictures = group.map((one) => one.picture);
       const quantile = pictures.every((one) => one.record.coarse) ? 100 : 99.5;
       const alike = pictures.map((one) => one.ordered);
@@ -393,6 +393,11 @@ export class Comparison {
     else return;
     event.preventDefault();
   }
+}
+
+// What a map's method is known by; pages of version 0.1 have its caption alone.
+function keyOf(record) {
+  return record.key ?? record.method;
 }
 
 // A few tiles do not become giants: a single row is filled up to four columns where there is room for them.

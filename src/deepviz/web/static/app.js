@@ -512,7 +512,9 @@ function drawInside() {
   const key = `${view.model} ${view.active} ${layer}`;
   if (layer && view.active && drawInside.shown !== key) {
     drawInside.shown = key;
-    drawChannels(view.model, info(view.active), layer, drawings);
+    drawChannels(view.model, info(view.active), layer, drawings, drawInside).then((shown) => {
+      if (!shown && drawInside.shown === key) drawInside.shown = ""; // what failed may be asked for again
+    });
   }
 }
 

@@ -32,8 +32,9 @@ export function drawTree(tree, chosen, choose) {
   $("tree-filter").oninput = () => drawTree(tree, chosen, choose);
 }
 
-// `drawings` draws what the channels look for.
-export async function drawChannels(model, photograph, layer, drawings) {
+// `drawings` draws what the channels look for; `retry` asks once more for what could not be fetched.
+// Whether the channels of another layer, or these, are shown.
+export async function drawChannels(model, photograph, layer, drawings, retry) {
   const mine = ++asked;
   const hint = $("channels-hint");
   $("channels-title").textContent = layer;
@@ -43,7 +44,7 @@ export async function drawChannels(model, photograph, layer, drawings) {
   try {
     const path = `models/${model}/photographs/${photograph.id}/activations?layer=${encodeURIComponent(layer)}`;
     const found = await get(path);
-    if (mine !== asked) return; // another layer was chosen meanwhile
+    if (mine !== asked) return true; // another layer was chosen meanwhile
     const [h, w] = found.grid;
     const silent = found.silent ? `, ${found.silent} of them silent here` : "";
     hint.textContent = `${found.channels} channels of ${w} × ${h}${silent}. The ${found.strongest.length} that answer ${photograph.name} most, each on its own scale.`;
@@ -60,11 +61,13 @@ export async function drawChannels(model, photograph, layer, drawings) {
         ),
       ),
     );
+    return true;
   } catch (error) {
-    if (mine !== asked) return;
-    $("channels").replaceChildren();
+    if (mine !== asked) return true;
+    $("channels").replaceChildren(element("button", { type: "button", class: "quiet", onclick: retry }, "Try again"));
     hint.textContent = error.message;
     say(error.message, true);
+    return false;
   } finally {
     if (mine === asked) $("channels").classList.remove("stale");
   }

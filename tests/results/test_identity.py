@@ -1,0 +1,72 @@
+"""What results are told apart by, and what they are called."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+
+from deepviz import catalog
+from deepviz.methods import GradCAM, Gradient, IntegratedGradients, Method, SmoothGrad
+from deepviz.results.identity import captions, method_key
+
+
+def test_all_options_and_the_layer_are_part_of_a_key():
+    methods = [
+        *(cls() for cls in catalog.METHODS.values()),
+        GradCAM("1"),
+        GradCAM("3"),
+        GradCAM(relu=False),
+        SmoothGrad(of=GradCAM("1")),
+        SmoothGrad(of=GradCAM("3")),
+        SmoothGrad(seed=1),
+        IntegratedGradients(baseline=torch.zeros(3, 1, 1)),
+        IntegratedGradients(baseline=torch.ones(3, 1, 1)),
+        IntegratedGradients(baseline="black"),
+    ]
+    assert len({method_key(one) for one in methods}) == len(methods)
+    assert method_key(IntegratedGradients(baseline=torch.zeros(3))) == method_key(
+        IntegratedGradients(baseline=torch.zeros(3))
+    )
+
+
+def test_a_layer_that_was_found_is_that_layer():
+    module = torch.nn.Conv2d(1, 1, 1)
+    assert method_key(GradCAM(), "3") == method_key(GradCAM("3"), "3") == method_key(GradCAM(module), "3")
+    assert method_key(GradCAM("1"), "1") != method_key(GradCAM(), "3")
+    inside = SmoothGrad(of=GradCAM(), samples=2)
+    assert method_key(inside, "3") == method_key(SmoothGrad(of=GradCAM("3"), samples=2))
+    assert method_key(Gradient(), None) == method_key(Gradient())
+
+
+@dataclass(frozen=True)
+class Quiet(Method):
+    """Does not tell its options in captions."""
+
+    depth: int = 1
+    title: ClassVar[str] = "Quiet"
+
+    def maps(self, call, x, score):
+        return x
+
+    def __str__(self):
+        return self.title
+
+
+def test_a_strangers_method_is_known_by_its_module():
+    assert method_key(Quiet(2)) == f"{Quiet.__module__}:Quiet(depth=2)"
+
+
+def test_rows_of_one_name_are_told_apart():
+    def of(*methods, layers=None):
+        return captions(methods, layers or [None] * len(methods))
+
+    assert of(Gradient(), GradCAM()) == ("Gradient", "Grad-CAM")
+    assert of(GradCAM("1"), GradCAM("3")) == ("Grad-CAM, layer 1", "Grad-CAM, layer 3")
+    assert of(GradCAM(), GradCAM("1"), layers=["3", "1"]) == ("Grad-CAM, layer 3", "Grad-CAM, layer 1")
+    assert of(SmoothGrad(GradCAM("1")), SmoothGrad(GradCAM("3"))) == (
+        "SmoothGrad of Grad-CAM, layer 1",
+        "SmoothGrad of Grad-CAM, layer 3",
+    )
+    assert of(Quiet(1), Quiet(2)) == ("Quiet, depth 1", "Quiet, depth 2")
+    assert of(Gradient(), Gradient()) == ("Gradient", "Gradient (2)")
+    assert of(GradCAM("1"), GradCAM("3", relu=False)) == ("Grad-CAM", "Grad-CAM, relu False")
