@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import fields
-from hashlib import sha256
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from deepviz import catalog
 from deepviz.methods.method import Method
+from deepviz.options import digest, having
 
 
 def method_key(method: Method, layer: str | None = None) -> str:
@@ -28,8 +27,9 @@ def method_key(method: Method, layer: str | None = None) -> str:
         >>> method_key(GradCAM("layer4")) == method_key(GradCAM(), "layer4")
         True
     """
+    places = having(type(method), "layer")
     given = ", ".join(
-        f"{field.name}={_spelled(getattr(method, field.name), layer if field.name == 'layer' else None, layer)}"
+        f"{field.name}={_spelled(getattr(method, field.name), layer if field.name in places else None, layer)}"
         for field in fields(method)
         if field.init
     )
@@ -49,8 +49,7 @@ def _spelled(value: Any, explained: str | None, layer: str | None) -> str:
     if isinstance(value, nn.Module):
         return f"{type(value).__name__} {id(value)}"
     if isinstance(value, Tensor):
-        content = value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
-        return f"tensor {tuple(value.shape)} {value.dtype} {sha256(content).hexdigest()}"
+        return f"tensor {tuple(value.shape)} {value.dtype} {digest(value)}"
     if isinstance(value, (list, tuple)):
         return f"({', '.join(_spelled(one, None, layer) for one in value)})"
     return repr(value)
@@ -87,16 +86,16 @@ def _told_apart(names: Sequence[str], more: Sequence[str]) -> list[str]:
 
 
 def _asked_layer(method: Method) -> str | None:
-    layer = getattr(method, "layer", None)
-    if layer is None:
-        inner = (getattr(method, field.name) for field in fields(method))
-        return next((found for one in inner if isinstance(one, Method) and (found := _asked_layer(one))), None)
-    return str(layer) if isinstance(layer, str) else type(layer).__name__
+    for layer in (getattr(method, name) for name in having(type(method), "layer")):
+        if layer is not None:
+            return layer if isinstance(layer, str) else type(layer).__name__
+    inner = (getattr(method, field.name) for field in fields(method))
+    return next((found for one in inner if isinstance(one, Method) and (found := _asked_layer(one))), None)
 
 
 def _options(method: Method) -> str:
     return ", ".join(
         f"{field.name} {_spelled(getattr(method, field.name), None, None)}"
         for field in fields(method)
-        if field.init and field.name != "layer"
+        if field.init and field.name not in having(type(method), "layer")
     )

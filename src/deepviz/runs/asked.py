@@ -71,17 +71,22 @@ def choose_methods(methods: Methods, layer: str | None = None) -> list[Method]:
         TypeError: for a class instead of a value, or a set.
         ValueError: if there is none.
     """
-    asked = list(catalog.METHODS) if is_all(methods) else methods
+    asked = default_set() if is_all(methods) else methods
     several = [_method(one) for one in (_ordered(asked, "methods") if _is_many(asked) else [asked])]
     if not several:
         raise ValueError("methods is empty; give at least one, such as 'gradient', or 'all'")
     if layer is None:
         return several
-    placed = [method.at_layer(layer) for method in several]
+    placed = [method.with_layer(layer) for method in several]
     if all(one is before for one, before in zip(placed, several, strict=True)):
         named = ", ".join(method.name for method in several)
         raise LayerError(f"layer={layer!r} is for methods that take one and do not name it themselves, not for {named}")
     return placed
+
+
+def default_set() -> list[str]:
+    """The names of the methods that "all" stands for."""
+    return [name for name, cls in catalog.METHODS.items() if cls.in_default_set]
 
 
 def is_all(methods: Methods) -> bool:

@@ -169,9 +169,9 @@ def measured(
     loaded: LoadedModel, subject: Subject, explanation: Explanation, metric: Metric
 ) -> tuple[float, Values | None]:
     """One metric of one explanation, with its curve if it has one."""
-    metric = resolve_defaults(metric, explanation.method).in_colours(lambda name: colour_of(loaded, name))
+    metric = resolve_defaults(metric, explanation.method).resolve_baseline(lambda name: colour_of(loaded, name))
     if metric.judges == "method":
-        method = explanation.method.in_colours(lambda name: colour_of(loaded, name))
+        method = explanation.method.resolve_baseline(lambda name: colour_of(loaded, name))
         return float(metric.measured(metric.measure, subject, method)[0]), None
     maps = explanation.attribution[None]
     metric.check(maps, subject.x)

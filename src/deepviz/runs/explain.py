@@ -235,7 +235,7 @@ def maps_of(loaded: LoadedModel, module: nn.Module, method: Method, x: Tensor, c
         x: (N, C, H, W).
         columns: the targets.
     """
-    ready = method.in_colours(lambda name: colour_of(loaded, name))
+    ready = method.resolve_baseline(lambda name: colour_of(loaded, name))
     classes = [k for k, column in enumerate(columns) if isinstance(column, Tensor)]
     found: dict[int, Maps] = {}
     if classes:

@@ -16,6 +16,7 @@ from deepviz.methods import Method
 from deepviz.metrics.similarity import SIMILARITIES
 from deepviz.models import LoadedModel
 from deepviz.notes import warn
+from deepviz.options import having
 from deepviz.probe.randomise import randomised
 from deepviz.results.explanation import Explanation
 from deepviz.results.outcomes import Failed, Missing, Outcome
@@ -151,8 +152,9 @@ class _Randomizing:
 def at_named_layer(method: Method, layer: str) -> Method:
     """The method with `layer` by its name wherever it, or a method inside it, names none or gives a module."""
     changed: dict[str, Any] = {}
+    places = having(type(method), "layer")
     for name, value in ((one.name, getattr(method, one.name)) for one in fields(method)):
-        if name == "layer" and not isinstance(value, str):
+        if name in places and not isinstance(value, str):
             changed[name] = layer
         elif isinstance(value, Method):
             changed[name] = at_named_layer(value, layer)
