@@ -151,6 +151,16 @@ def test_overrides_of_a_loaded_model():
     assert second.preprocess == Preprocess(8)
 
 
+def test_outputs_are_stated():
+    net = nn.Identity()
+    assert load_model(net).kind == "auto"
+    assert load_model(net, output="multi-label").kind == "multi-label"
+    assert load_model(load_model(net, output="regression"), labels=["x", "y", "z"]).kind == "regression"
+    assert load_model(load_model(net, output="regression"), output="auto").kind == "auto"
+    with pytest.raises(ValueError, match=r"output must be one of .*, got 'multilabel'"):
+        load_model(net, output="multilabel")
+
+
 def test_transform_is_read_where_it_can_be(torchvision):
     T = torchvision.transforms
     transform = T.Compose([T.Resize(10), T.CenterCrop(8), T.ToTensor()])

@@ -1,3 +1,5 @@
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -122,3 +124,17 @@ def test_where_the_model_is_and_whether_it_was_learned():
     )
     assert LoadedModel(nn.ReLU(), "net", weights="random").is_random
     assert not LoadedModel(nn.ReLU(), "net").is_random
+
+
+def test_what_the_outputs_are():
+    stated = nn.Linear(2, 1)
+    stated.config = SimpleNamespace(problem_type="multi_label_classification")
+    assert LoadedModel(stated, "net").kind == "multi-label"
+    assert LoadedModel(torch.nn.DataParallel(stated), "net").kind == "multi-label"
+    assert LoadedModel(stated, "net", labels=("no", "yes")).kind == "multi-label"
+    assert LoadedModel(stated, "net", output="regression").kind == "regression"
+    assert loaded(labels=("no", "yes")).kind == "binary"
+    assert loaded(labels=("a", "b", "c")).kind == "auto"
+    assert loaded().kind == "auto"
+    with pytest.raises(ValueError, match="output must be one of 'auto', 'logits'"):
+        loaded(output="softmax")

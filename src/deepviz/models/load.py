@@ -19,6 +19,7 @@ from deepviz.models.labels import read_labels
 from deepviz.models.loaded import RANDOM, LoadedModel
 from deepviz.models.preprocess import Preprocess
 from deepviz.models.weights import load_state, non_finite, read_state
+from deepviz.probe.outputs import Kind, check_kind
 
 
 def load_model(
@@ -27,6 +28,7 @@ def load_model(
     weights: str | os.PathLike[str] | None = None,
     preprocess: Preprocess | Callable[[Image.Image], Any] | None = None,
     labels: str | Path | Iterable[str] | None = None,
+    output: Kind | None = None,
 ) -> LoadedModel:
     """Load a model, or say more about one.
 
@@ -38,6 +40,9 @@ def load_model(
             .safetensors or written by `torch.save`, of which only tensors are read.
         preprocess: instead of the source's; a torchvision or timm transform is read as a `Preprocess` if it can be.
         labels: instead of the source's: names, or a .txt (one a line) or .json file.
+        output: what the model returns: "logits" (one class of K), "probabilities", "binary" (two classes, also of one
+            output), "multi-label" (independent labels), "regression" (numbers), "embedding", or "auto"; instead of
+            what the source says.
 
     A given module is not changed: weights from a file go into a copy of it. A model that is built here is in eval
     mode. The random state of torch stays as it was.
@@ -52,6 +57,8 @@ def load_model(
         >>> model.name, model.weights, model.label(1)
         ('Linear', 'as given', 'dog')
     """
+    if output is not None:
+        check_kind(output)
     with torch.random.fork_rng(devices=[]):
         loaded, own = _resolved(spec, None if weights is None else os.fspath(weights))
     if own:
@@ -62,7 +69,7 @@ def load_model(
         loaded = replace(loaded, preprocess=read or preprocess)
     if labels is not None:
         loaded = replace(loaded, labels=read_labels(labels))
-    return loaded
+    return loaded if output is None else replace(loaded, output=output)
 
 
 def _resolved(spec: str | nn.Module | LoadedModel | None, weights: str | None) -> tuple[LoadedModel, bool]:
@@ -90,7 +97,7 @@ def _built(build: Callable[[bool], sources.Built], name: str, source: str, weigh
     if state is not None:
         words = Path(str(weights)).name
         load_state(built.module, state, str(weights), name)
-    return LoadedModel(built.module, name, built.preprocess, built.labels, words, source)
+    return LoadedModel(built.module, name, built.preprocess, built.labels, words, source, built.output)
 
 
 def _given(model: nn.Module | LoadedModel, weights: str | None, source: str) -> tuple[LoadedModel, bool]:

@@ -15,6 +15,8 @@ from deepviz.geometry import Geometry
 from deepviz.models.images import Photo, PhotoSource, open_photo
 from deepviz.models.labels import find_label
 from deepviz.models.preprocess import Preprocess
+from deepviz.probe.borrow import original
+from deepviz.probe.outputs import Kind, check_kind, stated_kind
 
 RANDOM = "random"
 """What `weights` says of a model whose weights were drawn, not learned."""
@@ -52,6 +54,9 @@ class LoadedModel:
         labels: the classes' names, by index.
         weights: where the weights come from, as captions show it.
         source: what was asked for, such as "timm:resnet50".
+        output: what the module returns: "logits" (one class of K), "probabilities", "binary" (two classes, also of one
+            output), "multi-label" (independent labels), "regression" (numbers) or "embedding"; "auto" reads it from
+            the module where that says so, and guesses else.
     """
 
     module: nn.Module
@@ -60,6 +65,19 @@ class LoadedModel:
     labels: tuple[str, ...] | None = None
     weights: str = "as given"
     source: str = "module"
+    output: Kind = "auto"
+
+    def __post_init__(self) -> None:
+        check_kind(self.output)
+
+    @property
+    def kind(self) -> Kind:
+        """What its outputs are: as stated; else as the module says; two labels make it "binary"; else "auto"."""
+        if self.output != "auto":
+            return self.output
+        stated = stated_kind(original(self.module))
+        two = stated == "auto" and self.labels is not None and len(self.labels) == 2
+        return "binary" if two else stated
 
     @property
     def is_random(self) -> bool:

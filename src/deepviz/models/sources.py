@@ -23,6 +23,7 @@ from deepviz.models.preprocess import Preprocess
 from deepviz.models.torchvision_shim import import_timm, import_torchvision
 from deepviz.models.weights import read_state
 from deepviz.names import nearest
+from deepviz.probe.outputs import Kind
 
 FORMS = (
     "a model is a module, 'bundled', 'timm:NAME', 'torchvision:NAME', 'hf:ID', 'open_clip:ARCH/TAG' or "
@@ -32,12 +33,13 @@ FORMS = (
 
 @dataclass(frozen=True)
 class Built:
-    """What a source gives; `weights` names the pretrained ones, for captions."""
+    """What a source gives; `weights` names the pretrained ones, for captions, `output` what the module returns."""
 
     module: nn.Module
     preprocess: Preprocess | Callable[[Image.Image], Any] | None
     labels: tuple[str, ...] | None
     weights: str
+    output: Kind = "auto"
 
 
 def bundled(pretrained: bool) -> Built:
@@ -56,7 +58,7 @@ def bundled(pretrained: bool) -> Built:
         module = network.from_name("efficientnet-lite0")
     half = (0.5, 0.5, 0.5)
     preprocess = Preprocess(224, crop=0.875, mean=half, std=half, interpolation="bicubic")
-    return Built(module, preprocess, imagenet_labels(), "bundled ImageNet weights")
+    return Built(module, preprocess, imagenet_labels(), "bundled ImageNet weights", "logits")
 
 
 def from_timm(name: str, pretrained: bool) -> Built:
@@ -74,6 +76,8 @@ def from_timm(name: str, pretrained: bool) -> Built:
         Preprocess.read(transform) or transform,
         None if labels is None else tuple(labels),
         " ".join(filter(None, ["timm weights", about.get("tag")])),
+        # without a classifier what is left is its features
+        "embedding" if module.num_classes == 0 else "logits",
     )
 
 
@@ -92,6 +96,8 @@ def from_torchvision(name: str, pretrained: bool) -> Built:
         Preprocess.read(transform) or transform,
         tuple(labels) if labels else None,
         f"torchvision weights {known.name}",
+        # those for detection and segmentation say nothing of their outputs
+        "logits" if name in models.list_models(module=models) else "auto",
     )
 
 
@@ -114,7 +120,7 @@ def from_hf(name: str, pretrained: bool) -> Built:
 
 
 def from_open_clip(name: str, pretrained: bool) -> Built:
-    """The image encoder of an open_clip model, "ARCH/TAG". Its output is an embedding: targets are callables."""
+    """The image encoder of an open_clip model, "ARCH/TAG". Its output is an embedding, explained by `Similarity`."""
     try:
         import_torchvision()
         open_clip = importlib.import_module("open_clip")
@@ -130,7 +136,9 @@ def from_open_clip(name: str, pretrained: bool) -> Built:
         return open_clip.create_model_and_transforms(arch, pretrained=tag if pretrained else None)
 
     model, _, transform = _constructed(f"open_clip:{name}", create, pretrained)
-    return Built(model.visual, Preprocess.read(transform) or transform, None, f"open_clip weights {tag}")
+    return Built(
+        model.visual, Preprocess.read(transform) or transform, None, f"open_clip weights {tag}", "embedding"
+    )
 
 
 def from_factory(spec: str) -> nn.Module | LoadedModel:
