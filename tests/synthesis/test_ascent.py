@@ -29,8 +29,8 @@ def linear(size=(4, 5), classes=3, bias=0.0, channels=3):
     return net
 
 
-def ascent(net, objectives, canvas, size=(4, 5), **options):
-    loaded = LoadedModel(net, "net", Preprocess(size, mean=(0.4, 0.5, 0.6), std=STD))
+def ascent(net, objectives, canvas, size=(4, 5), output="auto", **options):
+    loaded = LoadedModel(net, "net", Preprocess(size, mean=(0.4, 0.5, 0.6), std=STD), output=output)
     defaults = {"transforms": (), "steps": 10, "lr": 0.1, "cooling": 1.0, "optimizer": "adam", "seed": 0}
     return Ascent(
         Call(net, Notes()), loaded, tuple(objectives), canvas=canvas, size=size, **{**defaults, **options}
@@ -201,7 +201,7 @@ def test_a_nan_stops_before_the_step_and_names_it():
         for _ in range(4):
             next(steps)
         kept = state.parameters.clone()
-        with pytest.raises(GenerationError, match=r"logit 2.* at step 5 of 9"):
+        with pytest.raises(GenerationError, match=r"logit\(2\).* at step 5 of 9"):
             next(steps)
     assert torch.equal(state.parameters, kept)
     assert bool(kept.isfinite().all())
@@ -248,7 +248,7 @@ def test_judging_is_of_the_images_unshaken():
 
 def test_a_sigmoids_probability_is_not_squashed_again():
     net = nn.Sequential(linear(classes=1), nn.Sigmoid()).requires_grad_(False)
-    climb, preprocess = ascent(net, [Logit(1), Logit(0)], Pixels())
+    climb, preprocess = ascent(net, [Logit(1), Logit(0)], Pixels(), output="binary")
     pixels = torch.rand(2, 3, 4, 5, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     with borrowed(net):
         _, chances = climb.judge(pixels)

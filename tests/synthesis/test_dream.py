@@ -95,7 +95,8 @@ def test_pictures_of_any_size(size):
 def test_any_model(case):
     model, size = CASES[case].model(), CASES[case].image[1:]
     modes = [module.training for module in model.modules()]
-    made = DeepDream(model, target_class=1, preprocess=Preprocess(size), steps=2, octaves=1)(PHOTO)
+    loaded = LoadedModel(model, case, output="binary" if case == "one-logit" else "auto")
+    made = DeepDream(loaded, target_class=1, preprocess=Preprocess(size), steps=2, octaves=1)(PHOTO)
     assert bool(made.tensor.isfinite().all())
     assert modes == [module.training for module in model.modules()]
     assert not any(parameter.grad is not None for parameter in model.parameters())

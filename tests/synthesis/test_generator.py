@@ -65,9 +65,9 @@ def generator(*arguments, model=None, **options):
 
 
 def of_case(case, *arguments, dtype=torch.float64, **options):
-    return generator(
-        *arguments, model=CASES[case].model(dtype), preprocess=Preprocess(CASES[case].image[1:]), **options
-    )
+    output = "binary" if case == "one-logit" else "auto"
+    model = LoadedModel(CASES[case].model(dtype), case, Preprocess(CASES[case].image[1:]), output=output)
+    return generator(*arguments, model=model, **options)
 
 
 def surroundings(model):
@@ -282,6 +282,16 @@ def test_targets_are_indices_and_labels():
     assert generator((1,))().titles == ("red fox",)
 
 
+def test_objectives_are_written_in_any_way():
+    ways = [Logit("lynx") - 0.5 * Logit("red fox"), "lynx - 0.5 * red fox", "logit(2) - 0.5 * logit(1)"]
+    made = [generator(objective=objective) for objective in ways]
+    assert made[0].objectives == made[1].objectives == made[2].objectives
+    assert made[0]().titles == ("lynx - 0.5 * red fox",)
+    first = generator(objective=lambda output: output[:, 2])()
+    assert torch.equal(first.tensor, generator(objective=Logit(2))().tensor)
+    assert first.titles == ("<lambda>",)
+
+
 def test_titles_without_labels():
     made = generator(1, model=LoadedModel(network(), "small", Preprocess(16)))()
     assert made.titles == ("class 1",)
@@ -390,7 +400,10 @@ def test_starts_that_are_none(start, words):
         ({"target_class": 1.5}, TargetError, "a class index or a label, got 1.5"),
         ({"target_class": Logit(1)}, TargetError, "a class index or a label, got Logit"),
         ({"objective": Logit}, TypeError, r"expected an objective.*did you mean Logit\(\)"),
-        ({"objective": "0"}, TypeError, "expected an objective, got '0'"),
+        ({"target_class": True}, TargetError, "a class index or a label, got True"),
+        ({"objective": 0.5}, TypeError, "expected an objective, got 0.5"),
+        ({"objective": "linx - coffee mug"}, TargetError, "no class is called 'linx'"),
+        ({"objective": Logit(torch.tensor([1, 2]))}, TargetError, "a value for each of several rows"),
         ({"objective": [Logit(1), 3]}, TypeError, "expected an objective, got 3"),
         ({"target_class": 1, "penalty": L2}, TypeError, r"did you mean L2\(\)"),
         ({"target_class": 1, "penalty": 0.1}, TypeError, "penalty must be an objective, 0 or None, got 0.1"),
@@ -448,7 +461,7 @@ def test_the_nearest_layers_are_named():
 
 def test_a_module_instead_of_a_layers_name():
     net = network()
-    with pytest.raises(LayerError, match="'2' instead of the module"):
+    with pytest.raises(TypeError, match="layer must be a name, got Conv2d"):
         generator(objective=Channel(net[2], 0), model=small(net))
 
 
@@ -458,7 +471,7 @@ def test_a_module_instead_of_a_layers_name():
         ({"objective": Channel("0", 8)}, LayerError, "has 8 channels, 0 to 7, not 8"),
         ({"objective": Direction("0", V[:3])}, LayerError, r"must be \(8,\), got \(3,\)"),
         ({"objective": Similarity(V)}, TargetError, r"must be \(5,\)"),
-        ({"objective": Match("0", torch.ones(8, 2, 2))}, LayerError, r"answers \(8, 16, 16\)"),
+        ({"objective": Match("0", torch.ones(8, 2, 2))}, LayerError, r"is \(8, 16, 16\), not"),
         ({"objective": Logit(5)}, TargetError, "class 5 is out of range"),
         ({"objective": Diversity("0")}, TargetError, "copies="),
     ],
@@ -559,7 +572,7 @@ class Cut(nn.Module):
 
 @pytest.mark.parametrize("how", ["detach", "no_grad"])
 def test_a_model_without_a_gradient(how):
-    with pytest.raises(GenerationError, match=r"\(logit 1\) does not depend on the image in a differentiable way"):
+    with pytest.raises(GenerationError, match=r"\(logit\(1\)\) does not depend on the image in a differentiable way"):
         generator(1, model=small(Cut(how)))()
 
 
@@ -787,7 +800,7 @@ def test_an_objective_of_ones_own_is_drawn_and_named(tmp_path):
     net = network()
     made = generator(objective=Brightness(), model=small(net), canvas=Pixels())(tmp_path)
     assert bool(made.scores[-1] > made.scores[0])
-    with pytest.raises(ModelError, match=r"Brightness', which is not one of DeepViz's own values"):
+    with pytest.raises(ModelError, match=r"holds brightness\(\), which is not one of DeepViz's own values"):
         ImageGenerator.from_json(tmp_path / "generated.json", net)
 
 

@@ -8,10 +8,11 @@ import torch
 from deepviz.errors import LayerError
 from deepviz.models import LoadedModel, Preprocess
 from deepviz.notes import Notes
+from deepviz.objectives import Function, Output, Predicted
 from deepviz.probe.borrow import borrowed
 from deepviz.probe.gradient import Call
 from deepviz.synthesis import L2, Channel, Diversity, Energy, Logit
-from deepviz.synthesis.looking import answers, look, runs
+from deepviz.synthesis.looking import answers, as_maps, class_of, look, runs
 from networks import CASES, all_scores
 
 SOUND = sorted(set(CASES) - {"odd"})
@@ -19,7 +20,7 @@ SOUND = sorted(set(CASES) - {"odd"})
 
 def looked(case, objectives, size=None, pixels=None):
     net, image = CASES[case].model(), CASES[case].image
-    loaded = LoadedModel(net, case, Preprocess(image[1:]))
+    loaded = LoadedModel(net, case, Preprocess(image[1:]), output="binary" if case == "one-logit" else "auto")
     view = torch.rand(len(objectives), 3, *(size or image[1:]), generator=torch.Generator().manual_seed(0)).double()
     with borrowed(net):
         told = look(Call(net, Notes()), loaded, objectives, view, view if pixels is None else pixels)
@@ -95,3 +96,64 @@ def test_runs():
     objectives = [a, a, b, c, c, a]
     assert list(runs(objectives)) == [(a, slice(0, 2)), (b, slice(2, 3)), (c, slice(3, 5)), (a, slice(5, 6))]
     assert list(runs(objectives, apart=False)) == [(a, slice(0, 3)), (c, slice(3, 5)), (a, slice(5, 6))]
+
+
+@pytest.mark.parametrize(
+    ("objective", "index"),
+    [
+        (Logit(3), 3),
+        (Logit(3) - 1e-3 * L2(), 3),
+        (Logit(3) - Logit(4), 3),
+        (Logit(3) + Logit(4), None),
+        (-Logit(3), None),
+        (Channel("a", 1), None),
+    ],
+    ids=str,
+)
+def test_the_class_of_an_objective(objective, index):
+    assert class_of(objective) == index
+
+
+@pytest.mark.parametrize(
+    ("kind", "chance"),
+    [("multi-label", torch.sigmoid), ("regression", lambda scores: torch.full_like(scores, math.nan))],
+)
+def test_probabilities_follow_what_the_outputs_are(kind, chance):
+    net, image = CASES["plain"].model(), CASES["plain"].image
+    loaded = LoadedModel(net, "plain", Preprocess(image[1:]), output=kind)
+    view = torch.rand(1, 3, *image[1:], generator=torch.Generator().manual_seed(0)).double()
+    with borrowed(net):
+        values, chances = look(Call(net, Notes()), loaded, [Logit(1)], view, view)
+    assert torch.allclose(chances, chance(values.detach()), equal_nan=True)
+
+
+def test_functions_of_the_raw_output_and_objectives_side_by_side():
+    last = Function(lambda output: output[:, -1])
+    values, *_, output, _ = looked("plain", [Logit(1), last, last, Output(0), Predicted()])
+    expected = torch.stack([output[0, 1], output[1, -1], output[2, -1], output[3, 0], output[4].max()])
+    assert torch.allclose(values, expected, rtol=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("shape", "maps"),
+    [
+        ((2, 8, 3, 4), (2, 8, 3, 4)),
+        ((2, 3, 4, 8), (2, 8, 3, 4)),  # channels last
+        ((2, 12, 8), (2, 8, 3, 4)),  # tokens
+        ((2, 13, 8), (2, 8, 3, 4)),  # with a class token
+        ((2, 8), (2, 8, 1, 1)),
+    ],
+    ids=str,
+)
+def test_layouts(shape, maps):
+    answer = torch.arange(math.prod(shape)).double().reshape(shape)
+    found = as_maps("a", answer, (12, 16))
+    assert found.shape == maps
+    if len(shape) == 3:
+        assert torch.equal(found[0, :, 1, 2], answer[0, shape[1] - 12 + 1 * 4 + 2])
+
+
+@pytest.mark.parametrize("answer", [None, torch.zeros(3), torch.zeros(2, 500, 8)], ids=["none", "vector", "tokens"])
+def test_answers_without_channels(answer):
+    with pytest.raises(LayerError, match="no channels on a grid"):
+        as_maps("a", answer, (12, 16))

@@ -20,7 +20,7 @@ def test_a_generator_can_take_every_setting(name):
 def test_simonyan_is_plain_ascent_from_grey_with_an_l2_penalty():
     preset = find_preset("simonyan")
     assert (preset.canvas, preset.transforms, preset.optimizer) == (Pixels(noise=0.0), (), "ascent")
-    assert "L2" in str(preset.penalty)
+    assert "l2()" in str(preset.penalty)
 
 
 @pytest.mark.parametrize(("name", "words"), [("lucit", "did you mean 'lucid'"), ("zzz", "there are lucid, maco")])

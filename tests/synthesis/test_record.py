@@ -8,6 +8,7 @@ import torch
 
 from deepviz.errors import ModelError
 from deepviz.models import Preprocess
+from deepviz.objectives import Function
 from deepviz.synthesis import (
     L2,
     PRESETS,
@@ -66,7 +67,7 @@ def test_tensors_come_back_bit_for_bit(dtype):
 
 @pytest.mark.parametrize(
     ("objective", "name"),
-    [(Direction("a", V), "vector"), (Similarity(V, "a"), "embedding"), (Match("a", V.view(5, 1, 1)), "activations")],
+    [(Direction("a", V), "vector"), (Similarity(V, "a"), "to"), (Match("a", V.view(5, 1, 1)), "activations")],
     ids=str,
 )
 def test_objectives_with_tensors_come_back(objective, name):
@@ -94,11 +95,12 @@ class Strange(Objective):
         return self.by * seen.scores()[:, 0]
 
 
-def test_a_strangers_value_is_named_and_not_made_again():
+def test_a_strangers_value_comes_back_where_its_module_is_imported():
     told = json.loads(json.dumps(plain(3 * Strange(2.5))))
-    assert "2.5" in json.dumps(told)
-    with pytest.raises(ModelError, match=r"holds '.*Strange', which is not one of DeepViz's own values"):
-        value_of(told)
+    assert value_of(told) == 3 * Strange(2.5)
+    elsewhere = json.loads(json.dumps(told).replace(__name__, "somewhere"))
+    with pytest.raises(ModelError, match=r"holds strange\(2.5\), which is not one of DeepViz's own values: import"):
+        value_of(elsewhere)
 
 
 def test_a_stranger_with_a_known_name_is_a_stranger():
@@ -107,8 +109,13 @@ def test_a_stranger_with_a_known_name_is_a_stranger():
         def __call__(self, seen):
             return seen.scores()[:, 0]
 
-    with pytest.raises(ModelError, match=r"Logit', which is not"):
+    with pytest.raises(ModelError, match=r"logit\(\), which is not"):
         through_json(Logit())
+
+
+def test_a_callable_is_not_made_again():
+    with pytest.raises(ModelError, match="holds sum, which is not"):
+        through_json(Function(torch.sum))
 
 
 @pytest.mark.parametrize(

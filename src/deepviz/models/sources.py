@@ -136,9 +136,7 @@ def from_open_clip(name: str, pretrained: bool) -> Built:
         return open_clip.create_model_and_transforms(arch, pretrained=tag if pretrained else None)
 
     model, _, transform = _constructed(f"open_clip:{name}", create, pretrained)
-    return Built(
-        model.visual, Preprocess.read(transform) or transform, None, f"open_clip weights {tag}", "embedding"
-    )
+    return Built(model.visual, Preprocess.read(transform) or transform, None, f"open_clip weights {tag}", "embedding")
 
 
 def from_factory(spec: str) -> nn.Module | LoadedModel:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -21,6 +22,10 @@ class L2(Objective):
         """sum I^2."""
         return seen.image().square().flatten(1).sum(1)
 
+    def caption(self, label: Callable[[int], str] | None = None) -> str:
+        """In words."""
+        return "L2"
+
 
 @dataclass(frozen=True, eq=False)
 class TotalVariation(Objective):
@@ -38,3 +43,7 @@ class TotalVariation(Objective):
             after = (0, 0) * (x.ndim - 1 - axis) + (0, 1)
             slope = slope + F.pad(x.diff(dim=axis), after).square()
         return slope.sqrt().pow(self.beta).flatten(1).sum(1)
+
+    def caption(self, label: Callable[[int], str] | None = None) -> str:
+        """In words."""
+        return "total variation"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -50,6 +51,10 @@ class Channel(OfLayer):
         """1/|p| sum_p A_kp, p all positions."""
         return _mean(self.of_channel(seen, self.channel))
 
+    def caption(self, label: Callable[[int], str] | None = None) -> str:
+        """In words."""
+        return f"{self.layer}, channel {self.channel}"
+
 
 @dataclass(frozen=True, eq=False)
 class Neuron(OfLayer):
@@ -73,6 +78,10 @@ class Neuron(OfLayer):
             map_ = map_[:, one]
         return map_
 
+    def caption(self, label: Callable[[int], str] | None = None) -> str:
+        """In words."""
+        return f"{self.layer}, channel {self.channel} at {self.at or 'the centre'}"
+
 
 @dataclass(frozen=True, eq=False)
 class Direction(OfLayer):
@@ -95,6 +104,10 @@ class Direction(OfLayer):
         v = self.vector.to(maps)
         return _mean(torch.einsum("nk...,k->n...", maps, v / v.norm()))
 
+    def caption(self, label: Callable[[int], str] | None = None) -> str:
+        """In words."""
+        return f"{self.layer}, a direction"
+
 
 @dataclass(frozen=True, eq=False)
 class Energy(OfLayer):
@@ -103,6 +116,10 @@ class Energy(OfLayer):
     def __call__(self, seen: Seen) -> Tensor:
         """The mean of A^2 over channels and positions."""
         return _mean(seen.layer(self.layer).square())
+
+    def caption(self, label: Callable[[int], str] | None = None) -> str:
+        """In words."""
+        return f"{self.layer}, energy"
 
 
 @dataclass(frozen=True, eq=False)
@@ -124,6 +141,10 @@ class Match(OfLayer):
             raise LayerError(f"the output of layer {self.layer!r} is {tuple(A.shape[1:])}, not {tuple(A_0.shape)}")
         return -(A - A_0).square().flatten(1).sum(1) / A_0.square().sum()
 
+    def caption(self, label: Callable[[int], str] | None = None) -> str:
+        """In words."""
+        return f"{self.layer}, match"
+
 
 @dataclass(frozen=True, eq=False)
 class Diversity(OfLayer):
@@ -141,6 +162,10 @@ class Diversity(OfLayer):
         G = F.normalize((A @ A.transpose(1, 2)).flatten(1), dim=1)
         alike = G @ G.T
         return -(alike.sum(1) - alike.diagonal()) / (n - 1)
+
+    def caption(self, label: Callable[[int], str] | None = None) -> str:
+        """In words."""
+        return f"{self.layer}, diversity"
 
 
 def _mean(maps: Tensor) -> Tensor:

@@ -1,13 +1,6 @@
 """What does the network want to see? `ImageGenerator`, and what it is made of."""
 
-from deepviz.synthesis.ascent import Step
-from deepviz.synthesis.canvas import Canvas, Fourier, Magnitude, Pixels
-from deepviz.synthesis.dream import DeepDream
-from deepviz.synthesis.generated import Generated
-from deepviz.synthesis.generator import ImageGenerator
-from deepviz.synthesis.inversion import inversion
-from deepviz.synthesis.natural_images import NaturalImages, measured, natural_images
-from deepviz.synthesis.objective import (
+from deepviz.objectives import (
     L2,
     Channel,
     Direction,
@@ -20,6 +13,13 @@ from deepviz.synthesis.objective import (
     Similarity,
     TotalVariation,
 )
+from deepviz.synthesis.ascent import Step
+from deepviz.synthesis.canvas import Canvas, Fourier, Magnitude, Pixels
+from deepviz.synthesis.dream import DeepDream
+from deepviz.synthesis.generated import Generated
+from deepviz.synthesis.generator import ImageGenerator
+from deepviz.synthesis.inversion import inversion
+from deepviz.synthesis.natural_images import NaturalImages, measured, natural_images
 from deepviz.synthesis.presets import PRESETS, Preset
 from deepviz.synthesis.transforms import Blur, Crop, Jitter, Noise, Pad, Rotate, Scale, Transform
 

@@ -12,21 +12,23 @@ from typing import Annotated, Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from deepviz.errors import GenerationError, ModelError, TargetError
 from deepviz.files import probe_folder
 from deepviz.models import Preprocess, load_model, open_photo
 from deepviz.notes import Notes
+from deepviz.objectives import Energy, Logit, Objective
+from deepviz.objectives.bound import objectives_of
 from deepviz.options import Ge, Gt, Layer, Le, Seed, validate_fields
 from deepviz.probe.borrow import borrowed, original
+from deepviz.probe.capture import layer_name
 from deepviz.probe.chunks import spans
 from deepviz.probe.gradient import Call, differentiate, fresh_leaf
 from deepviz.probe.seeds import generator_of
 from deepviz.synthesis.ascent import ROWS, Step
 from deepviz.synthesis.generated import Frame, Generated, as_bytes, model_record, warn_of_stillness
-from deepviz.synthesis.looking import check_kind, check_layers, class_of, look
-from deepviz.synthesis.objective import Energy, Logit, Objective
+from deepviz.synthesis.looking import check_kind, check_layers, class_of, look, title_of
 from deepviz.synthesis.record import plain
 
 
@@ -77,6 +79,11 @@ class DeepDream:
             object.__setattr__(self, "target_class", self.model.index(self.target_class))
         if sum(given is not None for given in (self.layer, self.target_class, self.objective)) != 1:
             raise TargetError("a dream is of one thing: give a layer, a target_class or an objective")
+        if isinstance(self.layer, nn.Module):
+            object.__setattr__(self, "layer", layer_name(original(self.model.module), self.layer))
+        if isinstance(self.objective, Objective):
+            (objective,), _ = objectives_of(self.objective, 1, self.model.labels)
+            object.__setattr__(self, "objective", objective)
         validate_fields(self)
         if not isinstance(self.model.preprocess, Preprocess):
             raise ModelError(
@@ -187,8 +194,7 @@ class DeepDream:
 
     @property
     def _title(self) -> str:
-        index = class_of(self._objective)
-        return str(self._objective) if index is None else str(self.model.label(index))
+        return title_of(self._objective, self.model.label)
 
     def settings(self, photo: str) -> dict[str, Any]:
         """What decides what is dreamed, as plain values for JSON."""

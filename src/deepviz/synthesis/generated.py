@@ -280,6 +280,7 @@ def model_record(loaded: LoadedModel) -> dict[str, Any]:
             "source": loaded.source,
             "weights": loaded.weights,
             "sha256": weights_hash(loaded.module),
+            "output": loaded.output,
         },
         "threads": torch.get_num_threads(),
         "versions": versions(),

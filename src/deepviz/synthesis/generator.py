@@ -15,21 +15,22 @@ from torch import Tensor
 
 from deepviz.errors import DeepVizError, GenerationError, ImageError, ModelError, TargetError
 from deepviz.files import probe_folder
-from deepviz.models import Preprocess, load_model
+from deepviz.models import LoadedModel, Preprocess, load_model
 from deepviz.notes import Notes, warn
+from deepviz.objectives import Logit, Objective
+from deepviz.objectives.bound import objectives_of
 from deepviz.options import Ge, Gt, Seed, validate_fields
 from deepviz.probe.borrow import borrowed, original
 from deepviz.probe.gradient import Call
+from deepviz.probe.outputs import describe
 from deepviz.probe.seeds import generator_of
 from deepviz.synthesis.ascent import Ascent, Step
 from deepviz.synthesis.canvas import Canvas, Fourier, Size
 from deepviz.synthesis.generated import Frame, Generated, as_bytes, model_record, warn_of_stillness
-from deepviz.synthesis.looking import check_kind, check_layers, class_of
-from deepviz.synthesis.objective import Logit, Objective
+from deepviz.synthesis.looking import check_kind, check_layers, class_of, title_of
 from deepviz.synthesis.presets import Optimizer, find_preset
 from deepviz.synthesis.record import plain, value_of
 from deepviz.synthesis.transforms import Transform
-from deepviz.target import describe
 
 FRAMES = 24
 """Pictures kept of the way, unless `every` says otherwise."""
@@ -105,7 +106,7 @@ class ImageGenerator:
                 self._set(name, getattr(preset, name))
         self._set("model", load_model(self.model, preprocess=self.preprocess))
         self._set("transforms", _several(self.transforms))
-        self._set("objective", _several(self.objective))
+        self._set("objective", tuple(self._resolved(one) for one in _several(self.objective)))
         self._set("target_class", tuple(self._index(target) for target in _several(self.target_class)))
         self._check()
 
@@ -116,6 +117,8 @@ class ImageGenerator:
         if isinstance(target, str):
             return int(self.model.index(target))
         try:
+            if isinstance(target, bool):
+                raise TypeError
             index = operator.index(target)
         except TypeError:
             raise TargetError(f"a target_class is a class index or a label, got {target!r}") from None
@@ -124,6 +127,16 @@ class ImageGenerator:
             there = "" if labels is None else f": the model has {len(labels)} classes, 0 to {len(labels) - 1}"
             raise TargetError(f"class {index} is out of range{there}")
         return index
+
+    def _resolved(self, objective: Any) -> Any:
+        """An objective with the indices of classes for their labels; a text is read as the command line writes it."""
+        function = callable(objective) and not isinstance(objective, type)
+        if not isinstance(objective, (str, Objective)) and not function:
+            return objective  # refused by the checks
+        (found,), _ = objectives_of(objective, 1, self.model.labels)
+        if found.rows is not None:
+            raise TargetError(f"{found} holds a value for each of several rows: give an objective for each image")
+        return found
 
     def _check(self) -> None:
         validate_fields(self)
@@ -297,8 +310,7 @@ class ImageGenerator:
         return rounded(preprocess.unnormalise(prepared.x))
 
     def _title(self, objective: Objective) -> str:
-        index = class_of(objective)
-        return str(objective) if index is None else str(self.model.label(index))
+        return title_of(objective, self.model.label)
 
     def settings(self) -> dict[str, Any]:
         """Everything that decides what is drawn, as plain values for JSON; `from_json` reads them back."""
@@ -329,11 +341,12 @@ class ImageGenerator:
         said = dict(held["model"])
         if model is None and said["source"] == "module":
             raise ModelError(f"the record is of a module ({said['name']}): give it as model=")
+        named = said["source"] if model is None and said["source"] != "bundled" else model
         kept = {field.name for field in fields(cls)} & set(held) - {"model", "start", "preprocess"}
         try:
             start = value_of(held.get("start"))
             made = cls(
-                said["source"] if model is None and said["source"] != "bundled" else model,
+                model if isinstance(model, LoadedModel) else load_model(named, output=said.get("output")),
                 **{name: value_of(held[name]) for name in kept},
                 start=None if start is None else start.permute(2, 0, 1) / 255,
                 preprocess=preprocess or value_of(held.get("preprocess")),

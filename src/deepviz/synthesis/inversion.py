@@ -8,13 +8,13 @@ import torch
 
 from deepviz.models import Preprocess, load_model
 from deepviz.notes import Notes
+from deepviz.objectives import Match, TotalVariation
 from deepviz.probe.borrow import borrowed, original
 from deepviz.probe.capture import layer_name
 from deepviz.probe.gradient import Call
 from deepviz.synthesis.canvas import Fourier
 from deepviz.synthesis.generator import ImageGenerator
 from deepviz.synthesis.looking import answers
-from deepviz.synthesis.objective import Match, TotalVariation
 
 SMOOTHNESS = 1e-5
 """Weight of the total variation against the relative distance of the activations."""

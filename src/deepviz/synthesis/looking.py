@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from itertools import groupby
 from typing import Any
 
@@ -14,10 +15,13 @@ from torch import Tensor, nn
 
 from deepviz.errors import LayerError
 from deepviz.models import LoadedModel, Preprocess
+from deepviz.objectives.classes import Logit, OfClass, Predicted
+from deepviz.objectives.objective import Objective, Sum
 from deepviz.probe.capture import answering, layer_name, spatial_tensor
 from deepviz.probe.gradient import Call
-from deepviz.synthesis.objective import Logit, Objective, Seen, Sum, as_maps
-from deepviz.target import class_scores, probabilities
+from deepviz.probe.grid import read_grid
+from deepviz.probe.outputs import describe
+from deepviz.probe.seen import Seen
 
 
 def look(
@@ -39,9 +43,13 @@ def look(
     layers = {layer for objective in objectives for layer in objective.layers}
     x = preprocess.normalise(view).to(loaded.home[1])
     output, maps = call.in_layout(x, lambda laid: answers(call, laid, layers))
-    seen = Seen(lambda: class_scores(output), maps, lambda: preprocess.normalise(pixels))
-    values = torch.cat([objective(seen.rows(part)) for objective, part in runs(objectives)])
-    return values, _chances(output, objectives)
+    seen = Seen(output, (preprocess.normalise(pixels),), maps, loaded.kind)
+    if any(isinstance(part, (OfClass, Predicted)) for objective in objectives for part in objective.parts()):
+        seen = replace(seen, reading=seen.read())  # once, from all rows
+    parts = list(runs(objectives))
+    alone = len(parts) == 1
+    values = torch.cat([objective(seen if alone else seen.rows(rows)) for objective, rows in parts])
+    return values, _chances(seen, objectives)
 
 
 def answers(call: Call, x: Tensor, layers: set[str]) -> tuple[Any, dict[str, Tensor]]:
@@ -98,15 +106,41 @@ def class_of(objective: Objective) -> int | None:
     """The class that an objective is about: that of its only logit."""
     terms = objective.terms if isinstance(objective, Sum) else ((1.0, objective),)
     classes = {term.target for weight, term in terms if isinstance(term, Logit) and weight > 0}
-    return classes.pop() if len(classes) == 1 else None
+    found = classes.pop() if len(classes) == 1 else None
+    return found if isinstance(found, int) else None
 
 
-def _chances(output: Any, objectives: Sequence[Objective]) -> Tensor:
+def title_of(objective: Objective, label: Callable[[int], str]) -> str:
+    """What an image was drawn for: a class by its name, penalties or not; else the objective in words."""
+    index = class_of(objective)
+    classes = [part for part in objective.parts() if isinstance(part, (OfClass, Predicted))]
+    return objective.caption(label) if index is None or len(classes) > 1 else label(index)
+
+
+def _chances(seen: Seen, objectives: Sequence[Objective]) -> Tensor:
     classes = [class_of(objective) for objective in objectives]
     chances = torch.full((len(objectives),), math.nan, dtype=torch.float64)
-    if any(index is not None for index in classes):
-        of_classes = probabilities(class_scores(output)).detach().double().cpu()
-        for row, index in enumerate(classes):
-            if index is not None:
-                chances[row] = of_classes[row, index]
+    known = [row for row, index in enumerate(classes) if index is not None]
+    of_classes = seen.read().probabilities(seen.scores()) if known else None
+    if of_classes is not None:
+        of_classes = of_classes.detach().double().cpu()
+        for row in known:
+            chances[row] = of_classes[row, classes[row]]
     return chances
+
+
+def as_maps(layer: str, answer: Tensor | None, size: tuple[int, int]) -> Tensor:
+    """A layer's answer to inputs of `size` as maps (n, C, h, w); without positions, (n, C), as h = w = 1.
+
+    Raises:
+        LayerError: if it has no channels.
+    """
+    if answer is not None and answer.ndim == 2:
+        return answer[:, :, None, None]
+    grid = None if answer is None else read_grid(tuple(answer.shape), size)
+    if answer is None or grid is None:
+        shown = "no tensor" if answer is None else describe(answer)
+        raise LayerError(
+            f"layer {layer!r} has no channels on a grid: it answers {shown}; choose another (see: deepviz layers)"
+        )
+    return grid.maps(answer)

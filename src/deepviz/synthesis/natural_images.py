@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from deepviz.errors import ImageError
-from deepviz.target import describe
+from deepviz.probe.outputs import describe
 
 FREQUENCIES = 24
 ORIENTATIONS = 7

@@ -7,9 +7,9 @@ from typing import Annotated, Literal
 
 from deepviz.errors import MethodError
 from deepviz.names import nearest
+from deepviz.objectives import L2, Objective
 from deepviz.options import Frozen, Ge, Gt
 from deepviz.synthesis.canvas import Canvas, Fourier, Magnitude, Pixels
-from deepviz.synthesis.objective import L2, Objective
 from deepviz.synthesis.transforms import Crop, Noise, Rotate, Transform
 
 Optimizer = Literal["adam", "ascent"]

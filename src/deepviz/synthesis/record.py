@@ -12,12 +12,14 @@ from torch import Tensor
 
 from deepviz.errors import ModelError
 from deepviz.models import Preprocess
-from deepviz.synthesis import canvas, objective, transforms
+from deepviz.objectives import Function, Objective, from_plain, to_plain
+from deepviz.objectives.record import OBJECTIVES
+from deepviz.synthesis import canvas, transforms
 from deepviz.synthesis.natural_images import NaturalImages
 
 _KINDS: dict[str, type] = {
     name: value
-    for room in (canvas, objective, transforms)
+    for room in (canvas, transforms)
     for name, value in vars(room).items()
     if isinstance(value, type) and is_dataclass(value) and value.__module__ == room.__name__
 } | {"Preprocess": Preprocess}
@@ -26,10 +28,12 @@ _KINDS: dict[str, type] = {
 def plain(value: Any) -> Any:
     """A value as JSON can hold it, exactly: canvases, transforms, objectives, tensors, tuples and plain values.
 
-    Of a stranger's value only its name and looks are kept, which `value_of` refuses.
+    Of a stranger's canvas or transform only its name and looks are kept, which `value_of` refuses.
     """
     if isinstance(value, Tensor):
         return {"tensor": value.tolist(), "dtype": str(value.dtype).removeprefix("torch.")}
+    if isinstance(value, Objective):
+        return to_plain(value)
     if isinstance(value, NaturalImages):
         return {"natural images": value.to_json()}
     if isinstance(value, (tuple, list)):
@@ -64,10 +68,27 @@ def value_of(held: Any) -> Any:
         return torch.tensor(held["tensor"], dtype=getattr(torch, held["dtype"]))
     if "natural images" in held:
         return NaturalImages.from_json(held["natural images"])
-    kind = _KINDS.get(held.get("is", ""))
+    name = str(held.get("is", ""))
+    if name in OBJECTIVES or ":" in name:
+        return _objective(held)
+    kind = _KINDS.get(name)
     if kind is None:
         raise ModelError(f"the record holds {held.get('is', held)!r}, which is not one of DeepViz's own values")
     try:
         return kind(**{name: value_of(item) for name, item in held.items() if name != "is"})
     except TypeError as error:
         raise ModelError(f"the record's {held['is']} is not as this version knows it: {error}") from error
+
+
+def _objective(held: Mapping[str, Any]) -> Objective:
+    try:
+        found = from_plain(held)
+    except (TypeError, ValueError) as error:
+        raise ModelError(f"the record's {held['is']} is not as this version knows it: {error}") from error
+    lost = [part for part in found.parts() if isinstance(part, Function) and part.function is None]
+    if lost:
+        raise ModelError(
+            f"the record holds {lost[0]}, which is not one of DeepViz's own values: import its module first, or give "
+            "the objective again"
+        )
+    return found

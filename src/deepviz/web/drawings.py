@@ -15,9 +15,10 @@ from PIL import Image
 from torch import Tensor
 
 from deepviz.errors import DeepVizError
+from deepviz.probe.seen import Seen
 from deepviz.synthesis import Channel, Generated, ImageGenerator, Step
 from deepviz.synthesis.generated import as_bytes, as_picture
-from deepviz.synthesis.objective import Seen, as_maps
+from deepviz.synthesis.looking import as_maps
 from deepviz.web.files import data_url, jpeg
 from deepviz.web.limits import Limits
 from deepviz.web.served import Busy, Served
@@ -266,6 +267,6 @@ def _check_channels(served: Served, layer: str, objective: Sequence[Channel]) ->
     shape = next((row.shape for row in tree if row.name == layer), None)
     if shape is not None:
         maps = as_maps(layer, torch.empty(shape, device="meta"), (tree.input[2], tree.input[3]))
-        seen = Seen(lambda: maps, {layer: maps}, lambda: maps)
+        seen = Seen(maps, (maps,), {layer: maps})
         for channel in objective:
             channel(seen)
