@@ -160,15 +160,17 @@ class Bound:
         return found.reading
 
     def _decide(self, outputs: Tensor, reading: Reading) -> None:
-        undecided = [column for column, _ in enumerate(self._columns) if bool((self._choice[:, column] < 0).any())]
-        for column in undecided:
-            self._choice[:, column] = reading.predicted(outputs.detach(), self._columns[column] or 0).cpu()
+        if not self._columns or bool((self._choice >= 0).all()):
+            return
+        for column, rank in enumerate(self._columns):
+            if rank is not None and bool((self._choice[:, column] < 0).any()):
+                self._choice[:, column] = reading.predicted(outputs.detach(), rank).cpu()
 
     def _checked(self, reading: Reading) -> Tensor:
-        for column, rank in enumerate(self._columns):
-            if rank is None:
-                for extreme in {int(one) for one in self._choice[:, column].aminmax()}:
-                    reading.check_asked(extreme)
+        given = self._choice[:, [rank is None for rank in self._columns]]
+        if given.numel() > 0:
+            for extreme in given.aminmax():
+                reading.check_asked(int(extreme))
         return self._choice if self.shape else self._choice[:, 0]
 
     def _value(self, objective: Objective, seen: Seen) -> Tensor:
