@@ -30,6 +30,7 @@ from deepviz.methods.gradients.quadrature import QuadratureRule
 from deepviz.methods.gradients.smooth_grad import Statistic
 from deepviz.models import LoadedModel, load_model
 from deepviz.options import Baseline
+from deepviz.probe.outputs import Kind
 from deepviz.render import grey
 from deepviz.results.evaluation import Evaluation, with_controls
 from deepviz.results.explanation import Explanation
@@ -62,6 +63,7 @@ def explain(
     top_k: int = 1,
     layer: str | None = None,
     preprocess: Any = None,
+    output: Kind = "auto",
 ) -> Explanations:
     """What the methods say about the model's predictions for the images.
 
@@ -78,6 +80,9 @@ def explain(
         layer: for methods that take one and do not name it themselves, also inside others such as SmoothGrad.
         preprocess: `deepviz.Preprocess(...)`, a torchvision or timm transform, or any callable from a PIL image to
             a tensor, if the model has none of its own.
+        output: what the model returns, where it does not say so itself: "logits" (one class of K), "probabilities",
+            "binary" (two classes, also of one output), "multi-label" (independent labels), "regression" (numbers) or
+            "embedding".
 
     Returns:
         A flat list, by image, then class (best first), then method. Of "all", its `skipped` and `failed` hold what
@@ -94,7 +99,7 @@ def explain(
         ['Gradient', 'Gradient × image']
     """
     chosen = choose_methods(methods, layer)
-    loaded, items = _items(model, images, target, preprocess)
+    loaded, items = _items(model, images, target, preprocess, output)
     found = explain_items(loaded, items, chosen, top_k=top_k, lenient=is_all(methods))
     return Explanations(outcome for image in found for outcome in image.outcomes)
 
@@ -109,6 +114,7 @@ def evaluate(
     boxes: Sequence[Sequence[Box]] | None = None,
     controls: bool = True,
     preprocess: Any = None,
+    output: Kind = "auto",
 ) -> Evaluation:
     """How well each method does by each metric, over some images.
 
@@ -126,6 +132,7 @@ def evaluate(
             right, bottom) in pixels of the image as it was given; what the model saw of them counts.
         controls: whether to add the control rows.
         preprocess: as for `explain`.
+        output: as for `explain`.
 
     Raises:
         MethodError: for a metric that does not exist.
@@ -143,7 +150,7 @@ def evaluate(
         (4, 5, 1)
     """
     chosen, by = choose_methods(methods), choose_metrics(metrics)
-    loaded, items = _items(model, images, target, preprocess)
+    loaded, items = _items(model, images, target, preprocess, output)
     if boxes is not None and len(boxes) != len(items):
         raise TargetError(f"{len(boxes)} lists of boxes for {len(items)} images: give one for each")
     if boxes is not None:
@@ -162,6 +169,7 @@ def sanity_check(
     seed: int = 0,
     target: Targets = None,
     preprocess: Any = None,
+    output: Kind = "auto",
 ) -> Sanity:
     """How much of each method's map is left when the network's layers get new random weights, from the output down
     (Adebayo et al. 2018).
@@ -180,6 +188,7 @@ def sanity_check(
         seed: of the weights.
         target: as for `explain`.
         preprocess: as for `explain`.
+        output: as for `explain`.
 
     Raises:
         NothingApplies: if there is no map at all.
@@ -196,16 +205,18 @@ def sanity_check(
         (1, 2, 3)
     """
     chosen = choose_methods(methods)
-    loaded, items = _items(model, images, target, preprocess)
+    loaded, items = _items(model, images, target, preprocess, output)
     results = list(randomize_items(loaded, items, chosen, Randomization(stages, cascading, seed)))
     return Sanity.of(loaded, chosen, results, cascading, seed)
 
 
-def _items(model: Model, images: Images, target: Targets, preprocess: Any) -> tuple[LoadedModel, list[Item]]:
+def _items(
+    model: Model, images: Images, target: Targets, preprocess: Any, output: Kind
+) -> tuple[LoadedModel, list[Item]]:
     """The model, and the images with their targets."""
     if isinstance(images, (nn.Module, LoadedModel)):
         raise TypeError("model and image are swapped: the order is (model, image)")
-    loaded = load_model(model, preprocess=preprocess)
+    loaded = load_model(model, preprocess=preprocess, output=None if output == "auto" else output)
     prepared = [loaded.prepare(image) for image in as_list(images)]
     return loaded, list(map(Item, prepared, each_target(target, len(prepared))))
 

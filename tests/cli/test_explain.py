@@ -302,6 +302,13 @@ def test_device(explain, monkeypatch):
     assert_one_line(explain("cat.png", *QUICK, "--device", "tpu"), 2, "tpu")
 
 
+def test_what_the_model_returns(explain):
+    assert loaded_model("small_models:good", output_kind="multi-label").kind == "multi-label"
+    assert loaded_model("small_models:good").output == "auto"
+    assert explain("cat.png", *QUICK, "--output-kind", "multi-label")[0] == 0
+    assert_one_line(explain("cat.png", *QUICK, "--output-kind", "softmax"), 2, "softmax")
+
+
 def test_the_device_moves_the_model(explain):
     assert loaded_model("small_models:good", device="meta").home == (torch.device("meta"), torch.float32)
     assert loaded_model("small_models:good").home == (torch.device("cpu"), torch.float32)

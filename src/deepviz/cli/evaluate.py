@@ -18,7 +18,7 @@ from rich.table import Table
 from deepviz import catalog
 from deepviz.cli import INPUT, UsageError
 from deepviz.cli.method_options import LOCALISING, METRICS, MethodOptions, built, built_metric
-from deepviz.cli.model_options import Device, Model, Weights, check_device, loaded_model
+from deepviz.cli.model_options import Device, Model, OutputKind, Weights, check_device, loaded_model
 from deepviz.cli.photographs import Photographs, listed
 from deepviz.cli.progress import progress_bar
 from deepviz.errors import DeepVizWarning, MissingExtra, TargetError
@@ -75,6 +75,7 @@ def evaluate(
         bool, Parameter(help="Add the rows of a random map, a centred Gaussian and an edge detector.")
     ] = True,
     device: Device = None,
+    output_kind: OutputKind = "auto",
     output: Annotated[Path, Parameter(alias="-o", help="Folder for the results.")] = Path("deepviz-out"),
     json: Annotated[bool, Parameter(negative="", help="Print the results as JSON.")] = False,
     options: Annotated[MethodOptions, Parameter(name="*")] = NOTHING_GIVEN,  # type: ignore[valid-type]
@@ -97,7 +98,7 @@ def evaluate(
     if photographs.paths:
         probe_folder(output)
         keep_memory()
-        loaded = loaded_model(model, weights, None, device)
+        loaded = loaded_model(model, weights, None, device, output_kind)
         try:
             judge(loaded, photographs, methods, metrics, known, controls, judged)
         except ValueError as error:  # an option that does not go with the model's input

@@ -15,7 +15,7 @@ from cyclopts import Parameter
 from deepviz import catalog
 from deepviz.cli import UsageError
 from deepviz.cli.method_options import MethodOptions, built
-from deepviz.cli.model_options import Device, Labels, Model, Weights, check_device, loaded_model
+from deepviz.cli.model_options import Device, Labels, Model, OutputKind, Weights, check_device, loaded_model
 from deepviz.cli.photographs import Photographs, own_name
 from deepviz.cli.progress import progress_bar
 from deepviz.errors import DeepVizWarning
@@ -58,6 +58,7 @@ def explain(
     top_k: Annotated[int, Parameter(help="Explain this many of the best predictions.")] = 1,
     layer: Annotated[str | None, Parameter(help="Layer for the methods that take one; see deepviz layers.")] = None,
     device: Device = None,
+    output_kind: OutputKind = "auto",
     output: Annotated[Path, Parameter(alias="-o", help="Folder for the results.")] = Path("deepviz-out"),
     format: Annotated[
         Literal["png", "npz", "safetensors", "deepviz"],
@@ -91,7 +92,7 @@ def explain(
         if html is not None:
             probe_folder(html.parent)
         keep_memory()
-        loaded = loaded_model(model, weights, labels, device)
+        loaded = loaded_model(model, weights, labels, device, output_kind)
         _explain_all(loaded, methods, _targets(target), top_k, method is None, report, check, quiet=json)
     if html is not None and report.kept:
         write_report(report.kept, html)

@@ -16,7 +16,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 
 from deepviz.catalog import options
 from deepviz.cli import INTERRUPTED, OK, UsageError
-from deepviz.cli.model_options import Device, Labels, Model, Weights, check_device, loaded_model
+from deepviz.cli.model_options import Device, Labels, Model, OutputKind, Weights, check_device, loaded_model
 from deepviz.errors import DeepVizError
 from deepviz.models import example_photo
 from deepviz.probe.memory import keep_memory
@@ -47,6 +47,7 @@ def generate(
     weights: Weights = None,
     labels: Labels = None,
     device: Device = None,
+    output_kind: OutputKind = "auto",
     output: Output = FOLDER,
     json: Json = False,
 ) -> int:
@@ -62,11 +63,12 @@ def generate(
     if again is not None:
         if classes or layer:
             raise UsageError("--again draws what is recorded: give it without classes and layer")
-        given = loaded_model(model, weights, labels, device) if model or weights or labels or device else None
+        said = model or weights or labels or device or output_kind != "auto"
+        given = loaded_model(model, weights, labels, device, output_kind) if said else None
         generator = ImageGenerator.from_json(again, model=given)
     else:
         subject = _subject(classes, layer, channels)
-        loaded = loaded_model(model, weights, labels, device)
+        loaded = loaded_model(model, weights, labels, device, output_kind)
         with _usage_errors():
             generator = ImageGenerator(
                 loaded,
@@ -99,6 +101,7 @@ def dream(
     weights: Weights = None,
     labels: Labels = None,
     device: Device = None,
+    output_kind: OutputKind = "auto",
     output: Output = FOLDER,
     json: Json = False,
 ) -> int:
@@ -111,7 +114,7 @@ def dream(
     keep_memory()
     if photo is None:
         print("deepviz: no photograph given, so this dreams of the example in the package", file=sys.stderr)
-    loaded = loaded_model(model, weights, labels, device)
+    loaded = loaded_model(model, weights, labels, device, output_kind)
     with _usage_errors():
         dreamer = DeepDream(
             loaded,

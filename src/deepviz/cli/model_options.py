@@ -10,6 +10,7 @@ from cyclopts import Parameter
 
 from deepviz.cli import UsageError
 from deepviz.models import LoadedModel, load_model
+from deepviz.probe.outputs import Kind
 
 Model = Annotated[
     str | None,
@@ -17,6 +18,10 @@ Model = Annotated[
 ]
 Weights = Annotated[str | None, Parameter(help="A .safetensors, .pt or .pth file, or 'random'.")]
 Labels = Annotated[str | None, Parameter(help="A .txt (one label a line) or .json file of class names.")]
+OutputKind = Annotated[
+    Kind,
+    Parameter(help="What the model returns: one class of K (logits), two (binary), independent labels, numbers ..."),
+]
 Device = Annotated[
     Literal["cpu", "cuda", "mps"] | None, Parameter(help="Where the model runs; where it was loaded otherwise.")
 ]
@@ -34,12 +39,16 @@ def check_device(device: str | None) -> None:
 
 
 def loaded_model(
-    model: str | None, weights: str | None = None, labels: str | None = None, device: str | None = None
+    model: str | None,
+    weights: str | None = None,
+    labels: str | None = None,
+    device: str | None = None,
+    output_kind: Kind = "auto",
 ) -> LoadedModel:
     """The model that the options ask for, on its device.
 
     Raises:
         ModelError: as `load_model` does.
     """
-    loaded = load_model(model, weights=weights, labels=labels)
+    loaded = load_model(model, weights=weights, labels=labels, output=None if output_kind == "auto" else output_kind)
     return loaded if device is None else replace(loaded, module=loaded.module.to(device))

@@ -13,7 +13,7 @@ from cyclopts import Parameter
 from deepviz import catalog
 from deepviz.cli import INPUT, UsageError
 from deepviz.cli.method_options import MethodOptions, built
-from deepviz.cli.model_options import Device, Model, Weights, check_device, loaded_model
+from deepviz.cli.model_options import Device, Model, OutputKind, Weights, check_device, loaded_model
 from deepviz.cli.photographs import Photographs, listed, own_name
 from deepviz.cli.progress import progress_bar
 from deepviz.errors import DeepVizWarning, MissingExtra, OutputError
@@ -48,6 +48,7 @@ def sanity(
     seed: Annotated[int, Parameter(help="Of the random weights.")] = 0,
     layer: Annotated[str | None, Parameter(help="Layer for the methods that take one; see deepviz layers.")] = None,
     device: Device = None,
+    output_kind: OutputKind = "auto",
     output: Annotated[Path, Parameter(alias="-o", help="Folder for the results.")] = Path("deepviz-out"),
     json: Annotated[bool, Parameter(negative="", help="Print the results as JSON.")] = False,
     options: Annotated[MethodOptions, Parameter(name="*")] = NOTHING_GIVEN,  # type: ignore[valid-type]
@@ -72,7 +73,7 @@ def sanity(
     if photographs.paths:
         probe_folder(output)
         keep_memory()
-        loaded = loaded_model(model, weights, None, device)
+        loaded = loaded_model(model, weights, None, device, output_kind)
         written: list[Path] = []
         try:
             _examine(loaded, photographs, methods, stages, mode == "cascading", seed, output, examined, written)

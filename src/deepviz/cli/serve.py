@@ -15,7 +15,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from deepviz.cli import UsageError
-from deepviz.cli.model_options import Device, Labels, Weights, check_device, loaded_model
+from deepviz.cli.model_options import Device, Labels, OutputKind, Weights, check_device, loaded_model
 from deepviz.errors import DeepVizWarning, ImageError
 from deepviz.models import find_photos
 from deepviz.probe.memory import keep_memory
@@ -38,6 +38,7 @@ def serve(
     weights: Weights = None,
     labels: Labels = None,
     device: Device = None,
+    output_kind: OutputKind = "auto",
     photos: Annotated[Path | None, Parameter(help="A folder of photographs; those of the package otherwise.")] = None,
     host: Annotated[str, Parameter(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, Parameter(help="Port to listen on; 0 takes a free one.")] = 8000,
@@ -64,7 +65,7 @@ def serve(
     bound = listening(host, port)
     with bound:
         keep_memory()
-        models = [loaded_model(name, weights, labels, device) for name in names]
+        models = [loaded_model(name, weights, labels, device, output_kind) for name in names]
         token = secrets.token_urlsafe(32)
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always", DeepVizWarning)
