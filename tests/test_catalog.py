@@ -98,10 +98,10 @@ def test_values_from_text(cls, option, text, value):
 @pytest.mark.parametrize(
     ("cls", "option", "text", "message"),
     [
-        (IntegratedGradients, "steps", "2.5", "steps takes a whole number, got '2.5'"),
+        (IntegratedGradients, "steps", "2.5", "steps must be a whole number, got 2.5"),
         (IntegratedGradients, "rule", "trapezium", "did you mean 'trapezoid'"),
         (SmoothGrad, "statistic", "meen", "did you mean 'mean'"),
-        (GradCAM, "relu", "maybe", "relu takes true or false"),
+        (GradCAM, "relu", "maybe", "relu must be true or false"),
     ],
 )
 def test_text_that_is_no_value(cls, option, text, message):

@@ -1,12 +1,24 @@
-"""What exists and with which options: the only introspection. Commands, pages, docs and tests read it here."""
+"""What exists and with which options, and how a value is written: the only introspection.
+
+Commands, pages, docs and tests read it here. A value has one spelling everywhere, `smooth-grad(samples=20)`: `spell`
+writes it, `parse` reads it, and `key` writes all of it, which is what a value is told apart by.
+"""
 
 from __future__ import annotations
 
+import builtins
 import importlib
 import inspect
+import re
 import types
-from dataclasses import MISSING, dataclass, fields
-from typing import Any, Literal, TypeVar, get_args, get_origin
+import typing
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import MISSING, dataclass, fields, replace
+from typing import Any, Literal, NamedTuple, TypeVar, get_args, get_origin
+
+import torch
+from torch import Tensor, nn
 
 import deepviz.methods
 import deepviz.metrics
@@ -14,9 +26,26 @@ from deepviz.errors import MethodError
 from deepviz.methods.method import Method
 from deepviz.metrics.metric import Metric
 from deepviz.names import nearest
-from deepviz.options import Annotation, annotated
+from deepviz.options import Annotation, Frozen, Ge, Kind, annotated, content, digest, identity
+from deepviz.spelling import Call, Several, Word, Written, written
 
 T = TypeVar("T")
+WRITTEN_OUT = 64
+"""Values of a tensor that are written one by one."""
+WORDS: dict[Any, str] = {
+    bool: "true or false",
+    int: "a whole number",
+    float: "a number",
+    str: "a name",
+    tuple: "whole numbers in parentheses",
+    Tensor: "numbers in brackets",
+    Method: "a method",
+}
+"""What can be written of an option's kinds, in words."""
+
+
+Making = Callable[[Call], Any]
+"""From what was written to the value."""
 
 
 @dataclass(frozen=True)
@@ -25,12 +54,13 @@ class Option:
 
     Args:
         name: of the field.
-        kinds: the plain types that it takes, out of bool, int, float, str and `Method`.
-        choices: the words that it takes, if only those.
+        kinds: the types that can be written, out of bool, int, float, str, tuple, Tensor and `Method`.
+        choices: the words that it takes.
         optional: whether it also takes None.
-        default: its value when it is not given.
+        default: its value when it is not given; `MISSING` if it has none.
         help: one sentence.
         role: what it is for, if it says so: layer, grid, seed or baseline.
+        annotation: all that its annotation says.
     """
 
     name: str
@@ -39,42 +69,55 @@ class Option:
     optional: bool
     default: Any
     help: str
-    role: str | None = None
+    role: str | None
+    annotation: Annotation
 
     @property
     def flag(self) -> str:
         """As part of a command-line flag."""
         return self.name.replace("_", "-")
 
-    def parse(self, text: str) -> Any:
-        """The value that `text` stands for.
+    def parse(self, text: str, inside: Making | None = None) -> Any:
+        """The value that `text` stands for, a method made by `inside`, by default as it stands.
 
         Raises:
             ValueError: if it is none of this option's.
         """
-        if self.optional and text.lower() == "none":
-            return None
-        if text in self.choices:
-            return text
-        if bool in self.kinds and text.lower() in ("true", "false", "yes", "no", "1", "0"):
-            return text.lower() in ("true", "yes", "1")
-        if Method in self.kinds:
-            return method(text)
-        for kind in (int, float, str):
-            if kind in self.kinds:
-                try:
-                    return kind(text)
-                except ValueError:
-                    continue
-        raise ValueError(f"{self.name} takes {self.takes}, got {text!r}{nearest(text, self.choices)}")
+        inside = inside or make
+        if str in self.kinds:
+            return self.read(Word(text), inside)  # a layer's name may hold anything
+        items = tuple in self.kinds and "," in text and text[:1] not in ("(", "[")
+        try:
+            given = written(f"({text})" if items else text)
+        except MethodError:
+            raise ValueError(self._refusal(Word(text))) from None
+        return self.read(given, inside)
+
+    def read(self, given: Written, make: Making) -> Any:
+        """The value that was written, methods inside it made by `make`.
+
+        Raises:
+            ValueError: if it is none of this option's.
+        """
+        try:
+            return _read_any(given, self.annotation.kinds, make)
+        except _OtherKind:
+            raise ValueError(self._refusal(given)) from None
+
+    def _refusal(self, given: Written) -> str:
+        hint = nearest(given.text, self.choices) if isinstance(given, Word) else ""
+        return f"{self.name} must be {self.annotation.words}, got {given}{hint}"
 
     @property
     def takes(self) -> str:
         """In words, what the option takes."""
-        words = {bool: "true or false", int: "a whole number", float: "a number", str: "a name", Method: "a method"}
-        named = [words[kind] for kind in self.kinds]
-        takes = [*named, *self.choices, *(["none"] if self.optional else [])]
+        named = [WORDS[kind] for kind in self.kinds]
+        takes = [*named, *self.choices, *(["none"] if self.optional else [])] or ["what Python alone can make"]
         return " or ".join(filter(None, [", ".join(takes[:-1]), takes[-1]]))
+
+
+class _OtherKind(Exception):
+    """What was written is no value of this kind."""
 
 
 def stem(cls: type[Any]) -> str:
@@ -97,6 +140,36 @@ METHODS: dict[str, type[Method]] = _found(deepviz.methods, Method)
 
 METRICS: dict[str, type[Metric]] = _found(deepviz.metrics, Metric)
 """Every metric, by its stem, in the order in which tables show them."""
+
+
+def register(cls: type[Method]) -> str:
+    """Add a stranger's method to those that this process offers; `deepviz serve --method` does it.
+
+    Returns:
+        Its name, `package.module:Class`.
+    """
+    name = name_of(cls)
+    METHODS.setdefault(name, cls)
+    return name
+
+
+def default_set() -> list[str]:
+    """The methods that "all" stands for, by name."""
+    return [name for name, cls in METHODS.items() if cls.in_default_set]
+
+
+def cheapest(cls: type[Method]) -> Method:
+    """A method with as little work as its bounds allow: enough to see whether it applies to a model."""
+    found = cls()
+    for option in options(cls):
+        lowest = max(
+            (bound.value for kind in option.annotation.kinds for bound in kind.bounds if isinstance(bound, Ge)),
+            default=None,
+        )
+        if int in option.kinds and lowest is not None:
+            less = replace(found, **{option.name: int(lowest)})
+            found = less if less.passes() < found.passes() else found
+    return found
 
 
 def options(cls: Any) -> tuple[Option, ...]:
@@ -147,6 +220,182 @@ def method(name: str, **given: Any) -> Method:
     return find(name)(**given)
 
 
+def parse(text: str, kind: type[Any] | None = None, make: Making | None = None) -> Any:
+    """The method or metric that a text stands for, as `spell` writes it; a stranger's as `package.module:Class(...)`.
+
+    Args:
+        text: a name, with options in parentheses if they are not the defaults.
+        kind: `Method` or `Metric`, if only these will do.
+        make: makes the value of what was written, here and inside it; by default as it stands.
+
+    Raises:
+        MethodError: if there is no such method or metric, or no such option, or the text is none.
+        TypeError, ValueError: for a value that an option does not take.
+
+    Example:
+        >>> parse("smooth-grad(samples=20, of=guided-backprop)")
+        SmoothGrad(of=GuidedBackprop(), samples=20, noise=0.15, statistic='mean', seed=0)
+    """
+    given = written(text)
+    if isinstance(given, Word):
+        given = Call(given.text, {})
+    if isinstance(given, Several):
+        raise MethodError(f"{text!r} is no method: write its name, and options in parentheses")
+    return (make or _maker(kind))(given)
+
+
+def make(given: Call, find: Callable[[str], type[Any]] = find, inside: Making | None = None) -> Any:
+    """The value that was written.
+
+    Args:
+        given: the name and options.
+        find: the class of a name.
+        inside: makes the methods inside it; by default as they stand.
+
+    Raises:
+        MethodError: if there is no such name or option.
+        TypeError, ValueError: for a value that an option does not take.
+    """
+    cls = find(given.name)
+    return cls(**given_options(cls, given, inside or make))
+
+
+def given_options(cls: type[Any], given: Call, inside: Making) -> dict[str, Any]:
+    """The options that were written, by name, methods inside them made by `inside`.
+
+    Raises:
+        MethodError: if there is no such option.
+        ValueError: for a value that an option does not take.
+    """
+    known = {option.name: option for option in options(cls)}
+    for name in given.options:
+        if name not in known:
+            hint = nearest(name, known) or (f"; there are {', '.join(known)}" if known else "; it has none")
+            raise MethodError(f"{given.name} has no option {name!r}{hint}")
+    return {name: known[name].read(value, inside) for name, value in given.options.items()}
+
+
+def _maker(kind: type[Any] | None) -> Making:
+    def find_either(name: str) -> type[Any]:
+        try:
+            return find_metric(name)
+        except MethodError:
+            return find(name)
+
+    search = {Method: find, Metric: find_metric}.get(kind, find_either)  # type: ignore[arg-type]
+    return lambda given: make(given, search)
+
+
+def spell(value: Any) -> str:
+    """A method or metric as it is written everywhere: its name, with the options that are not the defaults.
+
+    Of what cannot be written (a module, a function, a large tensor) something is put in angle brackets, which `parse`
+    does not read.
+
+    Example:
+        >>> from deepviz.methods import GuidedBackprop, SmoothGrad
+        >>> spell(SmoothGrad(of=GuidedBackprop(), samples=20))
+        'smooth-grad(of=guided-backprop, samples=20)'
+    """
+    return _spelled_value(value, _Spelling(whole=False))
+
+
+def key(value: Any, layer: str | None = None) -> str:
+    """What a method or metric is told apart by: written with all of its options, equal for equal values alone.
+
+    Args:
+        value: the value.
+        layer: the layer that it explained; it stands for one that was found, or given as a module.
+
+    Example:
+        >>> from deepviz.methods import GradCAM
+        >>> key(GradCAM(), "layer4")
+        'grad-cam(layer=layer4, relu=True)'
+        >>> key(GradCAM("layer4")) == key(GradCAM(), "layer4")
+        True
+    """
+    return _spelled_value(value, _Spelling(whole=True, layer=layer))
+
+
+def spelled_options(value: Any) -> dict[str, str]:
+    """All options of a method or metric, each as it is written."""
+    return _spelled_options(value, _Spelling(whole=True))
+
+
+class _Spelling(NamedTuple):
+    """How a value is written: with all options and exactly, or for people."""
+
+    whole: bool
+    layer: str | None = None
+
+
+def _spelled_value(value: Any, how: _Spelling) -> str:
+    name = name_of(type(value))
+    inside = ", ".join(f"{option}={text}" for option, text in _spelled_options(value, how).items())
+    return f"{name}({inside})" if inside else name
+
+
+def _spelled_options(value: Any, how: _Spelling) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for option in options(type(value)):
+        given = getattr(value, option.name)
+        if how.layer is not None and option.role == "layer" and (given is None or isinstance(given, nn.Module)):
+            given = how.layer
+        if how.whole or not _is_default(given, option):
+            found[option.name] = _spelled(given, option, how)
+    return found
+
+
+def changed(value: Any) -> dict[str, Any]:
+    """The options that are not the defaults, by name."""
+    given = [(option, getattr(value, option.name)) for option in options(type(value))]
+    return {option.name: one for option, one in given if not _is_default(one, option)}
+
+
+def _is_default(value: Any, option: Option) -> bool:
+    return option.default is not MISSING and content(value) == content(option.default)
+
+
+def _spelled(value: Any, option: Option, how: _Spelling) -> str:
+    if isinstance(value, Frozen):
+        return _spelled_value(value, how)
+    if isinstance(value, str):
+        return _spelled_name(value, option)
+    if value is None or isinstance(value, (bool, int, float)):
+        return repr(value)
+    if isinstance(value, (tuple, list)):
+        items = [_spelled(item, option, how) for item in value]
+        return f"({', '.join(items)}{',' if len(items) == 1 else ''})"
+    if isinstance(value, Tensor):
+        return _spelled_tensor(value, how)
+    return f"<{identity(value)}>" if how.whole else f"<{getattr(value, '__name__', type(value).__name__)}>"
+
+
+def _spelled_name(text: str, option: Option) -> str:
+    """A name without quotes, where that reads as itself."""
+    if re.fullmatch(r"[\w.][\w.\-/:]*", text):
+        try:
+            if option.read(Word(text), make) == text:
+                return text
+        except (LookupError, ValueError, TypeError):
+            pass
+    return repr(text)
+
+
+def _spelled_tensor(value: Tensor, how: _Spelling) -> str:
+    kind = str(value.dtype).removeprefix("torch.")
+    if 0 < value.numel() <= WRITTEN_OUT and value.ndim > 0 and kind in ("float32", "int64", "bool"):
+        return str(value.tolist())
+    shape = "x".join(map(str, value.shape)) or "scalar"
+    return f"<tensor {shape} {kind} {digest(value)[: 64 if how.whole else 8]}>"
+
+
+def name_of(cls: type[Any]) -> str:
+    """The name of a class in spellings: its stem if it is in the catalog, else `package.module:Class`."""
+    known = METHODS.get(stem(cls)) or METRICS.get(stem(cls))
+    return stem(cls) if known is cls else f"{cls.__module__}:{cls.__qualname__}"
+
+
 def _bare(name: str) -> str:
     return name.lower().replace("-", "").replace("_", "").replace(" ", "")
 
@@ -155,7 +404,7 @@ def _strangers(name: str, kind: type[Any], word: str) -> Any:
     module, _, attribute = name.partition(":")
     try:
         found = getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError) as error:
+    except (ImportError, AttributeError, ValueError) as error:
         raise MethodError(f"no {word} {name!r}: {error}") from error
     if not (isinstance(found, type) and issubclass(found, kind)):
         raise MethodError(f"{name} is not a subclass of deepviz.{word}s.{kind.__name__}")
@@ -171,10 +420,73 @@ def _option(name: str, annotation: Annotation, default: Any) -> Option:
     choices: list[str] = []
     optional = False
     for kind in annotation.kinds:
+        plain = get_origin(kind.type) or kind.type
         if kind.type is type(None):
             optional = True
-        elif get_origin(kind.type) is Literal:
-            choices.extend(get_args(kind.type))
-        elif kind.type in (bool, int, float, str) or kind.type is Method:
-            kinds.append(kind.type)
-    return Option(name, tuple(kinds), tuple(choices), optional, default, annotation.help, annotation.role)
+        elif plain is Literal:
+            choices.extend(map(str, get_args(kind.type)))
+        elif plain in WORDS:
+            kinds.append(plain)
+    return Option(name, tuple(kinds), tuple(choices), optional, default, annotation.help, annotation.role, annotation)
+
+
+def _read_any(given: Written, kinds: Sequence[Kind], make: Making) -> Any:
+    """What was written, as a value of the first of some kinds that it can be of; any text is a name, which is last.
+
+    Raises:
+        _OtherKind: if it is of none.
+    """
+    for kind in sorted(kinds, key=lambda kind: _READ.index(_plain(kind)) if _plain(kind) in _READ else 0):
+        try:
+            return _read(given, kind, make)
+        except _OtherKind:
+            continue
+    raise _OtherKind
+
+
+_READ = (type(None), Literal, bool, Method, int, float, tuple, Tensor, str)
+_FLAGS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
+
+
+def _plain(kind: Kind) -> Any:
+    return get_origin(kind.type) or kind.type
+
+
+def _read(given: Written, kind: Kind, make: Making) -> Any:
+    match _plain(kind), given:
+        case builtins.str, Word(text):
+            return text
+        case typing.Literal, Word(text):
+            for one in get_args(kind.type):
+                if str(one) == text:
+                    return one
+        case types.NoneType, Word(text, False) if text.lower() == "none":
+            return None
+        case builtins.bool, Word(text, False) if text.lower() in _FLAGS:
+            return _FLAGS[text.lower()]
+        case (builtins.int | builtins.float) as number, Word(text, False):
+            with suppress(ValueError):
+                return number(text)
+        case builtins.tuple, Several(items):
+            each = kind.items * (len(items) if get_args(kind.type)[-1] is ... else 1)
+            if len(each) == len(items):
+                return tuple(_read_any(one, kinds, make) for one, kinds in zip(items, each, strict=True))
+        case torch.Tensor, Several():
+            with suppress(ValueError, TypeError, RuntimeError):  # rows of unlike lengths
+                return torch.tensor(_numbers(given))
+        case one, Word(text, False) if one is Method:
+            return make(Call(text, {}))
+        case one, Call() if one is Method:
+            return make(given)
+    raise _OtherKind
+
+
+def _numbers(given: Written) -> Any:
+    match given:
+        case Several(items):
+            return [_numbers(item) for item in items]
+        case Word(text, False) if text.lower() in ("true", "false"):
+            return text.lower() == "true"
+        case Word(text, False):
+            return int(text) if re.fullmatch(r"[-+]?\d+", text) else float(text)
+    raise _OtherKind

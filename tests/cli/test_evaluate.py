@@ -122,7 +122,7 @@ def test_a_region_metric_on_a_small_input(evaluate):
         (["photos", "--metric", "deletion(channels='max')"], 2, "channels must be sum, magnitude or None"),
         (["photos", "--metric", "infidelity(baseline=None)"], 2, "infidelity"),
         (["photos", "--metric", "deletion(stps=3)"], 2, "stps"),
-        (["photos", "--metric", "deletion(steps=__import__('os'))"], 2, "plain values"),
+        (["photos", "--metric", "deletion(steps=__import__('os'))"], 2, "name(option=value"),
         (["photos", "--metric", "pointing-game"], 2, "needs to know where the object is"),
         (["nowhere"], 3, "nowhere does not exist"),
         (["photos", "--labels", "nowhere.csv"], 3, "cannot read nowhere.csv"),

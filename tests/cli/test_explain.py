@@ -475,6 +475,16 @@ def test_methods_of_strangers(explain):
     assert len(written()) == 4
 
 
+def test_methods_with_options_as_they_are_written_everywhere(explain):
+    arguments = ["-m", "smooth-grad(samples=3, of=grad-cam(layer=1))", "-m", "smooth-grad", "--smooth-grad-samples", 2]
+    code, out, _ = explain("cat.png", *QUICK, *arguments, "--grad-cam-layer", "2", "--json")
+    assert code == 0
+    told = [one["method"] for one in json.loads(out)["photographs"][0]["explanations"]]
+    assert told[1].startswith("SmoothGrad(of=GradCAM(layer='1', relu=True), samples=3")  # what is said stays
+    assert told[2].startswith("SmoothGrad(of=Gradient(), samples=2")
+    assert len(written()) == 4
+
+
 def test_options_of_strangers_methods(explain):
     code, out, _ = explain("cat.png", *QUICK, "-m", "small_models:Strange(depth=7)", "--json")
     assert code == 0
@@ -484,14 +494,14 @@ def test_options_of_strangers_methods(explain):
 @pytest.mark.parametrize(
     ("method", "words"),
     [
-        ("small_models:Strange(7)", ["name=value"]),
-        ("small_models:Strange(depth=7", ["name=value"]),
-        ("small_models:Strange(depth=print(7))", ["name=value"]),
-        ("small_models:Strange(**{'depth': 7})", ["name=value"]),
-        ("small_models:Strange(depth=7)(8)", ["name=value"]),
+        ("small_models:Strange(7)", ["name(option=value"]),
+        ("small_models:Strange(depth=7", ["name(option=value"]),
+        ("small_models:Strange(depth=print(7))", ["name(option=value"]),
+        ("small_models:Strange(**{'depth': 7})", ["name(option=value"]),
+        ("small_models:Strange(depth=7)(8)", ["expected nothing more"]),
         ("small_models:Strange(width=7)", ["small_models:Strange", "width"]),
         ("small_models:Nothing(depth=7)", ["no method 'small_models:Nothing'"]),
-        ("gradient(depth=7)", ["no method 'gradient(depth=7)'"]),
+        ("gradient(depth=7)", ["gradient has no option 'depth'"]),
     ],
 )
 def test_options_of_strangers_methods_that_are_none(explain, method, words):

@@ -39,7 +39,7 @@ def test_a_strip_the_curves_and_a_verdict(sanity):
     assert sorted(os.listdir("deepviz-out")) == names
     assert all(str(Path("deepviz-out", name)) in out for name in names)
     kept = json.loads(Path("deepviz-out/sanity.json").read_text())
-    assert recall(key_of(load_model("small_models:good")))["gradient()"]["all"] == pytest.approx(
+    assert recall(key_of(load_model("small_models:good")))["gradient"]["all"] == pytest.approx(
         kept["kept"]["absolute-spearman"][0]
     )
 

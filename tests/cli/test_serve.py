@@ -73,6 +73,16 @@ def test_the_link_that_it_prints_works_and_ctrl_c_ends_it(started, tmp_path):
     assert "Traceback" not in told
 
 
+def test_a_strangers_method_is_offered_beside_the_others(started):
+    link, process = started("--model", "small_models:good", "-m", "small_models:Strange")
+    offered = {one["name"]: one for one in json.loads(ask(link, "api/models/small/methods"))}
+    assert offered["small_models:Strange"]["reason"] == ""
+    assert offered["small_models:Strange"]["options"][0]["name"] == "depth"
+    assert "grad-cam" in offered
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=20)
+
+
 def test_beyond_this_machine_it_says_what_that_means(started):
     link, process = started("--model", "small_models:good", "--host", "0.0.0.0", "--allow-host", "example.org")
     with pytest.raises(urllib.error.HTTPError, match="401"):
@@ -93,6 +103,7 @@ def test_every_start_has_a_token_of_its_own(started):
 @pytest.mark.parametrize(
     ("arguments", "code", "said"),
     [
+        (["-m", "small_models:Nobody"], 2, "no method 'small_models:Nobody'"),
         (["--port", "70000"], 2, "--port must be from 0 to 65535"),
         (["--model", "small_models:good", "--model", "small_models:good", "--weights", "random"], 2, "for one model"),
         (["--photos", "/nothing/here"], 3, "does not exist"),

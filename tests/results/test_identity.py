@@ -7,7 +7,7 @@ import torch
 
 from deepviz import catalog
 from deepviz.methods import GradCAM, Gradient, IntegratedGradients, Method, SmoothGrad
-from deepviz.results.identity import captions, method_key
+from deepviz.results.identity import captions
 
 
 def test_all_options_and_the_layer_are_part_of_a_key():
@@ -23,19 +23,19 @@ def test_all_options_and_the_layer_are_part_of_a_key():
         IntegratedGradients(baseline=torch.ones(3, 1, 1)),
         IntegratedGradients(baseline="black"),
     ]
-    assert len({method_key(one) for one in methods}) == len(methods)
-    assert method_key(IntegratedGradients(baseline=torch.zeros(3))) == method_key(
+    assert len({catalog.key(one) for one in methods}) == len(methods)
+    assert catalog.key(IntegratedGradients(baseline=torch.zeros(3))) == catalog.key(
         IntegratedGradients(baseline=torch.zeros(3))
     )
 
 
 def test_a_layer_that_was_found_is_that_layer():
     module = torch.nn.Conv2d(1, 1, 1)
-    assert method_key(GradCAM(), "3") == method_key(GradCAM("3"), "3") == method_key(GradCAM(module), "3")
-    assert method_key(GradCAM("1"), "1") != method_key(GradCAM(), "3")
+    assert catalog.key(GradCAM(), "3") == catalog.key(GradCAM("3"), "3") == catalog.key(GradCAM(module), "3")
+    assert catalog.key(GradCAM("1"), "1") != catalog.key(GradCAM(), "3")
     inside = SmoothGrad(of=GradCAM(), samples=2)
-    assert method_key(inside, "3") == method_key(SmoothGrad(of=GradCAM("3"), samples=2))
-    assert method_key(Gradient(), None) == method_key(Gradient())
+    assert catalog.key(inside, "3") == catalog.key(SmoothGrad(of=GradCAM("3"), samples=2))
+    assert catalog.key(Gradient(), None) == catalog.key(Gradient())
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class Quiet(Method):
 
 
 def test_a_strangers_method_is_known_by_its_module():
-    assert method_key(Quiet(2)) == f"{Quiet.__module__}:Quiet(depth=2)"
+    assert catalog.key(Quiet(2)) == f"{Quiet.__module__}:Quiet(depth=2)"
 
 
 def test_rows_of_one_name_are_told_apart():

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 import deepviz
+from deepviz import catalog
 from deepviz.errors import DeepVizWarning
 from deepviz.methods import GradCAM, Gradient, GuidedBackprop, SmoothGrad
 from deepviz.metrics import EdgeDetector
@@ -17,7 +18,6 @@ from deepviz.metrics.controls import Control
 from deepviz.metrics.similarity import SIMILARITIES
 from deepviz.models.weights import weights_hash
 from deepviz.probe.randomise import randomised
-from deepviz.results.identity import method_key
 from deepviz.results.sanity import key_of, verdict
 from deepviz.runs.verdicts import recall, remember
 from networks import assert_same
@@ -137,14 +137,14 @@ def test_what_a_method_keeps_is_remembered_by_the_weights(tmp_path, monkeypatch)
     path = remember(found)
     assert path.is_relative_to(tmp_path)
     assert found.fingerprint in path.name
-    assert recall(found.key)[method_key(Gradient())] == {
+    assert recall(found.key)[catalog.key(Gradient())] == {
         "half": pytest.approx(found.kept(0.5)[0]),
         "all": pytest.approx(found.kept(1.0)[0]),
         "images": 2,
         "share": found.shares[1],
     }
     remember(replace(found, keys=("other()",)))
-    assert set(recall(found.key)) == {method_key(Gradient()), "other()"}
+    assert set(recall(found.key)) == {catalog.key(Gradient()), "other()"}
     one = deepviz.sanity_check(network(), X[:1], ["gradient"], stages=2, seed=3)
     before = recall(one.key)
     remember(one)

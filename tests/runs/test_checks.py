@@ -7,10 +7,10 @@ import torch
 
 import deepviz
 import deepviz.runs.checks
+from deepviz import catalog
 from deepviz.errors import DeepVizWarning
 from deepviz.methods import Gradient, GradTimesImage
 from deepviz.metrics import RandomMap
-from deepviz.results.identity import method_key
 from deepviz.results.sanity import key_of
 from deepviz.runs.checks import METRICS, checked, in_words
 from deepviz.runs.verdicts import recall, remember
@@ -50,8 +50,8 @@ def test_what_a_method_keeps_is_found_once_and_remembered(monkeypatch):
     loaded, image, explanations = explained([Gradient(), GradTimesImage()])
     (first, _) = checked(loaded, image, explanations)
     fingerprint = key_of(loaded)
-    assert set(recall(fingerprint)) == {method_key(Gradient()), method_key(GradTimesImage())}
-    assert first.notes["checks"]["kept"] == recall(fingerprint)[method_key(Gradient())]
+    assert set(recall(fingerprint)) == {catalog.key(Gradient()), catalog.key(GradTimesImage())}
+    assert first.notes["checks"]["kept"] == recall(fingerprint)[catalog.key(Gradient())]
     found = deepviz.sanity_check(loaded, X, Gradient(), stages=2)
     assert first.notes["checks"]["kept"]["all"] == pytest.approx(found.kept(1.0)[0])
     monkeypatch.setattr(deepviz.runs.checks, "randomize_items", None)  # from now on it is known

@@ -30,7 +30,7 @@ from deepviz.models import LoadedModel, Prepared
 from deepviz.probe.memory import keep_memory
 from deepviz.render.figure import as_png
 from deepviz.results.evaluation import Evaluation, ImageScores, with_controls
-from deepviz.runs.asked import Item, OneTarget, default_set
+from deepviz.runs.asked import Item, OneTarget
 from deepviz.runs.evaluate import DEFAULT_METRICS, Box, evaluate_items, region
 
 NOTHING_GIVEN = MethodOptions()
@@ -86,7 +86,7 @@ def evaluate(
     """
     if not photos:
         raise UsageError("give photographs or a folder of them: deepviz evaluate photos")
-    methods = built(method or default_set(), options, layer)
+    methods = built(method or catalog.default_set(), options, layer)
     metrics = [built_metric(name) for name in metric] if metric else list(DEFAULT_METRICS)
     check_device(device)
     unplaced = [one.name for one in metrics if isinstance(one, RegionMetric)] if boxes is None else []

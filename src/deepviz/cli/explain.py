@@ -28,7 +28,7 @@ from deepviz.results.explanation import Explanation, in_digits, sheet
 from deepviz.results.identity import captions
 from deepviz.results.outcomes import ImageOutcomes, Missing
 from deepviz.results.storage import WEIGHTS, save_explanations
-from deepviz.runs.asked import Item, Targets, default_set, each_target
+from deepviz.runs.asked import Item, Targets, each_target
 from deepviz.runs.checks import checked
 from deepviz.runs.explain import explain_items
 from deepviz.viewer import report as write_report
@@ -81,7 +81,7 @@ def explain(
         raise UsageError(f"--top-k must be at least 1, got {top_k}")
     if target and top_k != 1:
         raise UsageError("--top-k is for the predicted classes: give it, or --target")
-    methods = built(method or default_set(), options, layer)
+    methods = built(method or catalog.default_set(), options, layer)
     check_device(device)
     if not photos:
         print("deepviz: no photograph given, so this explains the example in the package", file=sys.stderr)

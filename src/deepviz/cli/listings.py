@@ -10,8 +10,10 @@ import torch
 from cyclopts import Parameter
 
 from deepviz import catalog
+from deepviz.catalog import Option
 from deepviz.cli.model_options import Weights, loaded_model
 from deepviz.inside import viz_layers
+from deepviz.methods import Method
 from deepviz.models import LoadedModel, Preprocess
 
 USUAL_SIZE = 224
@@ -26,7 +28,7 @@ def methods(*, json: Annotated[bool, Parameter(negative="", help="Print as JSON.
         print(f"{name}: {catalog.summary(cls)}")
         print(f"    cost: {cls.cost}; {cls.paper}")
         for option in catalog.options(cls):
-            print(f"    --{name}-{option.flag} ({option.takes}; default {option.default}): {option.help}")
+            print(f"    --{name}-{option.flag} ({option.takes}; default {_default(option)}): {option.help}")
 
 
 def _described(name: str) -> dict[str, Any]:
@@ -35,12 +37,19 @@ def _described(name: str) -> dict[str, Any]:
         "title": cls.title,
         "summary": catalog.summary(cls),
         "cost": cls.cost,
+        "passes": cls().passes(),
+        "needs": str(cls().requires),
+        "in default set": cls.in_default_set,
         "paper": cls.paper,
         "options": {
-            option.name: {"takes": option.takes, "default": str(option.default), "help": option.help}
+            option.name: {"takes": option.takes, "default": _default(option), "help": option.help}
             for option in catalog.options(cls)
         },
     }
+
+
+def _default(option: Option) -> str:
+    return catalog.spell(option.default) if isinstance(option.default, Method) else str(option.default)
 
 
 def layers(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import ast
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, make_dataclass
 from typing import Annotated, Any
 
@@ -14,8 +14,7 @@ from deepviz.cli import UsageError
 from deepviz.methods import Method
 from deepviz.metrics import Metric
 from deepviz.metrics.region import RegionMetric
-
-_NOT_GIVEN = object()
+from deepviz.spelling import Call
 
 
 def _flag(method: str, option: Option) -> tuple[str, Any, Any]:
@@ -35,7 +34,7 @@ def _field_name(method: str, option: Option) -> str:
 
 
 def _shown(default: Any) -> str:
-    return catalog.stem(type(default)) if isinstance(default, Method) else str(default)
+    return catalog.spell(default) if isinstance(default, Method) else str(default)
 
 
 MethodOptions: type[Any] = make_dataclass(
@@ -71,73 +70,68 @@ LOCALISING = [name for name, cls in catalog.METRICS.items() if issubclass(cls, R
 
 
 def built_metric(text: str) -> Metric:
-    """A metric by name, with options in parentheses if there are any: `deletion(steps=20)`.
+    """A metric as it is written everywhere: `deletion(steps=20)`.
 
     Raises:
         UsageError: for an unknown metric, option or value.
     """
-    name, own = _split(text)
     try:
-        return catalog.find_metric(name)(**own)
+        metric: Metric = catalog.parse(text, Metric)
     except (LookupError, TypeError, ValueError) as error:
         raise UsageError(f"--metric {text}: {error.args[0]}") from None
-
-
-def _split(text: str) -> tuple[str, dict[str, Any]]:
-    """A name and its options, `package.module:Class(depth=3)`: plain values, nothing that is run."""
-    name, parenthesis, inside = text.partition("(")
-    if not parenthesis:
-        return text, {}
-    try:
-        call = ast.parse(f"_({inside}", mode="eval").body
-        if isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and not call.args:
-            return name, {_named(given): ast.literal_eval(given.value) for given in call.keywords}
-    except (SyntaxError, ValueError):
-        pass
-    raise UsageError(f"{text!r}: options in parentheses are name=value, with plain values such as 3 or 'word'")
-
-
-def _named(given: ast.keyword) -> str:
-    if given.arg is None:
-        raise ValueError("** has no name")
-    return given.arg
+    return metric
 
 
 @dataclass(frozen=True)
 class _Builder:
-    """Makes methods from flags, and keeps account of those that it used."""
+    """Makes methods from what was written and from flags, and keeps account of those that it used.
+
+    Flags are for all methods of their name that do not say otherwise in parentheses, also inside others.
+    """
 
     flags: dict[str, str | bool]
     layer: str | None
     used: set[str] = field(default_factory=set)
 
-    def method(self, name: str) -> Method:
-        name, own = _split(name) if ":" in name else (name, {})
+    def method(self, text: str) -> Method:
         try:
-            cls = catalog.find(name)
+            method: Method = catalog.parse(text, Method, self._make)
         except LookupError as error:
             raise UsageError(str(error.args[0])) from None
-        stem = catalog.stem(cls)
-        found = {option.name: self._value(stem, option) for option in catalog.options(cls)}
-        try:
-            return cls(**{option: value for option, value in found.items() if value is not _NOT_GIVEN} | own)
-        except (TypeError, ValueError) as error:
-            raise UsageError(f"{name if own else stem}: {error}") from None
+        return method
 
-    def _value(self, stem: str, option: Option) -> Any:
-        field_name = _field_name(stem, option)
-        self.used.add(field_name)
-        value: str | bool | None = self.flags.get(field_name)
-        if option.role == "layer":
-            self.used.add("layer")
-            value = self.layer if value is None else value
-        if value is None:
-            return _NOT_GIVEN
-        if isinstance(value, bool):
-            return value
-        if Method in option.kinds and value != stem:
-            return self.method(value)  # with its own flags
+    def _make(self, given: Call, around: tuple[str, ...] = ()) -> Method:
+        cls = catalog.find(given.name)
+        name = catalog.name_of(cls)
+        within = (*around, name)
+
+        def inside(inner: Call) -> Method:
+            return self._make(inner, within)
+
+        by_flags = {} if name in around else self._by_flags(name, catalog.options(cls), given, inside)
         try:
-            return option.parse(value)
-        except (ValueError, LookupError) as error:
-            raise UsageError(f"--{stem}-{option.flag}: {error.args[0]}") from None
+            return cls(**by_flags, **catalog.given_options(cls, given, inside))
+        except (TypeError, ValueError) as error:
+            raise UsageError(f"{name}: {error}") from None
+
+    def _by_flags(
+        self, method: str, options: Sequence[Option], given: Call, inside: Callable[[Call], Method]
+    ) -> dict[str, Any]:
+        """The options that flags give, and parentheses do not."""
+        found: dict[str, Any] = {}
+        for option in options:
+            field_name = _field_name(method, option)
+            self.used.add(field_name)
+            value: str | bool | None = self.flags.get(field_name)
+            if option.role == "layer":
+                self.used.add("layer")
+                value = self.layer if value is None else value
+            if value is None or option.name in given.options:
+                continue
+            try:
+                found[option.name] = value if isinstance(value, bool) else option.parse(value, inside)
+            except UsageError:
+                raise
+            except (ValueError, LookupError) as error:
+                raise UsageError(f"--{method}-{option.flag}: {error.args[0]}") from None
+        return found

@@ -25,7 +25,7 @@ from deepviz.probe.seeds import check_seed
 from deepviz.render.figure import as_png
 from deepviz.results.identity import captions
 from deepviz.results.sanity import RandomizationResult, Sanity
-from deepviz.runs.asked import Item, default_set
+from deepviz.runs.asked import Item
 from deepviz.runs.sanity import STAGES, Randomization, randomize_items
 from deepviz.runs.verdicts import remember
 
@@ -64,7 +64,7 @@ def sanity(
         check_seed(seed)
     except ValueError as error:
         raise UsageError(f"--{error}") from None
-    methods = built(method or default_set(), options, layer)
+    methods = built(method or catalog.default_set(), options, layer)
     check_device(device)
     if not photos:
         print("deepviz: no photograph given, so this checks with the example in the package", file=sys.stderr)

@@ -14,6 +14,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
+from deepviz import catalog
 from deepviz.cli import UsageError
 from deepviz.cli.model_options import Device, Labels, OutputKind, Weights, check_device, loaded_model
 from deepviz.errors import DeepVizWarning, ImageError
@@ -39,6 +40,14 @@ def serve(
     labels: Labels = None,
     device: Device = None,
     output_kind: OutputKind = "auto",
+    method: Annotated[
+        list[str] | None,
+        Parameter(
+            alias="-m",
+            negative="",
+            help="A method of your own to offer as well, package.module:Class; repeat for several.",
+        ),
+    ] = None,
     photos: Annotated[Path | None, Parameter(help="A folder of photographs; those of the package otherwise.")] = None,
     host: Annotated[str, Parameter(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, Parameter(help="Port to listen on; 0 takes a free one.")] = 8000,
@@ -61,6 +70,11 @@ def serve(
     if not 0 <= port <= 65535:
         raise UsageError(f"--port must be from 0 to 65535, got {port}")
     check_device(device)
+    for name in method or []:
+        try:
+            catalog.register(catalog.find(name))
+        except LookupError as error:
+            raise UsageError(str(error.args[0])) from None
     files = None if photos is None else _found(photos)
     bound = listening(host, port)
     with bound:

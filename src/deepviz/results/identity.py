@@ -1,58 +1,13 @@
-"""What results are told apart by: a method with all of its options and the layer that it explained, in one line."""
+"""What results are called where several have the same name."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import fields
-from typing import Any
-
-from torch import Tensor, nn
 
 from deepviz import catalog
 from deepviz.methods.method import Method
-from deepviz.options import digest, having
-
-
-def method_key(method: Method, layer: str | None = None) -> str:
-    """The method with all of its options, written out: equal for equal methods alone.
-
-    Args:
-        method: the method.
-        layer: the layer that it explained; it stands for one that was found, or given as a module.
-
-    Example:
-        >>> from deepviz.methods import GradCAM
-        >>> method_key(GradCAM(), "layer4")
-        "grad-cam(layer='layer4', relu=True)"
-        >>> method_key(GradCAM("layer4")) == method_key(GradCAM(), "layer4")
-        True
-    """
-    places = having(type(method), "layer")
-    given = ", ".join(
-        f"{field.name}={_spelled(getattr(method, field.name), layer if field.name in places else None, layer)}"
-        for field in fields(method)
-        if field.init
-    )
-    return f"{_name(type(method))}({given})"
-
-
-def _name(cls: type[Any]) -> str:
-    stem = catalog.stem(cls)
-    return stem if catalog.METHODS.get(stem) is cls else f"{cls.__module__}:{cls.__qualname__}"
-
-
-def _spelled(value: Any, explained: str | None, layer: str | None) -> str:
-    if isinstance(value, Method):
-        return method_key(value, layer)
-    if (value is None or isinstance(value, nn.Module)) and explained is not None:
-        return repr(explained)
-    if isinstance(value, nn.Module):
-        return f"{type(value).__name__} {id(value)}"
-    if isinstance(value, Tensor):
-        return f"tensor {tuple(value.shape)} {value.dtype} {digest(value)}"
-    if isinstance(value, (list, tuple)):
-        return f"({', '.join(_spelled(one, None, layer) for one in value)})"
-    return repr(value)
+from deepviz.options import having
 
 
 def captions(methods: Sequence[Method], layers: Sequence[str | None]) -> tuple[str, ...]:
@@ -95,7 +50,7 @@ def _asked_layer(method: Method) -> str | None:
 
 def _options(method: Method) -> str:
     return ", ".join(
-        f"{field.name} {_spelled(getattr(method, field.name), None, None)}"
-        for field in fields(method)
-        if field.init and field.name not in having(type(method), "layer")
+        f"{name} {text}"
+        for name, text in catalog.spelled_options(method).items()
+        if name not in having(type(method), "layer")
     )

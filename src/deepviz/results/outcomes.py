@@ -6,11 +6,11 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
+from deepviz import catalog
 from deepviz.errors import NothingApplies
 from deepviz.methods.method import Method
 from deepviz.models import Prepared
 from deepviz.results.explanation import ExplainedTarget, Explanation
-from deepviz.results.identity import method_key
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,7 +34,7 @@ class Missing(ABC):
     @property
     def key(self) -> str:
         """What the method is told from others by."""
-        return method_key(self.method)
+        return catalog.key(self.method)
 
     @abstractmethod
     def __str__(self) -> str:

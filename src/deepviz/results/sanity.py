@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from deepviz import catalog
 from deepviz.files import versions
 from deepviz.methods.method import Method
 from deepviz.metrics.similarity import SIMILARITIES
@@ -23,7 +24,7 @@ from deepviz.probe.borrow import original
 from deepviz.render.contact import Print, contact_sheet
 from deepviz.render.figure import figure
 from deepviz.results.explanation import ExplainedTarget, Explanation
-from deepviz.results.identity import captions, method_key
+from deepviz.results.identity import captions
 from deepviz.results.outcomes import Missing
 
 Values = NDArray[np.float64]
@@ -116,7 +117,7 @@ class Sanity:
         layers = [next((one.layers[row] for one in examined if one.layers[row]), None) for row in range(len(methods))]
         return cls(
             methods=captions(methods, layers),
-            keys=tuple(map(method_key, methods, layers)),
+            keys=tuple(map(catalog.key, methods, layers)),
             stages=examined[0].stages,
             examined=tuple(examined),
             cascading=cascading,

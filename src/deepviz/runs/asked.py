@@ -71,7 +71,7 @@ def choose_methods(methods: Methods, layer: str | None = None) -> list[Method]:
         TypeError: for a class instead of a value, or a set.
         ValueError: if there is none.
     """
-    asked = default_set() if is_all(methods) else methods
+    asked = catalog.default_set() if is_all(methods) else methods
     several = [_method(one) for one in (_ordered(asked, "methods") if _is_many(asked) else [asked])]
     if not several:
         raise ValueError("methods is empty; give at least one, such as 'gradient', or 'all'")
@@ -84,11 +84,6 @@ def choose_methods(methods: Methods, layer: str | None = None) -> list[Method]:
     return placed
 
 
-def default_set() -> list[str]:
-    """The names of the methods that "all" stands for."""
-    return [name for name, cls in catalog.METHODS.items() if cls.in_default_set]
-
-
 def is_all(methods: Methods) -> bool:
     """Whether all methods are asked for: those that do not apply are then left out."""
     return isinstance(methods, str) and methods == "all"
@@ -96,7 +91,7 @@ def is_all(methods: Methods) -> bool:
 
 def _method(method: Any) -> Method:
     if isinstance(method, str):
-        return catalog.find(method)()
+        return catalog.parse(method, Method)  # type: ignore[no-any-return]
     if isinstance(method, Method):
         return method
     if isinstance(method, type) and issubclass(method, Method):
@@ -120,7 +115,7 @@ def choose_metrics(metrics: Metrics) -> list[Metric]:
 
 def _metric(metric: Any) -> Metric:
     if isinstance(metric, str):
-        return catalog.find_metric(metric)()
+        return catalog.parse(metric, Metric)  # type: ignore[no-any-return]
     if isinstance(metric, Metric):
         return metric
     if isinstance(metric, type) and issubclass(metric, Metric):

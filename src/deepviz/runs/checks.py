@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
 
+from deepviz import catalog
 from deepviz.errors import DeepVizWarning, ModelError, OutputError
 from deepviz.metrics import Deletion, Insertion, RandomMap
 from deepviz.metrics.curves import ExchangeMetric
@@ -15,7 +16,6 @@ from deepviz.metrics.subject import asking
 from deepviz.models import LoadedModel, Prepared
 from deepviz.notes import warn
 from deepviz.results.explanation import ExplainedTarget, Explanation
-from deepviz.results.identity import method_key
 from deepviz.results.sanity import Sanity, key_of
 from deepviz.runs.asked import Item
 from deepviz.runs.evaluate import measured
@@ -73,7 +73,7 @@ def random_map(loaded: LoadedModel, image: Prepared, target: ExplainedTarget) ->
 
 def verdict_key(explanation: Explanation) -> str:
     """What the verdict on a map's method is remembered by: with the layer that was explained."""
-    return method_key(explanation.method, explanation.layer)
+    return catalog.key(explanation.method, explanation.layer)
 
 
 def in_words(checks: dict[str, Any]) -> str:

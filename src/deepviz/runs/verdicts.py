@@ -26,7 +26,7 @@ def remember(found: Sanity) -> Path:
 
 
 def recall(network: str) -> dict[str, dict[str, float]]:
-    """What is known of the methods on a network (`results.sanity.key_of`), by `results.identity.method_key`."""
+    """What is known of the methods on a network (`results.sanity.key_of`), by `catalog.key`."""
     try:
         known = json.loads(_cache(network).read_text())
         return {str(key): {part: float(of[part]) for part in PARTS} for key, of in known.items()}

@@ -12,9 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from deepviz import catalog
 from deepviz.files import encoded
 from deepviz.results.explanation import Explanation
-from deepviz.results.identity import method_key
 from deepviz.results.storage import Photographs, plain_value, quantised, without_profile
 
 VERSION = 1
@@ -54,7 +54,7 @@ def record(explanation: Explanation, *, bits: Bits = 32) -> dict[str, Any]:
     return {
         "version": VERSION,
         "method": explanation.title,
-        "key": method_key(explanation.method, explanation.layer),
+        "key": catalog.key(explanation.method, explanation.layer),
         "caption": explanation.caption,
         "detail": explanation.detail,
         "target": plain_value(target),

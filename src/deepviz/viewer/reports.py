@@ -15,11 +15,11 @@ from typing import Any
 
 from PIL import Image
 
+from deepviz import catalog
 from deepviz.files import write_bytes
 from deepviz.geometry import Geometry
 from deepviz.methods.method import Method
 from deepviz.results.explanation import Explanation
-from deepviz.results.identity import method_key
 from deepviz.results.storage import WEIGHTS, Photographs, StoredMethod
 from deepviz.viewer.assets import bundle, static_files
 from deepviz.viewer.records import record, rows, words
@@ -148,7 +148,7 @@ VIEWS = {
 
 
 def _summary(explanations: Sequence[Explanation], photographs: int) -> str:
-    methods = len({method_key(one.method) for one in explanations})
+    methods = len({catalog.key(one.method) for one in explanations})
     models = list(dict.fromkeys(one.model for one in explanations))
     return " · ".join([_counted(photographs, "photograph"), _counted(methods, "method"), _listed(models, 2)])
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import math
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -12,7 +11,6 @@ from deepviz import catalog
 from deepviz.catalog import Option
 from deepviz.errors import LayerError, MethodError
 from deepviz.methods import Method
-from deepviz.results.identity import method_key
 from deepviz.runs.asked import choose_methods
 
 MOST = 2000
@@ -33,7 +31,7 @@ class Form(BaseModel):
 class MethodForm(Form):
     """A method with options, each as text; an option that is a method may be a form of its own."""
 
-    name: Annotated[str, Field(max_length=60)]
+    name: Annotated[str, Field(max_length=200)]
     options: Annotated[dict[str, Annotated[str, Field(max_length=60)] | MethodForm], Field(max_length=20)] = {}
 
 
@@ -89,9 +87,7 @@ def method_of(form: MethodForm, layer: str | None = None) -> Method:
     Raises:
         MethodError: for a method, option or value that there is not.
     """
-    cls = catalog.METHODS.get(form.name)
-    if cls is None:
-        raise MethodError(f"no method {form.name!r}; there are {', '.join(catalog.METHODS)}")
+    cls = _class_of(form)
     known = {option.name: option for option in catalog.options(cls)}
     values: dict[str, Any] = {}
     for name, given in form.options.items():
@@ -110,10 +106,18 @@ def method_of(form: MethodForm, layer: str | None = None) -> Method:
         return method
 
 
+def _class_of(form: MethodForm) -> type[Method]:
+    cls = catalog.METHODS.get(form.name)
+    if cls is None:
+        raise MethodError(f"no method {form.name!r}; there are {', '.join(catalog.METHODS)}")
+    return cls
+
+
 def _value(method: str, option: Option, given: str | MethodForm) -> Any:
     if Method in option.kinds:
         inner = given if isinstance(given, MethodForm) else MethodForm(name=given)
-        if inner.options.get("of") is not None:
+        takes_methods = {one.name for one in catalog.options(_class_of(inner)) if Method in one.kinds}
+        if takes_methods & inner.options.keys():
             raise MethodError(f"{method}: {inner.name} is itself made of a method; one inside another is enough here")
         return method_of(inner)
     if isinstance(given, MethodForm):
@@ -122,10 +126,9 @@ def _value(method: str, option: Option, given: str | MethodForm) -> Any:
         value = option.parse(given)
     except ValueError as error:
         raise MethodError(f"{method}: {error}") from None
-    if isinstance(value, float) and not math.isfinite(value):
-        raise MethodError(f"{method}: {option.name} must be finite, got {given}")
-    if isinstance(value, int) and abs(value) > MOST:
-        raise MethodError(f"{method}: {option.name} must be at most {MOST} here, got {given}")
+    for number in value if isinstance(value, tuple) else [value]:
+        if isinstance(number, int) and abs(number) > MOST:
+            raise MethodError(f"{method}: {option.name} must be at most {MOST} here, got {given}")
     return value
 
 
@@ -150,12 +153,19 @@ def _described_option(option: Option) -> dict[str, Any]:
         "kinds": [kind.__name__.lower() for kind in option.kinds],
         "choices": list(option.choices),
         "optional": option.optional,
-        "default": catalog.stem(type(default)) if isinstance(default, Method) else default,
+        "default": _plain(default),
         "help": option.help,
         "takes": option.takes,
     }
 
 
+def _plain(default: Any) -> Any:
+    """A default as a page shows it: what JSON can hold, of others how they are written."""
+    if isinstance(default, Method):
+        return catalog.spell(default)
+    return default if default is None or isinstance(default, (bool, int, float, str)) else str(default)
+
+
 def result_key(model: str, photograph: str, method: Method, target: int) -> str:
     """The id of a result: a hash of all that determines it."""
-    return hashlib.sha256("\n".join([model, photograph, method_key(method), str(target)]).encode()).hexdigest()
+    return hashlib.sha256("\n".join([model, photograph, catalog.key(method), str(target)]).encode()).hexdigest()

@@ -228,7 +228,9 @@ class Served:
         image = self.loaded.prepare(open_photo(example_photo()))
         for name, cls in catalog.METHODS.items():
             try:
-                (found,) = explain_items(self.loaded, [Item(image)], [_cheapest(cls)], lenient=True, needed=False)
+                (found,) = explain_items(
+                    self.loaded, [Item(image)], [catalog.cheapest(cls)], lenient=True, needed=False
+                )
             except DeepVizError as error:
                 yield name, str(error)
             else:
@@ -326,11 +328,6 @@ class Served:
 
 def _of_check(result: Result, part: Part) -> str:
     return f"{result.photograph} {result.id} {part}"
-
-
-def _cheapest(cls: type[Method]) -> Method:
-    """A method with as little work as it takes to see whether it applies."""
-    return cls(**{option.name: 2 for option in catalog.options(cls) if option.name in ("steps", "samples")})
 
 
 def ids_of(models: Sequence[LoadedModel]) -> list[str]:

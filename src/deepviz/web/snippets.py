@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields, replace
-from typing import Any
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 
 from deepviz import catalog
 from deepviz.methods import Method
@@ -41,8 +40,7 @@ class Block:
 def as_python(blocks: Sequence[Block]) -> str:
     """The comparison as a script that calls `deepviz.explain`, once for each choice of model and classes."""
     blocks = _joined(blocks)
-    names = sorted({name for block in blocks for method in block.methods for name in _classes(method)})
-    lines = ["import deepviz", f"from deepviz.methods import {', '.join(names)}", ""]
+    lines = ["import deepviz", *_imports(method for block in blocks for method in block.methods), ""]
     if any(row.uploaded for block in blocks for row in block.rows):
         lines += ["# photographs that were uploaded have no path here: give theirs", ""]
     lines.append("explanations = []")
@@ -72,7 +70,7 @@ def _commands(block: Block) -> Iterator[list[str]]:
     model = [] if block.loaded.source == "bundled" else ["--model", block.loaded.source]
     if block.loaded.is_random:
         model += ["--weights", "random"]
-    flags = [flag for method in block.methods for flag in _flags(method)]
+    flags = [flag for method in block.methods for flag in ("-m", catalog.spell(method))]
     for targets, rows in _by_targets(block.rows):
         chosen = [word for target in targets or () for word in ("--target", str(target))]
         files = [f"./{row.photograph}" if row.photograph.startswith("-") else row.photograph for row in rows]
@@ -111,36 +109,23 @@ def _photograph(row: Shown) -> str:
     return repr(row.photograph) if row.example is None else f'deepviz.example_photo("{row.example}")'
 
 
-def _changed(method: Method) -> dict[str, Any]:
-    """The options that are not the defaults."""
-    plain = type(method)()
-    given = {field.name: getattr(method, field.name) for field in fields(method)}
-    return {name: value for name, value in given.items() if value != getattr(plain, name)}
+def _classes(method: Method) -> set[type[Method]]:
+    inner = [value for value in catalog.changed(method).values() if isinstance(value, Method)]
+    return {type(method)}.union(*(map(_classes, inner)))
 
 
-def _classes(method: Method) -> list[str]:
-    inner = [value for value in _changed(method).values() if isinstance(value, Method)]
-    return [type(method).__name__, *(name for value in inner for name in _classes(value))]
+def _imports(methods: Iterable[Method]) -> list[str]:
+    """The lines that import the classes of the methods."""
+    found: dict[str, set[str]] = {}
+    for cls in set().union(*map(_classes, methods)):
+        own = catalog.METHODS.get(catalog.stem(cls)) is cls
+        found.setdefault("deepviz.methods" if own else cls.__module__, set()).add(cls.__name__)
+    return [f"from {module} import {', '.join(sorted(names))}" for module, names in sorted(found.items())]
 
 
 def _call(method: Method) -> str:
     given = ", ".join(
         f"{name}={_call(value) if isinstance(value, Method) else repr(value)}"
-        for name, value in _changed(method).items()
+        for name, value in catalog.changed(method).items()
     )
     return f"{type(method).__name__}({given})"
-
-
-def _flags(method: Method, named: bool = True) -> list[str]:
-    """`-m smooth-grad --smooth-grad-samples 20`; a method inside another has its own flags, but no -m."""
-    stem = catalog.stem(type(method))
-    flags = ["-m", stem] if named else []
-    for name, value in _changed(method).items():
-        flag = f"--{stem}-{name.replace('_', '-')}"
-        if isinstance(value, bool):
-            flags.append(flag if value else flag.replace(f"--{stem}-", f"--no-{stem}-", 1))
-        elif isinstance(value, Method):
-            flags += [flag, catalog.stem(type(value)), *_flags(value, named=False)]
-        else:
-            flags += [flag, "none" if value is None else str(value)]
-    return flags
