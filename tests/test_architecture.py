@@ -11,7 +11,7 @@ from deepviz import catalog
 PACKAGE = Path(deepviz.__file__).parent
 TESTS = Path(__file__).parent
 LEVELS = [
-    {"errors", "files", "names", "notes", "options", "spelling", "target", "geometry"},
+    {"errors", "files", "codec", "names", "notes", "options", "spelling", "target", "geometry"},
     {"probe", "render"},
     {"objectives"},
     {"models"},

@@ -137,7 +137,7 @@ def test_every_method_comes_back_by_name_with_its_options(stem):
     method = catalog.METHODS[stem]()
     (back,) = again(explained(method=method))
     assert back.method == method
-    assert header_of(packed([explained(method=method)]))["results"][0]["method"]["name"] == stem
+    assert header_of(packed([explained(method=method)]))["results"][0]["method"]["is"] == stem
 
 
 def test_methods_inside_methods():
@@ -226,9 +226,9 @@ def set_method(words, name, **options):
 @pytest.mark.parametrize(
     ("name", "options", "reason"),
     [
-        ("gradient", {"unheard": 1}, "its options are not those of Gradient here"),
-        ("no-such-method", {}, "there is no method 'no-such-method'"),
-        ("os:system", {"command": "true"}, "os has no method system"),
+        ("gradient", {"unheard": 1}, "Gradient has unheard, which this version does not know"),
+        ("no-such-method", {}, "'no-such-method' is not one of this version"),
+        ("os:system", {"command": "true"}, "os has no system"),
         ("grad-cam", {}, "it is drawn otherwise"),
         ("integrated-gradients", {"baseline": {"not stored": "tensor (3, 1, 1)"}}, "its baseline, tensor"),
     ],
@@ -242,11 +242,21 @@ def test_a_method_that_cannot_be_made_stands_as_itself(name, options, reason):
     assert back.overlay().size == SIZE
 
 
-def test_options_that_are_not_plain_are_said_not_to_be_stored():
-    method = IntegratedGradients(baseline=torch.zeros(3, 1, 1))
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.float16])
+def test_tensors_among_the_options_come_back(dtype):
+    method = SmoothGrad(of=IntegratedGradients(baseline=torch.rand(3, 1, 1, dtype=dtype)), samples=2)
     (back,) = again(explained(method=method))
-    assert "its baseline, tensor (3, 1, 1), is not stored" in back.method.reason
-    assert back.title == str(method)
+    assert back.method == method
+
+
+def test_a_layer_given_as_a_module_is_stored_by_its_name():
+    method = SmoothGrad(of=GradCAM(layer=torch.nn.ReLU()), samples=2)
+    (back,) = again(explained(method=method, layer="features.3"))
+    assert back.method == SmoothGrad(of=GradCAM(layer="features.3"), samples=2)
+    (nameless,) = again(explained(method=method))
+    assert "its layer, ReLU is not stored" in nameless.method.reason
+    assert nameless.title == str(method)
+    assert again(nameless)[0].method == nameless.method  # and once more, as it stood in the file
 
 
 def test_notes_that_json_has_no_word_for():
@@ -266,7 +276,7 @@ def test_the_format_is_as_documented():
         header = json.loads(archive.read("header.json"))
         levels = np.frombuffer(archive.read("maps/0.u16"), "<u2").reshape(3, 8, 9)
         assert Image.open(io.BytesIO(archive.read("photographs/0.png"))).tobytes() == one.image.tobytes()
-    assert (header["format"], header["version"]) == ("deepviz results", 1)
+    assert (header["format"], header["version"]) == ("deepviz results", 2)
     (result,) = header["results"]
     assert set(result) == {
         *("method", "title", "target", "layer", "geometry", "view", "coarse", "model", "weights sha256", "source"),
@@ -346,8 +356,8 @@ def test_foreign_files():
 
 
 def test_a_newer_format_says_what_to_do():
-    content = changed(packed([explained()]), header=lambda words: words | {"version": 2})
-    assert refused(content).endswith("has format 2, this version of DeepViz reads up to 1: pip install -U deepviz")
+    content = changed(packed([explained()]), header=lambda words: words | {"version": 3})
+    assert refused(content).endswith("has format 3, this version of DeepViz reads up to 2: pip install -U deepviz")
 
 
 def unpacked_or_refused(content):

@@ -124,7 +124,7 @@ def test_a_callable_is_not_made_again():
         ({"is": "os.system"}, "os.system"),
         ({"is": "Path"}, "Path"),
         ({"what": 1}, "what"),
-        ({"is": "Logit", "colour": 3}, "Logit is not as this version knows it"),
+        ({"is": "Logit", "colour": 3}, "Logit has colour, which this version does not know"),
     ],
     ids=str,
 )

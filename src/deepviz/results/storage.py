@@ -10,12 +10,11 @@ import io
 import json
 import math
 import os
-import sys
 import warnings
 import zipfile
 import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,19 +22,21 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 
 from deepviz import catalog
+from deepviz.codec import Codec, NotStored
 from deepviz.errors import MethodError, StoredError
 from deepviz.files import encoded, versions, write_bytes
 from deepviz.geometry import Geometry
 from deepviz.methods.method import Method, View
+from deepviz.options import having
 from deepviz.probe.gradient import Call
 from deepviz.results.explanation import ExplainedTarget, Explanation
 from deepviz.target import Score
 
 FORMAT = "deepviz results"
-VERSION = 1
+VERSION = 2
 LEVELS = 65535
 """The highest of the whole numbers that stand for a map's values."""
 MOST_BYTES = 2**31
@@ -176,7 +177,7 @@ def _described(explanation: Explanation) -> dict[str, Any]:
     notes = dict(explanation.notes)
     target = explanation.target
     return {
-        "method": method_in_words(explanation.method),
+        "method": METHODS.encode(_named(explanation.method, explanation.layer)),
         "title": explanation.title,
         "target": plain_value({name: value for name, value in vars(target).items() if name != "function"})
         | {"callable": target.function is not None},
@@ -193,26 +194,16 @@ def _described(explanation: Explanation) -> dict[str, Any]:
     }
 
 
-def method_in_words(method: Method) -> dict[str, Any]:
-    """A method by name, with its options: what `method_from_words` makes a method of again."""
-    if isinstance(method, StoredMethod):
-        return {"name": method.stored, "options": json.loads(method.options)}
-    cls = type(method)
-    stem = catalog.stem(cls)
-    name = stem if catalog.METHODS.get(stem) is cls else f"{cls.__module__}:{cls.__qualname__}"
-    return {
-        "name": name,
-        "options": {one.name: _option_in_words(getattr(method, one.name)) for one in fields(method) if one.init},
+def _named(method: Method, layer: str | None) -> Method:
+    """The method with the layer's name in place of the module, of which nothing could be stored."""
+    if layer is None:
+        return method
+    own = {field.name: getattr(method, field.name) for field in fields(method) if field.init}
+    changed: dict[str, Any] = {
+        name: layer for name in having(type(method), "layer") if isinstance(own[name], nn.Module)
     }
-
-
-def _option_in_words(value: Any) -> Any:
-    if isinstance(value, Method):
-        return method_in_words(value)
-    if value is None or isinstance(value, (bool, int, str)) or (isinstance(value, float) and math.isfinite(value)):
-        return value
-    shape = f"tensor {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
-    return {"not stored": shape}
+    changed |= {name: _named(value, layer) for name, value in own.items() if isinstance(value, Method)}
+    return replace(method, **changed) if changed else method
 
 
 def plain_value(value: Any) -> Any:
@@ -270,36 +261,18 @@ class StoredMethod(Method):
         return self.caption
 
 
-class _Unavailable(Exception):
-    """Why a stored method cannot be made here."""
+def _first_version(held: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What 0.1 wrote for a method, as it is written now."""
+    return {"is": held["name"], **held["options"]} if held.keys() == {"name", "options"} else held
 
 
-def _method_from_words(words: dict[str, Any]) -> Method:
-    cls = _method_class(words["name"])
-    given = {name: _option_from_words(name, value) for name, value in words["options"].items()}
-    try:
-        method = cls(**given)
-    except Exception as error:  # a stranger's constructor may raise anything
-        raise _Unavailable(f"its options are not those of {cls.__name__} here ({_first_line(error)})") from None
-    return method
+def _again(value: Any) -> dict[str, Any] | None:
+    """A method that was read from a file and could not be made: as it stood there."""
+    return {"is": value.stored, **json.loads(value.options)} if isinstance(value, StoredMethod) else None
 
 
-def _method_class(name: str) -> type[Method]:
-    if name in catalog.METHODS:
-        return catalog.METHODS[name]
-    module, _, attribute = name.partition(":")
-    if module not in sys.modules:
-        raise _Unavailable(f"import {module} first" if attribute else f"there is no method {name!r}")
-    found = getattr(sys.modules[module], attribute, None)
-    if not (isinstance(found, type) and issubclass(found, Method)):
-        raise _Unavailable(f"{module} has no method {attribute}")
-    return found
-
-
-def _option_from_words(name: str, value: Any) -> Any:
-    if isinstance(value, dict) and "not stored" in value:
-        raise _Unavailable(f"its {name}, {value['not stored']}, is not stored")
-    return _method_from_words(value) if isinstance(value, dict) else value
+METHODS = Codec(lambda: catalog.METHODS, Method, _first_version, _again)
+"""Methods with their options as plain values, and back."""
 
 
 def unpacked(content: bytes, name: str) -> list[Explanation]:
@@ -424,17 +397,18 @@ class _Reader:
 
 def _method_of(result: dict[str, Any]) -> Method:
     """The method itself, if it can be made here and is drawn as it was; else what stands in for it."""
-    words, view, coarse = result["method"], result["view"], bool(result["coarse"])
+    held, view, coarse = dict(_first_version(result["method"])), result["view"], bool(result["coarse"])
     if view not in ("magnitude", "sum", "positive"):
         raise ValueError(f"view {view!r}")
     try:
-        method = _method_from_words(words)
+        method: Method = METHODS.decode(held)
         if (method.view, method.coarse) == (view, coarse):
             return method
         reason = "it is drawn otherwise in this version"
-    except _Unavailable as error:
+    except NotStored as error:
         reason = str(error)
-    return StoredMethod(str(words["name"]), json.dumps(words["options"]), str(result["title"]), view, coarse, reason)
+    name = str(held.pop("is"))
+    return StoredMethod(name, json.dumps(held), str(result["title"]), view, coarse, reason)
 
 
 def _target(stored: dict[str, Any]) -> ExplainedTarget:
