@@ -28,8 +28,8 @@ from results import replace_section, table
 import deepviz
 from deepviz.methods import Gradient
 from deepviz.metrics import ROAD, Deletion, Insertion
+from deepviz.metrics.metric import judging
 from deepviz.metrics.similarity import SIMILARITIES
-from deepviz.metrics.subject import asking
 from deepviz.models import LoadedModel, find_photos, load_model
 from deepviz.probe.memory import keep_memory
 from deepviz.results.evaluation import Evaluation, with_controls
@@ -91,7 +91,7 @@ def cost(loaded: LoadedModel, path: Path, rounds: int = 7) -> tuple[float, float
                 module(batch[: min(8, passes - start)])
 
     def ours() -> None:
-        with asking(module, x, target) as subject:
+        with judging(module, x, target) as subject:
             Deletion(STEPS).measure(subject, maps)
             Insertion(STEPS).measure(subject, maps)
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any
@@ -13,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from deepviz import catalog
+from deepviz.inputs import Inputs
 from deepviz.methods import (
     GradCAM,
     Gradient,
@@ -22,7 +24,17 @@ from deepviz.methods import (
     Method,
     SmoothGrad,
 )
-from deepviz.target import class_scores
+from deepviz.objectives.bound import bind
+from deepviz.probe.outputs import class_scores
+from deepviz.probe.session import Session, opened
+
+
+@contextmanager
+def asked(model: nn.Module, x: Any, target: Any = None, extra: Any = None) -> Iterator[Session]:
+    """The model borrowed, and a session of what methods and metrics ask of it."""
+    inputs = Inputs(x, extra)
+    with opened(model, inputs, bind(target, inputs.n)) as session:
+        yield session
 
 
 def plain(channels: int = 3, classes: int = 5) -> nn.Module:
@@ -35,6 +47,13 @@ def plain(channels: int = 3, classes: int = 5) -> nn.Module:
         nn.Flatten(),
         nn.Linear(32, classes),
     )
+
+
+def one_logit() -> nn.Module:
+    """One output for two classes, which the model's configuration states."""
+    model = plain(classes=1)
+    model.config = SimpleNamespace(problem_type="single_label_classification")
+    return model
 
 
 class InPlaceAndReused(nn.Module):
@@ -235,7 +254,7 @@ CASES = {
     "model-output": Case(LikeTransformers),
     "vit": Case(TinyViT, (3, 12, 16)),
     "train-mode": Case(left_in_train_mode),
-    "one-logit": Case(lambda: plain(classes=1)),
+    "one-logit": Case(one_logit),
     "viewing": Case(ViewingLeNet),
     "odd": Case(lambda: plain(channels=2), (2, 17, 23)),
 }

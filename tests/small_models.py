@@ -161,7 +161,8 @@ class Strange(Method):
     depth: Annotated[int, "How deep."] = 3
     title: ClassVar[str] = "Strange"
 
-    def maps(self, call, x, score):
+    def maps(self, session):
+        x = session.image()
         return x * self.depth
 
 

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from deepviz.methods import Method
+from deepviz.probe.session import Session
 
 
 @dataclass(frozen=True)
@@ -22,12 +23,12 @@ class Occlusion(Method):
     paper: ClassVar[str] = "Zeiler and Fergus 2013, arXiv:1311.2901"
     cost: ClassVar[str] = "1 forward for every patch"
 
-    def maps(self, call, x: Tensor, score) -> Tensor:
+    def maps(self, session: Session) -> Tensor:
         """The falls of the score, (N, 1, h, w) for h x w patches."""
-        clean = call.scores(x, score)  # decides the class, if none was given
+        x, clean = session.image(), session.values()  # decides the class, if none was given
         tops, lefts = range(0, x.shape[2], self.patch), range(0, x.shape[3], self.patch)
         places = [(top, left) for top in tops for left in lefts]
-        falls = [clean - call.scores(self._covered(x, *place), score) for place in places]
+        falls = [clean - session.with_image(self._covered(x, *place)).values() for place in places]
         return torch.stack(falls, -1).unflatten(-1, (1, len(tops), len(lefts)))
 
     def _covered(self, x: Tensor, top: int, left: int) -> Tensor:

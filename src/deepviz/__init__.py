@@ -24,6 +24,7 @@ if TYPE_CHECKING:
         viz_integrated_gradients,
     )
     from deepviz.errors import DeepVizError, DeepVizWarning
+    from deepviz.inputs import Inputs, shared
     from deepviz.inside import viz_activations, viz_channels, viz_filters, viz_layers
     from deepviz.models import LoadedModel, Preprocess, example_photo, load_model
     from deepviz.results.evaluation import Evaluation
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 _MODULES = ("catalog", "methods", "metrics", "objectives", "synthesis")
 _HOMES = (
     "errors",
+    "inputs",
     "models",
     "results.explanation",
     "api",
@@ -56,6 +58,7 @@ __all__ = [
     "Explanation",
     "Generated",
     "ImageGenerator",
+    "Inputs",
     "LoadedModel",
     "Preprocess",
     "Sanity",
@@ -76,6 +79,7 @@ __all__ = [
     "save_explanations",
     "save_gradcam",
     "save_gradient_images",
+    "shared",
     "sheet",
     "smooth_grad",
     "synthesis",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 import warnings
@@ -19,7 +20,7 @@ PACKAGE = os.path.join(Path(__file__).parent, "")
 def warn(text: str) -> None:
     """Issue a `DeepVizWarning` that points to the line outside this package from which it was called."""
     frame, level = sys._getframe(1), 2
-    while frame.f_back is not None and frame.f_code.co_filename.startswith(PACKAGE):
+    while frame.f_back is not None and frame.f_code.co_filename.startswith((PACKAGE, contextlib.__file__)):
         frame, level = frame.f_back, level + 1
     warnings.warn(text, DeepVizWarning, stacklevel=level)
 

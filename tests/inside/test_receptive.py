@@ -9,7 +9,7 @@ from deepviz.inside.receptive import ReceptiveField, module_calls
 from deepviz.models.torchvision_shim import import_torchvision
 from deepviz.notes import Notes
 from deepviz.probe.borrow import borrowed
-from deepviz.probe.gradient import Call
+from deepviz.probe.call import Call
 from networks import TinyViT
 
 

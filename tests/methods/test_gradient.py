@@ -49,7 +49,8 @@ def test_of_a_single_logit_one_is_z_zero_is_minus_z_and_the_default_the_predicte
     result = Gradient().attribute(model, x)
     assert torch.equal(result.maps, torch.where((z > 0).view(-1, 1, 1, 1), up, -up))
     assert torch.equal(result.classes, (z > 0).long())
-    assert_same(Gradient()(nn.Sequential(model, nn.Flatten(0)), x, 1), up)  # (N,) instead of (N, 1)
+    flat = nn.Sequential(model, nn.Flatten(0))  # (N,) instead of (N, 1)
+    assert_same(Gradient()(flat, x, 1, output="binary"), up)
 
 
 def test_probabilities_instead_of_logits_are_noticed():
@@ -57,7 +58,7 @@ def test_probabilities_instead_of_logits_are_noticed():
     with pytest.warns(DeepVizWarning, match="softmax"):
         Gradient()(nn.Sequential(CASES["plain"].model(), nn.Softmax(1)), x)
     with pytest.warns(DeepVizWarning, match="sigmoid"):
-        Gradient()(nn.Sequential(CASES["one-logit"].model(), nn.Sigmoid()), x)
+        Gradient()(nn.Sequential(CASES["one-logit"].model(), nn.Sigmoid()), x, output="binary")
 
 
 def test_a_score_without_a_gradient_warns():

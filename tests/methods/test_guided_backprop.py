@@ -121,7 +121,7 @@ def test_saturating_and_normalising_activations_are_left_alone(method, rule):
     (R,) = torch.autograd.grad(model.V(y)[:, 1].sum(), h)
     result = method.attribute(model, x, 1)
     assert_same(result.maps.flatten(1), (R.clamp(min=0) @ model.W.weight).detach(), 1e-12)
-    assert result.notes.facts == {"overridden": {"ReLU": 1}}
+    assert result.notes.facts["overridden"] == {"ReLU": 1}
 
 
 @both

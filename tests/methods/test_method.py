@@ -6,7 +6,6 @@ import torch
 from deepviz import catalog
 from deepviz.errors import DeepVizWarning, ModelError, ModelFailed, TargetError
 from deepviz.methods import GradCAM, Gradient, Method, SmoothGrad
-from deepviz.probe.gradient import input_gradient
 from networks import CASES, assert_same
 
 model, x = CASES["plain"].model(), CASES["plain"].images()
@@ -19,12 +18,12 @@ class Stranger(Method):
     scale: float = 2.0
     title = "Stranger"
 
-    def maps(self, call, x, score):
-        gradient, scores = input_gradient(call, x, score)
-        call.notes.facts["scale"] = self.scale
-        call.notes.rows["score"] = scores.cpu()
-        call.notes.warn("the first row is odd", torch.arange(len(x)) == 0)
-        return self.scale * gradient
+    def maps(self, session):
+        gradient, scores = session.gradient_and_values()
+        session.notes.facts["scale"] = self.scale
+        session.notes.rows["score"] = scores.cpu()
+        session.notes.warn("the first row is odd", torch.arange(session.n) == 0)
+        return gradient.map(lambda G: self.scale * G)
 
 
 def test_a_strangers_method_needs_only_its_formula():
@@ -33,6 +32,7 @@ def test_a_strangers_method_needs_only_its_formula():
     assert_same(result.maps, 3 * Gradient()(model, x, 2), 1e-12)
     assert result.notes.of(0) == {
         "scale": 3.0,
+        "output": "assumed: one class of 5",
         "score": pytest.approx(float(model(x)[0, 2].detach())),
         "warnings": ("the first row is odd",),
     }
@@ -50,9 +50,9 @@ def test_a_warning_points_at_the_callers_line():
     [
         (5, "class 5 is out of range: the model has 5 classes, 0 to 4"),
         (-1, "from 0 up, got -1"),
-        (True, "got bool"),
-        (1.0, "got float"),
-        ("tabby", "got str"),
+        (True, "not a bool"),
+        (1.0, r"got 1\.0"),
+        ("tabby", "no labels"),
         (torch.tensor([0, 1, 9]), "class 9 is out of range"),
         (torch.tensor([0, 1, -2]), "from 0 up, got -2"),
         (torch.tensor([0, 1]), r"\(N,\) or \(N, K\) with N = 3 rows, got \(2,\)"),
@@ -111,6 +111,7 @@ def test_the_parameter_that_is_not_finite_is_named(value):
 
 def test_a_model_of_one_image_runs_once_and_backwards_once_a_target():
     watched = CASES["plain"].model()
+    Gradient()(watched, x, 0)  # the rows are found to be independent once
     passes = []
     watched[0].register_forward_hook(lambda module, inputs, output: passes.append("forward"))
     watched[0].register_full_backward_hook(lambda module, grad_in, grad_out: passes.append("backward"))
@@ -147,13 +148,15 @@ def test_a_tensor_target_of_another_length_is_refused_before_the_model_runs():
 
 
 @pytest.mark.parametrize("method", [Gradient(), GradCAM(layer="0", relu=False), SmoothGrad(samples=2)], ids=str)
-@pytest.mark.parametrize(("classes", "says"), [(1, "output is a probability"), (4, "outputs are probabilities")])
+@pytest.mark.parametrize(
+    ("classes", "says"), [(1, "output is a probability, not a logit"), (4, "outputs are probabilities, not logits")]
+)
 def test_a_sigmoid_at_the_end_is_told_of_by_every_method(method, classes, says):
     labels = torch.nn.Sequential(
         torch.nn.Conv2d(3, 4, 3), torch.nn.Flatten(), torch.nn.Linear(400, classes), torch.nn.Sigmoid()
     ).double()
     with pytest.warns(DeepVizWarning, match=rf"{says} \(sigmoid\)") as warned:
-        told = method.attribute(labels, x, 0).notes.of(2)
+        told = method.attribute(labels, x, 0, output="binary" if classes == 1 else "auto").notes.of(2)
     assert len(warned) == 1
     assert told["warnings"] == (str(warned[0].message),)
 

@@ -25,9 +25,10 @@ class Echo(Method):
 
     title = "Echo"
 
-    def maps(self, call, x, score):
+    def maps(self, session):
+        (x,) = session.x
         SEEN.append(x.clone())
-        return x.unsqueeze(1).expand(-1, *score.shape, -1, -1, -1) if score.shape else x
+        return session.beside(x).expand(-1, *session.score.shape, -1, -1, -1) if session.several else x
 
 
 SEEN: list[torch.Tensor] = []
@@ -181,6 +182,7 @@ def test_something_else_than_a_method_inside_is_an_error():
 
 def test_memory_does_not_grow_with_the_samples():
     watched = CASES["plain"].model()
+    Gradient()(watched, x, 1)  # its rows are found to be independent, once
     rows = []
     watched[0].register_forward_hook(lambda module, inputs, output: rows.append(len(output)))
     SmoothGrad(samples=100)(watched, x, 1)

@@ -33,7 +33,8 @@ def linear(height=16, width=12, classes=5):
 class InputEdges(Method):
     """Draws the image's edges, whatever the model."""
 
-    def maps(self, call, x, score):
+    def maps(self, session):
+        x = session.image()
         return torch.nn.functional.pad(x.diff(dim=3), (0, 1)).abs()
 
 
@@ -46,12 +47,13 @@ class Watched(Method):
     error: BaseException | None = None
     value: Any = None
 
-    def maps(self, call, x, score):
+    def maps(self, session):
+        x = session.image()
         self.seen.append(
             (
-                call.model,
-                {name: value.clone() for name, value in call.model.state_dict().items()},
-                score.indices.clone(),
+                session.model,
+                {name: value.clone() for name, value in session.model.state_dict().items()},
+                session.score.indices.clone(),
             )
         )
         if len(self.seen) - 1 == self.at:
@@ -59,7 +61,7 @@ class Watched(Method):
                 raise self.error
             if self.value is not None:
                 return torch.full_like(x, self.value)
-        return Gradient().maps(call, x, score)
+        return Gradient().maps(session)
 
 
 def test_of_one_layer_it_is_the_same_draw_by_hand():
@@ -219,7 +221,8 @@ def test_a_map_that_is_the_same_everywhere_is_unlike_and_said_so(net):
 
 @dataclass(frozen=True)
 class Constant(Method):
-    def maps(self, call, x, score):
+    def maps(self, session):
+        x = session.image()
         return torch.ones_like(x)
 
 

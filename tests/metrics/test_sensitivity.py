@@ -20,8 +20,8 @@ BOTH = pytest.mark.parametrize("metric", [MaxSensitivity(samples=4), AvgSensitiv
 class TheImage(Method):
     """The image itself."""
 
-    def maps(self, call, x, score):
-        return x
+    def maps(self, session):
+        return session.image()
 
 
 def moves(x, metric):
@@ -43,7 +43,8 @@ def test_a_map_that_is_the_image_moves_as_the_image_does(metric):
 def test_it_is_relative(metric):
     @dataclass(frozen=True)
     class Larger(Method):
-        def maps(self, call, x, score):
+        def maps(self, session):
+            x = session.image()
             return 50 * x
 
     assert_same(metric(MODEL, X, Larger(), 1), metric(MODEL, X, TheImage(), 1), 1e-9)
@@ -93,7 +94,8 @@ def test_captums_is_the_same_for_the_same_draws():
 def test_a_map_of_nothing_is_said_to_be_so():
     @dataclass(frozen=True)
     class Nothing(Method):
-        def maps(self, call, x, score):
+        def maps(self, session):
+            x = session.image()
             return 0 * x
 
     with pytest.warns(DeepVizWarning, match="all zero"):

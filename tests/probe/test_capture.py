@@ -9,18 +9,17 @@ from torch import nn
 
 from deepviz.errors import LayerError, ModelFailed
 from deepviz.methods import GradCAM, GuidedGradCAM
-from deepviz.notes import Notes
-from deepviz.probe.borrow import borrowed
 from deepviz.probe.capture import layer_and_input_gradient, layer_gradient, layer_name
-from deepviz.probe.gradient import Call
 from deepviz.probe.rules import Rule
-from deepviz.target import Score
-from networks import CASES, Case, assert_same
+from networks import CASES, Case, asked, assert_same
 
 
-def captured(model, x, layer, target=1):
-    with borrowed(model):
-        return layer_gradient(Call(model, Notes()), x, Score(target, len(x)), layer)
+def captured(model, x, layer, target=1, passes=None):
+    with asked(model, x, target) as session:
+        assert session.habits.most is None
+        if passes is not None:
+            passes.clear()  # those that found it
+        return session.in_layout(lambda laid: layer_gradient(laid, layer))
 
 
 class Network(nn.Module):
@@ -88,7 +87,7 @@ def test_an_in_place_layer_is_explained_at_its_output(returned):
 def test_several_targets_share_one_forward_pass():
     passes = []
     model, x = Case(lambda: Network(between=lambda h: (passes.append(1), h)[1])).model(), case.images(2)
-    _, gradient = captured(model, x, "second", torch.tensor([[0, 4], [3, 1]]))
+    _, gradient = captured(model, x, "second", torch.tensor([[0, 4], [3, 1]]), passes)
     assert len(passes) == 1
     assert gradient.shape == (2, 2, 6, 12, 12)
     for row, classes in enumerate([[0, 4], [3, 1]]):
@@ -104,7 +103,7 @@ def test_below_the_layer_there_is_no_graph_and_above_it_there_is():
         return h
 
     model = Case(lambda: Network(between=note, after=note)).model()
-    captured(model, case.images(), "second")
+    captured(model, case.images(), "second", passes=modes)
     assert modes == [(False, False), (True, True)]
 
 
@@ -113,8 +112,8 @@ def test_plain_and_guided_gradient_from_one_forward_pass():
     passes = []
     after = lambda h: (passes.append(1), F.relu(h))[1]  # noqa: E731
     model, x = Case(lambda: Network(after=after)).model(), case.images(2)
-    with borrowed(model):
-        A, dA, G = layer_and_input_gradient(Call(model, Notes()), x, Score(1, 2), "second", Rule(mask=True))
+    with asked(model, x, 1) as session:
+        A, dA, (G,) = layer_and_input_gradient(session, "second", Rule(mask=True))
     assert len(passes) == 1
     w = model.head.weight[1].detach().view(1, 6, 1, 1)
     assert_same(dA, w * (A > 0) / 144, 1e-12)
@@ -191,8 +190,8 @@ ERRORS = {
     "hidden": "no_grad",
     "aside": "does not depend on layer.*choose another",
     "flat": "no spatial map.*earlier layer",
-    "indices": "no tensor to explain",
-    "text": "no tensor to explain",
+    "indices": "no spatial map: its output is",
+    "text": "no spatial map: its output is",
     "hiden": "did you mean.*hidden",
     "": "no layer",
 }

@@ -11,12 +11,9 @@ from torch import nn
 
 from deepviz.errors import ModelFailed
 from deepviz.methods import GradCAM, GuidedGradCAM, IntegratedGradients, SmoothGrad
-from deepviz.notes import Notes
 from deepviz.probe import chunks
 from deepviz.probe.chunks import ROWS_WITH_GRAPH, ROWS_WITHOUT_GRAPH, chunk_rows, in_chunks, spans
-from deepviz.probe.gradient import Call, input_gradient
-from deepviz.target import Score
-from networks import CASES, METHODS, Small, assert_same
+from networks import CASES, METHODS, Small, asked, assert_same
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -119,7 +116,8 @@ def test_rows_that_are_tried_again_are_stored_once():
     model, x = CASES["plain"].model().eval(), CASES["plain"].images(11)
     leaf = x.clone().requires_grad_()
     expected = model(leaf)[:, 1]
-    gradients, values = input_gradient(Call(model, Notes()), x, Score(1, 11))
+    with asked(model, x, 1) as session:
+        (gradients,), values = session.gradient_and_values()
     assert_same(values, expected.detach(), 1e-12)
     assert_same(gradients, torch.autograd.grad(expected.sum(), leaf)[0], 1e-12)
 

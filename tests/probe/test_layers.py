@@ -13,21 +13,17 @@ from deepviz.errors import LayerError, ModelFailed
 from deepviz.methods import GradCAM
 from deepviz.models import load_model
 from deepviz.models.torchvision_shim import import_timm, import_torchvision
-from deepviz.notes import Notes
 from deepviz.probe import layers
-from deepviz.probe.borrow import borrowed
-from deepviz.probe.gradient import Call
 from deepviz.probe.grid import Grid
 from deepviz.probe.layers import choose_layer, probe_layers
-from deepviz.target import Score
-from networks import CASES, Case, TinyViT
+from networks import CASES, Case, TinyViT, asked
 
 IMAGE = (64, 96)
 
 
 def found(model, x, layer=None):
-    with borrowed(model):
-        return choose_layer(Call(model, Notes()), x, Score(None, len(x)), layer)
+    with asked(model, x) as session:
+        return choose_layer(session, layer)
 
 
 def told(layer):
@@ -35,8 +31,8 @@ def told(layer):
 
 
 def probed(model, x):
-    with borrowed(model):
-        return probe_layers(Call(model, Notes()), x, Score(None, len(x)))
+    with asked(model, x) as session:
+        return probe_layers(session)
 
 
 def pictures(height, width, n=1):

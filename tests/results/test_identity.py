@@ -45,8 +45,8 @@ class Quiet(Method):
     depth: int = 1
     title: ClassVar[str] = "Quiet"
 
-    def maps(self, call, x, score):
-        return x
+    def maps(self, session):
+        return session.image()
 
     def __str__(self):
         return self.title

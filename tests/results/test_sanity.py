@@ -186,10 +186,10 @@ class Positive(Control):
 
     title: ClassVar[str] = "Positive part"
 
-    def maps(self, call, x, score):
-        if not score.decided:
-            call.scores(x, score)
-        return torch.relu(call.model.layer(x) - 0.4).sum(1, keepdim=True).detach()
+    def maps(self, session):
+        x = session.image()
+        session.decide()
+        return torch.relu(session.model.layer(x) - 0.4).sum(1, keepdim=True).detach()
 
     def of_images(self, x):
         raise NotImplementedError

@@ -11,7 +11,7 @@ from deepviz.errors import GenerationError
 from deepviz.models import LoadedModel, Preprocess
 from deepviz.notes import Notes
 from deepviz.probe.borrow import borrowed
-from deepviz.probe.gradient import Call
+from deepviz.probe.call import Call
 from deepviz.synthesis import L2, Channel, Crop, Diversity, Fourier, Logit, Noise, Pixels, Rotate
 from deepviz.synthesis.ascent import ROWS, Ascent
 from networks import CASES

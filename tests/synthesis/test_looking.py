@@ -10,7 +10,7 @@ from deepviz.models import LoadedModel, Preprocess
 from deepviz.notes import Notes
 from deepviz.objectives import Function, Output, Predicted
 from deepviz.probe.borrow import borrowed
-from deepviz.probe.gradient import Call
+from deepviz.probe.call import Call
 from deepviz.synthesis import L2, Channel, Diversity, Energy, Logit
 from deepviz.synthesis.looking import answers, as_maps, class_of, look, runs
 from networks import CASES, all_scores

@@ -29,9 +29,9 @@ from deepviz.inside.taken import (
 from deepviz.models import LoadedModel, Prepared, find_photos
 from deepviz.notes import warn
 from deepviz.probe.borrow import borrowed
+from deepviz.probe.call import Call
 from deepviz.probe.capture import layer_name
 from deepviz.probe.chunks import ROWS_WITHOUT_GRAPH
-from deepviz.probe.gradient import Call
 
 Box = tuple[float, float, float, float]
 LARGEST = 256

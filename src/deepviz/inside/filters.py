@@ -21,8 +21,8 @@ from deepviz.inside.receptive import module_calls
 from deepviz.inside.taken import Model, figure, neutral_input, take_model
 from deepviz.models import LoadedModel
 from deepviz.probe.borrow import borrowed
+from deepviz.probe.call import Call
 from deepviz.probe.capture import answering, layer_name
-from deepviz.probe.gradient import Call
 from deepviz.render import Scale
 
 COLOURS = (1, 3)

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils.weak import WeakTensorKeyDictionary
 
+from deepviz.probe.call import Call
 from deepviz.probe.capture import spatial_tensor
-from deepviz.probe.gradient import Call
 
 
 @dataclass(frozen=True)

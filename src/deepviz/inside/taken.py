@@ -16,14 +16,17 @@ from torch.overrides import BaseTorchFunctionMode
 
 from deepviz.errors import ImageError, LayerError
 from deepviz.files import encoded
+from deepviz.inputs import Inputs
 from deepviz.models import LoadedModel, Prepared, Preprocess, load_model
 from deepviz.notes import Notes
+from deepviz.objectives.bound import bind
 from deepviz.probe.borrow import original
+from deepviz.probe.call import Call
 from deepviz.probe.capture import answering, spatial_tensor
-from deepviz.probe.gradient import Call
 from deepviz.probe.grid import Grid
 from deepviz.probe.layers import choose_layer, grid_of
-from deepviz.target import Score, describe
+from deepviz.probe.outputs import describe
+from deepviz.probe.session import Session
 
 Model = LoadedModel | nn.Module | str | None
 ImageLike = str | os.PathLike[str] | Image.Image | Tensor | Any
@@ -79,7 +82,7 @@ def feature_maps(call: Call, x: Tensor, layer: str | nn.Module) -> tuple[str, Gr
     Raises:
         LayerError: if the layer is not called exactly once, has no spatial map, or answers with NaN or infinity.
     """
-    chosen = choose_layer(call, x, Score(None, len(x)), layer)
+    chosen = choose_layer(asked(call, x), layer)
     found: list[Tensor] = []
 
     def remember(inputs: Any, output: Any) -> None:
@@ -102,6 +105,11 @@ def feature_maps(call: Call, x: Tensor, layer: str | nn.Module) -> tuple[str, Gr
     if not bool(maps.isfinite().all()):
         raise LayerError(f"layer {chosen.name!r} answers with NaN or infinity; look at an earlier one")
     return chosen.name, grid, maps
+
+
+def asked(call: Call, x: Tensor) -> Session:
+    """What the methods would ask of the model about the class that it predicts."""
+    return Session(call, Inputs(x), bind(None, len(x)))
 
 
 def checked_channels(channels: Iterable[SupportsIndex], count: int, layer: str) -> list[int]:

@@ -12,12 +12,11 @@ from torch import Tensor, nn
 
 from deepviz.errors import LayerError, ModelError, ModelFailed
 from deepviz.inside.receptive import ModuleCall, ReceptiveField, module_calls
-from deepviz.inside.taken import ImageLike, Model, neutral_input, on_its_device, take_model
+from deepviz.inside.taken import ImageLike, Model, asked, neutral_input, on_its_device, take_model
 from deepviz.probe.borrow import borrowed
-from deepviz.probe.gradient import Call
+from deepviz.probe.call import Call
 from deepviz.probe.grid import Grid
 from deepviz.probe.layers import choose_layer, probe_layers
-from deepviz.target import Score
 
 
 @dataclass(frozen=True)
@@ -207,16 +206,16 @@ Usable = dict[str, tuple[str, Grid | None]]
 
 def _usable(call: Call, x: Tensor) -> tuple[Usable | str, str | None]:
     """What the CAM methods can use, and what they take by default; or why that cannot be known."""
-    score = Score(None, 1)
+    session = asked(call, x)
     try:
-        answers = probe_layers(call, x, score)
+        answers = probe_layers(session)
     except ModelFailed:
         raise
     except ModelError:
         return "the model gives no class scores", None
     found = {answer.name: (answer.reason, answer.grid) for answer in answers}
     try:
-        return found, choose_layer(call, x, score, None).name
+        return found, choose_layer(session, None).name
     except LayerError:
         return found, None
 

@@ -11,13 +11,14 @@ import torch
 from torch import Tensor, nn
 
 from deepviz.errors import ModelError
+from deepviz.inputs import Inputs, Leaves
 from deepviz.methods.needs import Needs
 from deepviz.notes import Notes
+from deepviz.objectives.bound import Bound, bind
 from deepviz.options import Frozen, digest, having
-from deepviz.probe.borrow import borrowed, original
-from deepviz.probe.gradient import Call
+from deepviz.probe.outputs import Kind
 from deepviz.probe.reference import Colours, resolve_baseline
-from deepviz.target import Score, Target
+from deepviz.probe.session import Session, opened
 
 View = Literal["magnitude", "sum", "positive"]
 """How a map becomes a picture: the maximum of |.| over channels, the signed sum over channels, or as it is, from
@@ -29,12 +30,13 @@ class Attribution:
     """What a method found for a batch.
 
     Args:
-        maps: (N, C, H, W), or (N, 1, h, w) for layer methods; with K targets a row (N, K, ...).
-        classes: the explained classes, (N,) or (N, K) on the CPU; None for a callable target.
+        maps: in the structure of `x`: for each explained tensor its shape, or (N, 1, *grid) for layer methods; with K
+            objectives (N, K, ...). None for a tensor that is not explained.
+        classes: the explained classes, (N,) or (N, K) on the CPU; None if what is explained is no class.
         notes: what was found out on the way.
     """
 
-    maps: Tensor
+    maps: Any
     classes: Tensor | None
     notes: Notes
 
@@ -59,43 +61,59 @@ class Method(Frozen, ABC):
     in_default_set: ClassVar[bool] = True
     """Whether "all" includes it, where it is in the catalog."""
 
-    def __call__(self, model: nn.Module, x: Tensor, target: Target = None) -> Tensor:
-        """The attribution of `target`'s score to `x`.
+    def __call__(
+        self, model: nn.Module, x: Any, target: Any = None, *, extra: Any = None, output: Kind = "auto"
+    ) -> Any:
+        """The attribution of what `target` says to `x`.
 
         Args:
-            model: any `nn.Module` that returns class scores (N, K); it is left exactly as it was.
-            x: (N, C, H, W), as the model takes it (normalised); not written to.
+            model: any `nn.Module`; it is left exactly as it was.
+            x: (N, C, H, W), as the model takes it (normalised); not written to. In general a tensor, a tuple
+                (positional) or a mapping (keywords) of tensors, each with N rows, image-like ones (N, C, *space) with
+                one to three spatial axes; floating ones are explained. Or an `Inputs`.
             target: a class index; a tensor (N,), one class per row; (N, K), K per row, the result then is
-                (N, K, ...); a callable from the model's raw output to one score per row; None: the predicted class.
+                (N, K, ...); an `Objective`; a callable from the model's raw output to one score per row; a list of
+                these; None: the predicted class.
+            extra: what the model takes beside `x`: a tuple follows it by position, a mapping goes by keyword. Its
+                tensors have one row per image; what is the same for all is `deepviz.shared(value)`.
+            output: what the model returns, where that cannot be read from it: "logits", "probabilities", "binary",
+                "multi-label", "regression" or "embedding".
 
         Returns:
             Raw signed values in the input's space, of the dtype and on the device of `x`: (N, C, H, W), or
-            (N, 1, h, w) for layer methods, at the layer's resolution.
+            (N, 1, h, w) for layer methods, at the layer's resolution. In the structure of `x`.
 
         Raises:
             TypeError: if model and image are swapped.
             TargetError: for a class that the model does not have.
-            ModelError: if the model returns no class scores, or none that are finite or differentiable.
+            ModelError: if the model returns nothing that can be explained, or nothing finite or differentiable, or
+                holds side information that does not follow the rows.
         """
-        return self.attribute(model, x, target).maps
+        return self.attribute(model, x, target, extra=extra, output=output).maps
 
-    def attribute(self, model: nn.Module, x: Tensor, target: Target = None) -> Attribution:
+    def attribute(
+        self, model: nn.Module, x: Any, target: Any = None, *, extra: Any = None, output: Kind = "auto"
+    ) -> Attribution:
         """As a call, with the explained classes and the notes (layer, coverage, completeness gap, warnings)."""
-        check_arguments(model, x)
-        module = original(model)
-        notes = Notes()
-        with borrowed(module):
-            score = Score(target, len(x))
-            maps = self.maps(Call(module, notes), x.detach(), score).to(x.dtype).contiguous()
+        inputs, score = asked(model, x, target, extra)
+        with opened(model, inputs, score, output) as session:
+            found = self.maps(session)
+            leaves = _by_leaf(session, found)
             for remark in sorted(score.remarks):
-                notes.warn(remark)
-            _check_maps(self, maps, notes)
-        notes.issue()
-        return Attribution(maps, score.indices, notes)
+                session.notes.warn(remark)
+            if score.reading is not None and score.reading.assumed:
+                session.notes.facts["output"] = score.reading.assumed
+            for maps in leaves:
+                if maps is not None:
+                    _check_maps(self, maps, session)
+        return Attribution(inputs.restore(leaves), score.indices, session.notes)
 
     @abstractmethod
-    def maps(self, call: Call, x: Tensor, score: Score) -> Tensor:
-        """The formula, for a model that is already borrowed: the maps of all rows of `x`."""
+    def maps(self, session: Session) -> Tensor | Leaves:
+        """The formula, for a model that is already borrowed: the maps of all rows of `session.x`.
+
+        A tensor if there is one explained input, or for a layer's map; else one for each.
+        """
 
     @property
     def view(self) -> View:
@@ -172,35 +190,64 @@ def in_short(value: object) -> str:
     return f"tensor {tuple(value.shape)} {digest(value)[:6]}"
 
 
-def check_arguments(model: object, x: object) -> None:
-    """Raise a TypeError or ValueError for anything but a module and finite inputs (N, C, H, W)."""
+def asked(model: object, x: Any, target: Any, extra: Any = None) -> tuple[Inputs, Bound]:
+    """The inputs of a call, and what is explained of each row."""
+    with torch.inference_mode(False):
+        inputs = check_arguments(model, x, extra)
+        return inputs, bind(target, inputs.n)
+
+
+def check_arguments(model: object, x: Any, extra: Any = None) -> Inputs:
+    """The inputs of a call.
+
+    Raises:
+        TypeError: for anything but a module and tensors, or if they are swapped.
+        ValueError: for tensors that are not finite floats with one row per image.
+    """
     if isinstance(model, Tensor) and isinstance(x, nn.Module):
         raise TypeError("model and image are swapped: the order is (model, x, target)")
     if not isinstance(model, nn.Module):
         raise TypeError(f"model must be an nn.Module, got {type(model).__name__}")
-    if not isinstance(x, Tensor):
-        raise TypeError(f"x must be a tensor (N, C, H, W), got {type(x).__name__}; for pictures use deepviz.explain")
-    if x.ndim != 4 or 0 in x.shape:
-        raise ValueError(f"x must be (N, C, H, W), got {tuple(x.shape)}")
-    if not x.is_floating_point():
-        raise ValueError(f"x must be floating point, got {str(x.dtype).removeprefix('torch.')}")
-    if not all(bool(torch.isfinite(extreme)) for extreme in x.detach().aminmax()):
-        raise ValueError("x holds NaN or infinity")
+    if isinstance(x, Inputs):
+        if extra is not None:
+            raise TypeError("x is an Inputs, which holds its own extra: give extra= there")
+        return x
+    return Inputs(x, extra)
 
 
-def _check_maps(method: Method, maps: Tensor, notes: Notes) -> None:
+def map_of_image(method: Method, session: Session) -> Tensor:
+    """The method's map of the image-like input, (N[, K], C, *space) or a layer's (N[, K], 1, *grid)."""
+    found = method.maps(session)
+    if isinstance(found, Tensor):
+        return found
+    image = session.image()
+    return next(maps for maps, leaf in zip(found, session.x, strict=True) if leaf is image)
+
+
+def _by_leaf(session: Session, found: Tensor | Leaves) -> tuple[Tensor | None, ...]:
+    """The maps of each explained tensor, in its dtype; a single map belongs to the image."""
+    if isinstance(found, Tensor):
+        if len(session.x) == 1:
+            found = Leaves((found,))
+        else:
+            image = session.image()
+            return tuple(found.to(leaf.dtype).contiguous() if leaf is image else None for leaf in session.x)
+    return tuple(maps.to(leaf.dtype).contiguous() for maps, leaf in zip(found, session.x, strict=True))
+
+
+def _check_maps(method: Method, maps: Tensor, session: Session) -> None:
     """A map that is not finite is an error, one that is zero everywhere a warning.
 
     Raises:
         ModelError: for NaN or infinity.
     """
-    lowest, highest = maps.flatten(-3).aminmax(dim=-1)
+    lowest, highest = maps.flatten(2 if session.several else 1).aminmax(dim=-1)
     if not bool((torch.isfinite(lowest) & torch.isfinite(highest)).all()):
         raise ModelError(
             f"{method.name} gave NaN or infinity though the scores are finite; "
             "in half precision try float32, else look for a division or square root at zero in the model"
         )
-    notes.warn_of_zero(
+    session.notes.warn_of_zero(
         f"{method.name} is all zero: no gradient reaches the input (saturated or dead units, or a constant score)",
         ((lowest == 0) & (highest == 0)).cpu(),
     )

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from deepviz.metrics.metric import Better, Metric, per_pixel
-from deepviz.metrics.subject import Subject
 from deepviz.options import Baseline
+from deepviz.probe.session import Session
 
 STILL = 1e-6
 """A change in score below this share of the score is none."""
@@ -56,13 +56,13 @@ class Completeness(Metric):
     better: ClassVar[Better] = "lower"
     range: ClassVar[tuple[float, float]] = (0.0, float("inf"))
 
-    def measure(self, subject: Subject, attribution: Tensor) -> Tensor:
+    def measure(self, session: Session, attribution: Tensor) -> Tensor:
         """|sum R - (S(x) - S(x'))| / |S(x) - S(x')|."""
         start = 0.0 if self.baseline is None else self.baseline
-        score = subject.clean("score")
-        change = score - subject.without(start, "score")
+        score = session.clean("score")
+        change = score - session.without(start, "score")
         still = change.abs() <= STILL * score.abs().clamp_min(torch.finfo(score.dtype).tiny)
         if bool(still.any()):
-            subject.call.notes.warn("the score is that of the baseline: a gap relative to that means nothing", still)
-        total = per_pixel(attribution, subject.x).sum((1, 2)).to(change)
+            session.notes.warn("the score is that of the baseline: a gap relative to that means nothing", still)
+        total = per_pixel(attribution, session.image()).sum((1, 2)).to(change)
         return (total - change).abs() / change.abs().clamp_min(torch.finfo(change.dtype).eps)

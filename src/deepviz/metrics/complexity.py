@@ -8,7 +8,7 @@ from torch import Tensor
 
 from deepviz.metrics.metric import Better, ChannelsOption, Metric
 from deepviz.metrics.sparseness import magnitudes
-from deepviz.metrics.subject import Subject
+from deepviz.probe.session import Session
 
 
 @dataclass(frozen=True)
@@ -50,8 +50,8 @@ class Complexity(Metric):
     better: ClassVar[Better] = "lower"
     range: ClassVar[tuple[float, float]] = (0.0, float("inf"))
 
-    def measure(self, subject: Subject, attribution: Tensor) -> Tensor:
+    def measure(self, session: Session, attribution: Tensor) -> Tensor:
         """-sum P ln P."""
-        a = magnitudes(subject, attribution, self.channels)
+        a = magnitudes(session, attribution, self.channels)
         P = a / a.sum(1, keepdim=True)
         return -torch.xlogy(P, P).sum(1)  # 0 ln 0 is 0

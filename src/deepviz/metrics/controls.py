@@ -16,8 +16,7 @@ from torch import Tensor
 from deepviz.methods.method import Method, View
 from deepviz.methods.needs import Needs
 from deepviz.options import Gt, Seed
-from deepviz.probe.gradient import Call
-from deepviz.target import Score
+from deepviz.probe.session import Session
 
 
 @dataclass(frozen=True)
@@ -31,13 +30,13 @@ class Control(Method):
     def of_images(self, x: Tensor) -> Tensor:
         """The map of each image, none of its values negative: (N, H, W), float32 or float64."""
 
-    def maps(self, call: Call, x: Tensor, score: Score) -> Tensor:
+    def maps(self, session: Session) -> Tensor:
         """The same map for each class of a row."""
-        if not score.decided:
-            call.scores(x, score)
+        session.decide()
+        x = session.image()
         found = self.of_images(x.to(torch.promote_types(x.dtype, torch.float32)))
         maps = found.unsqueeze(1)
-        for classes in score.shape:
+        for classes in session.score.shape:
             maps = maps.unsqueeze(1).expand(-1, classes, -1, -1, -1)
         return maps
 
@@ -150,10 +149,10 @@ class EdgeDetector(Control):
     title: ClassVar[str] = "Edge detector"
     paper: ClassVar[str] = "Adebayo et al. 2018, arXiv:1810.03292"
 
-    def maps(self, call: Call, x: Tensor, score: Score) -> Tensor:
+    def maps(self, session: Session) -> Tensor:
         """As for every control, with the reason where it is zero."""
-        maps = super().maps(call, x, score)
-        call.notes.warn_of_zero(
+        maps = super().maps(session)
+        session.notes.warn_of_zero(
             f"{self.name} is all zero: the image is of one colour", (maps == 0).flatten(-3).all(-1).cpu()
         )
         return maps

@@ -4,29 +4,38 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor, nn
 
 from deepviz.methods.method import Method
 from deepviz.metrics.metric import ChannelsOption, Metric, per_pixel
-from deepviz.metrics.subject import Precision, Subject, Value
 from deepviz.options import Baseline, Ge, Seed
-from deepviz.target import Target
+from deepviz.probe.outputs import Kind
+from deepviz.probe.session import Precision, Session, Value
 
 
 @dataclass(frozen=True)
 class CurveMetric(Metric):
     """A metric that sums up a curve over the fraction of the pixels that were changed."""
 
-    def curve(self, model: nn.Module, x: Tensor, attribution: Tensor | Method, target: Target = None) -> Tensor:
+    def curve(
+        self,
+        model: nn.Module,
+        x: Any,
+        attribution: Tensor | Method,
+        target: Any = None,
+        *,
+        extra: Any = None,
+        output: Kind = "auto",
+    ) -> Tensor:
         """The curve itself: (N, points), the model's values at `fractions`. Arguments as for a call."""
-        return self.judge(self.points, model, x, attribution, target)
+        return self.judge(self.points, model, x, attribution, target, extra, output)
 
-    def measure(self, subject: Subject, attribution: Tensor) -> Tensor:
+    def measure(self, session: Session, attribution: Tensor) -> Tensor:
         """What the curve sums up to."""
-        return self.of_curve(self.points(subject, attribution))
+        return self.of_curve(self.points(session, attribution))
 
     @property
     @abstractmethod
@@ -34,7 +43,7 @@ class CurveMetric(Metric):
         """Of the pixels, how many are changed at each point, rising from 0."""
 
     @abstractmethod
-    def points(self, subject: Subject, attribution: Tensor) -> Tensor:
+    def points(self, session: Session, attribution: Tensor) -> Tensor:
         """The curve of each row: (N, points)."""
 
     @abstractmethod
@@ -70,21 +79,21 @@ class ExchangeMetric(CurveMetric):
         """The area under each curve, by trapezoids."""
         return torch.trapezoid(points, dx=1 / self.steps, dim=1)
 
-    def exchange(self, subject: Subject, attribution: Tensor) -> Tensor:
+    def exchange(self, session: Session, attribution: Tensor) -> Tensor:
         """The point of the curve at which each pixel is exchanged, from 1 to `steps`: (N, H, W)."""
-        places = falling(subject, per_pixel(attribution, subject.x, self.channels), self.seed)
+        places = falling(session, per_pixel(attribution, session.image(), self.channels), self.seed)
         pixels = places[0].numel()
         taken = torch.tensor([round(step * pixels / self.steps) for step in range(1, self.steps)], dtype=torch.int32)
         return torch.bucketize(places, taken.to(places.device), out_int32=True, right=True) + 1
 
-    def exchanged(self, subject: Subject, attribution: Tensor, start: Tensor, end: Tensor) -> Tensor:
+    def exchanged(self, session: Session, attribution: Tensor, start: Tensor, end: Tensor) -> Tensor:
         """The model's values while the pixels of `start` become those of `end`, without both ends: (N, steps - 1)."""
-        x = subject.x
-        when = self.exchange(subject, attribution)
+        x = session.image()
+        when = self.exchange(session, attribution)
         n, between = len(x), torch.arange(1, self.steps, dtype=torch.int32)
         rows = torch.arange(n).repeat_interleave(len(between))
         steps = between.repeat(n).to(x.device)
-        start, end = subject.call.laid(start), subject.call.laid(end)
+        start, end = session.call.laid(start), session.call.laid(end)
 
         def make(chunk: slice) -> Tensor:
             of = rows[chunk]
@@ -95,15 +104,15 @@ class ExchangeMetric(CurveMetric):
 
         if not len(rows):
             return x.new_empty((n, 0), dtype=torch.float32)
-        return subject.ask(rows, make, self.value, self.precision).view(n, -1)
+        return session.ask(rows, make, self.value, self.precision).view(n, -1)
 
 
-def falling(subject: Subject, values: Tensor, seed: int) -> Tensor:
+def falling(session: Session, values: Tensor, seed: int) -> Tensor:
     """`ranks` of a map (N, H, W), with a warning where it is the same everywhere: the order is that of chance."""
     flat = values.flatten(1)
     same = flat.amin(1) == flat.amax(1)
     if bool(same.any()):
-        subject.call.notes.warn("a map is the same everywhere: its pixels are taken in random order", same)
+        session.notes.warn("a map is the same everywhere: its pixels are taken in random order", same)
     return ranks(values, seed)
 
 

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from deepviz.metrics.curves import ExchangeMetric
 from deepviz.metrics.metric import Better
-from deepviz.metrics.subject import Subject
+from deepviz.probe.session import Session
 
 
 @dataclass(frozen=True)
@@ -51,10 +51,10 @@ class Deletion(ExchangeMetric):
     better: ClassVar[Better] = "lower"
     range: ClassVar[tuple[float, float]] = (0.0, 1.0)
 
-    def points(self, subject: Subject, attribution: Tensor) -> Tensor:
+    def points(self, session: Session, attribution: Tensor) -> Tensor:
         """p_c(x_t) from the whole image to the baseline."""
-        gone = subject.reference(self.baseline)
-        first = subject.clean(self.value, self.precision)
-        last = subject.without(self.baseline, self.value, self.precision)
-        between = self.exchanged(subject, attribution, subject.x, gone)
+        gone = session.reference(self.baseline)
+        first = session.clean(self.value, self.precision)
+        last = session.without(self.baseline, self.value, self.precision)
+        between = self.exchanged(session, attribution, session.image(), gone)
         return torch.cat([first[:, None], between.to(first), last[:, None]], 1)

@@ -11,8 +11,8 @@ from torch import Tensor
 from deepviz.methods.method import Method
 from deepviz.metrics.metric import Better, Metric
 from deepviz.metrics.parameter_randomization import drawn_when_random
-from deepviz.metrics.subject import Subject
 from deepviz.options import Ge, Seed
+from deepviz.probe.session import Session
 
 
 @dataclass(frozen=True)
@@ -58,9 +58,9 @@ class EfficientRandomization(Metric):
     range: ClassVar[tuple[float, float]] = (-1.0, float("inf"))
     judges: ClassVar[Literal["map", "method"]] = "method"
 
-    def measure(self, subject: Subject, attribution: Method) -> Tensor:
+    def measure(self, session: Session, attribution: Method) -> Tensor:
         """The relative rise of the entropy."""
-        (_, trained), (_, random) = drawn_when_random(subject, attribution, stages=1, seed=self.seed)
+        (_, trained), (_, random) = drawn_when_random(session, attribution, stages=1, seed=self.seed)
         H, H_r = histogram_entropy(trained, self.bins), histogram_entropy(random, self.bins)
         return torch.where(H > 0, (H_r - H) / H.clamp_min(torch.finfo(H.dtype).tiny), 0)
 

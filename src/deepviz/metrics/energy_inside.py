@@ -8,7 +8,7 @@ from torch import Tensor
 
 from deepviz.metrics.metric import Better
 from deepviz.metrics.region import RegionMetric
-from deepviz.metrics.subject import Subject
+from deepviz.probe.session import Session
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,10 +52,10 @@ class EnergyInside(RegionMetric):
     better: ClassVar[Better] = "higher"
     range: ClassVar[tuple[float, float]] = (0.0, 1.0)
 
-    def measure(self, subject: Subject, attribution: Tensor) -> Tensor:
+    def measure(self, session: Session, attribution: Tensor) -> Tensor:
         """sum_{inside} max(a, 0) / sum max(a, 0)."""
-        a = self.values(subject, attribution).flatten(1).clamp_min(0)
-        inside = self.region(subject.x).flatten(1)
+        a = self.values(session, attribution).flatten(1).clamp_min(0)
+        inside = self.region(session.image()).flatten(1)
         mass = a.sum(1)
-        self.warn_of_chance(subject, "has no positive value", mass == 0)
+        self.warn_of_chance(session, "has no positive value", mass == 0)
         return torch.where(mass > 0, (a * inside).sum(1) / mass, inside.double().mean(1))

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from deepviz.metrics.metric import Better, ChannelsOption, Metric, per_pixel
-from deepviz.metrics.subject import Precision, Subject
 from deepviz.options import Baseline, Ge, Gt, Lt, Seed
 from deepviz.probe.seeds import generator_of
+from deepviz.probe.session import Precision, Session
 
 
 @dataclass(frozen=True)
@@ -66,12 +66,12 @@ class FaithfulnessCorrelation(Metric):
     better: ClassVar[Better] = "higher"
     range: ClassVar[tuple[float, float]] = (-1.0, 1.0)
 
-    def measure(self, subject: Subject, attribution: Tensor) -> Tensor:
+    def measure(self, session: Session, attribution: Tensor) -> Tensor:
         """corr(sum of R over S, S(x) - S(x_S))."""
-        x = subject.x
+        x = session.image()
         n, _, height, width = x.shape
         R = per_pixel(attribution, x, self.channels).double()
-        start = subject.reference(self.baseline)
+        start = session.reference(self.baseline)
         rows = torch.arange(n).repeat_interleave(self.subsets)
         sums = torch.zeros(len(rows), dtype=torch.float64)
 
@@ -82,9 +82,9 @@ class FaithfulnessCorrelation(Metric):
             sums[chunk] = (R[of] * S).sum((1, 2)).cpu()
             return torch.where(S.unsqueeze(1), start[of], x[of])
 
-        without = subject.ask(rows, make, "score", self.precision).cpu().double().view(n, -1)
-        fall = subject.clean("score", self.precision).cpu().double()[:, None] - without
-        return self._correlation(subject, sums.view(n, -1), fall)
+        without = session.ask(rows, make, "score", self.precision).cpu().double().view(n, -1)
+        fall = session.clean("score", self.precision).cpu().double()[:, None] - without
+        return self._correlation(session, sums.view(n, -1), fall)
 
     def _set(self, k: int, height: int, width: int) -> Tensor:
         """The k-th set of pixels, bool (H, W); the same for every image."""
@@ -94,11 +94,11 @@ class FaithfulnessCorrelation(Metric):
         mask[torch.randperm(height * width, generator=generator)[:size]] = True
         return mask.view(height, width)
 
-    def _correlation(self, subject: Subject, sums: Tensor, fall: Tensor) -> Tensor:
+    def _correlation(self, session: Session, sums: Tensor, fall: Tensor) -> Tensor:
         a, b = sums - sums.mean(1, keepdim=True), fall - fall.mean(1, keepdim=True)
         eps = torch.finfo(torch.float32).eps
         flat = (a.norm(dim=1) <= eps * sums.norm(dim=1)) | (b.norm(dim=1) <= eps * fall.norm(dim=1))
         if bool(flat.any()):
-            subject.call.notes.warn("all sets of pixels have the same sum or effect: the correlation counts as 0", flat)
+            session.notes.warn("all sets of pixels have the same sum or effect: the correlation counts as 0", flat)
         product = (a.norm(dim=1) * b.norm(dim=1)).clamp_min(torch.finfo(torch.float64).tiny)
         return torch.where(flat, 0, (a * b).sum(1) / product)

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from deepviz.metrics.metric import Better, Metric, per_value
-from deepviz.metrics.subject import Subject
 from deepviz.options import Baseline, Ge, Gt, Le, Seed
 from deepviz.probe.reference import reference
 from deepviz.probe.seeds import generator_of
+from deepviz.probe.session import Session
 
 
 @dataclass(frozen=True)
@@ -70,9 +70,9 @@ class Infidelity(Metric):
     better: ClassVar[Better] = "lower"
     range: ClassVar[tuple[float, float]] = (0.0, float("inf"))
 
-    def measure(self, subject: Subject, attribution: Tensor) -> Tensor:
+    def measure(self, session: Session, attribution: Tensor) -> Tensor:
         """E[(I . b R - (S(x) - S(x - I)))^2]."""
-        x = subject.x
+        x = session.image()
         n = len(x)
         R = per_value(attribution, x)
         rows = torch.arange(n).repeat_interleave(self.samples)
@@ -87,8 +87,8 @@ class Infidelity(Metric):
             foretold[chunk] = (counted.double() * R[of].double()).sum((1, 2, 3)).cpu()
             return x[of] - I
 
-        changed = subject.ask(rows, make, "score").cpu().double().view(n, -1)
-        fall = subject.clean("score").cpu().double()[:, None] - changed  # S(x) - S(x - I)
+        changed = session.ask(rows, make, "score").cpu().double().view(n, -1)
+        fall = session.clean("score").cpu().double()[:, None] - changed  # S(x) - S(x - I)
         foretold = foretold.view(n, -1)  # I . R
         b = torch.ones(n, 1, dtype=torch.float64)
         if self.scaled:

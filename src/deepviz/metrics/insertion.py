@@ -8,8 +8,8 @@ from torch import Tensor
 
 from deepviz.metrics.curves import ExchangeMetric
 from deepviz.metrics.metric import Better
-from deepviz.metrics.subject import Subject
 from deepviz.options import Baseline
+from deepviz.probe.session import Session
 
 
 @dataclass(frozen=True)
@@ -58,10 +58,10 @@ class Insertion(ExchangeMetric):
     better: ClassVar[Better] = "higher"
     range: ClassVar[tuple[float, float]] = (0.0, 1.0)
 
-    def points(self, subject: Subject, attribution: Tensor) -> Tensor:
+    def points(self, session: Session, attribution: Tensor) -> Tensor:
         """p_c(x_t) from the baseline to the whole image."""
-        start = subject.reference(self.baseline)
-        first = subject.without(self.baseline, self.value, self.precision)
-        last = subject.clean(self.value, self.precision)
-        between = self.exchanged(subject, attribution, start, subject.x)
+        start = session.reference(self.baseline)
+        first = session.without(self.baseline, self.value, self.precision)
+        last = session.clean(self.value, self.precision)
+        between = self.exchanged(session, attribution, start, session.image())
         return torch.cat([first[:, None], between.to(first), last[:, None]], 1)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -12,11 +13,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from deepviz.errors import ModelError
-from deepviz.methods.method import Method, check_arguments, in_short
-from deepviz.metrics.subject import Subject, asking
+from deepviz.methods.method import Method, asked, in_short
 from deepviz.options import Frozen, having
+from deepviz.probe.outputs import Kind
 from deepviz.probe.reference import Colours, resolve_baseline
-from deepviz.target import Target
+from deepviz.probe.session import Session, opened
 
 Better = Literal["higher", "lower"]
 Channels = Literal["sum", "magnitude"]
@@ -50,7 +51,16 @@ class Metric(Frozen, ABC):
     judges: ClassVar[Literal["map", "method"]] = "map"
     """Whether it is given a map, or the method that makes maps."""
 
-    def __call__(self, model: nn.Module, x: Tensor, attribution: Tensor | Method, target: Target = None) -> Tensor:
+    def __call__(
+        self,
+        model: nn.Module,
+        x: Any,
+        attribution: Tensor | Method,
+        target: Any = None,
+        *,
+        extra: Any = None,
+        output: Kind = "auto",
+    ) -> Tensor:
         """One value for each row.
 
         Args:
@@ -60,6 +70,8 @@ class Metric(Frozen, ABC):
                 bilinearly; for a metric that judges methods, the `Method`.
             target: the class that was explained: an index, a tensor (N,), a callable from the model's raw output to
                 one score per row; None: the predicted class.
+            extra: what the model takes beside `x`, as for a method.
+            output: what the model returns, as for a method.
 
         Returns:
             (N,), float32 or wider, on the CPU.
@@ -69,31 +81,32 @@ class Metric(Frozen, ABC):
             ValueError: for maps that do not fit `x` or are not finite.
             TargetError, ModelError: as methods raise them.
         """
-        return self.judge(self.measure, model, x, attribution, target)
+        return self.judge(self.measure, model, x, attribution, target, extra, output)
 
     def judge(
         self,
-        measure: Callable[[Subject, Any], Tensor],
+        measure: Callable[[Session, Any], Tensor],
         model: nn.Module,
-        x: Tensor,
+        x: Any,
         attribution: Tensor | Method,
-        target: Target,
+        target: Any = None,
+        extra: Any = None,
+        output: Kind = "auto",
     ) -> Tensor:
         """What `measure` finds, with the model borrowed and the arguments checked."""
-        check_arguments(model, x)
-        self.check(attribution, x)
-        with asking(model, x, target) as subject:
-            return self.measured(measure, subject, attribution)
+        with judging(model, x, target, extra, output) as session:
+            self.check(attribution, session.image())
+            return self.measured(measure, session, attribution)
 
-    def measured(self, measure: Callable[[Subject, Any], Tensor], subject: Subject, attribution: Any) -> Tensor:
+    def measured(self, measure: Callable[[Session, Any], Tensor], session: Session, attribution: Any) -> Tensor:
         """What `measure` finds, if it is finite, on the CPU."""
-        found = measure(subject, attribution)
+        found = measure(session, attribution)
         if not bool(torch.isfinite(found).all()):
             raise ModelError(f"{self.name} came out as NaN or infinity; in half precision try float32")
         return found.cpu()
 
     @abstractmethod
-    def measure(self, subject: Subject, attribution: Any) -> Tensor:
+    def measure(self, session: Session, attribution: Any) -> Tensor:
         """The formula, for a model that is already borrowed and a map or method that was checked: (N,)."""
 
     def check(self, attribution: Any, x: Tensor) -> None:
@@ -134,6 +147,23 @@ class Metric(Frozen, ABC):
             and (isinstance(value := getattr(self, field.name), Tensor) or value != field.default)
         ]
         return ", ".join([self.name, *changed])
+
+
+@contextmanager
+def judging(model: nn.Module, x: Any, target: Any, extra: Any = None, output: Kind = "auto") -> Iterator[Session]:
+    """The model borrowed, for questions about one target of each image; its warnings are issued at the end.
+
+    Raises:
+        ValueError: for several targets a row, or an image that is none of height and width.
+    """
+    inputs, score = asked(model, x, target, extra)
+    if score.shape:
+        raise ValueError(f"a metric judges one target per row, (N,), got {score.shape[0]} per row")
+    with opened(model, inputs, score, output) as session:
+        image = session.image()
+        if image.ndim != 4:
+            raise ValueError(f"metrics judge maps of images (N, C, H, W), got an input {tuple(image.shape)}")
+        yield session
 
 
 def check_map(attribution: Any, x: Tensor) -> None:

@@ -10,16 +10,15 @@ import torch
 from torch import Tensor, nn
 
 from deepviz.errors import ModelError
-from deepviz.methods.method import Method, check_arguments
-from deepviz.metrics.metric import Better, Metric
+from deepviz.methods.method import Method, map_of_image
+from deepviz.metrics.metric import Better, Metric, judging
 from deepviz.metrics.similarity import SIMILARITIES
-from deepviz.metrics.subject import Subject, asking
 from deepviz.notes import Notes
 from deepviz.options import Ge, Gt, Seed
-from deepviz.probe.gradient import Call
+from deepviz.probe.outputs import Kind
 from deepviz.probe.randomise import Randomised, randomised
 from deepviz.probe.seeds import generator_of
-from deepviz.target import Target
+from deepviz.probe.session import Session
 
 Mode = Literal["cascading", "independent"]
 """Layers get new weights from the output down, each step on top of those before, or one step's layers alone."""
@@ -120,13 +119,20 @@ class ParameterRandomization(Metric):
     judges: ClassVar[Literal["map", "method"]] = "method"
 
     def curve(
-        self, model: nn.Module, x: Tensor, attribution: Method, target: Target = None, *, maps: bool = False
+        self,
+        model: nn.Module,
+        x: Any,
+        attribution: Method,
+        target: Any = None,
+        *,
+        extra: Any = None,
+        output: Kind = "auto",
+        maps: bool = False,
     ) -> RandomizationCurve:
         """The similarity stage by stage. Arguments as for a call; `maps`: whether to keep what was compared."""
-        check_arguments(model, x)
-        self.check(attribution, x)
-        with asking(model, x, target) as subject:
-            found = list(self._compared(subject, attribution, self.stages))
+        with judging(model, x, target, extra, output) as session:
+            self.check(attribution, session.image())
+            found = list(self._compared(session, attribution, self.stages))
         return RandomizationCurve(
             stages=("trained", *(stage.layers[-1] for stage, _, _ in found if stage is not None)),
             shares=(0.0, *(stage.share for stage, _, _ in found if stage is not None)),
@@ -134,19 +140,19 @@ class ParameterRandomization(Metric):
             maps=tuple(drawn for _, drawn, _ in found) if maps else (),
         )
 
-    def measure(self, subject: Subject, attribution: Method) -> Tensor:
+    def measure(self, session: Session, attribution: Method) -> Tensor:
         """The similarity with all layers random, or the mean over steps that are random alone."""
         # a layer's new weights do not depend on the number of stages
         stages = 1 if self.mode == "cascading" else self.stages
-        _, *random = [likeness for _, _, likeness in self._compared(subject, attribution, stages)]
+        _, *random = [likeness for _, _, likeness in self._compared(session, attribution, stages)]
         return torch.stack(random).mean(0)
 
     def _compared(
-        self, subject: Subject, method: Method, stages: int | None
+        self, session: Session, method: Method, stages: int | None
     ) -> Iterator[tuple[Randomised | None, Tensor, Tensor]]:
         """For the trained network, then for each stage: the maps as they are drawn, and their similarity."""
         smooth = Smooth(self.samples, self.noise, self.seed)
-        found = drawn_when_random(subject, method, stages, self.mode == "cascading", self.seed, smooth)
+        found = drawn_when_random(session, method, stages, self.mode == "cascading", self.seed, smooth)
         _, trained = next(found)
         yield None, trained, trained.new_ones(len(trained), dtype=torch.float64)
         for stage, maps in found:
@@ -154,7 +160,7 @@ class ParameterRandomization(Metric):
 
 
 def drawn_when_random(
-    subject: Subject,
+    session: Session,
     method: Method,
     stages: int | None,
     cascading: bool = True,
@@ -166,30 +172,28 @@ def drawn_when_random(
     Raises:
         ModelError: if a stage's maps or scores are not finite.
     """
-    x, score = subject.x, subject.score
-    if not score.decided:
-        subject.call.scores(x, score)
+    session.decide()
     notes = Notes()
-    trained = _drawn(method, Call(subject.call.model, notes), x, subject, smooth)
+    trained = _drawn(method, session.with_notes(notes), smooth)
     for text in notes.general:
-        subject.call.notes.warn(text)
-    _warn_of_flat(subject, method, trained, "the trained")
+        session.notes.warn(text)
+    _warn_of_flat(session, method, trained, "the trained")
     yield None, trained
     layer = notes.facts.get("layer")
     method = method if layer is None else method.with_layer(layer)
-    for stage in randomised(subject.call.model, x, stages=stages, cascading=cascading, seed=seed):
+    for stage in randomised(session.model, session.inputs, stages=stages, cascading=cascading, seed=seed):
         try:
             # the copy was made of a borrowed model, so it is in eval mode too
-            maps = _drawn(method, Call(stage.model, Notes()), x, subject, smooth)
+            maps = _drawn(method, session.of_model(stage.model), smooth)
         except ModelError as error:
             raise ModelError(f"with random weights from the output to {stage.layers[-1]!r}: {error}") from error
-        _warn_of_flat(subject, method, maps, "a random")
+        _warn_of_flat(session, method, maps, "a random")
         yield stage, maps
 
 
-def _drawn(method: Method, call: Call, x: Tensor, subject: Subject, smooth: Smooth) -> Tensor:
+def _drawn(method: Method, session: Session, smooth: Smooth) -> Tensor:
     """The map's values as the picture shows them."""
-    maps = _averaged(method, call, x, subject, smooth)
+    maps = _averaged(method, session, smooth)
     maps = maps.detach().to("cpu", torch.promote_types(maps.dtype, torch.float32))
     if not bool(torch.isfinite(maps).all()):
         raise ModelError(
@@ -198,24 +202,25 @@ def _drawn(method: Method, call: Call, x: Tensor, subject: Subject, smooth: Smoo
     return maps.abs().amax(1) if method.view == "magnitude" else maps.sum(1)
 
 
-def _averaged(method: Method, call: Call, x: Tensor, subject: Subject, smooth: Smooth) -> Tensor:
+def _averaged(method: Method, session: Session, smooth: Smooth) -> Tensor:
     """1/n sum_i M(x + s e_i), or M(x) for n = 1; the same draws e_i for every row."""
     if smooth.samples == 1:
-        return method.maps(call, x, subject.score)
+        return map_of_image(method, session)
+    x = session.image()
     s = smooth.noise * (x.amax((1, 2, 3), keepdim=True) - x.amin((1, 2, 3), keepdim=True))
     total: Any = 0
     for sample in range(smooth.samples):
         generator = generator_of(smooth.seed, sample)
         e = torch.randn(x.shape[1:], generator=generator).to(x)
-        total = total + method.maps(call, x + s * e, subject.score)
+        total = total + map_of_image(method, session.with_image(x + s * e))
     mean: Tensor = total / smooth.samples
     return mean
 
 
-def _warn_of_flat(subject: Subject, method: Method, maps: Tensor, network: str) -> None:
+def _warn_of_flat(session: Session, method: Method, maps: Tensor, network: str) -> None:
     flat = maps.flatten(1)
     same = flat.amin(1) == flat.amax(1)
     if bool(same.any()):
-        subject.call.notes.warn(
+        session.notes.warn(
             f"{method.name} of {network} network is the same everywhere: there is no likeness to be measured", same
         )

@@ -9,8 +9,8 @@ from torch import Tensor
 
 from deepviz.metrics.metric import Better
 from deepviz.metrics.region import RegionMetric
-from deepviz.metrics.subject import Subject
 from deepviz.options import Ge
+from deepviz.probe.session import Session
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,12 +57,12 @@ class PointingGame(RegionMetric):
     better: ClassVar[Better] = "higher"
     range: ClassVar[tuple[float, float]] = (0.0, 1.0)
 
-    def measure(self, subject: Subject, attribution: Tensor) -> Tensor:
+    def measure(self, session: Session, attribution: Tensor) -> Tensor:
         """The share of the pixels p = argmax a that are hits."""
-        a = self.values(subject, attribution).flatten(1)
-        hit = _within(self.region(subject.x), self.tolerance).flatten(1)
+        a = self.values(session, attribution).flatten(1)
+        hit = _within(self.region(session.image()), self.tolerance).flatten(1)
         p = a == a.amax(1, keepdim=True)
-        self.warn_of_chance(subject, "is the same everywhere", p.all(1))
+        self.warn_of_chance(session, "is the same everywhere", p.all(1))
         return (p & hit).sum(1).double() / p.sum(1)
 
 

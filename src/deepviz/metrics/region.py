@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from deepviz.metrics.metric import ChannelsOption, Metric, per_pixel
-from deepviz.metrics.subject import Subject
+from deepviz.probe.session import Session
 
 
 @dataclass(frozen=True)
@@ -45,14 +45,14 @@ class RegionMetric(Metric):
             )
         return mask_of(self.inside, x)
 
-    def values(self, subject: Subject, attribution: Tensor) -> Tensor:
+    def values(self, session: Session, attribution: Tensor) -> Tensor:
         """What the map says of each pixel, in double precision on the CPU: (N, H, W)."""
-        return per_pixel(attribution, subject.x, self.channels).cpu().double()
+        return per_pixel(attribution, session.image(), self.channels).cpu().double()
 
-    def warn_of_chance(self, subject: Subject, says: str, rows: Tensor) -> None:
+    def warn_of_chance(self, session: Session, says: str, rows: Tensor) -> None:
         """Warn of the rows whose map says nothing: their value is that of chance."""
         if bool(rows.any()):
-            subject.call.notes.warn(f"the map {says}: {self.name} is what chance gives, the region's share", rows)
+            session.notes.warn(f"the map {says}: {self.name} is what chance gives, the region's share", rows)
 
     def of_rows(self, rows: slice) -> RegionMetric:
         """The same metric with the masks or boxes of some of the rows; itself, if one holds for all."""

@@ -11,8 +11,8 @@ from torch import Tensor
 from deepviz.metrics.curves import CurveMetric, falling
 from deepviz.metrics.imputation import imputed
 from deepviz.metrics.metric import Better, ChannelsOption, per_pixel
-from deepviz.metrics.subject import Precision, Subject, Value
 from deepviz.options import Ge, Seed
+from deepviz.probe.session import Precision, Session, Value
 
 
 @dataclass(frozen=True)
@@ -85,11 +85,11 @@ class ROAD(CurveMetric):
         """The mean over the imputed images."""
         return points[:, 1:].mean(1)
 
-    def points(self, subject: Subject, attribution: Tensor) -> Tensor:
+    def points(self, session: Session, attribution: Tensor) -> Tensor:
         """p_c(x_t), from the whole image on."""
-        x = subject.x
+        x = session.image()
         values = per_pixel(attribution, x, self.channels)
-        order = falling(subject, values if self.order == "most" else -values, self.seed)
+        order = falling(session, values if self.order == "most" else -values, self.seed)
         n, pixels = len(x), x.shape[2] * x.shape[3]
         # one pixel at least is left, whatever the size
         taken = torch.tensor([min(pixels - 1, round(t * pixels)) for t in self.fractions[1:]]).repeat(n).to(x.device)
@@ -102,6 +102,6 @@ class ROAD(CurveMetric):
             filled = imputed(x[of], removed)
             return torch.where(removed.unsqueeze(1), filled + self.noise * noise, filled)
 
-        first = subject.clean(self.value, self.precision)
-        found = subject.ask(rows, make, self.value, self.precision).view(n, -1)
+        first = session.clean(self.value, self.precision)
+        found = session.ask(rows, make, self.value, self.precision).view(n, -1)
         return torch.cat([first[:, None], found.to(first)], 1)

@@ -9,13 +9,12 @@ from typing import Annotated, ClassVar, Literal
 import torch
 from torch import Tensor
 
-from deepviz.methods.method import Method
+from deepviz.methods.method import Method, map_of_image
 from deepviz.metrics.metric import Better, Metric
-from deepviz.metrics.subject import Subject
 from deepviz.notes import Notes
 from deepviz.options import Ge, Gt, Seed
-from deepviz.probe.gradient import Call
 from deepviz.probe.seeds import generator_of
+from deepviz.probe.session import Session
 
 
 @dataclass(frozen=True)
@@ -32,26 +31,24 @@ class Sensitivity(Metric):
     range: ClassVar[tuple[float, float]] = (0.0, float("inf"))
     judges: ClassVar[Literal["map", "method"]] = "method"
 
-    def measure(self, subject: Subject, attribution: Method) -> Tensor:
+    def measure(self, session: Session, attribution: Method) -> Tensor:
         """Sum up ||M(x + d) - M(x)|| / ||M(x)|| over d."""
-        x, score = subject.x, subject.score
-        if not score.decided:
-            subject.call.scores(x, score)
-        notes = Notes()
-        call = Call(subject.call.model, notes)
-        M = attribution.maps(call, x, score).flatten(1)
+        session.decide()
+        x, notes = session.image(), Notes()
+        inner = session.with_notes(notes)
+        M = map_of_image(attribution, inner).flatten(1)
         # all maps at the layer that was found for the image itself
         layer = notes.facts.get("layer")
         method = attribution if layer is None else attribution.with_layer(layer)
         length = M.norm(dim=1)
         if bool((length == 0).any()):
-            subject.call.notes.warn(f"{method.name} is all zero: its sensitivity is not relative", (length == 0).cpu())
+            session.notes.warn(f"{method.name} is all zero: its sensitivity is not relative", (length == 0).cpu())
         r = self.radius * (x.amax((1, 2, 3), keepdim=True) - x.amin((1, 2, 3), keepdim=True))
         moved = []
         for k in range(self.samples):
             generator = generator_of(self.seed, k)
             d = r * (2 * torch.rand(x.shape[1:], generator=generator) - 1).to(x)
-            moved.append((method.maps(call, x + d, score).flatten(1) - M).norm(dim=1))
+            moved.append((map_of_image(method, inner.with_image(x + d)).flatten(1) - M).norm(dim=1))
         relative = torch.stack(moved) / torch.where(length > 0, length, 1)
         return self.over(relative.to(torch.promote_types(relative.dtype, torch.float32)))
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from deepviz.metrics.metric import Better, Channels, ChannelsOption, Metric, per_pixel
-from deepviz.metrics.subject import Subject
+from deepviz.probe.session import Session
 
 
 @dataclass(frozen=True)
@@ -50,19 +50,19 @@ class Sparseness(Metric):
     better: ClassVar[Better] = "higher"
     range: ClassVar[tuple[float, float]] = (0.0, 1.0)
 
-    def measure(self, subject: Subject, attribution: Tensor) -> Tensor:
+    def measure(self, session: Session, attribution: Tensor) -> Tensor:
         """G = 1 - 2 sum_k v_k (d - k + 1/2) / (d sum_k v_k)."""
-        v = magnitudes(subject, attribution, self.channels).sort(1).values
+        v = magnitudes(session, attribution, self.channels).sort(1).values
         d = v.shape[1]
         k = torch.arange(1, d + 1, dtype=v.dtype)
         G = 1 - 2 * (v * (d - k + 0.5)).sum(1) / (v.sum(1) * d)
         return G.clamp_min(0)  # an even map's may round to less
 
 
-def magnitudes(subject: Subject, attribution: Tensor, channels: Channels | None) -> Tensor:
+def magnitudes(session: Session, attribution: Tensor, channels: Channels | None) -> Tensor:
     """|a| of all pixels, in double precision on the CPU: (N, H W). All ones for a map of zeros, with a warning."""
-    a = per_pixel(attribution, subject.x, channels).cpu().double().abs().flatten(1)
+    a = per_pixel(attribution, session.image(), channels).cpu().double().abs().flatten(1)
     zero = a.amax(1) == 0
     if bool(zero.any()):
-        subject.call.notes.warn("the map is zero everywhere: it counts as an even one", zero)
+        session.notes.warn("the map is zero everywhere: it counts as an even one", zero)
     return torch.where(zero[:, None], torch.ones_like(a), a)

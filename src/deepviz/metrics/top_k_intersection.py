@@ -7,8 +7,8 @@ from torch import Tensor
 
 from deepviz.metrics.metric import Better
 from deepviz.metrics.region import RegionMetric
-from deepviz.metrics.subject import Subject
 from deepviz.options import Ge
+from deepviz.probe.session import Session
 
 SHARE = 1000 / 224**2
 
@@ -59,13 +59,13 @@ class TopKIntersection(RegionMetric):
         if self.k is not None and self.k > height * width:
             raise ValueError(f"k is {self.k} pixels, but the input has {height} x {width}: give a smaller k")
 
-    def measure(self, subject: Subject, attribution: Tensor) -> Tensor:
+    def measure(self, session: Session, attribution: Tensor) -> Tensor:
         """|top_k(a) and inside| / k."""
-        a = self.values(subject, attribution).flatten(1)
-        inside = self.region(subject.x).flatten(1)
+        a = self.values(session, attribution).flatten(1)
+        inside = self.region(session.image()).flatten(1)
         k = max(1, round(SHARE * a.shape[1])) if self.k is None else self.k
         kth = a.topk(k, dim=1).values[:, -1:]
         above, tied = a > kth, a == kth
-        self.warn_of_chance(subject, "is the same everywhere", tied.all(1))
+        self.warn_of_chance(session, "is the same everywhere", tied.all(1))
         room = k - above.sum(1)
         return ((above & inside).sum(1) + room * (tied & inside).sum(1) / tied.sum(1).double()) / k

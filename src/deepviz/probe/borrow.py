@@ -11,6 +11,8 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import nn
 
+from deepviz.probe.border import without_checkpointing
+
 _borrowers: WeakKeyDictionary[nn.Module, int] = WeakKeyDictionary()
 _counting = Lock()
 
@@ -28,7 +30,7 @@ def original(model: nn.Module) -> nn.Module:
 
 @contextmanager
 def borrowed(model: nn.Module) -> Iterator[None]:
-    """Eval mode, sub-module by sub-module, and gradients on; everything as before afterwards.
+    """Eval mode, sub-module by sub-module, and gradients on; everything as before afterwards, torch's random state too.
 
     The flags are set directly, because a module's own `train()` may do more than set a flag (LoRA layers merge
     their weights there). Compiled parts run eagerly: rules and hooks do not reach inside compiled code.
@@ -39,8 +41,26 @@ def borrowed(model: nn.Module) -> Iterator[None]:
         stack.enter_context(torch.enable_grad())
         if any(_is_compiled(module) or _compiles_itself(module) for module in modules):
             stack.enter_context(torch.compiler.set_stance("force_eager"))
+        stack.enter_context(without_checkpointing())
         stack.enter_context(_evaluating(modules))
+        stack.enter_context(_same_random_state(modules))
         yield
+
+
+@contextmanager
+def _same_random_state(modules: list[nn.Module]) -> Iterator[None]:
+    """Torch's random state as it was, whatever a model that draws numbers in its forward pass took of it."""
+    first = next((parameter for module in modules for parameter in module.parameters(recurse=False)), None)
+    device = first.device if first is not None and first.is_cuda else None
+    before = torch.get_rng_state()
+    on_device = None if device is None else torch.cuda.get_rng_state(device)
+    try:
+        yield
+    finally:
+        if not torch.equal(before, torch.get_rng_state()):
+            torch.set_rng_state(before)
+        if device is not None and on_device is not None:
+            torch.cuda.set_rng_state(on_device, device)
 
 
 @contextmanager

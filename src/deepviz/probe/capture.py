@@ -1,4 +1,4 @@
-"""What a layer answers during one forward pass, and the gradient that arrives there."""
+"""What a layer returns during one forward pass, and the gradient that arrives there."""
 
 from __future__ import annotations
 
@@ -6,17 +6,21 @@ import copy
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 from torch.overrides import BaseTorchFunctionMode
 
-from deepviz.errors import LayerError, ModelError, ModelFailed
+from deepviz.errors import LayerError
+from deepviz.inputs import Leaves
 from deepviz.names import nearest
-from deepviz.probe.gradient import Call, backward, forward_with_rule, fresh_leaf
+from deepviz.probe.gradient import Independent, backward, coverage_of, fresh_leaf, note_coverage
+from deepviz.probe.outputs import describe
 from deepviz.probe.rules import Rule
-from deepviz.target import Score, describe
+
+if TYPE_CHECKING:
+    from deepviz.probe.session import Session
 
 
 def layer_name(model: nn.Module, layer: str | nn.Module) -> str:
@@ -60,10 +64,11 @@ def _which_call(layer: str) -> tuple[str, int | None]:
     return path, int(number) if mark else None
 
 
-def layer_gradient(call: Call, x: Tensor, score: Score, layer: str) -> tuple[Tensor, Tensor]:
-    """The layer's output A and dS/dA, with a graph only from the layer on.
+def layer_gradient(session: Session, layer: str) -> tuple[Tensor, Tensor]:
+    """The layer's output A and dS/dA for the rows of a chunk, with a graph only from the layer on.
 
-    Below the layer the model runs without a graph; when the layer answers, the graph starts at a copy of its answer.
+    Below the layer the model runs without a graph; when the layer returns, the graph starts at a copy of its output.
+    Where that fails (the layer hands on a view, or the model runs it under `no_grad`), the graph is that of all layers.
 
     Returns:
         A (n, ...) and dS/dA, (n, ...) or (n, K, ...), both detached.
@@ -71,23 +76,27 @@ def layer_gradient(call: Call, x: Tensor, score: Score, layer: str) -> tuple[Ten
     Raises:
         LayerError: if the layer is not called exactly once, or the score does not depend on it.
     """
-    try:
-        return call.in_layout(x, lambda laid: _above(call, laid, score, layer))
-    except _NoNewGraph:
-        return call.in_layout(x, lambda laid: _along(call, laid, score, layer))
+    if not session.known.past_no_grad:
+        try:
+            return _above(session, layer)
+        except (_NoNewGraph, Independent):
+            pass
+    return session.depending(lambda: _along(session, layer))
 
 
 class _NoNewGraph(LayerError):
     """The layer hands on its input, of which others hold views: a graph cannot start there, only pass."""
 
 
-def _above(call: Call, x: Tensor, score: Score, layer: str) -> tuple[Tensor, Tensor]:
+def _unrelated(layer: str) -> LayerError:
+    return LayerError(f"the score does not depend on layer {layer!r}; choose another layer")
+
+
+def _above(session: Session, layer: str) -> tuple[Tensor, Tensor]:
     found: list[Tensor] = []
 
     def start_graph(inputs: Any, output: Any) -> Any:
-        answer = spatial_tensor(output)
-        if answer is None:
-            raise LayerError(f"layer {layer!r} has no tensor to explain, but {describe(output)}")
+        answer = _explained(output, layer)
         torch.set_grad_enabled(True)
         # a copy: what the model goes on to do in place must not reach it
         leaf = fresh_leaf(answer.detach().clone())
@@ -101,22 +110,20 @@ def _above(call: Call, x: Tensor, score: Score, layer: str) -> tuple[Tensor, Ten
             return None
         return _with_tensor(output, leaf.clone())
 
-    with torch.no_grad(), _every_part_called(call.model, layer), answering(call.model, layer, start_graph):
-        values = call.check(score(call.run(x)))
+    model = session.model
+    with torch.no_grad(), _every_part_called(model, layer), answering(model, layer, start_graph):
+        values = session.read(session.look())
     (leaf,) = found
-    if not values.requires_grad:
-        raise LayerError(
-            f"the score does not depend on layer {layer!r}, or the model calls it under no_grad; choose another layer"
-        )
     edge = torch.autograd.graph.get_gradient_edge(leaf)
-    return leaf.detach(), layer_backward(call, values, edge, layer)
+    (gradient,) = backward(values, [edge])
+    return leaf.detach(), gradient
 
 
-def layer_and_input_gradient(
-    call: Call, x: Tensor, score: Score, layer: str, rule: Rule
-) -> tuple[Tensor, Tensor, Tensor]:
-    """The layer's output A, the plain dS/dA, and the gradient through `rule` at the input, from one forward pass."""
-    return call.in_layout(x, lambda laid: _both(call, laid, score, layer, rule))
+def _explained(output: Any, layer: str) -> Tensor:
+    answer = spatial_tensor(output)
+    if answer is None:
+        raise LayerError(f"layer {layer!r} has no spatial map: its output is {describe(output)}; choose another layer")
+    return answer
 
 
 def _every_part_called(model: nn.Module, layer: str) -> AbstractContextManager[object]:
@@ -127,50 +134,69 @@ def _every_part_called(model: nn.Module, layer: str) -> AbstractContextManager[o
     return BaseTorchFunctionMode() if fused else nullcontext()
 
 
-def _along(call: Call, x: Tensor, score: Score, layer: str) -> tuple[Tensor, Tensor]:
+def _along(session: Session, layer: str) -> tuple[Tensor, Tensor]:
     """As `_above`, with the graph of all layers."""
     found: list[tuple[Tensor, Any]] = []
-    with answering(call.model, layer, _remembering(found, layer)):
-        values = call.check(score(call.run(fresh_leaf(x))))
+    leaves = session.x.map(fresh_leaf)
+    with answering(session.model, layer, _remembering(found, layer)):
+        values = session.forward_with_rule(leaves, None)
     ((answer, edge),) = found
-    return answer, layer_backward(call, values, edge, layer)
+    return answer, _to_layer(session, values, edge, leaves, layer)
+
+
+def _to_layer(session: Session, values: Tensor, edge: Any, leaves: Leaves, layer: str) -> Tensor:
+    """dS/dA, where the graph begins at the input.
+
+    Raises:
+        LayerError: if the score depends on the input, but not by way of this layer.
+        Independent: if it does not depend on the input either, so that something cuts every way.
+    """
+    try:
+        if edge is None:
+            raise Independent(f"layer {layer!r} returns a result without a gradient")
+        return backward(values, [edge], keep=True)[0]
+    except Independent as error:
+        session.backward(values, leaves)
+        if edge is None:
+            raise LayerError(
+                f"layer {layer!r} returns a result without a gradient: the model calls it under torch.no_grad(); "
+                "choose another layer"
+            ) from error
+        raise _unrelated(layer) from error
+
+
+def layer_and_input_gradient(session: Session, layer: str, rule: Rule) -> tuple[Tensor, Tensor, Leaves]:
+    """The layer's output A, the plain dS/dA, and the gradient through `rule` at the input, from one forward pass."""
+
+    def both() -> tuple[Tensor, Tensor, Leaves]:
+        found: list[tuple[Tensor, Any]] = []
+        leaves = session.x.map(fresh_leaf)
+        with answering(session.model, layer, _remembering(found, layer)):
+            values = session.forward_with_rule(leaves, rule)
+        ((answer, edge),) = found
+        coverage = coverage_of(values, rule)
+        rule.active = False
+        try:
+            plain = _to_layer(session, values, edge, leaves, layer)
+        finally:
+            rule.active = True
+        guided = session.backward(values, leaves)
+        note_coverage(session.call, coverage)
+        return answer, plain, guided
+
+    return session.depending(both)
 
 
 def _remembering(found: list[tuple[Tensor, Any]], layer: str) -> Callable[[Any, Any], None]:
-    """What `answering` calls to keep a layer's answer, and where its gradient will arrive, in `found`."""
+    """What `answering` calls to keep a layer's output, and where its gradient will arrive, in `found`."""
 
     def remember(inputs: Any, output: Any) -> None:
-        answer = spatial_tensor(output)
-        if answer is None:
-            raise LayerError(f"layer {layer!r} has no tensor to explain, but {describe(output)}")
-        if not answer.requires_grad:
-            raise LayerError(f"layer {layer!r} answers without a gradient: the model calls it under no_grad")
+        answer = _explained(output, layer)
+        edge = torch.autograd.graph.get_gradient_edge(answer) if answer.requires_grad else None
         # the edge and the copy stay what they are now, even if a later layer works in place
-        found.append((answer.detach().clone(), torch.autograd.graph.get_gradient_edge(answer)))
+        found.append((answer.detach().clone(), edge))
 
     return remember
-
-
-def _both(call: Call, x: Tensor, score: Score, layer: str, rule: Rule) -> tuple[Tensor, Tensor, Tensor]:
-    found: list[tuple[Tensor, Any]] = []
-    leaf = fresh_leaf(x)
-    with answering(call.model, layer, _remembering(found, layer)):
-        values = forward_with_rule(call, leaf, score, rule)
-    ((answer, edge),) = found
-    rule.active = False
-    plain = layer_backward(call, values, edge, layer, keep=True)
-    rule.active = True
-    return answer, plain, backward(call, values, leaf)
-
-
-def layer_backward(call: Call, values: Tensor, leaf: Any, layer: str, keep: bool = False) -> Tensor:
-    """`backward` to a layer; a score that does not depend on it is the layer's error."""
-    try:
-        return backward(call, values, leaf, keep)
-    except ModelFailed:
-        raise
-    except ModelError as error:
-        raise LayerError(f"the score does not depend on layer {layer!r}; choose another layer") from error
 
 
 @contextmanager

@@ -76,8 +76,12 @@ class Joined:
         return self._whole
 
 
-def in_chunks(model: nn.Module, x: Tensor, work: Callable[[slice], Any], graph: bool = True) -> None:
+def in_chunks(
+    model: nn.Module, x: Tensor, work: Callable[[slice], Any], graph: bool = True, most: int | None = None
+) -> None:
     """Call `work(rows)` for all rows of `x`; on a GPU that runs out of memory, in smaller and smaller chunks.
+
+    `most` is the largest chunk that the model allows, 1 for one that mixes its rows.
 
     `work` must store its result only when it has succeeded, or by row (`Joined`), since its rows may be tried again.
 
@@ -85,7 +89,8 @@ def in_chunks(model: nn.Module, x: Tensor, work: Callable[[slice], Any], graph: 
         ModelFailed: if not even one row fits.
     """
     total = len(x)
-    pending = list(spans(total, chunk_rows(model, x, graph)))
+    size = chunk_rows(model, x, graph)
+    pending = list(spans(total, size if most is None else min(size, most)))
     while pending:
         rows = pending.pop(0)
         try:

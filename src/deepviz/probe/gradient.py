@@ -1,160 +1,23 @@
-"""Forward passes and gradients of one borrowed model, in chunks, leaving nothing behind."""
+"""Gradients of scores, for exactly the tensors asked for, and what to say where there are none."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
-from contextlib import nullcontext
-from dataclasses import dataclass, replace
-from typing import Any, TypeVar
-from weakref import WeakSet
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from deepviz.errors import DeepVizError, ModelError, ModelFailed, NothingOverridden
-from deepviz.notes import Notes
-from deepviz.probe.chunks import Joined, in_chunks
-from deepviz.probe.rules import Override, Rule, covered, refuse_scripted
-from deepviz.target import Score
-
-T = TypeVar("T")
-_contiguous_only: WeakSet[nn.Module] = WeakSet()
+from deepviz.errors import ModelError, ModelFailed, NothingOverridden
+from deepviz.inputs import Inputs
+from deepviz.probe.border import PastNoGrad
+from deepviz.probe.call import Call, reason
+from deepviz.probe.rules import Rule, covered
 
 
-@dataclass(frozen=True)
-class Call:
-    """One call of one method: the borrowed model and the notes that the result will carry."""
-
-    model: nn.Module
-    notes: Notes
-
-    def aside(self) -> Call:
-        """The same call for a method inside another."""
-        return replace(self, notes=self.notes.aside())
-
-    def by_rows(self, x: Tensor, compute: Callable[[slice], Tensor], graph: bool = True) -> Tensor:
-        """`compute` for chunks of the rows of `x`, joined; `graph` says whether it keeps a graph of all layers."""
-        joined = Joined(len(x))
-        in_chunks(self.model, x, lambda rows: joined.put(rows, compute(rows)), graph)
-        return joined.whole
-
-    def laid(self, x: Tensor) -> Tensor:
-        """`x` (N, C, H, W) in the memory layout that suits machine and model.
-
-        Convolutions on a CPU run faster on `channels_last` input; a model that takes views of its feature maps
-        cannot have that (`in_layout`). A model that reads the strides of its input and computes something else by
-        them is not noticed: it is explained as it answers to this layout.
-        """
-        last = x.device.type == "cpu" and self.model not in _contiguous_only
-        return x.contiguous(memory_format=torch.channels_last if last else torch.contiguous_format)
-
-    def in_layout(self, x: Tensor, compute: Callable[[Tensor], T]) -> T:
-        """`compute(x)` with `x` laid out; if that fails, in the plain layout, which is remembered if it helps."""
-        laid = self.laid(x)
-        if laid.is_contiguous():
-            return compute(laid)
-        try:
-            return compute(laid)
-        except torch.OutOfMemoryError:
-            raise
-        except Exception as error:
-            # what the model, or a callable target, raises; the messages of those that mind the layout are many
-            if isinstance(error, DeepVizError) and not isinstance(error, ModelFailed):
-                raise
-        # outside the handler, so that the failed attempt's tensors are no longer held by its traceback
-        found = compute(x.contiguous())
-        _contiguous_only.add(self.model)
-        return found
-
-    def run(self, x: Tensor, keep: bool = True) -> Any:
-        """The model's raw output; `keep` says whether anybody needs `x` as it is afterwards.
-
-        Raises:
-            ModelFailed: if the model raises, with how its parameters and the input differ.
-        """
-        try:
-            # a clone, since a model may begin with an in-place operation
-            return self.model(x.clone() if keep else x)
-        except (DeepVizError, torch.OutOfMemoryError):
-            raise
-        except Exception as error:
-            raise ModelFailed(f"the model failed on x {_place(x)}{self._parameters()}: {_reason(error)}") from error
-
-    def scores(self, x: Tensor, score: Score) -> Tensor:
-        """The explained scores of all rows, detached: (N,) or (N, K)."""
-        # which class is predicted may depend on the output's last operation, which only a graph tells
-        graph = not score.decided
-
-        def forward(rows: slice) -> Tensor:
-            with nullcontext() if graph else torch.no_grad():
-                return self.in_layout(
-                    x[rows], lambda laid: self.check(score.take(rows)(self.run(fresh_leaf(laid))))
-                ).detach()
-
-        return self.by_rows(x, forward, graph)
-
-    def check(self, values: Tensor) -> Tensor:
-        """The scores themselves, if they are finite.
-
-        Raises:
-            ModelError: naming the first parameter that is not finite, if that is why.
-        """
-        if bool(torch.isfinite(values.detach()).all()):
-            return values
-        for name, parameter in self.model.named_parameters():
-            if not bool(torch.isfinite(parameter.detach()).all()):
-                raise ModelError(f"the model's scores are not finite: parameter {name} holds NaN or infinity")
-        raise ModelError(
-            "the model's scores are not finite (NaN or infinity), though its parameters are: check the input"
-        )
-
-    def _parameters(self) -> str:
-        first = next(self.model.parameters(), None)
-        return "" if first is None else f" (its parameters are {_place(first, shape=False)})"
-
-
-def _place(tensor: Tensor, shape: bool = True) -> str:
-    kind = f"{str(tensor.dtype).removeprefix('torch.')} on {tensor.device}"
-    return f"{tuple(tensor.shape)} {kind}" if shape else kind
-
-
-def _reason(error: Exception) -> str:
-    """An error's message in one line, with its type where the message alone would say little."""
-    text = " ".join(str(error).split())
-    kind = type(error).__name__
-    if not text:
-        return kind
-    return f"{kind}: {text}" if isinstance(error, LookupError) else text
-
-
-def input_gradient(call: Call, x: Tensor, score: Score, rule: Rule | None = None) -> tuple[Tensor, Tensor]:
-    """dS/dx for every row, through `rule` if there is one, and the scores S.
-
-    Args:
-        call: the borrowed model.
-        x: (N, C, H, W), any floating dtype; not written to.
-        score: what to explain; K targets a row share their forward pass.
-        rule: what rectifiers do to the signal instead of their derivative.
-
-    Returns:
-        (N, C, H, W), or (N, K, C, H, W); and the scores, (N,) or (N, K), detached.
-    """
-    values = Joined(len(x))
-
-    def chunk(rows: slice) -> Tensor:
-        gradients, scores = call.in_layout(x[rows], lambda laid: _gradient(call, laid, score.take(rows), rule))
-        values.put(rows, scores)
-        return gradients
-
-    gradients = call.by_rows(x, chunk)
-    return gradients, values.whole
-
-
-def _gradient(call: Call, x: Tensor, score: Score, rule: Rule | None) -> tuple[Tensor, Tensor]:
-    leaf = fresh_leaf(x)
-    values = forward_with_rule(call, leaf, score, rule)
-    gradients = backward(call, values, leaf)
-    return gradients, values.detach()
+class Independent(ModelError):
+    """The scores do not depend on what a gradient was asked for, in a differentiable way."""
 
 
 def fresh_leaf(x: Tensor) -> Tensor:
@@ -162,30 +25,28 @@ def fresh_leaf(x: Tensor) -> Tensor:
     return (x.clone() if x.is_inference() else x.detach()).requires_grad_()
 
 
-def forward_with_rule(call: Call, leaf: Tensor, score: Score, rule: Rule | None) -> Tensor:
-    """The scores with their graph; under a rule, what it covers goes into the notes.
+Coverage = tuple[Counter[str], Counter[str]]
+
+
+def coverage_of(values: Tensor, rule: Rule | None) -> Coverage | None:
+    """Which rectifiers on the way to the scores carry the rule; to be asked before their graph is used up."""
+    if rule is None:
+        return None
+    if values.grad_fn is None:
+        rule.carriers.clear()
+        return None
+    return covered(values, rule)
+
+
+def note_coverage(call: Call, coverage: Coverage | None) -> None:
+    """Note what the rule covers.
 
     Raises:
-        NothingOverridden: if no rectifier on the way to the score carries the rule.
+        NothingOverridden: if it covers nothing.
     """
-    if rule is None:
-        scope: Any = nullcontext()
-    else:
-        refuse_scripted(call.model)
-        scope = Override(rule)
-    with scope:
-        output = call.run(leaf)
-    values = call.check(score(output))
-    if rule is not None:
-        _note_coverage(call, values, rule)
-    return values
-
-
-def _note_coverage(call: Call, values: Tensor, rule: Rule) -> None:
-    if "overridden" in call.notes.facts or values.grad_fn is None:
-        rule.carriers.clear()
+    if coverage is None or "overridden" in call.notes.facts:
         return
-    done, missed = covered(values, rule)
+    done, missed = coverage
     hidden = ", ".join(f"{count} {name}" for name, count in sorted(missed.items()))
     if not done:
         because = f"they may hide in {hidden}" if hidden else "the model uses none"
@@ -202,22 +63,31 @@ def _note_coverage(call: Call, values: Tensor, rule: Rule) -> None:
         )
 
 
-def backward(call: Call, values: Tensor, leaf: Any, keep: bool = False) -> Tensor:
-    """d(values)/d(leaf), (n, ...) or (n, K, ...); `leaf` is a tensor or a graph edge.
+def backward(values: Tensor, leaves: list[Any], keep: bool = False) -> list[Tensor]:
+    """d(values)/d(leaf) for each leaf, (n, ...) or (n, K, ...); a leaf is a tensor, or a graph edge if it is alone.
+
+    A tensor that the scores do not depend on, while they depend on another, has a gradient of zero.
 
     Raises:
-        ModelError: if the scores do not depend on `leaf`, naming the module where the graph breaks off.
+        Independent: if a score depends on none of them.
     """
     columns = values.unbind(1) if values.ndim == 2 else (values,)
-    gradients = []
+    found: list[list[Tensor]] = []
     for k, column in enumerate(columns):
         if not column.requires_grad:
-            raise ModelError(_broken(call, leaf))
-        (gradient,) = differentiate(column.sum(), [leaf], keep or k < len(columns) - 1)
-        if gradient is None:
-            raise ModelError(_broken(call, leaf))
-        gradients.append(gradient)
-    return torch.stack(gradients, 1) if values.ndim == 2 else gradients[0]
+            raise Independent("the score does not depend on the input in a differentiable way")
+        gradients = differentiate(column.sum(), leaves, keep or k < len(columns) - 1)
+        if all(gradient is None for gradient in gradients):
+            raise Independent("the score does not depend on the input in a differentiable way")
+        found.append(
+            [
+                torch.zeros_like(leaf) if gradient is None else gradient
+                for leaf, gradient in zip(leaves, gradients, strict=True)
+            ]
+        )
+    if values.ndim == 1:
+        return found[0]
+    return [torch.stack(each, 1) for each in zip(*found, strict=True)]
 
 
 def differentiate(value: Tensor, leaves: list[Any], keep: bool = False) -> tuple[Tensor | None, ...]:
@@ -231,30 +101,56 @@ def differentiate(value: Tensor, leaves: list[Any], keep: bool = False) -> tuple
     except torch.OutOfMemoryError:
         raise
     except Exception as error:
-        raise ModelFailed(f"the model's backward pass failed: {_reason(error)}") from error
+        raise ModelFailed(f"the model's backward pass failed: {reason(error)}") from error
 
 
-def _broken(call: Call, leaf: Any) -> str:
-    where = _breaking_module(call.model, leaf) if isinstance(leaf, Tensor) else None
-    named = f": {where} returns a result without a gradient (no_grad, detach, numpy or rounding inside?)"
+def broken(call: Call, inputs: Inputs) -> str:
+    """Why the score does not depend on the input, with the module where the graph breaks off."""
+    where = _breaking_module(call.model, inputs)
+    named = f": {where} returns a result without a gradient (detach, inference_mode, numpy or rounding inside?)"
     return "the score does not depend on the input in a differentiable way" + (named if where else "")
 
 
-def _breaking_module(model: nn.Module, x: Tensor) -> str | None:
-    broken: list[str] = []
+def _breaking_module(model: nn.Module, inputs: Inputs) -> str | None:
+    """The first module to return something that does not depend on the explained tensors, though its inputs do."""
+    leaves = list(inputs.leaves.map(fresh_leaf))
+    broken_at: list[str] = []
+
+    def depends(values: Any) -> bool:
+        tensors = [value for value in _tensors(values) if value.requires_grad]
+        return any(
+            gradient is not None
+            for tensor in tensors
+            for gradient in torch.autograd.grad(tensor.sum(), leaves, retain_graph=True, allow_unused=True)
+        )
 
     def watch(name: str) -> Callable[[nn.Module, Any, Any], None]:
-        def hook(module: nn.Module, inputs: Any, output: Any) -> None:
-            arrived = any(isinstance(value, Tensor) and value.requires_grad for value in inputs)
-            if arrived and isinstance(output, Tensor) and not output.requires_grad:
-                broken.append(name or type(module).__name__)
+        def hook(module: nn.Module, arguments: Any, output: Any) -> None:
+            if not broken_at and list(_tensors(output)) and not depends(output) and (not name or depends(arguments)):
+                broken_at.append(name or f"the model ({type(module).__name__})")
 
         return hook
 
-    handles = [module.register_forward_hook(watch(name)) for name, module in model.named_modules()]
+    handles = [
+        module.register_forward_hook(watch(name))
+        for name, module in model.named_modules()
+        if not isinstance(module, torch.jit.ScriptModule)
+    ]
     try:
-        model(x.detach().clone().requires_grad_())
+        with PastNoGrad():
+            args, kwargs = inputs.put(tuple(leaves)).arguments(copy=True)
+            model(*args, **kwargs)
+    except Exception:  # the message only says less
+        return None
     finally:
         for handle in handles:
             handle.remove()
-    return broken[0] if broken else None
+    return broken_at[0] if broken_at else None
+
+
+def _tensors(values: Any) -> list[Tensor]:
+    if isinstance(values, Tensor):
+        return [values] if values.is_floating_point() else []
+    if isinstance(values, dict):
+        values = list(values.values())
+    return [tensor for value in values for tensor in _tensors(value)] if isinstance(values, (tuple, list)) else []

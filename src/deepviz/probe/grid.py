@@ -6,6 +6,9 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from deepviz.errors import LayerError
+from deepviz.probe.outputs import describe
+
 MOST_PREFIX = 16
 
 
@@ -75,3 +78,20 @@ def _token_grid(length: int, size: tuple[int, int], known: tuple[int, int] | Non
                 uneven = height % patch != 0 or width % patch != 0
                 fits.append((uneven, left, Grid("tokens", h, w, left)))
     return min(fits, key=lambda fit: fit[:2])[2] if fits else None
+
+
+def as_maps(layer: str, answer: Tensor | None, size: tuple[int, int]) -> Tensor:
+    """A layer's answer to inputs of `size` as maps (n, C, h, w); without positions, (n, C), as h = w = 1.
+
+    Raises:
+        LayerError: if it has no channels.
+    """
+    if answer is not None and answer.ndim == 2:
+        return answer[:, :, None, None]
+    grid = None if answer is None else read_grid(tuple(answer.shape), size)
+    if answer is None or grid is None:
+        shown = "no tensor" if answer is None else describe(answer)
+        raise LayerError(
+            f"layer {layer!r} has no channels on a grid: it answers {shown}; choose another (see: deepviz layers)"
+        )
+    return grid.maps(answer)

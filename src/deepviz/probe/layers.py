@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import threading
-import weakref
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
 import torch
@@ -18,9 +17,12 @@ from torch.overrides import TorchFunctionMode
 
 from deepviz.errors import LayerError
 from deepviz.probe.capture import layer_name, spatial_tensor
-from deepviz.probe.gradient import Call, differentiate, fresh_leaf
+from deepviz.probe.gradient import differentiate, fresh_leaf
 from deepviz.probe.grid import Grid, follows, read_grid
-from deepviz.target import Score, describe
+from deepviz.probe.outputs import describe
+
+if TYPE_CHECKING:
+    from deepviz.probe.session import Session
 
 
 @dataclass(frozen=True)
@@ -61,7 +63,7 @@ class LayerAnswer:
 _found: WeakKeyDictionary[nn.Module, dict[tuple[object, ...], Layer]] = WeakKeyDictionary()
 
 
-def choose_layer(call: Call, x: Tensor, score: Score, layer: str | nn.Module | None) -> Layer:
+def choose_layer(session: Session, layer: str | nn.Module | None) -> Layer:
     """The layer asked for, or the last one that holds a spatial map and has a gradient.
 
     Of modules that answer with the same tensor, the outermost is named. The find is remembered for the model, as
@@ -71,12 +73,12 @@ def choose_layer(call: Call, x: Tensor, score: Score, layer: str | nn.Module | N
         LayerError: if there is no such layer, or none with a spatial map.
     """
     if layer is not None:
-        return Layer(layer_name(call.model, layer), None)
-    known = _found.setdefault(call.model, {})
-    situation = (x.shape[1:], *map(weakref.ref, call.model.modules()))
+        return Layer(layer_name(session.model, layer), None)
+    known = _found.setdefault(session.model, {})
+    situation = (session.inputs.signature(), session.state)
     # a callable may explain another head of the model, which another layer feeds
-    if situation not in known or score.callable is not None:
-        usable = [answer for answer in probe_layers(call, x[:1], score.take(slice(0, 1))) if answer.usable]
+    if situation not in known or session.score.indices is None:
+        usable = [answer for answer in probe_layers(session.take(slice(0, 1))) if answer.usable]
         if not usable:
             raise LayerError(
                 "no layer with a spatial map between the image and the score was found; "
@@ -85,7 +87,7 @@ def choose_layer(call: Call, x: Tensor, score: Score, layer: str | nn.Module | N
         last = usable[-1]
         assert last.grid is not None
         found = Layer(_outermost(usable).name, last.grid)
-        if score.callable is not None:
+        if session.score.indices is None:
             return found
         known[situation] = found
     return known[situation]
@@ -122,13 +124,11 @@ def _is_attention(answer: Tensor) -> bool:
     return bool((answer.float().sum(-1) - 1).abs().max() < 0.01)
 
 
-def probe_layers(call: Call, x: Tensor, score: Score) -> list[LayerAnswer]:
+def probe_layers(session: Session) -> list[LayerAnswer]:
     """Every module of the model that answers with a tensor, in the order of answering, for one image.
 
     Args:
-        call: the borrowed model.
-        x: (1, C, H, W).
-        score: of that one row.
+        session: of that one image.
 
     Returns:
         For each call its shape, its grid if its answer lies on the image's, why it is an internal part (of
@@ -137,7 +137,8 @@ def probe_layers(call: Call, x: Tensor, score: Score) -> list[LayerAnswer]:
     """
     calls: Counter[nn.Module] = Counter()
     answers: list[tuple[nn.Module, int, LayerAnswer]] = []
-    size = (x.shape[-2], x.shape[-1])
+    image = session.image()
+    size = (image.shape[-2], image.shape[-1])
     watch = _Watch()
     patches: list[tuple[int, int]] = []
 
@@ -155,14 +156,15 @@ def probe_layers(call: Call, x: Tensor, score: Score) -> list[LayerAnswer]:
         answer = LayerAnswer(name, type(module).__name__, tuple(tensor.shape), grid, edge)
         answers.append((module, calls[module], answer))
 
-    def forward(laid: Tensor) -> Tensor:
+    def forward(laid: Session) -> Tensor:
         calls.clear()
         answers.clear()
         watch.running.clear()
-        with _hooked(call.model, watch, answered), watch:
-            return call.check(score(call.run(fresh_leaf(laid))))
+        laid = replace(laid, inputs=laid.inputs.map(fresh_leaf))
+        with _hooked(session.model, watch, answered), watch:
+            return laid.read(laid.look())
 
-    values = call.in_layout(x, forward)
+    values = session.in_layout(forward)
     for module, number, answer in answers:
         answer.internal = watch.internal(module)
         if calls[module] > 1:

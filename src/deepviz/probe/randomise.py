@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from deepviz.errors import ModelError
+from deepviz.inputs import Inputs
 from deepviz.probe.borrow import borrowed, original
 from deepviz.probe.seeds import check_seed, generator_of
 
@@ -37,7 +38,7 @@ class Randomised:
 
 
 def randomised(
-    model: nn.Module, x: Tensor, *, stages: int | None = None, cascading: bool = True, seed: int = 0
+    model: nn.Module, x: Tensor | Inputs, *, stages: int | None = None, cascading: bool = True, seed: int = 0
 ) -> Iterator[Randomised]:
     """Copies of `model` with new weights in more and more layers from the output down; the last has no old one.
 
@@ -48,7 +49,7 @@ def randomised(
 
     Args:
         model: any module; it is copied once.
-        x: an input (n, C, H, W), which tells in which order the layers are run.
+        x: an input, which tells in which order the layers are run.
         stages: in how many steps, of about as many layers each; None: layer by layer.
         cascading: whether a layer keeps its new weights when those below it get theirs. If not, each copy has one
             step's layers new, and all others as they were.
@@ -79,7 +80,7 @@ def randomised(
             changed = _copy(model)
 
 
-def from_the_output(model: nn.Module, x: Tensor) -> list[str]:
+def from_the_output(model: nn.Module, x: Tensor | Inputs) -> list[str]:
     """The modules with parameters or running statistics of their own, the last to be run first.
 
     A module counts from the beginning of its last call, so that what a whole network owns (the class token and the
@@ -97,7 +98,9 @@ def from_the_output(model: nn.Module, x: Tensor) -> list[str]:
     ]
     try:
         with borrowed(model), torch.no_grad():
-            model(x[:1].clone())
+            inputs = x if isinstance(x, Inputs) else Inputs(x)
+            args, kwargs = inputs.rows(slice(0, 1)).arguments(copy=True)
+            model(*args, **kwargs)
     finally:
         for handle in handles:
             handle.remove()

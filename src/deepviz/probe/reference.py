@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from deepviz.inputs import is_image_like
 from deepviz.options import Baseline, Colour
 
 Colours = Callable[[str], Tensor]
@@ -31,6 +32,8 @@ def reference(x: Tensor, baseline: Baseline) -> Tensor:
     """
     if isinstance(baseline, str):
         if baseline == "blur":
+            if not is_image_like(x):
+                raise ValueError(f"the baseline blur is for images (N, C, *space), not for an input {tuple(x.shape)}")
             return blurred(x, BLUR * min(x.shape[2:]))
         raise ValueError(
             f"the baseline {baseline!r} is a colour, and a bare module's preprocessing is unknown: use "
@@ -48,12 +51,12 @@ def reference(x: Tensor, baseline: Baseline) -> Tensor:
 def blurred(x: Tensor, sigma: float) -> Tensor:
     """A Gaussian blur of standard deviation `sigma` pixels, the border pixels repeated outwards."""
     precise = x.to(torch.promote_types(x.dtype, torch.float32))
-    for axis in (2, 3):
-        radius = round(3 * sigma)
-        offsets = torch.arange(-radius, radius + 1, dtype=precise.dtype, device=x.device)
-        kernel = torch.exp(-0.5 * (offsets / sigma) ** 2)
-        kernel = (kernel / kernel.sum()).view((1, 1, -1, 1) if axis == 2 else (1, 1, 1, -1))
-        margin = (0, 0, radius, radius) if axis == 2 else (radius, radius, 0, 0)
-        rows = precise.flatten(0, 1).unsqueeze(1)
-        precise = F.conv2d(F.pad(rows, margin, mode="replicate"), kernel).view_as(precise)
+    radius = round(3 * sigma)
+    offsets = torch.arange(-radius, radius + 1, dtype=precise.dtype, device=x.device)
+    kernel = torch.exp(-0.5 * (offsets / sigma) ** 2)
+    kernel = (kernel / kernel.sum()).view(1, 1, -1)
+    for axis in range(2, x.ndim):
+        along = precise.movedim(axis, -1)
+        rows = F.pad(along.reshape(-1, 1, along.shape[-1]), (radius, radius), mode="replicate")
+        precise = F.conv1d(rows, kernel).view(along.shape).movedim(-1, axis)
     return precise.to(x.dtype)

@@ -31,9 +31,8 @@ from deepviz.files import encoded, versions, write_bytes
 from deepviz.geometry import Geometry
 from deepviz.methods.method import Method, View
 from deepviz.options import having
-from deepviz.probe.gradient import Call
+from deepviz.probe.session import Session
 from deepviz.results.explanation import ExplainedTarget, Explanation
-from deepviz.target import Score
 
 FORMAT = "deepviz results"
 VERSION = 2
@@ -239,7 +238,7 @@ class StoredMethod(Method):
     cells: bool = False
     reason: str = ""
 
-    def maps(self, call: Call, x: Tensor, score: Score) -> Tensor:
+    def maps(self, session: Session) -> Tensor:
         """Nothing can be computed.
 
         Raises:

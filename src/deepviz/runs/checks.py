@@ -12,7 +12,7 @@ from deepviz import catalog
 from deepviz.errors import DeepVizWarning, ModelError, OutputError
 from deepviz.metrics import Deletion, Insertion, RandomMap
 from deepviz.metrics.curves import ExchangeMetric
-from deepviz.metrics.subject import asking
+from deepviz.metrics.metric import judging
 from deepviz.models import LoadedModel, Prepared
 from deepviz.notes import warn
 from deepviz.results.explanation import ExplainedTarget, Explanation
@@ -45,11 +45,11 @@ def checked(loaded: LoadedModel, image: Prepared, explanations: Sequence[Explana
     x = image.x[None].to(*loaded.home)
     for explanation in explanations:
         of = explanation.target
-        with asking(loaded.module, x, asked_of(of)) as subject:
+        with judging(loaded.module, x, asked_of(of), output=loaded.kind) as session:
             if of not in by_target:
                 random = random_map(loaded, image, of)
-                by_target[of] = {name: measured(loaded, subject, random, one)[0] for name, one in METRICS.items()}
-            values = {name: measured(loaded, subject, explanation, one)[0] for name, one in METRICS.items()}
+                by_target[of] = {name: measured(loaded, session, random, one)[0] for name, one in METRICS.items()}
+            values = {name: measured(loaded, session, explanation, one)[0] for name, one in METRICS.items()}
         checks: dict[str, Any] = {
             **values,
             "of a random map": by_target[of],

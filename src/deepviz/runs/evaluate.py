@@ -13,11 +13,12 @@ from torch import Tensor
 from deepviz.errors import DeepVizError, LayerError, ModelError, TargetError
 from deepviz.methods import Method
 from deepviz.metrics import CurveMetric, Deletion, Insertion, Metric
+from deepviz.metrics.metric import judging
 from deepviz.metrics.region import RegionMetric, pixels_of
-from deepviz.metrics.subject import Subject, asking
 from deepviz.models import LoadedModel, Prepared
 from deepviz.models.loaded import OWN_VIEW
 from deepviz.notes import warn
+from deepviz.probe.session import Session
 from deepviz.results.evaluation import ImageScores, Values
 from deepviz.results.explanation import Explanation
 from deepviz.results.identity import captions
@@ -110,7 +111,9 @@ def _of_target(
     left_out = {name: one.reason for name, one in zip(names, outcomes, strict=True) if isinstance(one, Missing)}
     target = outcomes[0].target
     x = image.x[None].to(*loaded.home)
-    with asking(loaded.module, x, target.function if target.index is None else target.index) as subject:
+    with judging(
+        loaded.module, x, target.function if target.index is None else target.index, output=loaded.kind
+    ) as session:
         for row, explanation in enumerate(outcomes):
             if not isinstance(explanation, Explanation):
                 continue
@@ -119,7 +122,7 @@ def _of_target(
                 if progress is not None:
                     progress(what, row * len(metrics) + column)
                 try:
-                    value, curve = measured(loaded, subject, explanation, metric)
+                    value, curve = measured(loaded, session, explanation, metric)
                 except Exception as error:  # the others say something all the same
                     if isinstance(error, (TypeError, ValueError)) and not isinstance(error, (ModelError, LayerError)):
                         raise  # an option that does not go with the input is one for all images
@@ -166,19 +169,19 @@ def _at(metric: Metric, inside: Tensor | None) -> Metric:
 
 
 def measured(
-    loaded: LoadedModel, subject: Subject, explanation: Explanation, metric: Metric
+    loaded: LoadedModel, session: Session, explanation: Explanation, metric: Metric
 ) -> tuple[float, Values | None]:
     """One metric of one explanation, with its curve if it has one."""
     metric = resolve_defaults(metric, explanation.method).resolve_baseline(lambda name: colour_of(loaded, name))
     if metric.judges == "method":
         method = explanation.method.resolve_baseline(lambda name: colour_of(loaded, name))
-        return float(metric.measured(metric.measure, subject, method)[0]), None
+        return float(metric.measured(metric.measure, session, method)[0]), None
     maps = explanation.attribution[None]
-    metric.check(maps, subject.x)
+    metric.check(maps, session.image())
     if isinstance(metric, CurveMetric):
-        curve = metric.measured(metric.points, subject, maps)
+        curve = metric.measured(metric.points, session, maps)
         return float(metric.of_curve(curve)[0]), curve[0].double().numpy()
-    return float(metric.measured(metric.measure, subject, maps)[0]), None
+    return float(metric.measured(metric.measure, session, maps)[0]), None
 
 
 def resolve_defaults(metric: M, method: Method) -> M:

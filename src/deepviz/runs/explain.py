@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -12,16 +13,18 @@ from torch import Tensor, nn
 
 from deepviz.errors import LayerError, ModelError, ModelFailed, NothingOverridden, TargetError
 from deepviz.files import versions
+from deepviz.inputs import Inputs
 from deepviz.methods.method import Method
 from deepviz.models import LoadedModel, Prepared, Preprocess
 from deepviz.notes import Notes, warn
-from deepviz.probe.borrow import borrowed, original
-from deepviz.probe.gradient import Call, fresh_leaf
+from deepviz.objectives.bound import bind
+from deepviz.probe.gradient import fresh_leaf
+from deepviz.probe.outputs import Reading
+from deepviz.probe.session import Session, opened
 from deepviz.results.explanation import ExplainedTarget, Explanation
 from deepviz.results.outcomes import Failed, ImageOutcomes, Missing, Outcome, Skipped
 from deepviz.runs.asked import Item, OneTarget
 from deepviz.runs.runner import OnError, Progress, batches, run
-from deepviz.target import class_scores, probabilities
 
 ROWS = 8
 UNSEEN = (128, 128, 128)
@@ -69,7 +72,7 @@ def predicted(loaded: LoadedModel, image: Prepared, top_k: int) -> list[Explaine
     Raises:
         ModelError: if the model returns no class scores, or fails.
     """
-    scores = _scores(loaded.module, image.x[None].to(*loaded.home), needed=True)
+    scores = _scores(loaded, image.x[None].to(*loaded.home), needed=True)
     return [_explained(loaded, scores, column, 0) for column in _best_columns(scores, top_k)]
 
 
@@ -99,7 +102,7 @@ class _Explaining:
         """What came of images of one size."""
         images = [item.image for item in batch]
         x = torch.stack([image.x for image in images]).to(*self.loaded.home)
-        scores = _scores(self.loaded.module, x, needed=not _all_functions(batch[0]))
+        scores = _scores(self.loaded, x, needed=not _all_functions(batch[0]))
         columns = _columns(self.loaded, scores, batch, self.top_k)
         targets = [[_explained(self.loaded, scores, column, row) for column in columns] for row in range(len(x))]
         rows = _Rows(self.loaded, images, x, columns, targets, _remarks(self.loaded, scores))
@@ -242,13 +245,13 @@ def maps_of(loaded: LoadedModel, module: nn.Module, method: Method, x: Tensor, c
         indices = torch.stack([column for column in columns if isinstance(column, Tensor)], 1)
         # one class a row needs no axis of its own
         alone = len(classes) == 1
-        result = ready.attribute(module, x, indices[:, 0] if alone else indices)
+        result = ready.attribute(module, x, indices[:, 0] if alone else indices, output=loaded.kind)
         for position, k in enumerate(classes):
             maps = result.maps if alone else result.maps[:, position]
             found[k] = Maps(maps, result.notes, None if alone else position)
     for k, column in enumerate(columns):
         if not isinstance(column, Tensor):
-            result = ready.attribute(module, x, column)
+            result = ready.attribute(module, x, column, output=loaded.kind)
             found[k] = Maps(result.maps, result.notes, None)
     return [found[k] for k in range(len(columns))]
 
@@ -271,52 +274,66 @@ def colour_of(loaded: LoadedModel, name: str) -> Tensor:
     return loaded.preprocess.pixel_value(name)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class _Scores:
-    """The class scores and probabilities (N, K) of some images, and what ranks the classes; of a single logit z the
-    scores are -z and z."""
+    """The outputs (N, K) of some images, on the CPU, and how they are read."""
 
-    values: Tensor
-    probabilities: Tensor
-    order: Tensor
+    outputs: Tensor
+    reading: Reading
+
+    @cached_property
+    def values(self) -> Tensor:
+        """What is explained of each class, (N, classes); of one logit z for two classes -z and z."""
+        return self.reading.scores(self.outputs)
+
+    @cached_property
+    def probabilities(self) -> Tensor | None:
+        """Of each class; None for numbers and embeddings."""
+        return self.reading.probabilities(self.outputs)
+
+    @cached_property
+    def order(self) -> Tensor:
+        """The classes of each row, best first.
+
+        Raises:
+            TargetError: if nothing is predicted.
+        """
+        return self.reading.order(self.outputs)
 
     @property
     def classes(self) -> int:
-        return self.values.shape[1]
+        return self.reading.classes
 
 
 def _all_functions(item: Item) -> bool:
     return item.targets is not None and all(map(_is_function, item.targets))
 
 
-def _scores(module: nn.Module, x: Tensor, needed: bool) -> _Scores | None:
-    """The scores of all rows, in chunks; None if there are none and none are needed."""
-    plain = original(module)
-    call = Call(plain, Notes())
-
-    def chunk(rows: slice) -> Tensor:
-        return call.in_layout(x[rows], lambda laid: _both(call, laid)).detach()
-
+def _scores(loaded: LoadedModel, x: Tensor, needed: bool) -> _Scores | None:
+    """The outputs of all rows, in chunks; None if there are none and none are needed."""
+    # of numbers and embeddings nothing is predicted, but any of them may be asked for
+    target = 0 if loaded.kind in ("regression", "embedding") else None
     try:
-        with borrowed(plain):
-            values, chance = call.by_rows(x, chunk).cpu().unbind(1)
+        with opened(loaded.module, Inputs(x), bind(target, len(x)), loaded.kind) as session:
+            readings: list[Reading] = []
+            (outputs,) = session.by_rows(lambda part: (_outputs(part, readings),))
+        return _Scores(outputs.cpu(), readings[0])
     except ModelFailed:
         raise
-    except ModelError:
+    except (ModelError, TargetError):
         if needed:
             raise
         return None
-    # of one probability p the scores are -p and p, which do not rank its two classes
-    return _Scores(values, chance, order=chance if values.shape[1] == 2 else values)
 
 
-def _both(call: Call, x: Tensor) -> Tensor:
-    """Scores and probabilities, (n, 2, K), with the graph that tells whether they end in a sigmoid."""
-    found = call.check(class_scores(call.run(fresh_leaf(x)))).float()
-    if len(found) != len(x):
-        raise ModelError(f"the model returned class scores for {len(found)} rows, {len(x)} went in")
-    values = torch.cat([-found, found], 1) if found.shape[1] == 1 else found
-    return torch.stack([values, probabilities(found)], 1)
+def _outputs(session: Session, readings: list[Reading]) -> Tensor:
+    """The outputs (n, K), and how they are read: a graph tells whether they end in a sigmoid."""
+    seen = replace(session, inputs=session.inputs.map(fresh_leaf)).look()
+    outputs = session.call.check(seen.scores()).float()
+    if len(outputs) != session.n:
+        raise ModelError(f"the model returned class scores for {len(outputs)} rows, {session.n} went in")
+    readings.append(seen.read())
+    return outputs.detach()
 
 
 def _columns(loaded: LoadedModel, scores: _Scores | None, batch: Sequence[Item], top_k: int) -> list[Column]:
@@ -338,14 +355,14 @@ def _best_columns(scores: _Scores | None, top_k: int) -> tuple[Tensor, ...]:
     assert scores is not None
     if top_k < 1:
         raise TargetError(f"top_k must be at least 1, got {top_k}")
-    return scores.order.topk(min(top_k, scores.classes), dim=1).indices.unbind(1)
+    return scores.order[:, :top_k].unbind(1)
 
 
 def _index(loaded: LoadedModel, scores: _Scores | None, target: Any, row: int) -> int:
     """The class that is explained in one row."""
     assert scores is not None
     if target is None:
-        return int(scores.order[row].argmax())
+        return int(scores.order[row, 0])
     if isinstance(target, str):
         return loaded.index(target)
     if not 0 <= target < scores.classes:
@@ -389,13 +406,12 @@ def _explained(loaded: LoadedModel, scores: _Scores | None, column: Column, row:
         return ExplainedTarget(None, getattr(column, "__name__", type(column).__name__), None, None, column)
     assert scores is not None
     index = int(column[row])
-    return ExplainedTarget(
-        index, loaded.label(index), float(scores.probabilities[row, index]), float(scores.values[row, index])
-    )
+    chance = None if scores.probabilities is None else float(scores.probabilities[row, index])
+    return ExplainedTarget(index, loaded.label(index), chance, float(scores.values[row, index]))
 
 
 def _best(loaded: LoadedModel, scores: _Scores | None, row: int, most: int = 5) -> tuple[tuple[str, float], ...]:
-    if scores is None:
+    if scores is None or scores.probabilities is None:
         return ()
     values, indices = scores.probabilities[row].topk(min(most, scores.classes))
     return tuple((loaded.label(int(index)), float(value)) for value, index in zip(values, indices, strict=True))

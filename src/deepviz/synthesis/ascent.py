@@ -13,8 +13,9 @@ from deepviz.errors import GenerationError
 from deepviz.models import LoadedModel
 from deepviz.models.weights import non_finite
 from deepviz.objectives.objective import Objective
+from deepviz.probe.call import Call
 from deepviz.probe.chunks import spans
-from deepviz.probe.gradient import Call, differentiate, fresh_leaf
+from deepviz.probe.gradient import differentiate, fresh_leaf
 from deepviz.probe.seeds import generator_of
 from deepviz.synthesis.canvas import Canvas, Size
 from deepviz.synthesis.looking import look, runs

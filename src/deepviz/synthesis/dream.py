@@ -22,9 +22,10 @@ from deepviz.objectives import Energy, Logit, Objective
 from deepviz.objectives.bound import objectives_of
 from deepviz.options import Ge, Gt, Layer, Le, Seed, validate_fields
 from deepviz.probe.borrow import borrowed, original
+from deepviz.probe.call import Call
 from deepviz.probe.capture import layer_name
 from deepviz.probe.chunks import spans
-from deepviz.probe.gradient import Call, differentiate, fresh_leaf
+from deepviz.probe.gradient import differentiate, fresh_leaf
 from deepviz.probe.seeds import generator_of
 from deepviz.synthesis.ascent import ROWS, Step
 from deepviz.synthesis.generated import Frame, Generated, as_bytes, model_record, warn_of_stillness

@@ -21,7 +21,7 @@ from deepviz.objectives import Logit, Objective
 from deepviz.objectives.bound import objectives_of
 from deepviz.options import Ge, Gt, Seed, validate_fields
 from deepviz.probe.borrow import borrowed, original
-from deepviz.probe.gradient import Call
+from deepviz.probe.call import Call
 from deepviz.probe.outputs import describe
 from deepviz.probe.seeds import generator_of
 from deepviz.synthesis.ascent import Ascent, Step

@@ -10,8 +10,8 @@ from deepviz.models import Preprocess, load_model
 from deepviz.notes import Notes
 from deepviz.objectives import Match, TotalVariation
 from deepviz.probe.borrow import borrowed, original
+from deepviz.probe.call import Call
 from deepviz.probe.capture import layer_name
-from deepviz.probe.gradient import Call
 from deepviz.synthesis.canvas import Fourier
 from deepviz.synthesis.generator import ImageGenerator
 from deepviz.synthesis.looking import answers

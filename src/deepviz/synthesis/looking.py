@@ -17,10 +17,9 @@ from deepviz.errors import LayerError
 from deepviz.models import LoadedModel, Preprocess
 from deepviz.objectives.classes import Logit, OfClass, Predicted
 from deepviz.objectives.objective import Objective, Sum
+from deepviz.probe.call import Call
 from deepviz.probe.capture import answering, layer_name, spatial_tensor
-from deepviz.probe.gradient import Call
-from deepviz.probe.grid import read_grid
-from deepviz.probe.outputs import describe
+from deepviz.probe.grid import as_maps
 from deepviz.probe.seen import Seen
 
 
@@ -127,20 +126,3 @@ def _chances(seen: Seen, objectives: Sequence[Objective]) -> Tensor:
         for row in known:
             chances[row] = of_classes[row, classes[row]]
     return chances
-
-
-def as_maps(layer: str, answer: Tensor | None, size: tuple[int, int]) -> Tensor:
-    """A layer's answer to inputs of `size` as maps (n, C, h, w); without positions, (n, C), as h = w = 1.
-
-    Raises:
-        LayerError: if it has no channels.
-    """
-    if answer is not None and answer.ndim == 2:
-        return answer[:, :, None, None]
-    grid = None if answer is None else read_grid(tuple(answer.shape), size)
-    if answer is None or grid is None:
-        shown = "no tensor" if answer is None else describe(answer)
-        raise LayerError(
-            f"layer {layer!r} has no channels on a grid: it answers {shown}; choose another (see: deepviz layers)"
-        )
-    return grid.maps(answer)

@@ -15,10 +15,10 @@ from PIL import Image
 from torch import Tensor
 
 from deepviz.errors import DeepVizError
+from deepviz.probe.grid import as_maps
 from deepviz.probe.seen import Seen
 from deepviz.synthesis import Channel, Generated, ImageGenerator, Step
 from deepviz.synthesis.generated import as_bytes, as_picture
-from deepviz.synthesis.looking import as_maps
 from deepviz.web.files import data_url, jpeg
 from deepviz.web.limits import Limits
 from deepviz.web.served import Busy, Served

@@ -11,8 +11,9 @@ import torch
 
 from deepviz.errors import OutputError
 from deepviz.files import encoded
-from deepviz.metrics.subject import Subject, asking
+from deepviz.metrics.metric import judging
 from deepviz.models import LoadedModel, Prepared
+from deepviz.probe.session import Session
 from deepviz.results.explanation import ExplainedTarget, Explanation
 from deepviz.results.sanity import VERDICT, Sanity, dependence, seen, verdict
 from deepviz.runs.asked import Item
@@ -41,11 +42,11 @@ def curves_of(loaded: LoadedModel, image: Prepared, explanation: Explanation, ch
         pixel of them, row by row: the point at which it is exchanged.
     """
     x = image.x[None].to(*loaded.home)
-    with asking(loaded.module, x, asked_of(explanation.target)) as subject:
-        areas = _areas(loaded, subject, explanation)
+    with judging(loaded.module, x, asked_of(explanation.target), output=loaded.kind) as session:
+        areas = _areas(loaded, session, explanation)
         first = resolve_defaults(METRICS["deletion"], explanation.method)  # both take the pixels in the same order
-        when = first.exchange(subject, explanation.attribution[None])[0]
-        pictures = _pictures(loaded, subject)
+        when = first.exchange(session, explanation.attribution[None])[0]
+        pictures = _pictures(loaded, session)
     checks = {name: one["area"] for name, one in areas.items()}
     return {
         "steps": STEPS,
@@ -62,23 +63,23 @@ def curves_of(loaded: LoadedModel, image: Prepared, explanation: Explanation, ch
 def chance_of(loaded: LoadedModel, image: Prepared, target: ExplainedTarget) -> Areas:
     """The curves of a random map of the same target."""
     random = random_map(loaded, image, target)
-    with asking(loaded.module, image.x[None].to(*loaded.home), asked_of(target)) as subject:
-        return _areas(loaded, subject, random)
+    with judging(loaded.module, image.x[None].to(*loaded.home), asked_of(target), output=loaded.kind) as session:
+        return _areas(loaded, session, random)
 
 
-def _areas(loaded: LoadedModel, subject: Subject, explanation: Explanation) -> Areas:
-    found = {name: measured(loaded, subject, explanation, metric) for name, metric in METRICS.items()}
+def _areas(loaded: LoadedModel, session: Session, explanation: Explanation) -> Areas:
+    found = {name: measured(loaded, session, explanation, metric) for name, metric in METRICS.items()}
     return {
         name: {"area": area, "points": [] if points is None else points.tolist()}
         for name, (area, points) in found.items()
     }
 
 
-def _pictures(loaded: LoadedModel, subject: Subject) -> dict[str, Any]:
+def _pictures(loaded: LoadedModel, session: Session) -> dict[str, Any]:
     """The input and what its pixels become, in the same colours: drawn as one, then cut."""
-    starts = {name: subject.reference(metric.baseline) for name, metric in METRICS.items()}
-    height = subject.x.shape[2]
-    whole = loaded.prepare(torch.cat([subject.x, *starts.values()], 2)[0]).photo
+    starts = {name: session.reference(metric.baseline) for name, metric in METRICS.items()}
+    height = session.image().shape[2]
+    whole = loaded.prepare(torch.cat([session.image(), *starts.values()], 2)[0]).photo
     if whole is None:
         return {"picture": None, "start": {}}
     cut = [

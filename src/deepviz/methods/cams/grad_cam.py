@@ -10,10 +10,9 @@ from deepviz import options
 from deepviz.methods.method import Method, View
 from deepviz.methods.needs import Needs
 from deepviz.probe.capture import layer_gradient
-from deepviz.probe.gradient import Call
-from deepviz.probe.grid import Grid, in_proportion
+from deepviz.probe.grid import Grid
 from deepviz.probe.layers import Layer, choose_layer, grid_of
-from deepviz.target import Score
+from deepviz.probe.session import Session
 
 
 @dataclass(frozen=True)
@@ -55,18 +54,18 @@ class GradCAM(Method):
     cost: ClassVar[str] = "1 forward, the backward above the layer"
     needs: ClassVar[Needs] = Needs(layer=True)
 
-    def maps(self, call: Call, x: Tensor, score: Score) -> Tensor:
+    def maps(self, session: Session) -> Tensor:
         """relu(sum_k w_k A_k)."""
-        layer = choose_layer(call, x, score, self.layer)
+        layer = choose_layer(session, self.layer)
 
-        def chunk(rows: slice) -> Tensor:
-            A, dA = layer_gradient(call, x[rows], score.take(rows), layer.name)
-            return class_activation(call, layer, x[rows], A, dA, len(score.shape) > 0)
+        def chunk(part: Session) -> tuple[Tensor]:
+            A, dA = layer_gradient(part, layer.name)
+            return (class_activation(part, layer, A, dA),)
 
-        cam = call.by_rows(x, chunk, graph=False)
+        (cam,) = session.by_rows(chunk, graph=False)
         if not self.relu:
             return cam
-        warn_of_negative(call, cam)
+        warn_of_negative(session, cam)
         return cam.relu()
 
     @property
@@ -75,17 +74,11 @@ class GradCAM(Method):
         return "positive" if self.relu else "sum"
 
 
-def class_activation(call: Call, layer: Layer, x: Tensor, A: Tensor, dA: Tensor, several: bool) -> Tensor:
-    """sum_k w_k A_k, (n, 1, h, w), or with several targets (n, K, 1, h, w), in float32 at least."""
-    grid = grid_of(layer, A, x)
-    call.notes.facts["layer"], call.notes.facts["grid"] = layer.name, str(grid)
-    height, width = x.shape[2:]
-    if not in_proportion(grid.h, grid.w, height, width):
-        call.notes.warn(
-            f"layer {layer.name!r} has a grid of {grid.h} x {grid.w}, not in the proportions of the image "
-            f"({height} x {width}): its map may not lie where it is drawn"
-        )
-    if several:
+def class_activation(session: Session, layer: Layer, A: Tensor, dA: Tensor) -> Tensor:
+    """sum_k w_k A_k, (n, 1, *grid), or for K objectives (n, K, 1, *grid), in float32 at least."""
+    grid = grid_of(layer, A, session.image())
+    session.notes.facts["layer"], session.notes.facts["grid"] = layer.name, str(grid)
+    if session.several:
         return torch.stack([_weighted(grid, A, one) for one in dA.unbind(1)], 1)
     return _weighted(grid, A, dA)
 
@@ -93,14 +86,14 @@ def class_activation(call: Call, layer: Layer, x: Tensor, A: Tensor, dA: Tensor,
 def _weighted(grid: Grid, A: Tensor, dA: Tensor) -> Tensor:
     precise = torch.promote_types(A.dtype, torch.float32)
     A, dA = grid.maps(A).to(precise), grid.maps(dA).to(precise)
-    w = dA.mean((2, 3), keepdim=True)  # w_k = 1/(h w) sum_ij dS/dA_kij
+    w = dA.flatten(2).mean(2).view(*dA.shape[:2], *[1] * (dA.ndim - 2))  # w_k = 1/(h w) sum_ij dS/dA_kij
     return (w * A).sum(1, keepdim=True)  # sum_k w_k A_k
 
 
-def warn_of_negative(call: Call, cam: Tensor) -> None:
+def warn_of_negative(session: Session, cam: Tensor) -> None:
     """Say for which rows the ReLU leaves nothing though there is evidence, all of it against the class."""
-    lowest, highest = cam.flatten(-3).aminmax(dim=-1)
-    call.notes.warn_of_zero(
+    lowest, highest = cam.flatten(2 if session.several else 1).aminmax(dim=-1)
+    session.notes.warn_of_zero(
         "Grad-CAM is all zero: at this layer all evidence is against the class; relu=False shows it",
         ((highest <= 0) & (lowest < 0)).cpu(),
     )

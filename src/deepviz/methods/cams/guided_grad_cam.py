@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -11,11 +12,11 @@ from deepviz.methods.cams.grad_cam import class_activation, warn_of_negative
 from deepviz.methods.method import Method
 from deepviz.methods.needs import Needs
 from deepviz.probe.capture import layer_and_input_gradient
-from deepviz.probe.chunks import Joined
-from deepviz.probe.gradient import Call
 from deepviz.probe.layers import choose_layer
 from deepviz.probe.rules import Rule
-from deepviz.target import Score
+from deepviz.probe.session import Session
+
+LINEAR = {1: "linear", 2: "bilinear", 3: "trilinear"}
 
 
 @dataclass(frozen=True)
@@ -53,19 +54,25 @@ class GuidedGradCAM(Method):
     cost: ClassVar[str] = "1 forward, 1 backward"
     needs: ClassVar[Needs] = Needs(gradient=True, layer=True, rectifier=True)
 
-    def maps(self, call: Call, x: Tensor, score: Score) -> Tensor:
+    def maps(self, session: Session) -> Tensor:
         """Guided backpropagation times the upsampled Grad-CAM."""
-        layer = choose_layer(call, x, score, self.layer)
+        layer = choose_layer(session, self.layer)
+        place = next(place for place, leaf in enumerate(session.x) if leaf is session.image())
 
-        cams = Joined(len(x))
+        def chunk(part: Session) -> tuple[Tensor, Tensor]:
+            A, dA, guided = layer_and_input_gradient(part, layer.name, Rule(mask=True))
+            cam = class_activation(part, layer, A, dA)
+            G = guided[place]
+            return G * enlarged(cam.relu(), part.image().shape[2:]), cam  # R = G * up(relu(sum_k w_k A_k))
 
-        def chunk(rows: slice) -> Tensor:
-            A, dA, G = layer_and_input_gradient(call, x[rows], score.take(rows), layer.name, Rule(mask=True))
-            cam = class_activation(call, layer, x[rows], A, dA, len(score.shape) > 0)
-            cams.put(rows, cam)
-            up = F.interpolate(cam.relu().flatten(0, -4), x.shape[2:], mode="bilinear", align_corners=False)
-            return G * up.view(*cam.shape[:-2], *x.shape[2:])  # R = G * up(relu(sum_k w_k A_k))
-
-        maps = call.by_rows(x, chunk)
-        warn_of_negative(call, cams.whole)
+        maps, cam = session.by_rows(chunk)
+        warn_of_negative(session, cam)
         return maps
+
+
+def enlarged(cam: Tensor, space: torch.Size) -> Tensor:
+    """A layer's map (..., 1, *grid) at the size `space` of the image, linear in each axis."""
+    axes = len(space)
+    flat = cam.reshape(-1, 1, *cam.shape[-axes:])
+    up = F.interpolate(flat, tuple(space), mode=LINEAR[axes], align_corners=False)
+    return up.view(*cam.shape[:-axes], *space)

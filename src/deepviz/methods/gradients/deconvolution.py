@@ -3,13 +3,11 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
-from torch import Tensor
-
+from deepviz.inputs import Leaves
 from deepviz.methods.method import Method
 from deepviz.methods.needs import Needs
-from deepviz.probe.gradient import Call, input_gradient
 from deepviz.probe.rules import Rule
-from deepviz.target import Score
+from deepviz.probe.session import Session
 
 
 @dataclass(frozen=True)
@@ -46,7 +44,6 @@ class Deconvolution(Method):
     cost: ClassVar[str] = "1 forward, 1 backward"
     needs: ClassVar[Needs] = Needs(gradient=True, rectifier=True)
 
-    def maps(self, call: Call, x: Tensor, score: Score) -> Tensor:
+    def maps(self, session: Session) -> Leaves:
         """The signal at the input, with R = [R' > 0] R' at rectifiers."""
-        R, _ = input_gradient(call, x, score, Rule(mask=False))
-        return R
+        return session.gradient(Rule(mask=False))

@@ -3,12 +3,10 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
-from torch import Tensor
-
+from deepviz.inputs import Leaves
 from deepviz.methods.method import Method, View
 from deepviz.methods.needs import Needs
-from deepviz.probe.gradient import Call, input_gradient
-from deepviz.target import Score
+from deepviz.probe.session import Session
 
 
 @dataclass(frozen=True)
@@ -45,10 +43,10 @@ class GradTimesImage(Method):
     cost: ClassVar[str] = "1 forward, 1 backward"
     needs: ClassVar[Needs] = Needs(gradient=True)
 
-    def maps(self, call: Call, x: Tensor, score: Score) -> Tensor:
+    def maps(self, session: Session) -> Leaves:
         """x dS/dx."""
-        dS, _ = input_gradient(call, x, score)
-        return (x.unsqueeze(1) if score.shape else x) * dS
+        dS = session.gradient()
+        return session.x.map(lambda x, dS: session.beside(x) * dS, dS)
 
     @property
     def view(self) -> View:

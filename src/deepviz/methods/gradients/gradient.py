@@ -3,12 +3,10 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
-from torch import Tensor
-
+from deepviz.inputs import Leaves
 from deepviz.methods.method import Method
 from deepviz.methods.needs import Needs
-from deepviz.probe.gradient import Call, input_gradient
-from deepviz.target import Score
+from deepviz.probe.session import Session
 
 
 @dataclass(frozen=True)
@@ -43,7 +41,6 @@ class Gradient(Method):
     cost: ClassVar[str] = "1 forward, 1 backward"
     needs: ClassVar[Needs] = Needs(gradient=True)
 
-    def maps(self, call: Call, x: Tensor, score: Score) -> Tensor:
+    def maps(self, session: Session) -> Leaves:
         """dS/dx."""
-        R, _ = input_gradient(call, x, score)
-        return R
+        return session.gradient()

@@ -1,19 +1,20 @@
 """Integrated gradients: Sundararajan et al. 2017."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
 import torch
 from torch import Tensor
 
+from deepviz.inputs import Leaves
 from deepviz.methods.gradients.quadrature import Node, QuadratureRule, bisect, quadrature
 from deepviz.methods.method import Method, View
 from deepviz.methods.needs import Needs
 from deepviz.options import Baseline, Ge, Gt
-from deepviz.probe.chunks import chunk_rows, spans
-from deepviz.probe.gradient import Call, input_gradient
+from deepviz.probe.chunks import spans
 from deepviz.probe.reference import reference
-from deepviz.target import Score
+from deepviz.probe.session import Session
 
 GAP_WORTH_A_WARNING = 0.05
 
@@ -84,69 +85,72 @@ class IntegratedGradients(Method):
         """`steps` gradients and 2 forwards; with a tolerance, at most."""
         return 2.0 * (self.steps if self.tolerance is None else self.max_steps) + 2
 
-    def maps(self, call: Call, x: Tensor, score: Score) -> Tensor:
+    def maps(self, session: Session) -> Leaves:
         """(x - x') times the mean gradient on the path."""
-        start = reference(x, self.baseline)
-        change = _change(call, x, start, score)
-        x, start = call.laid(x), call.laid(start)
-        mean = self._uniform(call, x, start, score) if self.tolerance is None else self._adaptive(call, x, start, score)
-        along = (x - start).to(mean)
-        R = (along.unsqueeze(1) if score.shape else along) * mean  # (x - x') int dS/dx da
-        self._note_gap(call, change.to(mean), R.sum((-3, -2, -1)))
-        return R if self.multiply_by_input else mean
+        start = session.x.map(lambda leaf: reference(leaf, self.baseline))
+        change = _change(session, start)
+        session, start = session.laid(), start.map(session.call.laid)
+        mean = self._uniform(session, start) if self.tolerance is None else self._adaptive(session, start)
+        R = session.x.map(lambda x, start, mean: session.beside((x - start).to(mean)) * mean, start, mean)
+        total = torch.stack([part.flatten(2 if session.several else 1).sum(-1) for part in R]).sum(0)
+        self._note_gap(session, change.to(total), total)
+        return R if self.multiply_by_input else mean  # (x - x') int dS/dx da
 
-    def _uniform(self, call: Call, x: Tensor, start: Tensor, score: Score) -> Tensor:
-        """The mean gradient by the fixed rule, (N, ...), all rows' points in chunks after each other."""
+    def _uniform(self, session: Session, start: Leaves) -> Leaves:
+        """The mean gradient by the fixed rule, all rows' points in chunks after each other."""
         a, w = quadrature(self.rule, self.steps)
-        mean: dict[int, Tensor] = {}
-        for span in spans(len(x) * self.steps, chunk_rows(call.model, x)):
+        mean: dict[int, list[Tensor]] = {}
+        for span in spans(session.n * self.steps, session.chunk()):
             points = [divmod(point, self.steps) for point in range(span.start, span.stop)]
             rows, steps = (torch.tensor(part) for part in zip(*points, strict=True))
-            G, _ = input_gradient(call, between(x, start, rows, a[steps]), score.take(rows))
-            for (row, step), g in zip(points, G, strict=True):
+            G = session.at(between(session.x, start, rows, a[steps]), rows).gradient()
+            for place, (row, step) in enumerate(points):
                 if row not in mean:
-                    mean[row] = torch.zeros_like(g, dtype=_precise(x))  # in the memory layout of what is added
-                mean[row].add_(g, alpha=float(w[step]))
-        return torch.stack([mean[row] for row in range(len(x))])
+                    # in the memory layout of what is added
+                    mean[row] = [torch.zeros_like(g[place], dtype=_precise(g)) for g in G]
+                for total, g in zip(mean[row], G, strict=True):
+                    total.add_(g[place], alpha=float(w[step]))
+        return Leaves(torch.stack([mean[row][leaf] for row in range(session.n)]) for leaf in range(len(session.x)))
 
-    def _adaptive(self, call: Call, x: Tensor, start: Tensor, score: Score) -> Tensor:
-        """The mean gradient to the tolerance, row by row and target by target."""
+    def _adaptive(self, session: Session, start: Leaves) -> Leaves:
+        """The mean gradient to the tolerance, row by row and objective by objective."""
         assert self.tolerance is not None
         found = []
-        for one in score.each():
-            for row in range(len(x)):
-                along = (x[row] - start[row]).to(_precise(x))
+        for one in session.each():
+            for row in range(session.n):
+                along = _flat((x[row : row + 1] - s[row : row + 1]) for x, s in zip(session.x, start, strict=True))[0]
 
                 def evaluate(
-                    points: list[float], row: int = row, one: Score = one, along: Tensor = along
+                    points: list[float], row: int = row, one: Session = one, along: Tensor = along
                 ) -> list[Node]:
                     same = torch.full((len(points),), row)
-                    path = between(x, start, same, torch.tensor(points, dtype=torch.float64))
-                    G, S = input_gradient(call, path, one.take(same))
-                    G = G.to(along)
-                    return [Node(float(s), float((g * along).sum()), g) for s, g in zip(S, G, strict=True)]
+                    path = between(session.x, start, same, torch.tensor(points, dtype=torch.float64))
+                    G, S = one.at(path, same).gradient_and_values()
+                    return [Node(float(s), float((g * along).sum()), g) for s, g in zip(S, _flat(G), strict=True)]
 
                 found.append(bisect(evaluate, self.tolerance, self.max_steps))
-        shape = (*score.shape, len(x))
-        call.notes.rows["points"] = _rows_first([integral.points for integral in found], shape)
+        shape = (*session.score.shape, session.n)
+        session.notes.rows["points"] = _rows_first([integral.points for integral in found], shape)
         missed = _rows_first([not integral.reached for integral in found], shape)
         if bool(missed.any()):
-            call.notes.warn(
+            session.notes.warn(
                 f"integrated gradients did not reach a gap of {self.tolerance:g} within {self.max_steps} points; "
                 "raise max_steps",
                 missed,
             )
         means: Tensor = torch.stack([integral.mean for integral in found]).unflatten(0, shape)
-        return means.transpose(0, 1) if score.shape else means
+        means = means.transpose(0, 1) if session.several else means
+        parts = means.split([x[0].numel() for x in session.x], dim=-1)
+        return session.x.map(lambda x, part: part.unflatten(-1, x.shape[1:]), tuple(parts))
 
-    def _note_gap(self, call: Call, change: Tensor, total: Tensor) -> None:
+    def _note_gap(self, session: Session, change: Tensor, total: Tensor) -> None:
         """|S(x) - S(x') - sum R| / |S(x) - S(x')|, with a warning where it is large."""
         tiny = torch.finfo(change.dtype).eps
         gap = ((change - total).abs() / change.abs().clamp_min(tiny)).cpu()
-        call.notes.rows["completeness gap"] = gap
+        session.notes.rows["completeness gap"] = gap
         large = gap > GAP_WORTH_A_WARNING
         if bool(large.any()):
-            call.notes.warn(
+            session.notes.warn(
                 "integrated gradients: the map's sum misses the change in score by more than "
                 f"{GAP_WORTH_A_WARNING:.0%}; raise steps, or set tolerance=0.01",
                 large,
@@ -159,25 +163,36 @@ class IntegratedGradients(Method):
 
 
 def _rows_first(values: list[int] | list[bool], shape: tuple[int, ...]) -> Tensor:
-    """What was found target by target, (K, N) or (N,), as (N, K) or (N,)."""
+    """What was found objective by objective, (K, N) or (N,), as (N, K) or (N,)."""
     return torch.tensor(values).view(shape).movedim(-1, 0)
 
 
-def _change(call: Call, x: Tensor, start: Tensor, score: Score) -> Tensor:
+def _flat(leaves: Iterable[Tensor]) -> Tensor:
+    """All explained values of each row side by side, (n, values), in float32 at least."""
+    return torch.cat([leaf.flatten(1).to(_precise(leaf)) for leaf in leaves], 1)
+
+
+def _change(session: Session, start: Leaves) -> Tensor:
     """S(x) - S(x'), for the class that is predicted for x if none is given; one forward pass if one is."""
-    if not score.decided:
-        return call.scores(x, score) - call.scores(start, score)
-    ends = call.scores(torch.cat([x, start]), score.take(torch.arange(len(x)).repeat(2)))
-    return ends[: len(x)] - ends[len(x) :]
+    everything = torch.arange(session.n)
+    if not session.score.decided:
+        return session.values() - session.at(start, everything).values()
+    both = session.x.map(lambda x, start: torch.cat([x, start]), start)
+    ends = session.at(both, everything.repeat(2)).values()
+    return ends[: session.n] - ends[session.n :]
 
 
-def between(x: Tensor, start: Tensor, rows: Tensor, a: Tensor) -> Tensor:
+def between(x: Leaves, start: Leaves, rows: Tensor, a: Tensor) -> Leaves:
     """x' + a (x - x') for some rows, each with its own a, computed in float32 at least."""
-    precise = _precise(x)
-    if len(x) > 1:
-        x, start = x[rows], start[rows]
-    a = a.to(x.device, precise).view(-1, 1, 1, 1)
-    return torch.lerp(start.to(precise), x.to(precise), a).to(x.dtype)
+
+    def point(x: Tensor, start: Tensor) -> Tensor:
+        precise = _precise(x)
+        if len(x) > 1:
+            x, start = x[rows], start[rows]
+        along = a.to(x.device, precise).view(-1, *[1] * (x.ndim - 1))
+        return torch.lerp(start.to(precise), x.to(precise), along).to(x.dtype)
+
+    return x.map(point, start)
 
 
 def _precise(x: Tensor) -> torch.dtype:

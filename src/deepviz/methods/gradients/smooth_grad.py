@@ -6,16 +6,18 @@ from typing import Annotated, ClassVar, Literal
 import torch
 from torch import Tensor
 
+from deepviz.inputs import Leaves, is_image_like
 from deepviz.methods.gradients.gradient import Gradient
 from deepviz.methods.method import Method, View
 from deepviz.methods.needs import Needs
 from deepviz.options import Ge, Gt, Seed
-from deepviz.probe.chunks import chunk_rows, spans
-from deepviz.probe.gradient import Call
+from deepviz.probe.chunks import spans
 from deepviz.probe.seeds import generator_of
-from deepviz.target import Score
+from deepviz.probe.session import Session
 
 Statistic = Literal["mean", "mean_square", "variance"]
+UNLIKE = 10
+"""Ranges of channels that differ by more than this factor are in units of their own."""
 
 
 @dataclass(frozen=True)
@@ -26,8 +28,9 @@ class SmoothGrad(Method):
 
     M is any method, by default the gradient; its signed maps are averaged. The class is the one of the clean image.
     `statistic="mean_square"` gives 1/n sum_i M^2 (SmoothGrad-squared), "variance" the unbiased variance of M
-    (VarGrad). The range of x is each image's own. Noise is drawn per sample from `seed`, the same for every row, so
-    that a row's result does not depend on the batch.
+    (VarGrad). The range of x is each image's own; that of each channel where they differ by more than a factor of ten
+    (planes of metadata beside colours). A table beside an image gets no noise. Noise is drawn per sample from `seed`,
+    the same for every row, so that a row's result does not depend on the batch.
 
     Shapes: those of the method inside. Drawn as that method is (squares and variance: sum over channels, from zero).
     The notes hold "standard error": that of the mean, relative to the map, sqrt(sum var/n) / sqrt(sum mean^2). It is
@@ -63,28 +66,50 @@ class SmoothGrad(Method):
         """`samples` times those of the method inside."""
         return self.samples * self.of.passes()
 
-    def maps(self, call: Call, x: Tensor, score: Score) -> Tensor:
+    def maps(self, session: Session) -> Leaves | Tensor:
         """The statistic of M(x + e_i) over the samples, in one pass."""
-        if not score.decided:
-            call.scores(x, score)
-        s = self.noise * (x.amax((1, 2, 3)) - x.amin((1, 2, 3)))  # each image's own range
-        x = call.laid(x)
-        moments = [_Moments() for _ in range(len(x))]
-        for span in spans(self.samples, chunk_rows(call.model, x)):
-            e = call.laid(x[:1].expand(span.stop - span.start, -1, -1, -1).clone())
-            for i, noise in zip(range(span.start, span.stop), e, strict=True):
-                noise.copy_(self._draw(i, x))
-            for row in range(len(x)):
-                noisy = torch.add(x[row], e, alpha=float(s[row]))
-                M = self.of.maps(call.aside(), noisy, score.take(torch.full((len(e),), row)))
-                moments[row].add(M)
-        call.notes.rows["standard error"] = torch.stack([moment.relative_error() for moment in moments]).cpu()
-        return torch.stack([moment.statistic(self.statistic) for moment in moments])
+        session.decide()
+        session = session.laid()
+        noisy = [is_image_like(x) for x in session.x]
+        if not any(noisy):
+            noisy = [True] * len(noisy)
+        s = [self._size(x, session) if add else torch.zeros(()) for x, add in zip(session.x, noisy, strict=True)]
+        moments = [_Moments() for _ in range(session.n)]
+        for span in spans(self.samples, session.chunk()):
+            samples = range(span.start, span.stop)
+            e = session.x.map(lambda x: self._draw(samples, x, session))  # noqa: B023
+            for row in range(session.n):
+                same = torch.full((len(samples),), row)
+                copies = session.x.map(_noisy, tuple(s), e, (same,) * len(e))
+                M = self.of.maps(session.aside().at(copies, same))
+                moments[row].add((M,) if isinstance(M, Tensor) else M)
+        errors = [moment.relative_error(session.several) for moment in moments]
+        session.notes.rows["standard error"] = torch.stack(errors).cpu()
+        found = zip(*(moment.statistic(self.statistic) for moment in moments), strict=True)
+        leaves = Leaves(torch.stack(rows) for rows in found)
+        return leaves if len(leaves) == len(session.x) else leaves[0]
 
-    def _draw(self, sample: int, x: Tensor) -> Tensor:
-        """Standard normal noise (C, H, W) of one sample, on the CPU so that every device sees the same."""
-        generator = generator_of(self.seed, sample)
-        return torch.randn(x.shape[1:], generator=generator, dtype=torch.promote_types(x.dtype, torch.float32))
+    def _size(self, x: Tensor, session: Session) -> Tensor:
+        """s for each row, (N, 1, ...), or for each channel, (N, C, 1, ...)."""
+        whole = x.flatten(1).aminmax(dim=1)
+        span = (whole.max - whole.min).view(-1, *[1] * (x.ndim - 1))
+        if is_image_like(x):
+            channels = x.flatten(2).aminmax(dim=2)
+            each = channels.max - channels.min
+            if bool((each.amax(1) > UNLIKE * each.amin(1)).any()):
+                session.notes.facts["noise"] = "relative to each channel's own range, since these are unlike"
+                span = each.view(*each.shape, *[1] * (x.ndim - 2))
+        return self.noise * span
+
+    def _draw(self, samples: range, x: Tensor, session: Session) -> Tensor:
+        """Standard normal noise (n, ...) of some samples, drawn on the CPU so that every device sees the same."""
+        e = session.call.laid(x[:1].expand(len(samples), *x.shape[1:]).clone())
+        for sample, noise in zip(samples, e, strict=True):
+            generator = generator_of(self.seed, sample)
+            noise.copy_(
+                torch.randn(x.shape[1:], generator=generator, dtype=torch.promote_types(x.dtype, torch.float32))
+            )
+        return e
 
     @property
     def view(self) -> View:
@@ -97,31 +122,43 @@ class SmoothGrad(Method):
         return self.title if self.of == Gradient() else f"{self.title} of {self.of}"
 
 
+def _noisy(x: Tensor, s: Tensor, e: Tensor, rows: Tensor) -> Tensor:
+    """x + s e for copies of one row; or the row itself where s is a plain zero."""
+    one = rows[:1]
+    return x[one] + s[one] * e if s.ndim else x[one].expand_as(e)
+
+
 class _Moments:
     """Mean and sum of squared deviations of maps that come one after the other (Welford 1962), in float32 at least."""
 
     def __init__(self) -> None:
         self.n = 0
-        self.mean = self.squares = torch.zeros(())
+        self.mean: list[Tensor] = []
+        self.squares: list[Tensor] = []
 
-    def add(self, maps: Tensor) -> None:
-        precise = torch.promote_types(maps.dtype, torch.float32)
+    def add(self, maps: tuple[Tensor, ...]) -> None:
+        maps = tuple(M.to(torch.promote_types(M.dtype, torch.float32)) for M in maps)
         if self.n == 0:
-            self.mean, self.squares = (torch.zeros_like(maps[0], dtype=precise) for _ in range(2))
-        for M in maps.to(precise):
+            self.mean, self.squares = ([torch.zeros_like(M[0]) for M in maps] for _ in range(2))
+        for each in zip(*maps, strict=True):
             self.n += 1
-            before = M - self.mean
-            self.mean.add_(before, alpha=1 / self.n)
-            self.squares.addcmul_(before, M - self.mean)
+            for M, mean, squares in zip(each, self.mean, self.squares, strict=True):
+                before = M - mean
+                mean.add_(before, alpha=1 / self.n)
+                squares.addcmul_(before, M - mean)
 
-    def statistic(self, name: Statistic) -> Tensor:
+    def statistic(self, name: Statistic) -> list[Tensor]:
         if name == "mean":
             return self.mean
         if name == "variance":
-            return self.squares / (self.n - 1)
-        return self.squares / self.n + self.mean.square()
+            return [squares / (self.n - 1) for squares in self.squares]
+        return [squares / self.n + mean.square() for mean, squares in zip(self.mean, self.squares, strict=True)]
 
-    def relative_error(self) -> Tensor:
-        """sqrt(sum of var/n over the map) / sqrt(sum of mean^2): one number, or one for each of K targets."""
-        error = (self.squares / (self.n - 1) / self.n).sum((-3, -2, -1)).sqrt()
-        return error / self.mean.square().sum((-3, -2, -1)).sqrt().clamp_min(torch.finfo(error.dtype).tiny)
+    def relative_error(self, several: bool) -> Tensor:
+        """sqrt(sum of var/n over the map) / sqrt(sum of mean^2): one number, or one for each of K objectives."""
+
+        def total(maps: list[Tensor]) -> Tensor:
+            return torch.stack([M.flatten(int(several)).sum(-1) for M in maps]).sum(0).sqrt()
+
+        error = total([squares / (self.n - 1) / self.n for squares in self.squares])
+        return error / total([mean.square() for mean in self.mean]).clamp_min(torch.finfo(error.dtype).tiny)

@@ -7,11 +7,13 @@ from torch import nn
 from deepviz.errors import ModelFailed
 from deepviz.methods import GradTimesImage
 from deepviz.metrics import ROAD, Completeness, Deletion, FaithfulnessCorrelation, Infidelity
-from deepviz.metrics.subject import asking
+from deepviz.metrics.metric import judging
 from networks import CASES, Small, assert_same
 
 CASE = CASES["plain"]
 X = CASE.images(3)
+CHECKED = 1 + 2 + 2
+"""The rows that go through a model once, to see whether it treats them one by one."""
 METRICS = pytest.mark.parametrize(
     "metric",
     [Deletion(steps=9), ROAD(steps=4), Infidelity(samples=5), FaithfulnessCorrelation(subsets=9), Completeness()],
@@ -27,12 +29,12 @@ def by_hand(model, x, target):
 def test_every_way_of_writing_networks_is_asked(name):
     case = CASES[name]
     model, x = case.model(), case.images(2)
-    with asking(model, x, None) as subject:
+    with judging(model, x, None) as session:
         rows = torch.tensor([1, 0, 1])
-        found = subject.ask(rows, lambda chunk: x[rows[chunk]], "score")
-        assert_same(found, subject.clean("score")[rows], 1e-9)
-        assert float(subject.clean().min()) > 0
-        assert float(subject.clean().max()) <= 1
+        found = session.ask(rows, lambda chunk: x[rows[chunk]], "score")
+        assert_same(found, session.clean("score")[rows], 1e-9)
+        assert float(session.clean().min()) > 0
+        assert float(session.clean().max()) <= 1
 
 
 @METRICS
@@ -103,8 +105,8 @@ def test_the_class_is_that_of_the_image_not_of_what_is_asked():
     model = CASE.model()
     predicted = model(X).argmax(1)
     changed = -2 * X
-    with asking(model, X, None) as subject:
-        found = subject.ask(torch.arange(3), lambda chunk: changed[chunk])
+    with judging(model, X, None) as session:
+        found = session.ask(torch.arange(3), lambda chunk: changed[chunk], "probability")
     assert_same(found, by_hand(model, changed, predicted), 1e-9)
 
 
@@ -117,26 +119,26 @@ def test_values_are_found_once_and_baselines_by_tensor_are_not_confused():
             return x.mean((2, 3))
 
     model = Counting()
-    with asking(model, X, 0) as subject:
+    with judging(model, X, 0) as session:
         for _ in range(3):
-            subject.clean()
-            subject.clean("score")
-            subject.without(0.0, "score")
-        assert model.rows == 3 + 3
-        one, two = (subject.without(torch.full_like(X, value), "score") for value in (0.1, 0.2))
+            session.clean()
+            session.clean("score")
+            session.without(0.0, "score")
+        assert model.rows == CHECKED + 3 + 3
+        one, two = (session.without(torch.full_like(X, value), "score") for value in (0.1, 0.2))
         assert_same(two, 2 * one, 1e-9)
 
 
 def test_only_one_chunk_of_changed_images_is_held_at_a_time():
     asked = []
     rows = torch.zeros(40, dtype=torch.long)
-    with asking(CASE.model(), X[:1], 1) as subject:
+    with judging(CASE.model(), X[:1], 1) as session:
 
         def make(chunk):
             asked.append(chunk.stop - chunk.start)
             return X[:1].expand(asked[-1], -1, -1, -1)
 
-        assert_same(subject.ask(rows, make), subject.clean().expand(40), 1e-9)
+        assert_same(session.ask(rows, make, "probability"), session.clean().expand(40), 1e-9)
     assert sum(asked) == 40
     assert max(asked) <= 8
 
@@ -146,10 +148,10 @@ def test_a_model_that_writes_to_its_input_reaches_nobody_elses():
     model, x = case.model(), case.images(20)  # more rows than a chunk has
     before = x.clone()
     maps = torch.rand(20, 1, 12, 12, generator=torch.Generator().manual_seed(0))
-    with asking(model, x, 1) as subject:
+    with judging(model, x, 1) as session:
         for metric in (Deletion(steps=3, value="score"), ROAD(steps=2, value="score"), Infidelity(samples=2)):
-            metric.measure(subject, maps)
-        clean = subject.clean("score", "bfloat16")  # asked for by itself, not with the class
+            metric.measure(session, maps)
+        clean = session.clean("score", "bfloat16")  # asked for by itself, not with the class
     assert torch.equal(x, before)
     assert float((clean - model(before.clone())[:, 1].detach()).abs().max()) < 0.1
     found = Deletion(steps=3, value="score").curve(model, x, maps, 1)

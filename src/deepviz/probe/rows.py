@@ -1,0 +1,173 @@
+"""Whether the rows of a batch are independent, and the model's output repeatable: believed only after a check."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from deepviz.errors import DeepVizError, ModelError, ModelFailed, TargetError
+from deepviz.notes import Notes
+from deepviz.probe.gradient import differentiate, fresh_leaf
+from deepviz.probe.seeds import generator_of
+from deepviz.probe.state import Memory
+
+if TYPE_CHECKING:
+    from deepviz.probe.session import Session
+
+TOLERANCE, HALF_TOLERANCE = 1e-4, 5e-2
+"""How far values of the same row may differ, of their scale, in float32 or wider and in half precision."""
+NUDGE = 0.05
+"""Noise that makes a second row of a single one, of its range."""
+
+
+@dataclass(frozen=True)
+class Habits:
+    """How a model treats the rows of a batch.
+
+    Args:
+        most: rows that may go through it together; None: any number, 1: one at a time.
+        unlike: by how much two passes of the same rows differ, of their scale; 0 for a repeatable model.
+    """
+
+    most: int | None = None
+    unlike: float = 0.0
+
+
+_known: Memory[Habits] = Memory()
+
+
+def habits_of(session: Session) -> Habits:
+    """The habits of the session's model, for inputs of this shape and this kind of question.
+
+    Three forward passes (of one row, of two, and of the two in the other order) and one backward, once; remembered as
+    long as the model's tensors stay as they are. A row's values must be the same alone and beside another, and the
+    gradient of one row's score with respect to the other row exactly zero; else rows go one at a time. Rows that are
+    told apart by their place in the batch hold side information that does not follow them.
+
+    Branches that depend on values are seen only as far as these rows take them.
+
+    Raises:
+        ModelError: for side information on the model that does not follow the rows, naming `extra=`.
+    """
+    question = (session.state, session.inputs.signature(), session.kind, _question(session))
+    # what was found for one image holds for several, unless its rows could not go together
+    of_one, of_several = (*question, 1), (*question, 2)
+    known = _known.get(session.model, of_one)
+    if known is not None and known.most is None:
+        of_several = of_one
+    habits = _known.once(session.model, of_several if session.n > 1 else of_one, lambda: _found(session))
+    if habits.unlike > 0:
+        session.notes.warn(
+            f"the model is random in eval mode: two passes of the same input differ by {habits.unlike:.2g} of their "
+            "size (F.dropout without training=self.training?), so this map is one draw of many"
+        )
+    return habits
+
+
+def _question(session: Session) -> Any:
+    """What of the score matters here: which class it is does not."""
+    score = session.score
+    return "class" if score.indices is not None else score.objectives
+
+
+def _found(session: Session) -> Habits:
+    n = session.n
+    first, second = (0, 1) if n > 1 else (0, 0)
+    one = session.take(torch.tensor([second])).with_notes(Notes())
+    pair = session.take(torch.tensor([first, second])).with_notes(one.notes)
+    try:
+        alone = _values(one)
+    except (ModelError, TargetError):
+        if n > 1:
+            _values(session.with_notes(one.notes))  # what fails as a whole too says so of the whole
+            raise ModelError(_by_place(f"it takes these {n} rows together and fails on one of them alone")) from None
+        raise
+    if n == 1:
+        pair = replace(pair, score=one.score.take(torch.tensor([0, 0])))
+    if n == 1 or all(torch.equal(leaf[0], leaf[1]) for leaf in pair.x):
+        pair = replace(pair, inputs=pair.inputs.put(pair.x.map(_nudged)))
+        if n > 1:
+            alone = _values(replace(one, inputs=pair.inputs.rows(slice(1, 2))))
+        beside = 0 if n == 1 else 1
+    else:
+        beside = 1
+    try:
+        both, mixed = _values_and_mixing(pair)
+    except (DeepVizError, RuntimeError):
+        # what takes one row and not two, for want of memory or for another reason, takes one row at a time
+        return Habits(most=1)
+    turned = _values(pair.take(torch.tensor([1, 0])))
+    tolerance = HALF_TOLERANCE if _is_half(session) else TOLERANCE
+    if _apart(both, turned.flip(0)) > tolerance:
+        again = _values(pair)
+        unlike = _apart(both, again)
+        if unlike > tolerance:
+            return Habits(most=1 if mixed else None, unlike=unlike)
+        if n > 1:
+            raise ModelError(_by_place("what it returns for a row depends on the row's place in the batch"))
+        return Habits(most=1)
+    coupled = mixed or _apart(both[beside : beside + 1], alone) > tolerance
+    return Habits(most=1 if coupled else None)
+
+
+def _by_place(what: str) -> str:
+    return (
+        f"the model, or the target, holds side information that does not follow the rows ({what}), so maps would be of "
+        "other images' information: give it as extra=, a tensor with one row per image"
+    )
+
+
+def _values(session: Session) -> Tensor:
+    """The scores of all rows in one pass, (n,) or (n, K), with a graph only where the choice of a class needs it."""
+    graph = not session.score.decided
+
+    def forward(laid: Session) -> Tensor:
+        with nullcontext() if graph else torch.no_grad():
+            inputs = laid.inputs.map(fresh_leaf) if graph else laid.inputs
+            return laid.read(replace(laid, inputs=inputs).look()).detach()
+
+    return session.in_layout(forward)
+
+
+def _values_and_mixing(session: Session) -> tuple[Tensor, bool]:
+    """The scores of two rows, and whether the first one's depends on the second row."""
+
+    def forward(laid: Session) -> tuple[Tensor, bool]:
+        leaves = laid.x.map(fresh_leaf)
+        values = laid.read(replace(laid, inputs=laid.inputs.put(leaves)).look())
+        if not values.requires_grad:
+            return values.detach(), False
+        try:
+            gradients = differentiate(values[0].sum(), list(leaves))
+        except ModelFailed:  # what asks for gradients will hear of it
+            return values.detach(), False
+        mixed = any(gradient is not None and bool(gradient[1].any()) for gradient in gradients)
+        return values.detach(), mixed
+
+    return session.in_layout(forward)
+
+
+def _nudged(leaf: Tensor) -> Tensor:
+    """Two rows of which the second is moved a little."""
+    row = leaf[1].to(torch.promote_types(leaf.dtype, torch.float32))
+    span = row.max() - row.min()
+    size = NUDGE * torch.where(span > 0, span, 1 + row.abs().max())
+    noise = torch.randn(row.shape, generator=generator_of(0), dtype=torch.float32).to(row)
+    return torch.stack([leaf[0], (row + size * noise).to(leaf.dtype)])
+
+
+def _apart(one: Tensor, other: Tensor) -> float:
+    """The largest difference, of the largest value."""
+    one, other = one.double(), other.double()
+    scale = float(torch.maximum(one.abs().max(), other.abs().max()))
+    return float((one - other).abs().max()) / scale if scale > 0 else 0.0
+
+
+def _is_half(session: Session) -> bool:
+    return any(leaf.dtype in (torch.float16, torch.bfloat16) for leaf in session.x) or any(
+        parameter.dtype in (torch.float16, torch.bfloat16) for parameter in session.model.parameters()
+    )

@@ -1,0 +1,437 @@
+"""One borrowed model, one batch of inputs, and what is explained of them: values, gradients, in chunks of rows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from deepviz.errors import LayerError
+from deepviz.inputs import Inputs, Leaves, Rows, is_image_like
+from deepviz.notes import Notes
+from deepviz.options import Baseline
+from deepviz.probe.border import PastNoGrad, refuse_inference_tensors
+from deepviz.probe.borrow import borrowed, original
+from deepviz.probe.call import Call
+from deepviz.probe.capture import answering, spatial_tensor
+from deepviz.probe.chunks import Joined, chunk_rows, in_chunks
+from deepviz.probe.gradient import Independent, backward, broken, coverage_of, fresh_leaf, note_coverage
+from deepviz.probe.grid import as_maps
+from deepviz.probe.outputs import Kind, check_kind, stated_kind
+from deepviz.probe.reference import reference
+from deepviz.probe.rows import Habits, habits_of
+from deepviz.probe.rules import Override, Rule, refuse_scripted
+from deepviz.probe.seen import Seen
+from deepviz.probe.state import state_of
+
+T = TypeVar("T")
+Value = Literal["probability", "score"]
+"""What of the model's output is read: the probability of the explained class, or its score, the logit."""
+VALUES: tuple[Value, Value] = ("score", "probability")
+Precision = Literal["full", "bfloat16"]
+"""The forward passes as the model is, or under bfloat16 autocast: faster, with three significant digits."""
+
+
+@dataclass(eq=False)
+class Known:
+    """What one call found out about its model, shared by every session that is made of another."""
+
+    state: tuple[Any, ...] | None = None
+    habits: Habits | None = None
+    past_no_grad: bool = False
+    looked: bool = False
+    values: dict[tuple[Any, ...], Tensor] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, eq=False)
+class Session:
+    """A borrowed model, a batch of inputs, and what is explained of each row.
+
+    Everything that a method or metric asks of a model goes through it: chunks, memory layout, extra inputs and
+    targets that stay with their rows, and models that mix the rows of a batch.
+
+    Args:
+        call: the borrowed model and the notes of the result.
+        inputs: N rows; `x` are the explained tensors.
+        score: what is explained of each row, (N,) values or (N, K) for K objectives.
+        known: what was found out about the model; not to be given.
+    """
+
+    call: Call
+    inputs: Inputs
+    score: Any
+    kind: Kind = "auto"
+    known: Known = field(default_factory=Known)
+
+    @property
+    def model(self) -> nn.Module:
+        """The borrowed module."""
+        return self.call.model
+
+    @property
+    def notes(self) -> Notes:
+        """Where findings and warnings go."""
+        return self.call.notes
+
+    @property
+    def x(self) -> Leaves:
+        """The explained tensors, each (N, ...)."""
+        return self.inputs.leaves
+
+    @property
+    def n(self) -> int:
+        """How many rows."""
+        return self.inputs.n
+
+    @property
+    def several(self) -> bool:
+        """Whether K objectives are explained, so that results are (N, K, ...)."""
+        return len(self.score.shape) > 0
+
+    def image(self) -> Tensor:
+        """The image-like input (N, C, *space) that a layer's map lies on.
+
+        Raises:
+            LayerError: if there is none, or more than one.
+        """
+        images = [leaf for leaf in self.x if is_image_like(leaf)]
+        if len(images) != 1:
+            shapes = ", ".join(str(tuple(leaf.shape)) for leaf in self.x)
+            raise LayerError(
+                f"a layer's map lies on one image-like input (N, C, *space), and {len(images)} of these are: {shapes}; "
+                "give the others as extra="
+            )
+        return images[0]
+
+    def beside(self, leaf: Tensor) -> Tensor:
+        """An explained tensor (N, ...) so that it multiplies a gradient of it: (N, 1, ...) for K objectives."""
+        return leaf.unsqueeze(1) if self.several else leaf
+
+    # other rows, other values
+
+    def take(self, rows: Rows) -> Session:
+        """The session of some of the rows; what a slice of them decides (the predicted class) is decided here too."""
+        return replace(self, inputs=self.inputs.rows(rows), score=self.score.take(rows))
+
+    def at(self, x: tuple[Tensor, ...], rows: Rows) -> Session:
+        """The session of other values for some of the rows: points of a path, noisy copies.
+
+        Args:
+            x: the explained tensors, (n, ...) each.
+            rows: (n,), the row that each was made of; its extra inputs and its target go along.
+        """
+        return replace(self, inputs=self.inputs.at(x, rows), score=self.score.take(rows))
+
+    def with_image(self, image: Tensor) -> Session:
+        """The same rows with another image, of the same shape."""
+        rows = torch.arange(self.n)
+        return self.at(self._around(image, rows), rows)
+
+    def aside(self) -> Session:
+        """The same for a method inside another: its findings by row are not ours."""
+        return replace(self, call=self.call.aside())
+
+    def each(self) -> list[Session]:
+        """K sessions of one objective each."""
+        return [replace(self, score=one) for one in self.score.each()]
+
+    def with_notes(self, notes: Notes) -> Session:
+        """The same with other notes."""
+        return replace(self, call=replace(self.call, notes=notes))
+
+    def of_model(self, model: nn.Module) -> Session:
+        """The same question to another model, which must be in eval mode: a copy with other weights."""
+        known = replace(self.known, state=None, looked=False, values={})
+        return replace(self, call=Call(model, Notes()), known=known)
+
+    def laid(self) -> Session:
+        """The same with inputs in the memory layout that suits machine and model."""
+        return replace(self, inputs=self.inputs.map(self.call.laid))
+
+    # chunks
+
+    @property
+    def habits(self) -> Habits:
+        """Whether rows may go through the model together; found once per model, shape and kind of question."""
+        if self.known.habits is None:
+            self.known.habits = habits_of(self)
+        return self.known.habits
+
+    @property
+    def state(self) -> tuple[Any, ...]:
+        """What findings about the model are remembered by."""
+        if self.known.state is None:
+            self.known.state = state_of(self.model)
+        return self.known.state
+
+    def chunk(self, graph: bool = True) -> int:
+        """Rows that go through the model together."""
+        most = self.habits.most
+        rows = min(chunk_rows(self.model, leaf, graph) for leaf in self.x)
+        return rows if most is None else min(rows, most)
+
+    def by_rows(self, compute: Callable[[Session], Sequence[Tensor]], graph: bool = True) -> list[Tensor]:
+        """What `compute` finds for chunks of the rows, joined, each (N, ...).
+
+        Args:
+            compute: called with the session of a chunk, its inputs laid out for speed; it may be called again.
+            graph: whether it keeps a graph of all layers, which takes more memory.
+        """
+        joined: dict[int, Joined] = {}
+        most = self.habits.most
+
+        def work(rows: slice) -> None:
+            part = self if self.n == rows.stop - rows.start else self.take(rows)
+            found = part.in_layout(compute)
+            for place, value in enumerate(found):
+                joined.setdefault(place, Joined(self.n)).put(rows, value)
+
+        in_chunks(self.model, _largest(self.x), work, graph, most)
+        return [joined[place].whole for place in sorted(joined)]
+
+    def in_layout(self, compute: Callable[[Session], T]) -> T:
+        """`compute` with the inputs laid out for speed, or contiguous where the model needs that."""
+        return self.call.in_layout(self.inputs, lambda inputs: compute(replace(self, inputs=inputs)))
+
+    def depending(self, compute: Callable[[], T]) -> T:
+        """`compute()`; again past the model's own `no_grad` where that cuts every way to what is explained.
+
+        A stop-gradient on one of several ways is deliberate, and stays.
+        """
+        if not self.known.past_no_grad:
+            try:
+                return compute()
+            except Independent as error:
+                cut = error
+            with PastNoGrad() as past:
+                try:
+                    found = compute()
+                except Independent:
+                    past.met = 0
+            if not past.met:
+                raise cut
+            self.known.past_no_grad = True
+            self._note_past_no_grad()
+            return found
+        self._note_past_no_grad()
+        with PastNoGrad():
+            return compute()
+
+    def _note_past_no_grad(self) -> None:
+        self.notes.warn(
+            "the model runs a part under torch.no_grad(), which cuts every way from the score back: gradients were "
+            "taken through it all the same"
+        )
+
+    # forward
+
+    def look(self, keep: bool = True) -> Seen:
+        """What one forward pass of all rows shows; `keep`: whether the inputs are needed as they are afterwards."""
+        maps: dict[str, Tensor] = {}
+        with ExitStack() as stack:
+            for layer in sorted(self.score.layers):
+                stack.enter_context(answering(self.model, layer, self._remembering(maps, layer)))
+            output = self.call.run(self.inputs, keep)
+        return Seen(output, self.x, maps, self.kind)
+
+    def _remembering(self, maps: dict[str, Tensor], layer: str) -> Callable[[Any, Any], None]:
+        def remember(_: Any, output: Any) -> None:
+            answer = spatial_tensor(output)
+            # a copy: the next layer may be an in-place ReLU
+            size = self.image().shape[2:]
+            maps[layer] = as_maps(layer, None if answer is None else answer.clone(), (size[0], size[1]))
+
+        return remember
+
+    def read(self, seen: Seen) -> Tensor:
+        """The explained scores, (n,) or (n, K), checked to be finite."""
+        values: Tensor = self.score(seen)
+        return self.call.check(values if type(values) is Tensor else values.as_subclass(Tensor))
+
+    def decide(self) -> None:
+        """Choose what is still to be chosen (the predicted class), on the inputs as they are."""
+        if not self.score.decided:
+            self.values()
+
+    def values(self) -> Tensor:
+        """The explained scores of all rows, detached: (N,) or (N, K)."""
+        # which class is predicted may depend on the output's last operation, which only a graph tells
+        graph = not self.score.decided
+
+        def forward(part: Session) -> tuple[Tensor]:
+            with nullcontext() if graph else torch.no_grad():
+                inputs = part.inputs.map(fresh_leaf) if graph else part.inputs
+                return (part.read(replace(part, inputs=inputs).look()).detach(),)
+
+        return self.by_rows(forward, graph)[0]
+
+    def ask(
+        self,
+        rows: Tensor,
+        make: Callable[[slice], Tensor | Leaves],
+        value: Value = "score",
+        precision: Precision = "full",
+    ) -> Tensor:
+        """The values of changed inputs, (M,) or (M, K), float32 or wider, from forward passes alone.
+
+        Args:
+            rows: (M,), the row that each changed input was made of: its target and its extra inputs go along.
+            make: from a slice of 0..M to those changed inputs, (m, ...), in memory of their own, since a model may
+                write to them; only one chunk is held at a time.
+            value: what is read.
+            precision: of the forward passes.
+        """
+        self._look_once()
+        joined = Joined(len(rows))
+        like = _largest(self.x)[:1]
+
+        def work(chunk: slice) -> None:
+            part = self.at(self._around(make(chunk), rows[chunk]), rows[chunk])
+            # the first chunk is kept, to be tried again in another layout
+            keep = chunk.start == 0
+            with _fast(like.device.type, precision):
+                joined.put(chunk, part.in_layout(lambda laid: laid.value(laid.look(keep), value)))
+
+        most = self.habits.most
+        in_chunks(self.model, like.expand(len(rows), *like.shape[1:]), work, graph=False, most=most)
+        return joined.whole
+
+    def clean(self, value: Value = "probability", precision: Precision = "full") -> Tensor:
+        """The values of the inputs as they are, (N,) or (N, K); found once."""
+        if value == "probability" and self.score.indices is None:
+            self.notes.warn("what is explained is no class, so it has no probability: its value is measured")
+        self._look_once()
+        return self._once(("clean", value, precision), lambda: self._of(self.image(), value, precision))
+
+    def without(self, baseline: Baseline, value: Value = "probability", precision: Precision = "full") -> Tensor:
+        """The values of the baseline of each image, (N,) or (N, K); found once."""
+        start = self.reference(baseline)
+        return self._once(_key("without", baseline, value, precision), lambda: self._of(start, value, precision))
+
+    def reference(self, baseline: Baseline) -> Tensor:
+        """The baseline of each image, (N, C, *space); found once."""
+        return self._once(_key("reference", baseline), lambda: reference(self.image(), baseline))
+
+    def _around(self, image: Tensor | Leaves, rows: Tensor) -> Leaves:
+        """All explained tensors, of which the image is a changed one and the others are as they are."""
+        if isinstance(image, Leaves):
+            return image
+        if len(self.x) == 1:
+            return Leaves((image,))
+        own = self.image()
+        return self.x.map(lambda leaf: image if leaf is own else leaf[rows.to(leaf.device)])
+
+    def value(self, seen: Seen, value: Value) -> Tensor:
+        """What was asked for of one pass: (n,) or (n, K), float32 or wider."""
+        values = self.read(seen)
+        if value == "probability" and self.score.indices is not None:
+            outputs = self.call.check(seen.scores())
+            chances = self.score.reading.probabilities(outputs)
+            if chances is not None:
+                columns = self.score.indices.to(chances.device).reshape(self.n, -1)
+                values = chances.gather(1, columns).reshape(values.shape)
+        return values.to(torch.promote_types(values.dtype, torch.float32))
+
+    def _of(self, image: Tensor, value: Value, precision: Precision) -> Tensor:
+        return self.ask(torch.arange(self.n), lambda chunk: image[chunk].clone(), value, precision)
+
+    def _look_once(self) -> None:
+        """Choose the class of every row, see whether the outputs are probabilities already, and keep the values of
+        the inputs as they are: one forward pass, with the graph that tells."""
+        if self.known.looked:
+            return
+
+        def both(part: Session) -> tuple[Tensor, Tensor]:
+            laid = replace(part, inputs=part.inputs.map(fresh_leaf))
+            seen = laid.look()
+            score = laid.value(seen, "score").detach()  # first: it chooses the class
+            return score, laid.value(seen, "probability").detach()
+
+        for value, found in zip(VALUES, self.by_rows(both), strict=True):
+            self.known.values["clean", value, "full"] = found
+        self.known.looked = True
+
+    def _once(self, key: tuple[Any, ...] | None, compute: Callable[[], Tensor]) -> Tensor:
+        if key is None:
+            return compute()
+        if key not in self.known.values:
+            self.known.values[key] = compute()
+        return self.known.values[key]
+
+    # backward
+
+    def gradient(self, rule: Rule | None = None) -> Leaves:
+        """dS/dx of every row, (N, ...) or (N, K, ...) for each explained tensor; through `rule` at rectifiers."""
+        return self.gradient_and_values(rule)[0]
+
+    def gradient_and_values(self, rule: Rule | None = None) -> tuple[Leaves, Tensor]:
+        """dS/dx and S, from the same passes."""
+
+        def chunk(part: Session) -> tuple[Tensor, ...]:
+            leaves = part.x.map(fresh_leaf)
+            values = part.forward_with_rule(leaves, rule)
+            coverage = coverage_of(values, rule)
+            gradients = part.backward(values, leaves)
+            note_coverage(part.call, coverage)
+            return (*gradients, values.detach())
+
+        *gradients, values = self.by_rows(lambda part: part.depending(lambda: chunk(part)))
+        return Leaves(gradients), values
+
+    def forward_with_rule(self, leaves: Leaves, rule: Rule | None) -> Tensor:
+        """The scores with their graph, through `rule` if there is one.
+
+        Raises:
+            NothingOverridden: if the model is scripted, so that no rule can be applied.
+        """
+        session = replace(self, inputs=self.inputs.put(leaves))
+        scope: Any = nullcontext()
+        if rule is not None:
+            refuse_scripted(self.model)
+            scope = Override(rule)
+        with scope:
+            seen = session.look()
+        return session.read(seen)
+
+    def backward(self, values: Tensor, leaves: Leaves, keep: bool = False) -> Leaves:
+        """d(values)/d(leaves), each (n, ...) or (n, K, ...); zero for a tensor that the scores do not depend on.
+
+        Raises:
+            ModelError: if the scores depend on none of them, naming the module where the graph breaks off.
+        """
+        try:
+            return Leaves(backward(values, list(leaves), keep))
+        except Independent as error:
+            raise Independent(broken(self.call, self.inputs)) from error
+
+
+def _key(*parts: Any) -> tuple[Any, ...] | None:
+    """What a value is remembered by; None if a tensor is part of it, which nothing is known by."""
+    return None if any(isinstance(part, Tensor) for part in parts) else parts
+
+
+def _fast(device: str, precision: Precision) -> AbstractContextManager[Any]:
+    stack = ExitStack()
+    # not inference mode, which is no faster: a module that keeps a tensor for later would keep one without a gradient
+    stack.enter_context(torch.no_grad())
+    stack.enter_context(torch.autocast(device, torch.bfloat16) if precision == "bfloat16" else nullcontext())
+    return stack
+
+
+def _largest(leaves: Leaves) -> Tensor:
+    return max(leaves, key=lambda leaf: leaf[0].numel())
+
+
+@contextmanager
+def opened(model: nn.Module, inputs: Inputs, score: Any, kind: Kind = "auto") -> Iterator[Session]:
+    """The model borrowed for one call; its warnings are issued when the call has succeeded."""
+    module = original(model)
+    notes = Notes()
+    refuse_inference_tensors(module)
+    with borrowed(module):
+        yield Session(Call(module, notes), inputs, score, stated_kind(module) if kind == "auto" else check_kind(kind))
+    notes.issue()
