@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+import torch.nn.functional as F
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
@@ -24,12 +25,18 @@ from deepviz.errors import MissingExtra, OutputError
 from deepviz.files import PICTURES, encoded, write_bytes, write_picture
 from deepviz.geometry import Geometry
 from deepviz.methods.method import Method
+from deepviz.objectives import Objective
 from deepviz.render import Scale, Tile, colour_bar, fitted, grey, place
 from deepviz.render import heatmap as draw_heatmap
 from deepviz.render import overlay as draw_overlay
 from deepviz.render import sheet as draw_sheet
+from deepviz.render.bars import bar_chart
+from deepviz.render.slices import side_by_side
 
 Picture = Literal["overlay", "heatmap", "grey"]
+Layout = Literal["image", "slices", "signal", "table"]
+"""How values lie on a picture: (C, H, W) as they are; (C, D, H, W) slice by slice; (C, L) along a line; anything else
+as bars."""
 ARRAYS = (".npz", ".safetensors")
 
 
@@ -43,6 +50,7 @@ class ExplainedTarget:
         probability: of the class, softmax (sigmoid for a single logit); None for a callable target.
         score: the logit that was explained; None for a callable target.
         function: the callable target itself, so that two of the same name are two targets.
+        objective: what was explained, as a value that can be given as `target` again.
     """
 
     index: int | None
@@ -50,6 +58,12 @@ class ExplainedTarget:
     probability: float | None
     score: float | None
     function: Callable[[Any], Tensor] | None = field(default=None, repr=False, hash=False)
+    objective: Objective | None = field(default=None, repr=False)
+
+    def as_json(self) -> dict[str, Any]:
+        """As plain values for JSON; of a callable its name."""
+        plain = {"index": self.index, "label": self.label, "probability": self.probability, "score": self.score}
+        return plain if self.objective is None else plain | {"objective": str(self.objective)}
 
     def __str__(self) -> str:
         return self.label if self.probability is None else f"{self.label} {in_digits(self.probability)}"
@@ -73,7 +87,7 @@ class Explanation:
 
     Args:
         attribution: raw signed values, float32 on the CPU: (C, H, W) in the model's input, or (1, h, w) at the
-            layer's own resolution.
+            layer's own resolution; (C, L) of a signal, (C, D, H, W) of a volume or clip, (F,) of a table.
         image: the original photograph, upright; or the model's own input, drawn.
         geometry: where the model's input lies on `image`.
         method: the method, with its options.
@@ -83,6 +97,8 @@ class Explanation:
         notes: what was found out on the way: "layer" and "grid", "overridden", "completeness gap",
             "standard error", "warnings", "weights" if they are random, and what was done to the photograph.
         versions: of deepviz and torch.
+        space: the spatial shape of the model's input, if it is no image: (L,), or (D, H, W).
+        input: which of several explained inputs it is of, "x[1]" or "x['left']"; "" if there is one alone.
     """
 
     attribution: Tensor
@@ -94,6 +110,8 @@ class Explanation:
     source: str
     notes: dict[str, Any] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=dict)
+    space: tuple[int, ...] | None = None
+    input: str = ""
 
     @property
     def layer(self) -> str | None:
@@ -107,9 +125,28 @@ class Explanation:
 
     @cached_property
     def values(self) -> NDArray[np.float32]:
-        """The map that is drawn, (H, W) or (h, w); the maximum of |.| or the sum over channels, or as it is."""
+        """The map that is drawn, (H, W) or (h, w); the maximum of |.| or the sum over channels, or as it is.
+
+        Of a volume the slices that are shown, side by side; of a signal or table one row.
+        """
         maps = self.attribution
-        return (maps.abs().amax(0) if self.method.view == "magnitude" else maps.sum(0)).numpy()
+        if self.layout == "table":
+            entries = maps.reshape(1, -1)
+            return (entries.abs() if self.method.view == "magnitude" else entries).numpy()
+        drawn = maps.abs().amax(0) if self.method.view == "magnitude" else maps.sum(0)
+        if self.layout == "signal":
+            return drawn[None].numpy()
+        if self.layout == "slices":
+            if self.space is not None and tuple(drawn.shape) != self.space:  # a layer's cells
+                drawn = F.interpolate(drawn[None, None], self.space, mode="trilinear", align_corners=False)[0, 0]
+            return side_by_side(drawn.numpy())
+        return drawn.numpy()
+
+    @property
+    def layout(self) -> Layout:
+        """How the values lie on a picture."""
+        layouts: dict[int, Layout] = {2: "signal", 3: "image", 4: "slices"}
+        return layouts.get(self.attribution.ndim, "table")
 
     @cached_property
     def scale(self) -> Scale:
@@ -119,7 +156,7 @@ class Explanation:
     @property
     def coarse(self) -> bool:
         """Whether the map is a layer's few values, not one per pixel of the input."""
-        return self.method.coarse
+        return self.method.coarse and self.layout != "slices"
 
     @property
     def title(self) -> str:
@@ -133,15 +170,17 @@ class Explanation:
 
     @property
     def detail(self) -> str:
-        """The layer, if one was explained, and whether the model's weights are random."""
-        return _joined(self.layer, self._randomness)
+        """Which input, of several, the layer, if one was explained, and whether the model's weights are random."""
+        return _joined(self.input, self.layer, self._randomness)
 
     @property
     def _randomness(self) -> str:
         return "random weights" if self.notes.get("weights") == "random" else ""
 
     def heatmap(self, *, cmap: str | None = None, scale: Scale | None = None) -> Image.Image:
-        """The map alone, at the size of its place on the photograph, in colour."""
+        """The map alone, at the size of its place on the photograph, in colour; of a table a bar for each entry."""
+        if self.layout == "table":
+            return bar_chart(self.values[0], scale or self.scale, cmap=cmap)
         left, top, right, bottom = self.geometry.box
         size = (max(1, round(right - left)), max(1, round(bottom - top)))
         return draw_heatmap(self.values, scale or self.scale, cmap, size=size)
@@ -149,7 +188,12 @@ class Explanation:
     def overlay(
         self, *, cmap: str | None = None, scale: Scale | None = None, opacity: float | None = None
     ) -> Image.Image:
-        """The map on the original photograph, at the photograph's size; what the model did not see is dimmed."""
+        """The map on the original photograph, at the photograph's size; what the model did not see is dimmed.
+
+        Of a table, a bar for each entry.
+        """
+        if self.layout == "table":
+            return bar_chart(self.values[0], scale or self.scale, cmap=cmap)
         options = {} if opacity is None else {"opacity": opacity}
         return draw_overlay(
             self.image, self.values, self.geometry, scale or self.scale, cmap=cmap, fine=not self.coarse, **options
@@ -157,7 +201,9 @@ class Explanation:
 
     def grey(self, *, gray: bool = True) -> Image.Image:
         """The map without a colour map: its drawn values from black up, or its signed channels about mid grey."""
-        return grey(self.values if gray else self.attribution.movedim(0, -1).numpy(), signed=not gray or self.signed)
+        if gray or self.layout != "image":
+            return grey(self.values, signed=self.signed)
+        return grey(self.attribution.movedim(0, -1).numpy(), signed=True)
 
     def picture(self, view: Picture = "overlay") -> Image.Image:
         """One of the views, by name."""
@@ -199,10 +245,11 @@ class Explanation:
         """Everything but the arrays, as plain values for JSON."""
         return {
             "method": repr(self.method),
-            "target": {name: value for name, value in vars(self.target).items() if name != "function"},
+            "target": self.target.as_json(),
             "model": self.model,
             "source": self.source,
             "layer": self.layer,
+            "input": self.input,
             "geometry": {"size": list(self.geometry.size), "box": list(self.geometry.box)},
             "view": self.method.view,
             "range": [float(self.attribution.min()), float(self.attribution.max())],
@@ -228,6 +275,8 @@ class Explanation:
     def _shrunk(self) -> Explanation:
         """The same on the photograph in a tile's size, if that is smaller: less to draw."""
         size = fitted(self.image.size)
+        if self.layout == "table":
+            return self
         if size[0] * size[1] >= self.image.width * self.image.height:
             return self
         small = self.image.resize(size, Image.Resampling.LANCZOS, reducing_gap=3.0)
@@ -303,7 +352,7 @@ def sheet(explanations: Sequence[Explanation], *, predictions: Sequence[tuple[st
     if not explanations:
         raise ValueError("no explanations to draw")
     photographs = _photographs(explanations)
-    if len(photographs) > 1:
+    if len(photographs) > 1 and not _of_one_item(photographs):
         names = ", ".join(photograph.source for photograph in photographs)
         raise ValueError(f"a sheet shows one photograph, got {len(photographs)}: {names}")
     first = explanations[0]
@@ -338,6 +387,13 @@ def _headings(targets: Iterable[ExplainedTarget]) -> list[str]:
         count[name] += 1
         headings.append(name if count[name] == 1 else f"{name} ({count[name]})")
     return headings
+
+
+def _of_one_item(explanations: Sequence[Explanation]) -> bool:
+    """Whether they are of the inputs that belong together, one explanation of each."""
+    return (
+        len({one.input for one in explanations}) == len(explanations) and len({one.source for one in explanations}) == 1
+    )
 
 
 def _photographs(explanations: Sequence[Explanation]) -> list[Explanation]:

@@ -30,6 +30,7 @@ from deepviz.errors import MethodError, StoredError
 from deepviz.files import encoded, versions, write_bytes
 from deepviz.geometry import Geometry
 from deepviz.methods.method import Method, View
+from deepviz.objectives import from_plain, to_plain
 from deepviz.options import having
 from deepviz.probe.session import Session
 from deepviz.results.explanation import ExplainedTarget, Explanation
@@ -178,12 +179,17 @@ def _described(explanation: Explanation) -> dict[str, Any]:
     return {
         "method": METHODS.encode(_named(explanation.method, explanation.layer)),
         "title": explanation.title,
-        "target": plain_value({name: value for name, value in vars(target).items() if name != "function"})
-        | {"callable": target.function is not None},
+        "target": plain_value(
+            {"index": target.index, "label": target.label, "probability": target.probability, "score": target.score}
+        )
+        | {"callable": target.function is not None}
+        | ({} if target.objective is None else {"objective": to_plain(target.objective)}),
         "layer": explanation.layer,
+        "input": explanation.input,
+        "space": None if explanation.space is None else list(explanation.space),
         "geometry": {"size": list(explanation.geometry.size), "box": list(explanation.geometry.box)},
         "view": explanation.method.view,
-        "coarse": explanation.coarse,
+        "coarse": explanation.method.coarse,
         "model": explanation.model,
         "weights sha256": notes.pop(WEIGHTS, None),
         "source": explanation.source,
@@ -380,18 +386,20 @@ class _Reader:
             source=str(result["source"]),
             notes=notes,
             versions={str(key): str(value) for key, value in result["versions"].items()},
+            space=tuple(map(_natural, result["space"])) if result.get("space") else None,
+            input=str(result.get("input", "")),
         )
 
     def map(self, entry: dict[str, Any]) -> Tensor:
-        channels, height, width = map(_natural, entry["shape"])
+        shape = tuple(map(_natural, entry["shape"]))
         low, high = _finite(entry["low"]), _finite(entry["high"])
-        size = 2 * channels * height * width
+        size = 2 * math.prod(shape)
         if not (0 < size <= MOST_BYTES and low <= high):
-            raise ValueError(f"a map of {channels} x {height} x {width} values from {low} to {high}")
+            raise ValueError(f"a map of {' x '.join(map(str, shape))} values from {low} to {high}")
         self.spend(2 * size)
         levels = np.frombuffer(self.member(entry["file"], size), "<u2")
         values = low + (high - low) * (levels / LEVELS)
-        return torch.from_numpy(values.astype(np.float32).reshape(channels, height, width))
+        return torch.from_numpy(values.astype(np.float32).reshape(shape))
 
 
 def _method_of(result: dict[str, Any]) -> Method:
@@ -417,6 +425,7 @@ def _target(stored: dict[str, Any]) -> ExplainedTarget:
         label=str(stored["label"]),
         probability=None if probability is None else float(probability),
         score=None if score is None else float(score),
+        objective=from_plain(stored["objective"]) if stored.get("objective") else None,
     )
 
 

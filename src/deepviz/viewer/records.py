@@ -49,7 +49,7 @@ def record(explanation: Explanation, *, bits: Bits = 32) -> dict[str, Any]:
         >>> made["method"], made["map"]["size"], made["map"]["packing"]
         ('Gradient', [8, 8], 'base64')
     """
-    target = {name: value for name, value in vars(explanation.target).items() if name != "function"}
+    target = explanation.target.as_json()
     scale = explanation.scale
     return {
         "version": VERSION,

@@ -1,0 +1,57 @@
+"""Tables as pictures: one bar for each entry."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from PIL import Image, ImageDraw
+
+from deepviz.render.colour import Scale, Values, colour, finite
+from deepviz.render.sheet import FAINT, PAPER, RULE, _cut, _font
+
+WIDTH, BAR, GAP = 440, 22, 6
+"""Of the picture, of a bar and between two, in pixels."""
+NAME = 110
+"""Pixels of an entry's name."""
+MOST = 20
+"""Bars with a name; of more entries those with the largest magnitude are drawn."""
+
+
+def bar_chart(
+    values: Values, scale: Scale, *, cmap: str | None = None, names: Sequence[str] | None = None
+) -> Image.Image:
+    """The entries of a map (F,) as bars, in their order, in the colours of their values; of many the largest.
+
+    Args:
+        values: one for each entry.
+        scale: the value of a bar of full length.
+        cmap: a colour map.
+        names: of the entries; by default their numbers.
+
+    Raises:
+        ValueError: for another shape, or values that are not finite.
+    """
+    if values.ndim != 1:
+        raise ValueError(f"a bar chart takes (F,), got {values.shape}")
+    values = finite(values)
+    shown = np.sort(np.argsort(-np.abs(values), kind="stable")[:MOST])
+    below = BAR + GAP if len(shown) < len(values) else 0
+    picture = Image.new("RGB", (WIDTH, len(shown) * (BAR + GAP) + GAP + below), PAPER)
+    draw = ImageDraw.Draw(picture)
+    left, right = NAME, WIDTH - GAP
+    zero = (left + right) / 2 if scale.signed else float(left)
+    reach = right - zero
+    colours = colour(values[None], scale, cmap)[0]
+    for place, entry in enumerate(shown):
+        top = GAP + place * (BAR + GAP)
+        name = str(entry) if names is None else names[entry]
+        draw.text((GAP, top), _cut(name, _font(16), NAME - 2 * GAP), FAINT, _font(16))
+        share = float(np.clip(values[entry] / scale.high, -1 if scale.signed else 0, 1))
+        ends = sorted((zero, zero + reach * share))
+        draw.rectangle((ends[0], top, ends[1], top + BAR), tuple(colours[entry].tolist()), outline=RULE)
+    draw.line([(zero, 0), (zero, GAP + len(shown) * (BAR + GAP))], FAINT)
+    if below:
+        text = f"the {len(shown)} largest of {len(values)}"
+        draw.text((GAP, picture.height - BAR - GAP // 2), text, FAINT, _font(16))
+    return picture

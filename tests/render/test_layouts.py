@@ -1,0 +1,75 @@
+"""What is no image, as a picture: slices, lines and bars."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from deepviz.render import Scale
+from deepviz.render.bars import bar_chart
+from deepviz.render.lines import line_plot
+from deepviz.render.slices import GRIDS, shown_slices, side_by_side
+
+
+@pytest.mark.parametrize("depth", range(1, 40))
+def test_slices_fill_a_grid_and_hold_the_ends(depth):
+    shown = shown_slices(depth)
+    assert shown == sorted(set(shown))
+    assert len(shown) in GRIDS
+    assert len(shown) % GRIDS[len(shown)] == 0
+    if depth > 1:
+        assert (shown[0], shown[-1]) == (0, depth - 1)
+
+
+def test_slices_are_in_reading_order():
+    volume = np.arange(8)[:, None, None] * np.ones((1, 2, 3))
+    laid = side_by_side(volume)
+    assert laid.shape == (4, 12)
+    assert laid[::2, ::3].tolist() == [[0, 1, 2, 3], [4, 5, 6, 7]]
+    assert side_by_side(np.zeros((9, 4, 5, 3))).shape == (12, 15, 3)
+
+
+def test_a_line_for_each_channel_at_the_height_of_its_values():
+    t = np.linspace(0, 1, 600)
+    picture = line_plot(np.stack([t, 1 - t]))
+    assert picture.width == 600
+    ink = np.asarray(picture.convert("L")) < 100
+    half = picture.height // 2
+    above, below = ink[:half].argmax(0)[5:-5], ink[half:].argmax(0)[5:-5]
+    assert (np.diff(above) <= 0).all()
+    assert (np.diff(below) >= 0).all()
+
+
+def test_a_flat_signal_and_one_value():
+    assert line_plot(np.zeros((1, 30))).size == (480, 240)
+    line_plot(np.ones((2, 1)))
+    with pytest.raises(ValueError, match=r"\(C, L\)"):
+        line_plot(np.ones(3))
+
+
+def reach(picture, row, scale):
+    """How far the bar of a row goes to the left and right of zero, in pixels."""
+    line = np.asarray(picture)[6 + row * 28 + 11]
+    coloured = np.abs(line.astype(int) - 255).max(-1) > 30
+    zero = (110 + 434) // 2 if scale.signed else 110
+    return coloured[115:zero].sum(), coloured[zero + 1 : 440].sum()
+
+
+def test_bars_are_as_long_as_their_values():
+    scale = Scale(-2.0, 2.0, True)
+    picture = bar_chart(np.array([2.0, -1.0, 0.0]), scale)
+    left, right = reach(picture, 0, scale)
+    assert (left, right) == (0, pytest.approx(162, abs=3))
+    left, right = reach(picture, 1, scale)
+    assert (left, right) == (pytest.approx(81, abs=3), 0)
+    assert sum(reach(picture, 2, scale)) <= 1
+    assert picture.size == (440, 3 * 28 + 6)
+
+
+def test_of_many_entries_the_largest_are_drawn():
+    values = np.zeros(300)
+    values[[5, 250]] = [1, -3]
+    picture = bar_chart(values, Scale.of(values, True))
+    assert picture.height == 21 * 28 + 6
+    assert isinstance(picture, Image.Image)
+    with pytest.raises(ValueError, match=r"\(F,\)"):
+        bar_chart(np.ones((2, 2)), Scale(0, 1, False))
