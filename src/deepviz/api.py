@@ -43,11 +43,10 @@ from deepviz.runs.asked import (
     Metrics,
     Model,
     Targets,
-    as_list,
     choose_methods,
     choose_metrics,
-    each_target,
     is_all,
+    items_of,
 )
 from deepviz.runs.evaluate import DEFAULT_METRICS, Box, evaluate_items, region
 from deepviz.runs.explain import explain_items
@@ -61,8 +60,9 @@ def explain(
     *,
     target: Targets = None,
     top_k: int = 1,
-    layer: str | None = None,
+    layer: str | nn.Module | None = None,
     preprocess: Any = None,
+    extra: Any = None,
     output: Kind = "auto",
 ) -> Explanations:
     """What the methods say about the model's predictions for the images.
@@ -70,23 +70,26 @@ def explain(
     Args:
         model: an `nn.Module`, a `LoadedModel`, a name ("timm:resnet50"), or None for the bundled model.
         images: a path, PIL image, array (H, W, 3) or tensor (C, H, W), or several of them; a tensor (N, C, H, W) is
-            N images. Tensors are taken as already preprocessed.
+            N images. Tensors are taken as already preprocessed. Also a signal (C, L), volumes (N, C, D, H, W), or
+            `deepviz.Inputs` of N rows, for models that take several tensors.
         methods: "all", a method, its name ("grad-cam"), or several of these. Of "all", methods that do not apply to
             the model, or fail, are left out with a warning.
-        target: a class index, a label ("tiger cat"), an array or tensor (N,) of indices, one per image, a callable
-            from the model's raw output to one score per row, or a list: all of them for every image. None: the
-            predicted.
+        target: a class index, a label ("tiger cat"), an array or tensor (N,) of indices, one per image, an objective
+            such as `Logit(281) - Logit(282)`, a callable from the model's raw output to one score per row, or a list:
+            all of them for every image. None: the predicted.
         top_k: with target None, the number of best classes to explain; they share their forward passes.
         layer: for methods that take one and do not name it themselves, also inside others such as SmoothGrad.
         preprocess: `deepviz.Preprocess(...)`, a torchvision or timm transform, or any callable from a PIL image to
             a tensor, if the model has none of its own.
+        extra: what the model takes beside the images: a tuple follows them by position, a mapping goes by keyword. Its
+            tensors have one row for each image; what is the same for all is `deepviz.shared(value)`.
         output: what the model returns, where it does not say so itself: "logits" (one class of K), "probabilities",
             "binary" (two classes, also of one output), "multi-label" (independent labels), "regression" (numbers) or
             "embedding".
 
     Returns:
-        A flat list, by image, then class (best first), then method. Of "all", its `skipped` and `failed` hold what
-        came to nothing, with the reason.
+        A flat list, by image, then class (best first), then explained input, then method. Of "all", its `skipped` and
+        `failed` hold what came to nothing, with the reason.
 
     Raises:
         NothingApplies: if an image has no map at all.
@@ -99,7 +102,7 @@ def explain(
         ['Gradient', 'Gradient × image']
     """
     chosen = choose_methods(methods, layer)
-    loaded, items = _items(model, images, target, preprocess, output)
+    loaded, items = _items(model, images, target, preprocess, extra, output)
     found = explain_items(loaded, items, chosen, top_k=top_k, lenient=is_all(methods))
     return Explanations(outcome for image in found for outcome in image.outcomes)
 
@@ -114,6 +117,7 @@ def evaluate(
     boxes: Sequence[Sequence[Box]] | None = None,
     controls: bool = True,
     preprocess: Any = None,
+    extra: Any = None,
     output: Kind = "auto",
 ) -> Evaluation:
     """How well each method does by each metric, over some images.
@@ -132,6 +136,7 @@ def evaluate(
             right, bottom) in pixels of the image as it was given; what the model saw of them counts.
         controls: whether to add the control rows.
         preprocess: as for `explain`.
+        extra: as for `explain`.
         output: as for `explain`.
 
     Raises:
@@ -150,7 +155,7 @@ def evaluate(
         (4, 5, 1)
     """
     chosen, by = choose_methods(methods), choose_metrics(metrics)
-    loaded, items = _items(model, images, target, preprocess, output)
+    loaded, items = _items(model, images, target, preprocess, extra, output)
     if boxes is not None and len(boxes) != len(items):
         raise TargetError(f"{len(boxes)} lists of boxes for {len(items)} images: give one for each")
     if boxes is not None:
@@ -169,6 +174,7 @@ def sanity_check(
     seed: int = 0,
     target: Targets = None,
     preprocess: Any = None,
+    extra: Any = None,
     output: Kind = "auto",
 ) -> Sanity:
     """How much of each method's map is left when the network's layers get new random weights, from the output down
@@ -188,6 +194,7 @@ def sanity_check(
         seed: of the weights.
         target: as for `explain`.
         preprocess: as for `explain`.
+        extra: as for `explain`.
         output: as for `explain`.
 
     Raises:
@@ -205,20 +212,19 @@ def sanity_check(
         (1, 2, 3)
     """
     chosen = choose_methods(methods)
-    loaded, items = _items(model, images, target, preprocess, output)
+    loaded, items = _items(model, images, target, preprocess, extra, output)
     results = list(randomize_items(loaded, items, chosen, Randomization(stages, cascading, seed)))
     return Sanity.of(loaded, chosen, results, cascading, seed)
 
 
 def _items(
-    model: Model, images: Images, target: Targets, preprocess: Any, output: Kind
+    model: Model, images: Images, target: Targets, preprocess: Any, extra: Any, output: Kind
 ) -> tuple[LoadedModel, list[Item]]:
     """The model, and the images with their targets."""
     if isinstance(images, (nn.Module, LoadedModel)):
         raise TypeError("model and image are swapped: the order is (model, image)")
     loaded = load_model(model, preprocess=preprocess, output=None if output == "auto" else output)
-    prepared = [loaded.prepare(image) for image in as_list(images)]
-    return loaded, list(map(Item, prepared, each_target(target, len(prepared))))
+    return loaded, items_of(loaded, images, target, extra)
 
 
 F = TypeVar("F", bound=Callable[..., Any])

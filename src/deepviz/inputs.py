@@ -142,6 +142,14 @@ class Inputs:
         parts = [next(new) if part.is_floating_point() else part[_on(rows, part)] for part in self._parts().values()]
         return self._with(parts, rows)
 
+    def to(self, device: torch.device, dtype: torch.dtype) -> Inputs:
+        """The same on a device, the explained tensors in a type."""
+        moved = object.__new__(Inputs)
+        object.__setattr__(moved, "x", self.x)
+        object.__setattr__(moved, "extra", _moved(self.extra, device))
+        moved._put([part.to(device, dtype if part.is_floating_point() else None) for part in self._parts().values()])
+        return moved
+
     def map(self, function: Callable[[Tensor], Tensor]) -> Inputs:
         """The same with `function` of each explained tensor."""
         return self.put(self.leaves.map(function))
@@ -257,6 +265,20 @@ def _mapped(value: Any, function: Callable[[Tensor], Tensor], unwrap: bool = Fal
         return {key: _mapped(inner, function, unwrap) for key, inner in value.items()}
     if isinstance(value, (tuple, list)):
         parts = [_mapped(inner, function, unwrap) for inner in value]
+        return type(value)(*parts) if hasattr(value, "_fields") else type(value)(parts)
+    return value
+
+
+def _moved(value: Any, device: torch.device) -> Any:
+    """`extra` with all of its tensors on a device."""
+    if isinstance(value, Shared):
+        return replace(value, value=_moved(value.value, device))
+    if isinstance(value, Tensor):
+        return value.to(device)
+    if isinstance(value, Mapping):
+        return {key: _moved(inner, device) for key, inner in value.items()}
+    if isinstance(value, (tuple, list)):
+        parts = [_moved(inner, device) for inner in value]
         return type(value)(*parts) if hasattr(value, "_fields") else type(value)(parts)
     return value
 

@@ -8,7 +8,8 @@ from PIL import Image
 import deepviz
 from deepviz.errors import TargetError
 from deepviz.methods import GradCAM, Gradient
-from deepviz.runs.asked import as_list, choose_methods, choose_metrics, each_target
+from deepviz.objectives import Logit, Predicted
+from deepviz.runs.asked import as_list, choose_methods, choose_metrics, targets_of
 from small_models import network
 
 X = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
@@ -59,14 +60,14 @@ def test_targets_mean_the_same_everywhere(name, target, expected):
 @pytest.mark.parametrize(
     ("target", "message"),
     [
-        (True, "got True"),
-        (np.True_, "of bool"),
-        ([0, False], "got False"),
-        (torch.tensor([True, False]), "of bool"),
-        (np.array([0.0, 1.0]), "of float64"),
-        ({0, 1}, "give a list, not a set"),
+        (True, r"not a bool \(True\)"),
+        (np.True_, r"not a bool \(True\)"),
+        ([0, False], r"not a bool \(False\)"),
+        (torch.tensor([True, False]), "got torch.bool"),
+        (np.array([0.0, 1.0]), "got torch.float64"),
+        ({0, 1}, "a target is a class index"),
         ([], "empty list"),
-        (torch.tensor([0, 1, 2]), "3 classes for 2 images"),
+        (torch.tensor([0, 1, 2]), r"with N = 2 rows, got \(3,\)"),
         (1.5, "a target is a class index"),
         (5, "class 5 is out of range"),
     ],
@@ -114,5 +115,5 @@ def test_methods_and_metrics_from_iterables():
 
 
 def test_targets_of_each_image():
-    assert each_target(None, 2) == [None, None]
-    assert each_target([None, "cat"], 2) == [(None, "cat")] * 2
+    assert targets_of(None, 2) is None
+    assert targets_of([None, "cat"], 2, ["dog", "cat"]) == (Predicted(), Logit(1))

@@ -7,7 +7,7 @@ from PIL import Image
 import deepviz
 import small_models
 from deepviz.errors import ModelError
-from deepviz.runs.explain import predicted
+from deepviz.runs.look import predicted
 
 PHOTO = Image.radial_gradient("L").convert("RGB")
 

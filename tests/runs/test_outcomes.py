@@ -12,6 +12,7 @@ import deepviz
 from deepviz import catalog
 from deepviz.errors import DeepVizWarning, ModelError, NothingApplies, NothingOverridden, TargetError
 from deepviz.methods import GradCAM, Gradient, GuidedBackprop, Method
+from deepviz.objectives import Logit
 from deepviz.results.explanation import Explanation
 from deepviz.results.outcomes import Failed, Skipped
 from deepviz.runs.asked import Item
@@ -93,7 +94,7 @@ def test_what_does_not_apply_is_skipped():
 def test_outcomes_are_aligned_with_what_was_asked():
     loaded = deepviz.load_model(no_rectifier())
     methods = [GuidedBackprop(), Gradient(), GradCAM("no such layer")]
-    (one,) = explain_items(loaded, [Item(loaded.prepare(X[0]), (0, 1))], methods, lenient=True)
+    (one,) = explain_items(loaded, [Item(loaded.prepare(X[0]), (Logit(0), Logit(1)))], methods, lenient=True)
     assert [type(outcome) for outcome in one.outcomes] == [Skipped, Explanation, Skipped] * 2
     assert [outcome.target.index for outcome in one.outcomes] == [0, 0, 0, 1, 1, 1]
     assert [outcome.method for outcome in one.outcomes] == methods * 2
@@ -147,7 +148,7 @@ def test_an_image_that_fails_is_handed_over_and_the_others_go_on():
     loaded = good()
     x = X.clone()
     x[1] = 1e38  # overflows
-    items = [Item(loaded.prepare(one), (0,)) for one in x]
+    items = [Item(loaded.prepare(one), (Logit(0),)) for one in x]
     failed = []
     found = list(explain_items(loaded, items, [Gradient()], on_error=lambda item, error: failed.append((item, error))))
     assert [one.image for one in found] == [items[0].image, items[2].image]

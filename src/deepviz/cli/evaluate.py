@@ -30,7 +30,7 @@ from deepviz.models import LoadedModel, Prepared
 from deepviz.probe.memory import keep_memory
 from deepviz.render.figure import as_png
 from deepviz.results.evaluation import Evaluation, ImageScores, with_controls
-from deepviz.runs.asked import Item, OneTarget
+from deepviz.runs.asked import Item, targets_of
 from deepviz.runs.evaluate import DEFAULT_METRICS, Box, evaluate_items, region
 
 NOTHING_GIVEN = MethodOptions()
@@ -125,10 +125,10 @@ def evaluate(
 class Known:
     """What is known of photographs by their names: the class to explain, and where the object is."""
 
-    classes: dict[str, OneTarget] | None
+    classes: dict[str, int | str] | None
     boxes: dict[str, list[Box]] | None
 
-    def case(self, name: str, image: Prepared) -> Item:
+    def case(self, name: str, image: Prepared, labels: Sequence[str] | None) -> Item:
         """The photograph with what is known of it.
 
         Raises:
@@ -137,8 +137,8 @@ class Known:
         for found, option in ((self.classes, "--labels"), (self.boxes, "--boxes")):
             if found is not None and name not in found:
                 raise TargetError(f"{image.name}: it has no line in the {option} file")
-        targets = None if self.classes is None else (self.classes[name],)
-        return Item(image, targets, None if self.boxes is None else region(image, self.boxes[name]))
+        targets = None if self.classes is None else targets_of(self.classes[name], 1, labels)
+        return Item(image, targets, inside=None if self.boxes is None else region(image, self.boxes[name]))
 
 
 def judge(
@@ -166,7 +166,7 @@ def judge(
 
         for one in evaluate_items(
             loaded,
-            _cases(photographs, photographs.prepared(loaded), known),
+            _cases(photographs, loaded, known),
             rows,
             metrics,
             progress=step,
@@ -184,22 +184,22 @@ def judge(
         print("deepviz: note:", text, file=sys.stderr)
 
 
-def _cases(photographs: Photographs, queue: Iterator[Prepared], known: Known) -> Iterator[Item]:
+def _cases(photographs: Photographs, loaded: LoadedModel, known: Known) -> Iterator[Item]:
     """Each photograph with what is known of it; one of which too little is has failed."""
-    for image in queue:
+    for image in photographs.prepared(loaded):
         try:
-            yield known.case(photographs.opened[image].name, image)
+            yield known.case(photographs.opened[image].name, image, loaded.labels)
         except TargetError as error:
             photographs.failed[str(photographs.close(image))] = str(error)
 
 
-def read_classes(path: Path) -> dict[str, OneTarget]:
+def read_classes(path: Path) -> dict[str, int | str]:
     """The class of each file in a .csv: two columns, the file's name and a class index or label.
 
     Raises:
         TargetError: if it cannot be read as such.
     """
-    found: dict[str, OneTarget] = {}
+    found: dict[str, int | str] = {}
     for where, line in _lines(path):
         if len(line) < 2:
             raise TargetError(f"{where}: expected file,class such as cat.jpg,281")

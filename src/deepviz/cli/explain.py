@@ -23,12 +23,13 @@ from deepviz.files import probe_folder, write_picture
 from deepviz.methods import Method
 from deepviz.models import LoadedModel, example_photo
 from deepviz.models.weights import weights_hash
+from deepviz.objectives import Objective, parse
 from deepviz.probe.memory import keep_memory
 from deepviz.results.explanation import Explanation, in_digits, sheet
 from deepviz.results.identity import captions
 from deepviz.results.outcomes import ImageOutcomes, Missing
 from deepviz.results.storage import WEIGHTS, save_explanations
-from deepviz.runs.asked import Item, Targets, each_target
+from deepviz.runs.asked import Item
 from deepviz.runs.checks import checked
 from deepviz.runs.explain import explain_items
 from deepviz.viewer import report as write_report
@@ -93,7 +94,7 @@ def explain(
             probe_folder(html.parent)
         keep_memory()
         loaded = loaded_model(model, weights, labels, device, output_kind)
-        _explain_all(loaded, methods, _targets(target), top_k, method is None, report, check, quiet=json)
+        _explain_all(loaded, methods, _targets(target, loaded), top_k, method is None, report, check, quiet=json)
     if html is not None and report.kept:
         write_report(report.kept, html)
         if not json:
@@ -107,7 +108,7 @@ def explain(
 def _explain_all(
     loaded: LoadedModel,
     methods: list[Method],
-    target: Targets,
+    target: tuple[Objective, ...] | None,
     top_k: int,
     lenient: bool,
     report: Report,
@@ -119,10 +120,9 @@ def _explain_all(
         # every warning is in the notes of its explanation, and printed from there
         warnings.simplefilter("ignore", DeepVizWarning)
         work = progress.add_task("", total=report.photographs.total * len(methods))
-        (targets,) = each_target(target, 1)
         found = explain_items(
             loaded,
-            (Item(image, targets) for image in report.photographs.prepared(loaded)),
+            (Item(image, target) for image in report.photographs.prepared(loaded)),
             methods,
             top_k=top_k,
             lenient=lenient,
@@ -149,9 +149,9 @@ def _explain_all(
             raise KeyboardInterrupt(done) from None
 
 
-def _targets(given: list[str] | None) -> Targets:
-    """Numbers are class indices, everything else labels."""
-    return None if given is None else [int(text) if re.fullmatch(r"-?\d+", text) else text for text in given]
+def _targets(given: list[str] | None, loaded: LoadedModel) -> tuple[Objective, ...] | None:
+    """Numbers are class indices, everything else labels or expressions."""
+    return None if given is None else tuple(parse(text, loaded.labels) for text in given)
 
 
 @dataclass

@@ -151,7 +151,7 @@ class Method(Frozen, ABC):
         }
         return self._with(changed, lambda method: method.resolve_baseline(colours))
 
-    def with_layer(self, layer: str) -> Method:
+    def with_layer(self, layer: str | nn.Module) -> Method:
         """The same method with `layer` wherever it, or a method inside it, takes one and names none."""
         changed: dict[str, Any] = {name: layer for name in having(type(self), "layer") if getattr(self, name) is None}
         return self._with(changed, lambda method: method.with_layer(layer))

@@ -29,11 +29,14 @@ class Prepared:
     """One input, ready for the model, and the picture that explanations of it are drawn on.
 
     Args:
-        x: (C, H, W), floating, on the CPU unless a tensor was given that lies elsewhere.
+        x: (C, H, W), floating, on the CPU unless a tensor was given that lies elsewhere; one row of an explained tensor
+            of any shape, if it is no image.
         photo: RGB; None if the input is a tensor that cannot be shown (neither 1 nor 3 channels).
         geometry: the part of `photo` that `x` shows.
         name: what to call it.
         notes: what the reader of a result should know, one sentence each.
+        space: the spatial shape of `x` if it is no image: (L,), or (D, H, W).
+        input: which of several explained tensors it is; "" if there is one alone.
     """
 
     x: Tensor
@@ -41,6 +44,8 @@ class Prepared:
     geometry: Geometry
     name: str
     notes: tuple[str, ...] = ()
+    space: tuple[int, ...] | None = None
+    input: str = ""
 
 
 @dataclass(frozen=True, eq=False)

@@ -83,14 +83,18 @@ class ImageOutcomes:
     Args:
         image: the prepared image.
         predictions: (label, probability), the five best first; empty if the model returns no class scores.
-        outcomes: by target, then method, one for each.
+        outcomes: by target, then explained input, then method, one for each.
         methods: that were asked for, in the order of the outcomes.
+        inputs: the names of the explained inputs; of a single one "".
+        main: which of these is the image.
     """
 
     image: Prepared
     predictions: tuple[tuple[str, float], ...]
     outcomes: tuple[Outcome, ...]
     methods: tuple[Method, ...]
+    inputs: tuple[str, ...] = ("",)
+    main: int = 0
 
     @property
     def explanations(self) -> list[Explanation]:
@@ -104,9 +108,11 @@ class ImageOutcomes:
 
     @property
     def by_target(self) -> list[tuple[Outcome, ...]]:
-        """The outcomes of each target, one for each method."""
+        """The outcomes of each target for the image, one for each method."""
         width = len(self.methods)
-        return [self.outcomes[start : start + width] for start in range(0, len(self.outcomes), width)]
+        first = self.main * width
+        starts = range(first, len(self.outcomes), width * len(self.inputs))
+        return [self.outcomes[start : start + width] for start in starts]
 
     def with_explanations(self, explanations: Sequence[Explanation]) -> ImageOutcomes:
         """The same with others in place of the explanations, as many and in the same order."""

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import operator
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence, Set
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence, Set
+from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeGuard
 
 import numpy as np
@@ -14,18 +13,20 @@ from PIL import Image
 from torch import Tensor, nn
 
 from deepviz import catalog
-from deepviz.errors import LayerError, TargetError
+from deepviz.errors import LayerError
+from deepviz.inputs import Inputs, is_image_like
 from deepviz.methods import Method
 from deepviz.metrics import Metric
 from deepviz.models import LoadedModel, Prepared
+from deepviz.models.leaves import prepared_leaves
+from deepviz.objectives import Objective, Target, bind
 
 Model = LoadedModel | nn.Module | str | None
-ImageLike = str | os.PathLike[str] | Image.Image | Tensor | Any
+ImageLike = str | os.PathLike[str] | Image.Image | Tensor | Inputs | Any
 Images = ImageLike | Iterable[ImageLike]
 Methods = Literal["all"] | str | Method | Iterable[Method | str]
 Metrics = Metric | str | Iterable[Metric | str]
-OneTarget = int | str | Callable[[Any], Tensor]
-Targets = OneTarget | Tensor | Sequence[OneTarget | Tensor | None] | None
+Targets = Target
 """One for all images; an array or tensor (N,), one for each; a list or tuple of these, all of them for every image."""
 
 
@@ -34,15 +35,75 @@ class Item:
     """One image to work on, with what is asked of it.
 
     Args:
-        image: the prepared image.
-        targets: what to explain, each a class, a label, a callable, or None for the predicted class; None for the
-            predicted classes alone.
+        image: the prepared image; of several explained inputs the image-like one, or the first.
+        targets: what to explain, for all rows that it is for; None: the predicted classes.
+        row: which of these rows this image is, for what holds a value for each.
         inside: where the object is, a bool mask (H, W) of the model's input, for the metrics of localisation.
+        inputs: a batch with what the model takes of this image: all of it if there are `leaves`, else its `extra`.
+        input_row: which row of `inputs` that is.
+        leaves: the explained tensors of this row, if they are given by `inputs`.
     """
 
     image: Prepared
-    targets: tuple[OneTarget | None, ...] | None = None
+    targets: tuple[Objective, ...] | None = None
+    row: int = 0
     inside: Tensor | None = None
+    inputs: Inputs | None = None
+    input_row: int = 0
+    leaves: tuple[Prepared, ...] = ()
+
+    @property
+    def parts(self) -> tuple[Prepared, ...]:
+        """The explained tensors."""
+        return self.leaves or (self.image,)
+
+
+def items_of(loaded: LoadedModel, images: Images, target: Targets = None, extra: Any = None) -> list[Item]:
+    """The images with their targets and what goes along with them.
+
+    Args:
+        loaded: the model.
+        images: as `explain` takes them.
+        target: as `explain` takes it.
+        extra: what the model takes beside the images; its tensors have one row for each.
+
+    Raises:
+        ImageError, TargetError: for what is none, or not one for each image.
+        TypeError, ValueError: for `extra` that does not go with the images.
+    """
+    items: list[Item] = []
+    for image in as_list(images):
+        if isinstance(image, Inputs):
+            if extra is not None:
+                raise TypeError("images are Inputs, which hold their own extra: give extra= there")
+            leaves = prepared_leaves(loaded, image)
+            items += [Item(_main(of), inputs=image, input_row=row, leaves=of) for row, of in enumerate(leaves)]
+        elif isinstance(image, Tensor) and image.ndim in (2, 5):  # a signal, volumes
+            inputs = Inputs(image if image.ndim == 5 else image[None])
+            items += [Item(leaf) for (leaf,) in prepared_leaves(loaded, inputs)]
+        else:
+            items.append(Item(loaded.prepare(image)))
+    n = len(items)
+    if extra is not None:
+        along = Inputs(torch.zeros(n, 1), extra)  # checks what goes along, and holds its rows
+        items = [replace(item, inputs=along, input_row=row) for row, item in enumerate(items)]
+    targets = targets_of(target, n, loaded.labels)
+    return [replace(item, targets=targets, row=row) for row, item in enumerate(items)]
+
+
+def _main(leaves: Sequence[Prepared]) -> Prepared:
+    """The explained tensor that stands for an item: the only one that is image-like, or the first."""
+    images = [leaf for leaf in leaves if is_image_like(leaf.x[None])]
+    return images[0] if len(images) == 1 else leaves[0]
+
+
+def targets_of(target: Targets, n: int, labels: Sequence[str] | None = None) -> tuple[Objective, ...] | None:
+    """What to explain of `n` images; None for the predicted classes.
+
+    Raises:
+        TargetError: for what is no target, or for another number of images.
+    """
+    return None if target is None else bind(target, n, labels).objectives
 
 
 def as_list(images: Images) -> list[ImageLike]:
@@ -54,7 +115,9 @@ def as_list(images: Images) -> list[ImageLike]:
     """
     if isinstance(images, (Tensor, np.ndarray)) and images.ndim == 4:
         return list(images)
-    if isinstance(images, (Tensor, np.ndarray, str, os.PathLike, Image.Image)) or not isinstance(images, Iterable):
+    if isinstance(images, (Tensor, np.ndarray, str, os.PathLike, Image.Image, Inputs)) or not isinstance(
+        images, Iterable
+    ):
         return [images]
     found = _ordered(images, "images")
     if not found:
@@ -62,7 +125,7 @@ def as_list(images: Images) -> list[ImageLike]:
     return found
 
 
-def choose_methods(methods: Methods, layer: str | None = None) -> list[Method]:
+def choose_methods(methods: Methods, layer: str | nn.Module | None = None) -> list[Method]:
     """The methods asked for, as values; `layer` goes to those that take one, also inside others.
 
     Raises:
@@ -131,58 +194,3 @@ def _ordered(several: Iterable[Any], what: str) -> list[Any]:
     if isinstance(several, (Set, Mapping)):
         raise TypeError(f"{what} must have an order: give a list, not a {type(several).__name__}")
     return list(several)
-
-
-def each_target(target: Targets, n: int) -> list[tuple[OneTarget | None, ...] | None]:
-    """The targets of each of `n` images.
-
-    Raises:
-        TargetError: for what is no target, or as many as there are images where it is one for each.
-    """
-    if target is None:
-        return [None] * n
-    several = _several(target)
-    if not several:
-        raise TargetError("target is an empty list; give at least one class, or None for the predicted one")
-    columns = [_column(one, n) for one in several]
-    return [tuple(column[row] for column in columns) for row in range(n)]
-
-
-def _several(target: Any) -> list[Any]:
-    """The targets of a list or tuple; any other is one."""
-    if isinstance(target, (Set, Mapping)):
-        raise TargetError(f"target must have an order: give a list, not a {type(target).__name__}")
-    if isinstance(target, (list, tuple, range)):
-        return list(target)
-    return [target]
-
-
-def _column(target: Any, n: int) -> Sequence[OneTarget | None]:
-    """One target for each of `n` images."""
-    if target is None or isinstance(target, str):
-        return [target] * n
-    if isinstance(target, (np.ndarray, np.generic)):
-        target = torch.from_numpy(np.asarray(target))
-    if isinstance(target, Tensor):
-        return _indices(target, n)
-    if callable(target):
-        return [target] * n
-    try:
-        if isinstance(target, bool):
-            raise TypeError
-        return [operator.index(target)] * n
-    except TypeError:
-        raise TargetError(
-            f"a target is a class index, a label, a tensor (N,), a callable or a list of these, got {target!r}"
-        ) from None
-
-
-def _indices(target: Tensor, n: int) -> list[OneTarget | None]:
-    if target.ndim > 1 or target.is_floating_point() or target.is_complex() or target.dtype == torch.bool:
-        kind = f"{tuple(target.shape)} of {str(target.dtype).removeprefix('torch.')}"
-        raise TargetError(f"a tensor target holds one class index per image, (N,) whole numbers, got {kind}")
-    if target.ndim == 0:
-        return [int(target)] * n
-    if len(target) != n:
-        raise TargetError(f"a tensor target holds one class per image: {len(target)} classes for {n} images")
-    return [int(one) for one in target]

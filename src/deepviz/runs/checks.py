@@ -20,6 +20,7 @@ from deepviz.results.sanity import Sanity, key_of
 from deepviz.runs.asked import Item
 from deepviz.runs.evaluate import measured
 from deepviz.runs.explain import explain_items
+from deepviz.runs.look import asked_of, inputs_of
 from deepviz.runs.sanity import Randomization, at_named_layer, randomize_items
 from deepviz.runs.verdicts import recall, remember
 
@@ -42,10 +43,10 @@ def checked(loaded: LoadedModel, image: Prepared, explanations: Sequence[Explana
     known = _known(loaded, image, explanations)
     found: list[Explanation] = []
     by_target: dict[Any, dict[str, float]] = {}
-    x = image.x[None].to(*loaded.home)
+    inputs = inputs_of(loaded, [Item(image)])
     for explanation in explanations:
         of = explanation.target
-        with judging(loaded.module, x, asked_of(of), output=loaded.kind) as session:
+        with judging(loaded.module, inputs, asked_of(of), output=loaded.kind) as session:
             if of not in by_target:
                 random = random_map(loaded, image, of)
                 by_target[of] = {name: measured(loaded, session, random, one)[0] for name, one in METRICS.items()}
@@ -58,11 +59,6 @@ def checked(loaded: LoadedModel, image: Prepared, explanations: Sequence[Explana
         checks["in words"] = in_words(checks)
         found.append(explanation.noting({"checks": checks}))
     return found
-
-
-def asked_of(target: ExplainedTarget) -> Any:
-    """What was explained, as it is asked for: the class, or the callable."""
-    return target.function if target.index is None else target.index
 
 
 def random_map(loaded: LoadedModel, image: Prepared, target: ExplainedTarget) -> Explanation:

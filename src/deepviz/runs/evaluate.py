@@ -25,6 +25,7 @@ from deepviz.results.identity import captions
 from deepviz.results.outcomes import Missing, Outcome
 from deepviz.runs.asked import Item
 from deepviz.runs.explain import colour_of, explain_items, in_one_line
+from deepviz.runs.look import asked_of, inputs_of
 from deepviz.runs.runner import OnError, Progress, run
 
 M = TypeVar("M", bound=Metric)
@@ -86,7 +87,7 @@ def _scores(
     targets = found.by_target
     for number, outcomes in enumerate(targets):
         step = _within(progress, number, len(targets), len(methods) * len(metrics))
-        yield replace(_of_target(loaded, item.image, outcomes, methods, asked, step), position=position)
+        yield replace(_of_target(loaded, item, outcomes, methods, asked, step), position=position)
 
 
 def _within(progress: Progress | None, number: int, count: int, each: int) -> Progress | None:
@@ -98,7 +99,7 @@ def _within(progress: Progress | None, number: int, count: int, each: int) -> Pr
 
 def _of_target(
     loaded: LoadedModel,
-    image: Prepared,
+    item: Item,
     outcomes: Sequence[Outcome],
     methods: Sequence[Method],
     metrics: Sequence[Metric],
@@ -110,10 +111,7 @@ def _of_target(
     names = captions(methods, layers)
     left_out = {name: one.reason for name, one in zip(names, outcomes, strict=True) if isinstance(one, Missing)}
     target = outcomes[0].target
-    x = image.x[None].to(*loaded.home)
-    with judging(
-        loaded.module, x, target.function if target.index is None else target.index, output=loaded.kind
-    ) as session:
+    with judging(loaded.module, inputs_of(loaded, [item]), asked_of(target), output=loaded.kind) as session:
         for row, explanation in enumerate(outcomes):
             if not isinstance(explanation, Explanation):
                 continue
@@ -133,7 +131,7 @@ def _of_target(
                 if curve is not None:
                     curves.setdefault(column, np.full((len(methods), len(curve)), np.nan))[row] = curve
     missing = tuple(one if isinstance(one, Missing) else None for one in outcomes)
-    return ImageScores(image.name, str(target), values, curves, left_out, layers, missing)
+    return ImageScores(item.image.name, str(target), values, curves, left_out, layers, missing)
 
 
 def region(image: Prepared, boxes: Sequence[Box]) -> Tensor:

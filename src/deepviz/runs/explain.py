@@ -2,35 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
-from functools import cached_property
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
-import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from deepviz.errors import LayerError, ModelError, ModelFailed, NothingOverridden, TargetError
+from deepviz.errors import LayerError, ModelError, NothingOverridden, TargetError
 from deepviz.files import versions
 from deepviz.inputs import Inputs
 from deepviz.methods.method import Method
 from deepviz.models import LoadedModel, Prepared, Preprocess
 from deepviz.notes import Notes, warn
-from deepviz.objectives.bound import bind
-from deepviz.probe.gradient import fresh_leaf
-from deepviz.probe.outputs import Reading
-from deepviz.probe.session import Session, opened
+from deepviz.objectives import Objective
 from deepviz.results.explanation import ExplainedTarget, Explanation
 from deepviz.results.outcomes import Failed, ImageOutcomes, Missing, Outcome, Skipped
-from deepviz.runs.asked import Item, OneTarget
+from deepviz.runs.asked import Item
+from deepviz.runs.look import Look, inputs_of, looked, objectives_of
 from deepviz.runs.runner import OnError, Progress, batches, run
 
 ROWS = 8
 UNSEEN = (128, 128, 128)
 """The picture under a map whose input has neither one nor three channels."""
-Column = Tensor | Callable[[Any], Tensor]
-"""One target for each row: classes (N,), or a callable for all of them."""
+IMAGE_ALONE = "it explains the image-like input alone"
 
 
 def explain_items(
@@ -66,24 +61,9 @@ def explain_items(
     yield from run(together, work.outcomes, on_error=on_error, sinks=sinks)
 
 
-def predicted(loaded: LoadedModel, image: Prepared, top_k: int) -> list[ExplainedTarget]:
-    """The best classes of one image, best first: those that `explain` would take with this `top_k`.
-
-    Raises:
-        ModelError: if the model returns no class scores, or fails.
-    """
-    scores = _scores(loaded, image.x[None].to(*loaded.home), needed=True)
-    return [_explained(loaded, scores, column, 0) for column in _best_columns(scores, top_k)]
-
-
 def _alike(item: Item) -> Hashable:
     """Items of which this is equal go through the model together."""
-    kinds = None if item.targets is None else tuple(one if _is_function(one) else None for one in item.targets)
-    return tuple(item.image.x.shape), kinds
-
-
-def _is_function(target: OneTarget | None) -> bool:
-    return callable(target)
+    return tuple(tuple(part.x.shape) for part in item.parts), id(item.targets), id(item.inputs)
 
 
 @dataclass(frozen=True)
@@ -100,34 +80,36 @@ class _Explaining:
 
     def outcomes(self, batch: Sequence[Item]) -> list[ImageOutcomes]:
         """What came of images of one size."""
-        images = [item.image for item in batch]
-        x = torch.stack([image.x for image in images]).to(*self.loaded.home)
-        scores = _scores(self.loaded, x, needed=not _all_functions(batch[0]))
-        columns = _columns(self.loaded, scores, batch, self.top_k)
-        targets = [[_explained(self.loaded, scores, column, row) for column in columns] for row in range(len(x))]
-        rows = _Rows(self.loaded, images, x, columns, targets, _remarks(self.loaded, scores))
+        inputs = inputs_of(self.loaded, batch)
+        look = looked(self.loaded, inputs, objectives_of(batch), self.top_k)
+        columns = range(len(look.objectives))
+        targets = [[look.target(row, k) for k in columns] for row in range(len(batch))]
+        rows = _Rows(self.loaded, batch, inputs, look.objectives, targets, look.remarks)
         by_method = []
         for position, method in enumerate(self.methods):
             if self.progress is not None:
                 self.progress(str(method), position * len(batch))
             by_method.append(self._of_method(method, rows))
-        found = [
-            ImageOutcomes(
-                image,
-                _best(self.loaded, scores, row),
-                tuple(outcomes[row][k] for k in range(len(columns)) for outcomes in by_method),
-                self.methods,
-            )
-            for row, image in enumerate(images)
-        ]
+        found = [self._image(item, look, row, by_method) for row, item in enumerate(batch)]
         self._warn(rows, found)
         if self.needed:
             for one in found:
                 one.check()
         return found
 
-    def _of_method(self, method: Method, rows: _Rows) -> list[list[Outcome]]:
-        """What came of one method, by row and column; of rows that fail together, each by itself."""
+    def _image(self, item: Item, look: Look, row: int, by_method: list[_Found]) -> ImageOutcomes:
+        outcomes = (
+            of_method[row][k][leaf]
+            for k in range(len(look.objectives))
+            for leaf in range(len(item.parts))
+            for of_method in by_method
+        )
+        inputs = tuple(part.input for part in item.parts)
+        main = item.parts.index(item.image)
+        return ImageOutcomes(item.image, look.predictions(row), tuple(outcomes), self.methods, inputs, main)
+
+    def _of_method(self, method: Method, rows: _Rows) -> _Found:
+        """What came of one method; of rows that fail together, each by itself."""
         try:
             return rows.explained(method)
         except TargetError:
@@ -140,64 +122,97 @@ class _Explaining:
                 return rows.missing(method, error, Failed if applies else Skipped)
         # outside the handler, so that the failed attempt's tensors are no longer held by its traceback
         return [
-            [self._of_method(method, rows.one(row, k))[0][0] for k in range(len(rows.columns))]
-            for row in range(len(rows.images))
+            [self._of_method(method, rows.one(row, k))[0][0] for k in range(len(rows.objectives))]
+            for row in range(len(rows.items))
         ]
 
     def _warn(self, rows: _Rows, found: Sequence[ImageOutcomes]) -> None:
-        missing = [str(one) for image in found for one in image.missing]
+        missing = [str(one) for image in found for one in image.missing if one.reason != IMAGE_ALONE]
         for text in (*rows.remarks, *missing):
             if text not in self.warned:
                 self.warned.add(text)
                 warn(text)
 
 
+_Found = list[list[list[Outcome]]]
+"""What came of one method: by row, objective and explained input."""
+
+
 @dataclass(frozen=True, eq=False)
 class _Rows:
-    """Images of one size, with their targets."""
+    """Images of one size, with what is explained of them."""
 
     loaded: LoadedModel
-    images: Sequence[Prepared]
-    x: Tensor
-    columns: Sequence[Column]
+    items: Sequence[Item]
+    inputs: Inputs
+    objectives: Sequence[Objective]
     targets: Sequence[Sequence[ExplainedTarget]]
     remarks: tuple[str, ...]
 
     @property
     def is_one(self) -> bool:
-        return len(self.images) == len(self.columns) == 1
+        return len(self.items) == len(self.objectives) == 1
 
     def one(self, row: int, k: int) -> _Rows:
         """One image with one target."""
-        column = self.columns[k]
-        alone = column[row : row + 1] if isinstance(column, Tensor) else column
+        rows = slice(row, row + 1)
+        objective = self.objectives[k]
         return _Rows(
             self.loaded,
-            self.images[row : row + 1],
-            self.x[row : row + 1],
-            [alone],
+            self.items[rows],
+            self.inputs.rows(rows),
+            [objective if objective.rows is None else objective.take(rows)],
             [[self.targets[row][k]]],
             self.remarks,
         )
 
-    def explained(self, method: Method) -> list[list[Outcome]]:
-        """The method's maps, by row and column."""
-        maps = maps_of(self.loaded, self.loaded.module, method, self.x, self.columns)
+    def explained(self, method: Method) -> _Found:
+        """The method's maps."""
+        maps = maps_of(self.loaded, self.loaded.module, method, self.inputs, self.objectives)
         return [
             [
-                _explanation(self.loaded, image, method, self.targets[row][k], row, of_column, self.remarks)
-                for k, of_column in enumerate(maps)
+                [
+                    self._outcome(part, method, self.targets[row][k], row, of_leaf)
+                    for part, of_leaf in zip(item.parts, of_objective, strict=True)
+                ]
+                for k, of_objective in enumerate(maps)
             ]
-            for row, image in enumerate(self.images)
+            for row, item in enumerate(self.items)
         ]
 
-    def missing(self, method: Method, error: Exception, kind: Callable[..., Missing]) -> list[list[Outcome]]:
+    def missing(self, method: Method, error: Exception, kind: Callable[..., Missing]) -> _Found:
         """Why there are no maps of the method."""
         reason, name = in_one_line(error), type(error).__name__
         return [
-            [kind(image.name, target, method, reason, name) for target in of_row]
-            for image, of_row in zip(self.images, self.targets, strict=True)
+            [[kind(part.name, target, method, reason, name) for part in item.parts] for target in of_row]
+            for item, of_row in zip(self.items, self.targets, strict=True)
         ]
+
+    def _outcome(
+        self, part: Prepared, method: Method, target: ExplainedTarget, row: int, found: Maps | None
+    ) -> Outcome:
+        if found is None:
+            return Skipped(part.name, target, method, IMAGE_ALONE, LayerError.__name__)
+        notes = found.notes_of(row)
+        if self.remarks:
+            notes["warnings"] = (*notes.get("warnings", ()), *self.remarks)
+        if self.loaded.is_random:
+            notes["weights"] = "random"
+        if part.notes:
+            notes["photograph"] = part.notes
+        return Explanation(
+            attribution=found.maps[row].detach().float().cpu(),
+            image=part.photo or Image.new("RGB", part.geometry.size, UNSEEN),
+            geometry=part.geometry,
+            method=method,
+            target=target,
+            model=f"{self.loaded.name} ({self.loaded.weights})",
+            source=part.name,
+            notes=notes,
+            versions=versions(),
+            space=part.space,
+            input=part.input,
+        )
 
 
 def in_one_line(error: Exception) -> str:
@@ -208,16 +223,9 @@ def in_one_line(error: Exception) -> str:
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
-def _remarks(loaded: LoadedModel, scores: _Scores | None) -> tuple[str, ...]:
-    """What is odd about the model as a whole, one sentence each."""
-    if scores is None or loaded.labels is None or len(loaded.labels) == scores.classes:
-        return ()
-    return (f"{len(loaded.labels)} labels for the {scores.classes} classes of {loaded.name}: names may be wrong",)
-
-
 @dataclass(frozen=True)
 class Maps:
-    """One method's maps for one column of targets: (N, C, H, W), with the notes and where to find a row's in them."""
+    """One method's maps for one objective and explained input, (N, ...), with the notes and where to find a row's."""
 
     maps: Tensor
     notes: Notes
@@ -228,40 +236,36 @@ class Maps:
         return self.notes.of(row if self.column is None else (row, self.column))
 
 
-def maps_of(loaded: LoadedModel, module: nn.Module, method: Method, x: Tensor, columns: Sequence[Column]) -> list[Maps]:
-    """The method's maps for each column of targets; all columns of classes share their forward passes.
+def maps_of(
+    loaded: LoadedModel, module: nn.Module, method: Method, inputs: Inputs, objectives: Sequence[Objective]
+) -> list[list[Maps | None]]:
+    """The method's maps for each objective and explained input, from shared forward passes; None where it has none.
 
     Args:
         loaded: the model that is explained.
         module: its module, or a copy with other weights.
         method: the method.
-        x: (N, C, H, W).
-        columns: the targets.
+        inputs: N rows.
+        objectives: what is explained of each row.
     """
     ready = method.resolve_baseline(lambda name: colour_of(loaded, name))
-    classes = [k for k, column in enumerate(columns) if isinstance(column, Tensor)]
-    found: dict[int, Maps] = {}
-    if classes:
-        indices = torch.stack([column for column in columns if isinstance(column, Tensor)], 1)
-        # one class a row needs no axis of its own
-        alone = len(classes) == 1
-        result = ready.attribute(module, x, indices[:, 0] if alone else indices, output=loaded.kind)
-        for position, k in enumerate(classes):
-            maps = result.maps if alone else result.maps[:, position]
-            found[k] = Maps(maps, result.notes, None if alone else position)
-    for k, column in enumerate(columns):
-        if not isinstance(column, Tensor):
-            result = ready.attribute(module, x, column, output=loaded.kind)
-            found[k] = Maps(result.maps, result.notes, None)
-    return [found[k] for k in range(len(columns))]
+    # one objective needs no axis of its own
+    alone = len(objectives) == 1
+    result = ready.attribute(module, inputs, objectives[0] if alone else list(objectives), output=loaded.kind)
+    leaves = _explained_leaves(inputs, result.maps)
+    if alone:
+        return [[None if maps is None else Maps(maps, result.notes, None) for maps in leaves]]
+    return [
+        [None if maps is None else Maps(maps[:, k], result.notes, k) for maps in leaves] for k in range(len(objectives))
+    ]
 
 
-def column_of(target: ExplainedTarget) -> Column:
-    """What was explained of one image, as a column of targets."""
-    if target.index is not None:
-        return torch.tensor([target.index])
-    assert target.function is not None
-    return target.function
+def _explained_leaves(inputs: Inputs, maps: Any) -> list[Tensor | None]:
+    """The maps of the explained inputs, in their order; those that are carried along have none."""
+    if isinstance(inputs.x, Tensor):
+        return [maps]
+    parts, maps = (list(one.values()) if isinstance(one, Mapping) else list(one) for one in (inputs.x, maps))
+    return [of for part, of in zip(parts, maps, strict=True) if part.is_floating_point()]
 
 
 def colour_of(loaded: LoadedModel, name: str) -> Tensor:
@@ -272,146 +276,3 @@ def colour_of(loaded: LoadedModel, name: str) -> Tensor:
             "give preprocess=deepviz.Preprocess(...), or the baseline as a number in normalised space"
         )
     return loaded.preprocess.pixel_value(name)
-
-
-@dataclass(frozen=True, eq=False)
-class _Scores:
-    """The outputs (N, K) of some images, on the CPU, and how they are read."""
-
-    outputs: Tensor
-    reading: Reading
-
-    @cached_property
-    def values(self) -> Tensor:
-        """What is explained of each class, (N, classes); of one logit z for two classes -z and z."""
-        return self.reading.scores(self.outputs)
-
-    @cached_property
-    def probabilities(self) -> Tensor | None:
-        """Of each class; None for numbers and embeddings."""
-        return self.reading.probabilities(self.outputs)
-
-    @cached_property
-    def order(self) -> Tensor:
-        """The classes of each row, best first.
-
-        Raises:
-            TargetError: if nothing is predicted.
-        """
-        return self.reading.order(self.outputs)
-
-    @property
-    def classes(self) -> int:
-        return self.reading.classes
-
-
-def _all_functions(item: Item) -> bool:
-    return item.targets is not None and all(map(_is_function, item.targets))
-
-
-def _scores(loaded: LoadedModel, x: Tensor, needed: bool) -> _Scores | None:
-    """The outputs of all rows, in chunks; None if there are none and none are needed."""
-    # of numbers and embeddings nothing is predicted, but any of them may be asked for
-    target = 0 if loaded.kind in ("regression", "embedding") else None
-    try:
-        with opened(loaded.module, Inputs(x), bind(target, len(x)), loaded.kind) as session:
-            readings: list[Reading] = []
-            (outputs,) = session.by_rows(lambda part: (_outputs(part, readings),))
-        return _Scores(outputs.cpu(), readings[0])
-    except ModelFailed:
-        raise
-    except (ModelError, TargetError):
-        if needed:
-            raise
-        return None
-
-
-def _outputs(session: Session, readings: list[Reading]) -> Tensor:
-    """The outputs (n, K), and how they are read: a graph tells whether they end in a sigmoid."""
-    seen = replace(session, inputs=session.inputs.map(fresh_leaf)).look()
-    outputs = session.call.check(seen.scores()).float()
-    if len(outputs) != session.n:
-        raise ModelError(f"the model returned class scores for {len(outputs)} rows, {session.n} went in")
-    readings.append(seen.read())
-    return outputs.detach()
-
-
-def _columns(loaded: LoadedModel, scores: _Scores | None, batch: Sequence[Item], top_k: int) -> list[Column]:
-    """The targets of all rows, by column."""
-    if batch[0].targets is None:
-        assert scores is not None
-        return list(_best_columns(scores, top_k))
-    columns: list[Column] = []
-    for targets in zip(*(item.targets or () for item in batch), strict=True):
-        first = targets[0]
-        if callable(first):
-            columns.append(first)
-        else:
-            columns.append(torch.tensor([_index(loaded, scores, one, row) for row, one in enumerate(targets)]))
-    return columns
-
-
-def _best_columns(scores: _Scores | None, top_k: int) -> tuple[Tensor, ...]:
-    assert scores is not None
-    if top_k < 1:
-        raise TargetError(f"top_k must be at least 1, got {top_k}")
-    return scores.order[:, :top_k].unbind(1)
-
-
-def _index(loaded: LoadedModel, scores: _Scores | None, target: Any, row: int) -> int:
-    """The class that is explained in one row."""
-    assert scores is not None
-    if target is None:
-        return int(scores.order[row, 0])
-    if isinstance(target, str):
-        return loaded.index(target)
-    if not 0 <= target < scores.classes:
-        raise TargetError(
-            f"class {target} is out of range: the model has {scores.classes} classes, 0 to {scores.classes - 1}"
-        )
-    return int(target)
-
-
-def _explanation(
-    loaded: LoadedModel,
-    image: Prepared,
-    method: Method,
-    target: ExplainedTarget,
-    row: int,
-    found: Maps,
-    remarks: tuple[str, ...],
-) -> Explanation:
-    notes = found.notes_of(row)
-    if remarks:
-        notes["warnings"] = (*notes.get("warnings", ()), *remarks)
-    if loaded.is_random:
-        notes["weights"] = "random"
-    if image.notes:
-        notes["photograph"] = image.notes
-    return Explanation(
-        attribution=found.maps[row].detach().float().cpu(),
-        image=image.photo or Image.new("RGB", image.geometry.size, UNSEEN),
-        geometry=image.geometry,
-        method=method,
-        target=target,
-        model=f"{loaded.name} ({loaded.weights})",
-        source=image.name,
-        notes=notes,
-        versions=versions(),
-    )
-
-
-def _explained(loaded: LoadedModel, scores: _Scores | None, column: Column, row: int) -> ExplainedTarget:
-    if not isinstance(column, Tensor):
-        return ExplainedTarget(None, getattr(column, "__name__", type(column).__name__), None, None, column)
-    assert scores is not None
-    index = int(column[row])
-    chance = None if scores.probabilities is None else float(scores.probabilities[row, index])
-    return ExplainedTarget(index, loaded.label(index), chance, float(scores.values[row, index]))
-
-
-def _best(loaded: LoadedModel, scores: _Scores | None, row: int, most: int = 5) -> tuple[tuple[str, float], ...]:
-    if scores is None or scores.probabilities is None:
-        return ()
-    values, indices = scores.probabilities[row].topk(min(most, scores.classes))
-    return tuple((loaded.label(int(index)), float(value)) for value, index in zip(values, indices, strict=True))

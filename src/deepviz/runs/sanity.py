@@ -9,9 +9,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from deepviz.errors import DeepVizWarning
+from deepviz.inputs import Inputs
 from deepviz.methods import Method
 from deepviz.metrics.similarity import SIMILARITIES
 from deepviz.models import LoadedModel
@@ -22,7 +23,8 @@ from deepviz.results.explanation import Explanation
 from deepviz.results.outcomes import Failed, Missing, Outcome
 from deepviz.results.sanity import RandomizationResult
 from deepviz.runs.asked import Item
-from deepviz.runs.explain import column_of, explain_items, in_one_line, maps_of
+from deepviz.runs.explain import explain_items, in_one_line, maps_of
+from deepviz.runs.look import asked_of, inputs_of
 from deepviz.runs.runner import OnError, Progress, run
 
 STAGES = 8
@@ -92,15 +94,15 @@ class _Randomizing:
             self.histories.append([[one] if isinstance(one, Explanation) else None for one in outcomes])
             self.missing.append([one if isinstance(one, Missing) else None for one in outcomes])
         names, shares = ["trained"], [0.0]
-        x = self.item.image.x[None].to(*self.loaded.home)
-        copies = randomised(self.loaded.module, x, stages=asked.stages, cascading=asked.cascading, seed=asked.seed)
+        inputs = inputs_of(self.loaded, [self.item])
+        copies = randomised(self.loaded.module, inputs, stages=asked.stages, cascading=asked.cascading, seed=asked.seed)
         for number, stage in enumerate(copies, 1):
             names.append(stage.layers[-1])
             shares.append(stage.share)
             for row, method in enumerate(self.methods):
                 if self.progress is not None:
                     self.progress(f"{method}, randomised", number * len(self.methods) + row)
-                self._again(row, stage.model, x, names[-1])
+                self._again(row, stage.model, inputs, found.main, names[-1])
         replace(found, outcomes=self._outcomes()).check()
         for one in {str(one): one for missing in self.missing for one in missing if isinstance(one, Failed)}:
             warn(one)
@@ -120,7 +122,7 @@ class _Randomizing:
             if (outcome := maps[0] if maps else missing) is not None
         )
 
-    def _again(self, row: int, model: nn.Module, x: Tensor, layer: str) -> None:
+    def _again(self, row: int, model: nn.Module, inputs: Inputs, main: int, layer: str) -> None:
         """Add a method's maps of the same targets, at the same layer, by a randomised copy."""
         there = [k for k, maps in enumerate(self.histories) if maps[row]]
         if not there:
@@ -132,14 +134,16 @@ class _Randomizing:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DeepVizWarning)  # what a random network is like is no news
             try:
-                maps = maps_of(self.loaded, model, method, x, [column_of(one.target) for one in trained])
+                maps = maps_of(self.loaded, model, method, inputs, [asked_of(one.target) for one in trained])
             except Exception as error:  # a stranger's method may raise anything, and random weights may give NaN
                 reason = f"with random weights from the output to {layer!r} there is no map: {in_one_line(error)}"
                 for k, one in zip(there, trained, strict=True):
                     self.histories[k][row] = None
                     self.missing[k][row] = Failed(one.source, one.target, one.method, reason, type(error).__name__)
                 return
-        for k, one, found in zip(there, trained, maps, strict=True):
+        for k, one, of_leaves in zip(there, trained, maps, strict=True):
+            found = of_leaves[main]
+            assert found is not None  # as it was of the trained network
             notes = {key: value for key, value in one.notes.items() if key in ("layer", "photograph")}
             again = replace(
                 one,

@@ -17,11 +17,13 @@ from deepviz.inside import Activations, LayerTree, viz_activations, viz_layers
 from deepviz.methods import Method
 from deepviz.models import LoadedModel, example_photo, open_photo
 from deepviz.models.weights import weights_hash
+from deepviz.objectives import Logit
 from deepviz.results.explanation import ExplainedTarget, Explanation
 from deepviz.results.outcomes import Skipped
 from deepviz.results.storage import WEIGHTS
 from deepviz.runs.asked import Item
-from deepviz.runs.explain import explain_items, predicted
+from deepviz.runs.explain import explain_items
+from deepviz.runs.look import predicted
 from deepviz.web import trust
 from deepviz.web.forms import result_key
 from deepviz.web.limits import Limits
@@ -261,7 +263,9 @@ class Served:
 
     def _compute(self, photograph: str, method: Method, targets: list[int]) -> Iterator[Result]:
         image = self.loaded.prepare(self.photographs.photo(photograph))
-        item = Item(image, tuple(targets))
+        # of a model with one number that number, which has no class to ask for
+        known = {one.index: one.objective for one in self._predictions.get(photograph) or ()}
+        item = Item(image, tuple(known.get(target) or Logit(target) for target in targets))
         (found,) = explain_items(self.loaded, [item], [method], lenient=True, needed=False)
         for explanation in found.explanations:
             assert explanation.target.index is not None

@@ -17,8 +17,9 @@ from deepviz.probe.session import Session
 from deepviz.results.explanation import ExplainedTarget, Explanation
 from deepviz.results.sanity import VERDICT, Sanity, dependence, seen, verdict
 from deepviz.runs.asked import Item
-from deepviz.runs.checks import METRICS, STEPS, asked_of, in_words, random_map, verdict_key
+from deepviz.runs.checks import METRICS, STEPS, in_words, random_map, verdict_key
 from deepviz.runs.evaluate import measured, resolve_defaults
+from deepviz.runs.look import asked_of, inputs_of
 from deepviz.runs.sanity import Randomization, randomize_items
 from deepviz.runs.verdicts import recall, remember
 from deepviz.web.files import data_url, jpeg
@@ -41,8 +42,8 @@ def curves_of(loaded: LoadedModel, image: Prepared, explanation: Explanation, ch
         model's input, and "start", by metric, what its pixels are exchanged with, as PNG; "when", a byte for each
         pixel of them, row by row: the point at which it is exchanged.
     """
-    x = image.x[None].to(*loaded.home)
-    with judging(loaded.module, x, asked_of(explanation.target), output=loaded.kind) as session:
+    inputs = inputs_of(loaded, [Item(image)])
+    with judging(loaded.module, inputs, asked_of(explanation.target), output=loaded.kind) as session:
         areas = _areas(loaded, session, explanation)
         first = resolve_defaults(METRICS["deletion"], explanation.method)  # both take the pixels in the same order
         when = first.exchange(session, explanation.attribution[None])[0]
@@ -63,7 +64,7 @@ def curves_of(loaded: LoadedModel, image: Prepared, explanation: Explanation, ch
 def chance_of(loaded: LoadedModel, image: Prepared, target: ExplainedTarget) -> Areas:
     """The curves of a random map of the same target."""
     random = random_map(loaded, image, target)
-    with judging(loaded.module, image.x[None].to(*loaded.home), asked_of(target), output=loaded.kind) as session:
+    with judging(loaded.module, inputs_of(loaded, [Item(image)]), asked_of(target), output=loaded.kind) as session:
         return _areas(loaded, session, random)
 
 

@@ -1,0 +1,214 @@
+"""The first look at the images of a batch: what the model predicts for them, and the values of what is explained."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from deepviz.errors import ModelError, ModelFailed, TargetError
+from deepviz.inputs import Inputs
+from deepviz.models import LoadedModel, Prepared
+from deepviz.objectives import Bound, Function, Logit, Objective, Output, Predicted, Probability, bind
+from deepviz.probe.gradient import fresh_leaf
+from deepviz.probe.outputs import Reading, read_outputs
+from deepviz.probe.session import Session, opened
+from deepviz.results.explanation import ExplainedTarget
+from deepviz.runs.asked import Item
+
+BEST = 5
+
+
+@dataclass(frozen=True, eq=False)
+class Look:
+    """What the model says about the rows of a batch.
+
+    Args:
+        loaded: the model.
+        objectives: what is explained, for all rows; predicted classes have been chosen.
+        values: (N, K), that of each objective.
+        outputs: (N, classes), the scores of all classes, or the numbers; None if there are none.
+        reading: how the outputs are read; None if there are none.
+        chances: (N, classes), the probabilities; None if there are none.
+        order: (N, classes), the classes, best first; None if none is predicted.
+    """
+
+    loaded: LoadedModel
+    objectives: tuple[Objective, ...]
+    values: Tensor
+    outputs: Tensor | None
+    reading: Reading | None
+    chances: Tensor | None
+    order: Tensor | None
+
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """What is odd about the model as a whole, one sentence each."""
+        labels = self.loaded.labels
+        if self.reading is None or labels is None or len(labels) == self.reading.classes:
+            return ()
+        what = f"{len(labels)} labels for the {self.reading.classes} classes of {self.loaded.name}"
+        return (f"{what}: names may be wrong",)
+
+    def predictions(self, row: int) -> tuple[tuple[str, float], ...]:
+        """(label, probability) of the best classes."""
+        if self.chances is None:
+            return ()
+        values, indices = self.chances[row].topk(min(BEST, self.chances.shape[1]))
+        return tuple((self.loaded.label(int(k)), float(value)) for value, k in zip(values, indices, strict=True))
+
+    def target(self, row: int, k: int) -> ExplainedTarget:
+        """What was explained of one row, with its value."""
+        objective, value = of_row(self.objectives[k], row), float(self.values[row, k])
+        if isinstance(objective, Function):
+            return ExplainedTarget(None, objective.name, None, None, objective.function, objective)
+        if isinstance(objective, Logit) and isinstance(objective.target, int):
+            index = objective.target
+            chance = None if self.chances is None else float(self.chances[row, index])
+            return ExplainedTarget(index, self._label(index), chance, value, None, objective)
+        if isinstance(objective, Output) and objective.path == (0,) and self.reading and self.reading.outputs == 1:
+            return ExplainedTarget(0, self._label(0), None, value, None, objective)
+        chance = value if isinstance(objective, Probability) else None
+        return ExplainedTarget(None, objective.caption(self.loaded.label), chance, value, None, objective)
+
+    def _label(self, index: int) -> str:
+        if self.reading is None or self.reading.has_probabilities or self.loaded.labels is not None:
+            return self.loaded.label(index)
+        return "output" if self.reading.outputs == 1 else f"output {index}"
+
+
+def looked(loaded: LoadedModel, inputs: Inputs, targets: tuple[Objective, ...] | None, top_k: int = 1) -> Look:
+    """What the model says about rows: one forward pass of each.
+
+    Args:
+        loaded: the model.
+        inputs: the rows.
+        targets: what is explained; None: the predicted classes, so many of them as `top_k`.
+        top_k: of the predicted classes.
+
+    Raises:
+        ModelError: if the model fails, or returns no scores and they are needed.
+        TargetError: for a target that the model does not have, or where nothing is predicted.
+    """
+    if top_k < 1:
+        raise TargetError(f"top_k must be at least 1, got {top_k}")
+    asked = (Predicted(),) if targets is None else targets
+    bound = bind(list(asked), inputs.n)
+    readings: list[Reading] = []
+    needed = not all(isinstance(one, (Function, Output)) for one in asked)
+    with opened(loaded.module, inputs, bound, loaded.kind) as session:
+        values, *outputs = session.by_rows(lambda part: _both(part, readings, needed))
+    if not outputs:
+        return Look(loaded, asked, values.cpu(), None, None, None, None)
+    (found,), reading = outputs, readings[0]
+    found = found.cpu()
+    order = _order(reading, found)
+    chances = reading.probabilities(found)
+    if targets is None:
+        asked = _best(reading, order, top_k)
+        assert order is not None
+        values = reading.scores(found).gather(1, order[:, : len(asked)])
+    else:
+        asked = tuple(_chosen(one, reading, order) for one in asked)
+    return Look(loaded, asked, values.cpu(), found, reading, chances, order)
+
+
+def _both(session: Session, readings: list[Reading], needed: bool) -> tuple[Tensor, ...]:
+    """What is explained, (n, K), and the scores of all classes, (n, classes), of one chunk."""
+    seen = replace(session, inputs=session.inputs.map(fresh_leaf)).look()
+    bound: Bound = session.score
+    try:
+        outputs = session.call.check(seen.scores())
+    except ModelFailed:
+        raise
+    except ModelError:
+        if needed:
+            raise
+        return (session.read(seen).detach(),)
+    if not readings:
+        readings.append(read_outputs(outputs, seen.kind))
+    values = session.read(seen)
+    if bound.reading is not None:
+        readings[0] = bound.reading
+    return values.detach(), outputs.detach().float()
+
+
+def _order(reading: Reading, outputs: Tensor) -> Tensor | None:
+    try:
+        return reading.order(outputs)
+    except TargetError:
+        return None
+
+
+def _best(reading: Reading, order: Tensor | None, top_k: int) -> tuple[Objective, ...]:
+    """The predicted classes, best first, or the one number."""
+    assert order is not None  # else the look has failed
+    if reading.kind == "regression":
+        return (Output(0),)
+    return tuple(Logit(order[:, rank]) for rank in range(min(top_k, reading.classes)))
+
+
+def _chosen(objective: Objective, reading: Reading, order: Tensor | None) -> Objective:
+    """The objective with the predicted classes that it is about."""
+
+    def of_part(part: Objective) -> Objective:
+        if not isinstance(part, Predicted) or order is None:
+            return part
+        return Output(0) if reading.kind == "regression" else Logit(order[:, part.rank])
+
+    return objective.replaced(of_part)
+
+
+def of_row(objective: Objective, row: int) -> Objective:
+    """The objective of one row: a class for each row is that row's class."""
+
+    def of_part(part: Objective) -> Objective:
+        if part.rows is None:
+            return part
+        alone = part.take(torch.tensor([row]))
+        return replace(alone, target=int(alone.target)) if _is_class(alone) else alone  # type: ignore[attr-defined, call-arg]
+
+    return objective.replaced(of_part)
+
+
+def _is_class(objective: Objective) -> bool:
+    return isinstance(objective, (Logit, Probability))
+
+
+def asked_of(target: ExplainedTarget) -> Objective:
+    """What was explained, to be asked for again."""
+    if target.objective is not None:
+        return target.objective
+    return Function(target.function, target.label) if target.index is None else Logit(target.index)
+
+
+def inputs_of(loaded: LoadedModel, items: Sequence[Item]) -> Inputs:
+    """What the model takes of items that go together, on the model's device and in its type."""
+    first = items[0]
+    rows = torch.tensor([item.input_row for item in items])
+    if first.leaves:
+        assert first.inputs is not None
+        return first.inputs.rows(rows).to(*loaded.home)
+    x = torch.stack([item.image.x for item in items])
+    return Inputs(x, None if first.inputs is None else first.inputs.rows(rows).extra).to(*loaded.home)
+
+
+def objectives_of(items: Sequence[Item]) -> tuple[Objective, ...] | None:
+    """What is explained of items that go together."""
+    if items[0].targets is None:
+        return None
+    rows = torch.tensor([item.row for item in items])
+    return tuple(one if one.rows is None else one.take(rows) for one in items[0].targets)
+
+
+def predicted(loaded: LoadedModel, image: Prepared, top_k: int) -> list[ExplainedTarget]:
+    """The best classes of one image, best first: those that `explain` would take with this `top_k`.
+
+    Raises:
+        ModelError: if the model returns no class scores, or fails.
+        TargetError: if its outputs predict nothing.
+    """
+    look = looked(loaded, inputs_of(loaded, [Item(image)]), None, top_k)
+    return [look.target(0, k) for k in range(len(look.objectives))]
