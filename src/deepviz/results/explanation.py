@@ -66,7 +66,9 @@ class ExplainedTarget:
         return plain if self.objective is None else plain | {"objective": str(self.objective)}
 
     def __str__(self) -> str:
-        return self.label if self.probability is None else f"{self.label} {in_digits(self.probability)}"
+        if self.probability is not None:
+            return f"{self.label} {in_digits(self.probability)}"
+        return self.label if self.score is None else f"{self.label}: {self.score:.3g}"
 
 
 def in_digits(probability: float) -> str:
