@@ -165,7 +165,7 @@ def test_objectives_have_captions_values_and_come_back():
     x = draw(2, 3, 32, 32)
     difference = Logit("red fox") - Logit(2)
     found = deepviz.explain(loaded, x, "gradient", target=[difference, "red fox - lynx"])
-    scores = loaded.module(x)
+    scores = loaded.module(x).detach()
     for place, one in enumerate(found):
         assert one.target.score == pytest.approx(float(scores[place // 2, 1] - scores[place // 2, 2]), abs=1e-5)
         assert one.target.label == "red fox - lynx"
