@@ -141,6 +141,12 @@ def test_one_class_per_image():
     assert torch.allclose(torch.stack([one.attribution for one in found]), expected, atol=1e-6)
 
 
+def test_several_classes_per_image():
+    found = deepviz.viz_backprop(good(), images(2), target=torch.tensor([[4, 0], [1, 2]]))
+    assert [one.target.index for one in found] == [4, 0, 1, 2]
+    assert same(found[3], deepviz.viz_backprop(good(), images(2)[1], target=2)[0])
+
+
 def test_a_list_mixes_all_forms_and_holds_for_every_image():
     found = deepviz.viz_backprop(good(), images(), target=["lynx", 0, first_class, torch.tensor([1, 3]), None])
     predicted = good().module(images()).argmax(1).tolist()
@@ -162,15 +168,15 @@ def test_classes_per_image_in_a_list_over_several_batches():
     ("target", "message"),
     [
         (5, r"class 5 is out of range: the model has 5 classes, 0 to 4"),
-        (-1, r"class -1 is out of range"),
+        (-1, "a class index from 0 up, got -1"),
         ("linx", r"no class is called 'linx'; did you mean 'lynx'"),
         ([], "target is an empty list"),
         ([0, 77], "class 77 is out of range"),
         (1.5, "a target is a class index, a label"),
-        (torch.tensor([1.0, 2.0]), r"\(N,\) whole numbers, got \(2,\) of float32"),
-        (torch.tensor([[1, 2], [3, 4]]), r"got \(2, 2\) of int64"),
-        (torch.tensor([0, 1, 2]), "3 classes for 2 images"),
-        ([torch.tensor([0, 1, 2])], "3 classes for 2 images"),
+        (torch.tensor([1.0, 2.0]), "integers, got torch.float32"),
+        (torch.tensor([[[1, 2], [3, 4]]]), r"got \(1, 2, 2\)"),
+        (torch.tensor([0, 1, 2]), r"with N = 2 rows, got \(3,\)"),
+        ([torch.tensor([0, 1, 2])], r"with N = 2 rows, got \(3,\)"),
         (torch.tensor([0]), "2"),
         (torch.tensor([0, 9]), "class 9 is out of range"),
         (lambda scores: scores, "one float score per row"),

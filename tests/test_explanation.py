@@ -111,7 +111,8 @@ def test_arrays_come_back_with_all_that_was_known(method, tmp_path):
         assert json.loads(stored.metadata()["deepviz"]) == told
     assert told == json.loads(json.dumps(one.metadata()))
     assert told["target"] == {
-        "index": 0, "label": "tabby, tabby cat", "probability": one.target.probability, "score": one.target.score
+        "index": 0, "label": "tabby, tabby cat", "probability": one.target.probability, "score": one.target.score,
+        "objective": "logit(0)",
     }  # fmt: skip
     assert told["method"] == repr(one.method)
     assert told["geometry"] == {"size": [60, 40], "box": list(one.geometry.box)}

@@ -352,7 +352,7 @@ def test_unknown_command(here, capsys):
     ("arguments", "words"),
     [
         (["--target", "5"], ["class 5 is out of range: the model has 5 classes, 0 to 4"]),
-        (["--target=-1"], ["class -1 is out of range"]),
+        (["--target=-1"], ["a class index from 0 up, got -1"]),
         (["--target", "linx"], ["no class is called 'linx'", "did you mean 'lynx'"]),
         (["-m", "grad-cam", "--layer", "33"], ["33"]),
         (["-m", "grad-cam", "--layer", "6"], ["6", "no spatial map"]),
@@ -583,7 +583,7 @@ def test_interrupted(explain):
 
 
 def test_a_bug_is_one_line_and_with_debug_a_traceback(explain, monkeypatch):
-    monkeypatch.setattr(deepviz.runs.explain, "_scores", lambda *arguments, **options: [][0])
+    monkeypatch.setattr(deepviz.runs.explain, "looked", lambda *arguments, **options: [][0])
     assert_one_line(explain("cat.png", *QUICK), 1, "this is a bug", "IndexError", "DEEPVIZ_DEBUG=1")
     monkeypatch.setenv("DEEPVIZ_DEBUG", "1")
     with pytest.raises(IndexError):
