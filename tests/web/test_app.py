@@ -394,7 +394,7 @@ def test_snippets(client, photograph):
     body = compare(photograph, [{"name": "smooth-grad", "options": {"samples": "3"}}], targets=[2])
     told = client.post("/api/snippets", json={"comparisons": [body]}).json()
     assert "SmoothGrad(samples=3)" in told["python"]
-    assert "--smooth-grad-samples 3 --target 2" in told["command"]
+    assert "-m 'smooth-grad(samples=3)' --target 2" in told["command"]
 
 
 def test_a_description_of_the_api_is_there_but_no_page_from_elsewhere(client):
