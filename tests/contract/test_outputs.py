@@ -230,8 +230,9 @@ def test_references_follow_their_images_through_explain():
 def test_a_callable_that_holds_a_value_for_each_row_is_refused():
     net = made(Net, 8)
     to = net(X.flip(0)).detach()
-    with pytest.raises((TargetError, deepviz.DeepVizError, RuntimeError)):
-        IntegratedGradients(steps=6)(net, X, lambda e: F.cosine_similarity(e, to))
+    for method in (Gradient(), IntegratedGradients(steps=6), SmoothGrad(samples=4), GradCAM("second")):
+        with pytest.raises(deepviz.DeepVizError, match=r"extra=|Similarity\(to"):
+            method(net, X, lambda e: F.cosine_similarity(e, to))
 
 
 class Pair(nn.Module):

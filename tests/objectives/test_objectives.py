@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from deepviz.errors import LayerError, TargetError
+from deepviz.errors import LayerError, TargetError, TargetFailed
 from deepviz.objectives import (
     L2,
     Channel,
@@ -509,6 +509,9 @@ def test_functions():
         Function(lambda output: output.sum(0))(seen)
     with pytest.raises(TargetError, match="got float"):
         Function(lambda output: 3.0)(seen)
+    with pytest.raises(TargetFailed, match=r"<lambda> failed on the output for 3 rows \(KeyError: 'boxes'\)") as failed:
+        Function(lambda output: {}["boxes"])(seen)
+    assert isinstance(failed.value.__cause__, KeyError)
     with pytest.raises(TargetError, match="box held a callable"):
         Function(None, "box")(seen)
 
