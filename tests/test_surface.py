@@ -55,7 +55,8 @@ ALL = [
 COMMON = "target=None, top_k=1, preprocess=None"
 SIGNATURES = {
     "compare": "explanations, settings",
-    "explain": "model, images, methods='all', *, target=None, top_k=1, layer=None, preprocess=None, extra=None, output='auto'",
+    "explain": "model, images, methods='all', *, target=None, top_k=1, layer=None, preprocess=None, extra=None, "
+    "output='auto'",
     "grad_times_image": f"model, image, *, {COMMON}",
     "load_explanations": "path",
     "load_model": "spec=None, *, weights=None, preprocess=None, labels=None, output=None",
