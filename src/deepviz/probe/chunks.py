@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from itertools import pairwise
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -22,6 +24,19 @@ PIXELS = 224 * 224
 _reduced: WeakKeyDictionary[nn.Module, dict[tuple[torch.device, int], int]] = WeakKeyDictionary()
 
 
+_fixed: ContextVar[int | None] = ContextVar("rows", default=None)
+
+
+@contextmanager
+def fixed(rows: int) -> Iterator[None]:
+    """Inside, chunks have just so many rows: to see that their size does not matter."""
+    before = _fixed.set(rows)
+    try:
+        yield
+    finally:
+        _fixed.reset(before)
+
+
 def chunk_rows(model: nn.Module, x: Tensor, graph: bool = True) -> int:
     """Rows per chunk for inputs like `x` (N, ...): a fixed size at 224 x 224, fewer for larger pictures.
 
@@ -30,6 +45,9 @@ def chunk_rows(model: nn.Module, x: Tensor, graph: bool = True) -> int:
     best (`benchmarks/RESULTS.md`). The size does not depend on how fast the machine happens to be, so that results
     repeat bit for bit. A GPU that ran out of memory is remembered, for inputs of that size.
     """
+    fixed_rows = _fixed.get()
+    if fixed_rows is not None:
+        return fixed_rows
     rows = ROWS_ON_GPU
     if x.device.type == "cpu":
         settle()

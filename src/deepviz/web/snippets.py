@@ -9,7 +9,6 @@ from dataclasses import dataclass, replace
 from deepviz import catalog
 from deepviz.methods import Method
 from deepviz.models import LoadedModel
-from deepviz.web.forms import Target
 
 
 @dataclass(frozen=True)
@@ -18,13 +17,13 @@ class Shown:
 
     Args:
         photograph: its path, or what the page calls it.
-        targets: the classes, or expressions of them; None for the predicted one.
+        targets: the classes; None for the predicted one.
         example: which example photograph of the package it is, if it is one.
         uploaded: whether its path is not known.
     """
 
     photograph: str
-    targets: tuple[Target, ...] | None
+    targets: tuple[int, ...] | None
     example: str | None = None
     uploaded: bool = False
 
@@ -90,9 +89,9 @@ def _joined(blocks: Sequence[Block]) -> list[Block]:
     return found
 
 
-def _by_targets(rows: Sequence[Shown]) -> list[tuple[tuple[Target, ...] | None, list[Shown]]]:
+def _by_targets(rows: Sequence[Shown]) -> list[tuple[tuple[int, ...] | None, list[Shown]]]:
     """The photographs of each choice of classes: they are explained together."""
-    found: dict[tuple[Target, ...] | None, list[Shown]] = {}
+    found: dict[tuple[int, ...] | None, list[Shown]] = {}
     for row in rows:
         found.setdefault(row.targets, []).append(row)
     return list(found.items())

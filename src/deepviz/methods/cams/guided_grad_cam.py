@@ -51,8 +51,12 @@ class GuidedGradCAM(Method):
 
     title: ClassVar[str] = "Guided Grad-CAM"
     paper: ClassVar[str] = "Selvaraju et al. 2016, arXiv:1610.02391"
-    cost: ClassVar[str] = "1 forward, 1 backward"
+    cost: ClassVar[str] = "1 forward, 1 backward, another above the layer"
     needs: ClassVar[Needs] = Needs(gradient=True, layer=True, rectifier=True)
+
+    def passes(self) -> float:
+        """A forward pass and two backward passes, of which one ends at the layer."""
+        return 3.0
 
     def maps(self, session: Session) -> Tensor:
         """Guided backpropagation times the upsampled Grad-CAM."""
