@@ -24,17 +24,20 @@ from deepviz.methods import (
     Method,
     SmoothGrad,
 )
+from deepviz.notes import Notes
 from deepviz.objectives.bound import bind
+from deepviz.probe.borrow import borrowed
+from deepviz.probe.call import Call
 from deepviz.probe.outputs import class_scores
-from deepviz.probe.session import Session, opened
+from deepviz.probe.session import Session
 
 
 @contextmanager
 def asked(model: nn.Module, x: Any, target: Any = None, extra: Any = None) -> Iterator[Session]:
-    """The model borrowed, and a session of what methods and metrics ask of it."""
+    """The model borrowed, and a session of what methods and metrics ask of it; nothing was found out about it yet."""
     inputs = Inputs(x, extra)
-    with opened(model, inputs, bind(target, inputs.n)) as session:
-        yield session
+    with borrowed(model):
+        yield Session(Call(model, Notes()), inputs, bind(target, inputs.n))
 
 
 def plain(channels: int = 3, classes: int = 5) -> nn.Module:

@@ -134,7 +134,7 @@ def test_a_model_that_fails_in_both_layouts_says_why_it_fails_in_the_plain_one_a
     model = Failing()
     with pytest.raises(ModelFailed, match="plain layout"):
         METHOD(model, IMAGES, 1)
-    assert contiguous == [False, True] * 2  # one image alone, and all of them
+    assert contiguous == [False, True, True]  # one image alone, and all of them in the plain layout
     assert model not in call._contiguous_only
 
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from deepviz.errors import ModelError
-from deepviz.inputs import Inputs, Leaves
+from deepviz.inputs import Inputs, Leaves, plain_tensor
 from deepviz.methods.needs import Needs
 from deepviz.notes import Notes
 from deepviz.objectives.bound import Bound, bind
@@ -231,8 +231,13 @@ def _by_leaf(session: Session, found: Tensor | Leaves) -> tuple[Tensor | None, .
             found = Leaves((found,))
         else:
             image = session.image()
-            return tuple(found.to(leaf.dtype).contiguous() if leaf is image else None for leaf in session.x)
-    return tuple(maps.to(leaf.dtype).contiguous() for maps, leaf in zip(found, session.x, strict=True))
+            return tuple(_plain(found, leaf) if leaf is image else None for leaf in session.x)
+    return tuple(map(_plain, found, session.x))
+
+
+def _plain(maps: Tensor, leaf: Tensor) -> Tensor:
+    # parameters of a subclass of Tensor make gradients of it
+    return plain_tensor(maps).to(leaf.dtype).contiguous()
 
 
 def _check_maps(method: Method, maps: Tensor, session: Session) -> None:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from deepviz.errors import DeepVizError, ImageError, TargetError
 from deepviz.geometry import Geometry
+from deepviz.inputs import plain_tensor
 from deepviz.models.images import Photo, PhotoSource, open_photo
 from deepviz.models.labels import find_label
 from deepviz.models.preprocess import Preprocess
@@ -105,7 +106,7 @@ class LoadedModel:
                 tensor has another shape or type.
         """
         if isinstance(source, Tensor):
-            return self._prepare_tensor(source)
+            return self._prepare_tensor(plain_tensor(source))
         if self.preprocess is None:
             raise ImageError(
                 f"{self.name} has no preprocessing, so it takes tensors alone; for photographs pass "

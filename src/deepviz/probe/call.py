@@ -71,16 +71,20 @@ class Call:
         Raises:
             ModelFailed: if the model raises, with how its parameters and the input differ.
         """
+        # a model may leave gradients switched off, or on
+        as_now = torch.enable_grad() if torch.is_grad_enabled() else torch.no_grad()
         try:
-            if isinstance(x, Inputs):
-                # copies, since a model may begin with an in-place operation
-                args, kwargs = x.arguments(copy=keep)
-                return self.model(*args, **kwargs)
-            return self.model(x.clone() if keep else x)
+            with as_now:
+                if isinstance(x, Inputs):
+                    # copies, since a model may begin with an in-place operation
+                    args, kwargs = x.arguments(copy=keep)
+                    return self.model(*args, **kwargs)
+                return self.model(x.clone() if keep else x)
         except (DeepVizError, torch.OutOfMemoryError):
             raise
         except Exception as error:
-            raise ModelFailed(f"the model failed on {_named(x)}{self._parameters()}: {reason(error)}") from error
+            hint = "; what the model takes beside x is given as extra=" if _lacks(error) else ""
+            raise ModelFailed(f"the model failed on {_named(x)}{self._parameters()}: {reason(error)}{hint}") from error
 
     def check(self, values: Tensor) -> Tensor:
         """The scores themselves, if they are finite.
@@ -104,6 +108,10 @@ class Call:
 
 def _each(x: X, function: Callable[[Tensor], Tensor]) -> X:
     return function(x) if isinstance(x, Tensor) else x.map(function)
+
+
+def _lacks(error: Exception) -> bool:
+    return isinstance(error, TypeError) and "required positional argument" in str(error)
 
 
 def _named(x: Tensor | Inputs) -> str:

@@ -6,13 +6,14 @@ import copy
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import fields, is_dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 from torch.overrides import BaseTorchFunctionMode
 
-from deepviz.errors import LayerError
+from deepviz.errors import LayerError, ModelFailed
 from deepviz.inputs import Leaves
 from deepviz.names import nearest
 from deepviz.probe.gradient import Independent, backward, coverage_of, fresh_leaf, note_coverage
@@ -79,8 +80,8 @@ def layer_gradient(session: Session, layer: str) -> tuple[Tensor, Tensor]:
     if not session.known.past_no_grad:
         try:
             return _above(session, layer)
-        except (_NoNewGraph, Independent):
-            pass
+        except (_NoNewGraph, Independent, ModelFailed):
+            pass  # the graph of all layers may do, and says better why not
     return session.depending(lambda: _along(session, layer))
 
 
@@ -112,7 +113,9 @@ def _above(session: Session, layer: str) -> tuple[Tensor, Tensor]:
 
     model = session.model
     with torch.no_grad(), _every_part_called(model, layer), answering(model, layer, start_graph):
-        values = session.read(session.look())
+        seen = session.look()
+        with torch.enable_grad():
+            values = session.read(seen)
     (leaf,) = found
     edge = torch.autograd.graph.get_gradient_edge(leaf)
     (gradient,) = backward(values, [edge])
@@ -233,22 +236,69 @@ def answering(model: nn.Module, layer: str, respond: Callable[[Any, Any], Any]) 
 
 
 def spatial_tensor(output: Any) -> Tensor | None:
-    """The feature map in a layer's output: itself, or the first floating tensor of a tuple or mapping."""
+    """The feature map in a layer's output: itself, or the first floating tensor of a tuple, mapping or dataclass."""
     if isinstance(output, Tensor):
         return output if output.is_floating_point() else None
-    values = output.values() if isinstance(output, dict) else output if isinstance(output, (tuple, list)) else ()
-    return next((value for value in values if isinstance(value, Tensor) and value.is_floating_point()), None)
+    return next((value for value in _parts(output) if isinstance(value, Tensor) and value.is_floating_point()), None)
+
+
+def _parts(output: Any) -> list[Any]:
+    if isinstance(output, dict):
+        return list(output.values())
+    if is_dataclass(output) and not isinstance(output, type):
+        return [getattr(output, field.name) for field in fields(output)]
+    return list(output) if isinstance(output, (tuple, list)) else []
 
 
 def _with_tensor(output: Any, new: Tensor) -> Any:
     if isinstance(output, Tensor):
         return new
     old = spatial_tensor(output)
+    changed: Any
     if isinstance(output, dict):
         changed = copy.copy(output)  # transformers' outputs refuse update()
         for key, value in output.items():
             if value is old:
                 changed[key] = new
         return changed
+    if is_dataclass(output) and not isinstance(output, type):
+        changed = copy.copy(output)
+        for field in fields(output):
+            if getattr(output, field.name) is old:
+                object.__setattr__(changed, field.name, new)  # frozen ones too
+        return changed
     values = [new if value is old else value for value in output]
     return type(output)(*values) if hasattr(output, "_fields") else type(output)(values)
+
+
+def refuse_graphs(model: nn.Module, layer: str | None = None) -> None:
+    """Scripted, traced and exported modules run outside Python: their layers cannot be watched.
+
+    Args:
+        model: the whole model.
+        layer: the layer that is asked for; None refuses only a model that has no other parts.
+
+    Raises:
+        LayerError: naming the module.
+    """
+    path = "" if layer is None else layer.split("#")[0]
+    modules = dict(model.named_modules(remove_duplicate=False))
+    parts = path.split(".") if path else []
+    for depth in range(len(parts) + 1):
+        name = ".".join(parts[:depth])
+        module = modules.get(name)
+        if isinstance(module, torch.jit.ScriptModule):
+            kind = "a scripted or traced module"
+        elif isinstance(module, torch.fx.GraphModule) and _has_no_layers(module):
+            kind = "an exported graph"
+        else:
+            continue
+        raise LayerError(
+            f"{name or 'the model'} is {kind}, whose layers cannot be reached: use the nn.Module it was made from, "
+            "or a method that needs no layer (Gradient, IntegratedGradients)"
+        )
+
+
+def _has_no_layers(module: torch.fx.GraphModule) -> bool:
+    called = {node.target for node in module.graph.nodes if node.op == "call_module"}
+    return not called - {"_guards_fn"}  # what torch.export adds

@@ -114,20 +114,11 @@ def broken(call: Call, inputs: Inputs) -> str:
 def _breaking_module(model: nn.Module, inputs: Inputs) -> str | None:
     """The first module to return something that does not depend on the explained tensors, though its inputs do."""
     leaves = list(inputs.leaves.map(fresh_leaf))
-    broken_at: list[str] = []
-
-    def depends(values: Any) -> bool:
-        tensors = [value for value in _tensors(values) if value.requires_grad]
-        return any(
-            gradient is not None
-            for tensor in tensors
-            for gradient in torch.autograd.grad(tensor.sum(), leaves, retain_graph=True, allow_unused=True)
-        )
+    calls: list[tuple[str, Any, Any]] = []
 
     def watch(name: str) -> Callable[[nn.Module, Any, Any], None]:
         def hook(module: nn.Module, arguments: Any, output: Any) -> None:
-            if not broken_at and list(_tensors(output)) and not depends(output) and (not name or depends(arguments)):
-                broken_at.append(name or f"the model ({type(module).__name__})")
+            calls.append((name or f"the model ({type(module).__name__})", _tensors(arguments), _tensors(output)))
 
         return hook
 
@@ -140,12 +131,29 @@ def _breaking_module(model: nn.Module, inputs: Inputs) -> str | None:
         with PastNoGrad():
             args, kwargs = inputs.put(tuple(leaves)).arguments(copy=True)
             model(*args, **kwargs)
+            for name, arrived, returned in calls:
+                # the model itself comes last, and what arrives there are the leaves
+                if (
+                    returned
+                    and not _depends(returned, leaves)
+                    and (name.startswith("the model") or _depends(arrived, leaves))
+                ):
+                    return name
     except Exception:  # the message only says less
         return None
     finally:
         for handle in handles:
             handle.remove()
-    return broken_at[0] if broken_at else None
+    return None
+
+
+def _depends(tensors: list[Tensor], leaves: list[Tensor]) -> bool:
+    return any(
+        gradient is not None
+        for tensor in tensors
+        if tensor.requires_grad
+        for gradient in torch.autograd.grad(tensor.sum(), leaves, retain_graph=True, allow_unused=True)
+    )
 
 
 def _tensors(values: Any) -> list[Tensor]:

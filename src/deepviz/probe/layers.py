@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from deepviz.errors import LayerError
-from deepviz.probe.capture import layer_name, spatial_tensor
+from deepviz.probe.capture import layer_name, refuse_graphs, spatial_tensor
 from deepviz.probe.gradient import differentiate, fresh_leaf
 from deepviz.probe.grid import Grid, follows, read_grid
 from deepviz.probe.outputs import describe
@@ -72,7 +72,11 @@ def choose_layer(session: Session, layer: str | nn.Module | None) -> Layer:
     Raises:
         LayerError: if there is no such layer, or none with a spatial map.
     """
-    if layer is not None:
+    if layer is None:
+        refuse_graphs(session.model)
+    else:
+        refuse_graphs(session.model)
+        refuse_graphs(session.model, layer_name(session.model, layer))
         return Layer(layer_name(session.model, layer), None)
     known = _found.setdefault(session.model, {})
     situation = (session.inputs.signature(), session.state)

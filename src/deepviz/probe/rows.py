@@ -83,7 +83,8 @@ def _found(session: Session) -> Habits:
         alone = _values(one)
     except (ModelError, TargetError):
         if n > 1:
-            _values(session.with_notes(one.notes))  # what fails as a whole too says so of the whole
+            # what fails as a whole too says so of the whole; in the layout in which it just failed
+            _values_of(session.with_notes(one.notes))
             raise ModelError(_by_place(f"it takes these {n} rows together and fails on one of them alone")) from None
         raise
     if n == 1:
@@ -99,6 +100,8 @@ def _found(session: Session) -> Habits:
         both, mixed = _values_and_mixing(pair)
     except (DeepVizError, RuntimeError):
         # what takes one row and not two, for want of memory or for another reason, takes one row at a time
+        if n > 2:
+            _check_whole(session.with_notes(one.notes), second, alone)
         return Habits(most=1)
     turned = _values(pair.take(torch.tensor([1, 0])))
     tolerance = HALF_TOLERANCE if _is_half(session) else TOLERANCE
@@ -114,23 +117,38 @@ def _found(session: Session) -> Habits:
     return Habits(most=1 if coupled else None)
 
 
+def _check_whole(session: Session, row: int, alone: Tensor) -> None:
+    """Of a model that takes one row, and not two: that it does not take all of them in another sense.
+
+    Raises:
+        ModelError: if what all rows give for `row` is not what it gives alone.
+    """
+    try:
+        whole = _values(session)[row : row + 1]
+    except (DeepVizError, RuntimeError):
+        return
+    if _apart(whole, alone) > (HALF_TOLERANCE if _is_half(session) else TOLERANCE):
+        raise ModelError(_by_place("it returns something else for a row alone than among all, and refuses two"))
+
+
 def _by_place(what: str) -> str:
     return (
         f"the model, or the target, holds side information that does not follow the rows ({what}), so maps would be of "
-        "other images' information: give it as extra=, a tensor with one row per image"
+        "other images' information: give it as extra=, a tensor with one row per image, or deepviz.shared(value) "
+        "if it is the same for all"
     )
 
 
 def _values(session: Session) -> Tensor:
     """The scores of all rows in one pass, (n,) or (n, K), with a graph only where the choice of a class needs it."""
+    return session.in_layout(_values_of)
+
+
+def _values_of(session: Session) -> Tensor:
     graph = not session.score.decided
-
-    def forward(laid: Session) -> Tensor:
-        with nullcontext() if graph else torch.no_grad():
-            inputs = laid.inputs.map(fresh_leaf) if graph else laid.inputs
-            return laid.read(replace(laid, inputs=inputs).look()).detach()
-
-    return session.in_layout(forward)
+    with nullcontext() if graph else torch.no_grad():
+        inputs = session.inputs.map(fresh_leaf) if graph else session.inputs
+        return session.read(replace(session, inputs=inputs).look()).detach()
 
 
 def _values_and_mixing(session: Session) -> tuple[Tensor, bool]:

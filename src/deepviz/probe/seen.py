@@ -42,7 +42,10 @@ class Seen:
         Raises:
             ModelError: if the model returned none.
         """
-        return class_scores(self.output, self.kind)
+        found = class_scores(self.output, self.kind)
+        if self.n == 1 < len(found) and found.shape[1] == 1:
+            return found.T  # the K scores of one image, without an axis for the batch
+        return found
 
     def read(self) -> Reading:
         """How the scores are read."""

@@ -38,11 +38,21 @@ Precision = Literal["full", "bfloat16"]
 
 @dataclass(eq=False)
 class Known:
-    """What one call found out about its model, shared by every session that is made of another."""
+    """What one call found out about its model, shared by every session that is made of another.
+
+    Args:
+        state: what findings are remembered by.
+        habits: how the model treats the rows of a batch.
+        past_no_grad: whether gradients are taken past the model's own `no_grad`.
+        has_no_grad: False once it is known that the model has none on its way.
+        looked: whether the inputs were looked at as they are.
+        values: what was found of them.
+    """
 
     state: tuple[Any, ...] | None = None
     habits: Habits | None = None
     past_no_grad: bool = False
+    has_no_grad: bool = True
     looked: bool = False
     values: dict[tuple[Any, ...], Tensor] = field(default_factory=dict)
 
@@ -379,8 +389,30 @@ class Session:
             note_coverage(part.call, coverage)
             return (*gradients, values.detach())
 
-        *gradients, values = self.by_rows(lambda part: part.depending(lambda: chunk(part)))
+        *gradients, values = self.by_rows(lambda part: part._also_past_no_grad(chunk))
         return Leaves(gradients), values
+
+    def _also_past_no_grad(self, chunk: Callable[[Session], tuple[Tensor, ...]]) -> tuple[Tensor, ...]:
+        """The gradients, and S at the end; past the model's own `no_grad` for the scores that have none otherwise."""
+        found = self.depending(lambda: chunk(self))
+        if self.known.past_no_grad or not self.known.has_no_grad:
+            return found
+        *gradients, values = found
+        dead = torch.stack([(G.flatten(values.ndim) == 0).all(-1) for G in gradients]).all(0)
+        if not bool(dead.any()):
+            return found
+        with PastNoGrad() as past:
+            *other, _ = chunk(self)
+        self.known.has_no_grad = past.met > 0
+        alive = torch.stack([(G.flatten(values.ndim) != 0).any(-1) for G in other]).any(0)
+        if not past.met or not bool((dead & alive).any()):
+            return found
+        self._note_past_no_grad()
+        joined = [
+            torch.where(dead.view(*dead.shape, *[1] * (G.ndim - dead.ndim)), past_it, G)
+            for G, past_it in zip(gradients, other, strict=True)
+        ]
+        return (*joined, values)
 
     def forward_with_rule(self, leaves: Leaves, rule: Rule | None) -> Tensor:
         """The scores with their graph, through `rule` if there is one.
@@ -433,5 +465,9 @@ def opened(model: nn.Module, inputs: Inputs, score: Any, kind: Kind = "auto") ->
     notes = Notes()
     refuse_inference_tensors(module)
     with borrowed(module):
-        yield Session(Call(module, notes), inputs, score, stated_kind(module) if kind == "auto" else check_kind(kind))
+        kind = stated_kind(module) if kind == "auto" else check_kind(kind)
+        session = Session(Call(module, notes), inputs, score, kind)
+        # of the rows as they came, before any of them is asked for alone or changed
+        session.known.habits = habits_of(session)
+        yield session
     notes.issue()
