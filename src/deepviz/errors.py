@@ -35,6 +35,10 @@ class TargetError(DeepVizError, ValueError):
     """A class index, label or target that this model does not have."""
 
 
+class TargetFailed(TargetError, RuntimeError):
+    """A target that is a callable raised while it ran: its own error is the cause."""
+
+
 class LayerError(DeepVizError, ValueError):
     """A layer that does not exist, is not called exactly once, or has no spatial map."""
 

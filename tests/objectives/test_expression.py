@@ -161,7 +161,7 @@ ONES = st.one_of(
     st.builds(Energy, NAMES),
     st.builds(Diversity, NAMES),
     st.builds(L2),
-    st.builds(TotalVariation, st.floats(0, 4)),
+    st.builds(TotalVariation, st.floats(0.01, 4)),
 )
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from deepviz.errors import LayerError, TargetError
+from deepviz.errors import LayerError, TargetError, TargetFailed
 from deepviz.objectives import (
     L2,
     Channel,
@@ -210,10 +210,9 @@ def test_algebra_of_other_things(wrong):
     ("objective", "error", "words"),
     [
         (Channel("a", 4), LayerError, "has 4 channels, 0 to 3, not 4"),
-        (Channel("a", -1), LayerError, "not -1"),
         (Neuron("a", 9), LayerError, "not 9"),
         (Neuron("a", 0, (5, 0)), LayerError, "5 x 6, without a position"),
-        (Neuron("a", 0, (0, -1)), LayerError, "without a position"),
+        (Neuron("a", 0, (0, 1, 2)), LayerError, "without a position"),
         (Direction("a", E), LayerError, r"the direction must be \(4,\), got \(7,\)"),
         (Similarity(V), TargetError, r"must be \(7,\).* got \(4,\)"),
         (Similarity(E[None]), TargetError, r"or \(3, 7\) with one for each.* got \(1, 7\)"),
@@ -388,6 +387,9 @@ def test_a_value_does_not_change_with_the_callers_tensor():
         (lambda: Function(3), "must be callable"),
         (lambda: Function(Logit), r"did you mean Logit\(\)"),
         (lambda: Channel("a", True), "channel must be a whole number"),
+        (lambda: Channel("a", -1), "channel must be at least 0, got -1"),
+        (lambda: Neuron("a", 0, (0, -1)), "at must be .*at least 0"),
+        (lambda: TotalVariation(0), "beta must be above 0"),
         (lambda: Channel(3, 1), "layer must be a name"),
         (lambda: Channel("a", 1.5), "channel must be a whole number"),
         (lambda: Neuron("a", 1, (0.5, 1)), "at must be a tuple of whole numbers"),
@@ -509,6 +511,9 @@ def test_functions():
         Function(lambda output: output.sum(0))(seen)
     with pytest.raises(TargetError, match="got float"):
         Function(lambda output: 3.0)(seen)
+    with pytest.raises(TargetFailed, match=r"<lambda> failed on the output for 3 rows \(KeyError: 'boxes'\)") as failed:
+        Function(lambda output: {}["boxes"])(seen)
+    assert isinstance(failed.value.__cause__, KeyError)
     with pytest.raises(TargetError, match="box held a callable"):
         Function(None, "box")(seen)
 

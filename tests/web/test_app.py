@@ -133,6 +133,24 @@ def test_a_job_gives_the_maps_that_python_gives(client, photograph):
         assert record["target"]["index"] == one["target"]
 
 
+def test_why_one_class_and_not_another(client, photograph):
+    asked = ["logit(3) - logit(1)", 1, "ant", 'logit(3) - label("bee")', 'channel("0", 2)']
+    labels = client.get("/api/models/small/labels").json()
+    asked[2], asked[3] = labels[1], f'logit(3) - "{labels[1]}"'
+    found = client.finish(compare(photograph, [{"name": "gradient"}], targets=asked))["results"]
+    assert [one["target"] for one in found] == ["logit(3) - logit(1)", 1, 'channel("0", 2)']
+    assert len({one["id"] for one in found}) == 3
+    again = client.finish(compare(photograph, [{"name": "gradient"}], targets=["logit(3) - logit(1)"]))["results"]
+    assert again[0]["id"] == found[0]["id"]
+    code = client.post("/api/snippets", json={"comparisons": [compare(photograph, targets=asked[:2])]}).json()
+    assert "target=['logit(3) - logit(1)', 1]" in code["python"]
+    assert "--target 'logit(3) - logit(1)' --target 1" in code["command"]
+    for wrong, words in (("no such class", "no class is called"), ("direction(3)", "holds a tensor"), ("-1", "0 up")):
+        answer = client.post("/api/jobs", json=compare(photograph, targets=[wrong]))
+        assert answer.status_code == 422
+        assert words in answer.json()["detail"]
+
+
 def test_no_targets_are_the_predicted_class(client, photograph):
     best = client.get(f"/api/models/small/photographs/{photograph}/predictions").json()[0]["index"]
     assert [one["target"] for one in client.finish(compare(photograph))["results"]] == [best, best]

@@ -485,6 +485,28 @@ def test_a_session(visit, tmp_path):
     page.close()
 
 
+def test_a_class_is_compared_with_another(visit):
+    """Its choice beside the class makes a row; the row is in the link, and goes like the row of a class."""
+    page = visit()
+    page.drawn(8)
+    ui = page.page
+    choice = ui.locator("#classes .versus").first
+    name = choice.get_attribute("aria-label").removeprefix("Compare ").removesuffix(" with")
+    other = choice.locator("option").nth(2).inner_text()
+    choice.select_option(label=other)
+    page.drawn(12)
+    assert ui.locator("#classes .class[aria-pressed=true] .label").all_inner_texts()[-1] == f"{name} - {other}"
+    assert any(f"{name} - {other}" in text for text in ui.locator("#stage").all_inner_texts())
+    page.until("location.hash.includes('view=')")
+    link = ui.evaluate("location.href")
+    ui.goto("about:blank")
+    ui.goto(link)
+    page.drawn(12)
+    ui.locator("#classes .class[aria-pressed=true]").last.click()
+    page.drawn(8)
+    page.close()
+
+
 def test_behind_a_path(visit):
     page = visit(prefix="/proxy/8000")
     page.drawn(8)

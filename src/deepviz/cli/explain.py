@@ -54,7 +54,8 @@ def explain(
         ),
     ] = None,
     target: Annotated[
-        list[str] | None, Parameter(negative="", help="Class index or label to explain; repeat for several.")
+        list[str] | None,
+        Parameter(negative="", help="Class index, label or 'fox - wolf' to explain; repeat for several."),
     ] = None,
     top_k: Annotated[int, Parameter(help="Explain this many of the best predictions.")] = 1,
     layer: Annotated[str | None, Parameter(help="Layer for the methods that take one; see deepviz layers.")] = None,

@@ -7,12 +7,17 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated, Any
 
+import torch
 from torch import Tensor
 
-from deepviz.errors import TargetError
+from deepviz.errors import DeepVizError, TargetError, TargetFailed
 from deepviz.objectives.objective import Objective
 from deepviz.probe.outputs import describe
 from deepviz.probe.seen import Seen
+
+PER_ROW = (
+    "what holds a value for each row, such as a reference embedding, is given as deepviz.objectives.Similarity(to=...)"
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,15 +47,24 @@ class Function(Objective):
 
         Raises:
             TargetError: if it returns something else than one float score for each row.
+            TargetFailed: if it raises.
         """
         if self.function is None:
             raise TargetError(f"{self.name} held a callable, which is not stored: give it again as target")
-        values = self.function(seen.output)
+        try:
+            values = self.function(seen.output)
+        except (DeepVizError, torch.OutOfMemoryError):
+            raise
+        except Exception as error:  # a caller's function may raise anything
+            reason = " ".join(f"{type(error).__name__}: {error}".split())
+            raise TargetFailed(
+                f"the callable target {self.name} failed on the output for {seen.n} rows ({reason}); it must take any "
+                f"number of rows: {PER_ROW}"
+            ) from error
         if not isinstance(values, Tensor) or values.shape != (seen.n,) or not values.is_floating_point():
             got = describe(values) if isinstance(values, Tensor) else type(values).__name__
             raise TargetError(
-                f"a callable target must return one float score per row, ({seen.n},), got {got}; what holds a value "
-                "for each row, such as a reference embedding, is given as deepviz.objectives.Similarity(to=...)"
+                f"a callable target must return one float score per row, ({seen.n},), got {got}; {PER_ROW}"
             )
         return values
 

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from deepviz.objectives.objective import Objective
+from deepviz.options import Gt
 from deepviz.probe.seen import Seen
 
 
@@ -31,7 +32,7 @@ class L2(Objective):
 class TotalVariation(Objective):
     """How much neighbouring pixels differ (Mahendran and Vedaldi 2015), to be subtracted."""
 
-    beta: Annotated[float, "Power of the slope: 1 keeps edges, 2 smooths them."] = 2.0
+    beta: Annotated[float, Gt(0), "Power of the slope: 1 keeps edges, 2 smooths them."] = 2.0
 
     def __call__(self, seen: Seen) -> Tensor:
         """sum_p (sum_a (I_p+a - I_p)^2)^(beta / 2), a one pixel along each spatial axis."""

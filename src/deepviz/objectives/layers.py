@@ -12,7 +12,7 @@ from torch import Tensor
 
 from deepviz.errors import LayerError, TargetError
 from deepviz.objectives.objective import Objective, check_length
-from deepviz.options import validate_fields
+from deepviz.options import Ge, validate_fields
 from deepviz.probe.seen import Seen
 
 
@@ -45,7 +45,7 @@ class OfLayer(Objective):
 class Channel(OfLayer):
     """The mean of one channel over all positions (Olah et al. 2017)."""
 
-    channel: Annotated[int, "Which channel."]
+    channel: Annotated[int, Ge(0), "Which channel."]
 
     def __call__(self, seen: Seen) -> Tensor:
         """1/|p| sum_p A_kp, p all positions."""
@@ -60,8 +60,10 @@ class Channel(OfLayer):
 class Neuron(OfLayer):
     """One channel at one position."""
 
-    channel: Annotated[int, "Which channel."]
-    at: Annotated[tuple[int, ...] | None, "Position on the layer's grid, row and column; None: the centre."] = None
+    channel: Annotated[int, Ge(0), "Which channel."]
+    at: Annotated[
+        tuple[Annotated[int, Ge(0)], ...] | None, "Position on the layer's grid, row and column; None: the centre."
+    ] = None
 
     def __call__(self, seen: Seen) -> Tensor:
         """A_kp."""

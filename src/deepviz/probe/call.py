@@ -10,7 +10,7 @@ from weakref import WeakSet
 import torch
 from torch import Tensor, nn
 
-from deepviz.errors import DeepVizError, ModelError, ModelFailed
+from deepviz.errors import DeepVizError, ModelError, ModelFailed, TargetFailed
 from deepviz.inputs import Inputs
 from deepviz.notes import Notes
 from deepviz.probe.chunks import Joined, in_chunks
@@ -58,7 +58,7 @@ class Call:
             raise
         except Exception as error:
             # what the model, or a callable target, raises; the messages of those that mind the layout are many
-            if isinstance(error, DeepVizError) and not isinstance(error, ModelFailed):
+            if isinstance(error, DeepVizError) and not isinstance(error, (ModelFailed, TargetFailed)):
                 raise
         # outside the handler, so that the failed attempt's tensors are no longer held by its traceback
         found = compute(_each(x, Tensor.contiguous))

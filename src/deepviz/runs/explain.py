@@ -84,7 +84,7 @@ class _Explaining:
         look = looked(self.loaded, inputs, objectives_of(batch), self.top_k)
         columns = range(len(look.objectives))
         targets = [[look.target(row, k) for k in columns] for row in range(len(batch))]
-        rows = _Rows(self.loaded, batch, inputs, look.objectives, targets, look.remarks)
+        rows = _Rows(self.loaded, batch, inputs, look.objectives, targets, look.remarks, look.assumed)
         by_method = []
         for position, method in enumerate(self.methods):
             if self.progress is not None:
@@ -148,6 +148,7 @@ class _Rows:
     objectives: Sequence[Objective]
     targets: Sequence[Sequence[ExplainedTarget]]
     remarks: tuple[str, ...]
+    assumed: str
 
     @property
     def is_one(self) -> bool:
@@ -164,6 +165,7 @@ class _Rows:
             [objective if objective.rows is None else objective.take(rows)],
             [[self.targets[row][k]]],
             self.remarks,
+            self.assumed,
         )
 
     def explained(self, method: Method) -> _Found:
@@ -194,6 +196,8 @@ class _Rows:
         if found is None:
             return Skipped(part.name, target, method, IMAGE_ALONE, LayerError.__name__)
         notes = found.notes_of(row)
+        if self.assumed:
+            notes["output"] = self.assumed
         if self.remarks:
             notes["warnings"] = (*notes.get("warnings", ()), *self.remarks)
         if self.loaded.is_random:

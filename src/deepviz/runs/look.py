@@ -44,6 +44,11 @@ class Look:
     order: Tensor | None
 
     @property
+    def assumed(self) -> str:
+        """What was guessed of the outputs to choose what is explained, as a sentence; "" if nothing was."""
+        return "" if self.reading is None else self.reading.assumed
+
+    @property
     def remarks(self) -> tuple[str, ...]:
         """What is odd about the model as a whole, one sentence each."""
         labels = self.loaded.labels

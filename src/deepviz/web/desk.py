@@ -16,7 +16,7 @@ from deepviz import catalog
 from deepviz.errors import DeepVizError, DeepVizWarning
 from deepviz.models import LoadedModel, example_photo
 from deepviz.web.drawings import Drawings
-from deepviz.web.forms import Comparison, Row, method_of
+from deepviz.web.forms import Comparison, Row, Target, method_of, target_of
 from deepviz.web.jobs import Cell, Job, Jobs
 from deepviz.web.limits import Limits
 from deepviz.web.photographs import Photographs
@@ -105,11 +105,11 @@ class Desk:
     def block(self, asked: Comparison) -> Block:
         """A comparison as a block of code."""
         methods = tuple(method_of(form, asked.layer) for form in asked.methods)
-        return Block(self.model(asked.model).loaded, tuple(map(self._shown, asked.rows)), methods)
+        return Block(self.model(asked.model).loaded, tuple(self._shown(asked, row) for row in asked.rows), methods)
 
-    def _shown(self, row: Row) -> Shown:
+    def _shown(self, asked: Comparison, row: Row) -> Shown:
         kept = self.photographs.info(row.photograph)
-        targets = None if row.targets is None else tuple(row.targets)
+        targets = self._targets(asked, row)
         if kept.path is None:
             return Shown(kept.name, targets, uploaded=True)
         example = next((name for name in EXAMPLES if example_photo(name) == kept.path), None)
@@ -120,8 +120,15 @@ class Desk:
         for row in asked.rows:
             self.photographs.info(row.photograph)
         methods = [method_of(form, asked.layer) for form in asked.methods]
+        targets = [self._targets(asked, row) for row in asked.rows]
         return [
-            Cell(row.photograph, None if row.targets is None else tuple(dict.fromkeys(row.targets)), method, column)
+            Cell(row.photograph, of_row, method, column)
             for column, method in enumerate(methods)
-            for row in asked.rows
+            for row, of_row in zip(asked.rows, targets, strict=True)
         ]
+
+    def _targets(self, asked: Comparison, row: Row) -> tuple[Target, ...] | None:
+        if row.targets is None:
+            return None
+        labels = self.model(asked.model).loaded.labels
+        return tuple(dict.fromkeys(target_of(one, labels) for one in row.targets))

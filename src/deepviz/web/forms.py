@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -11,12 +12,15 @@ from deepviz import catalog
 from deepviz.catalog import Option
 from deepviz.errors import LayerError, MethodError
 from deepviz.methods import Method
+from deepviz.objectives import Logit, parse
 from deepviz.runs.asked import choose_methods
 
 MOST = 2000
 """The largest whole number that an option takes here: a request must not order a day's work."""
 SHA256 = r"^[0-9a-f]{64}$"
 
+Target = int | str
+"""What is explained: a class by its index, or an expression, with classes by their indices."""
 ContentId = Annotated[str, Field(pattern=SHA256, min_length=64, max_length=64, description="SHA-256, in hex.")]
 ModelId = Annotated[str, Field(pattern=r"^[a-z0-9-]{1,64}$", description="As /api/models lists it.")]
 LayerName = Annotated[str, Field(min_length=1, max_length=300, description="As /api/models/{model}/layers lists it.")]
@@ -35,13 +39,15 @@ class MethodForm(Form):
     options: Annotated[dict[str, Annotated[str, Field(max_length=60)] | MethodForm], Field(max_length=20)] = {}
 
 
+ClassIndex = Annotated[int, Field(ge=0, le=10_000_000)]
+Expression = Annotated[str, Field(min_length=1, max_length=300, description="Such as logit(281) - logit(282).")]
+
+
 class Row(Form):
-    """Classes of one photograph; none: the predicted one."""
+    """Classes of one photograph, or expressions of classes; none: the predicted one."""
 
     photograph: ContentId
-    targets: Annotated[list[Annotated[int, Field(ge=0, le=10_000_000)]] | None, Field(min_length=1, max_length=20)] = (
-        None
-    )
+    targets: Annotated[list[ClassIndex | Expression] | None, Field(min_length=1, max_length=20)] = None
 
 
 class Comparison(Form):
@@ -166,6 +172,19 @@ def _plain(default: Any) -> Any:
     return default if default is None or isinstance(default, (bool, int, float, str)) else str(default)
 
 
-def result_key(model: str, photograph: str, method: Method, target: int) -> str:
+def target_of(given: int | str, labels: Sequence[str] | None) -> Target:
+    """A class by its index, an expression as it is written with indices.
+
+    Raises:
+        TargetError: for what cannot be read.
+    """
+    if isinstance(given, int):
+        return given
+    objective = parse(given, labels)
+    alone = isinstance(objective, Logit) and isinstance(objective.target, int)
+    return objective.target if alone else str(objective)  # type: ignore[attr-defined]
+
+
+def result_key(model: str, photograph: str, method: Method, target: Target) -> str:
     """The id of a result: a hash of all that determines it."""
     return hashlib.sha256("\n".join([model, photograph, catalog.key(method), str(target)]).encode()).hexdigest()

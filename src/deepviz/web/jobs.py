@@ -13,6 +13,7 @@ from typing import Any, Literal, Protocol
 from deepviz.errors import DeepVizError
 from deepviz.methods import Method
 from deepviz.runs.runner import run
+from deepviz.web.forms import Target
 from deepviz.web.limits import Limits
 from deepviz.web.served import Busy, NotApplicable, Result, Served
 from deepviz.web.trust import Part
@@ -52,7 +53,7 @@ class Cell:
     """One method for some classes of one photograph: computed together."""
 
     photograph: str
-    targets: tuple[int, ...] | None
+    targets: tuple[Target, ...] | None
     method: Method
     column: int
 
@@ -70,7 +71,7 @@ class Cell:
             {
                 "photograph": self.photograph,
                 "column": self.column,
-                "target": one.explanation.target.index,
+                "target": one.target,
                 "id": one.id,
             }
             for one in served.explained(self.photograph, self.method, targets)

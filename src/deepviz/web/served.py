@@ -17,7 +17,7 @@ from deepviz.inside import Activations, LayerTree, viz_activations, viz_layers
 from deepviz.methods import Method
 from deepviz.models import LoadedModel, example_photo, open_photo
 from deepviz.models.weights import weights_hash
-from deepviz.objectives import Logit
+from deepviz.objectives import Logit, parse
 from deepviz.results.explanation import ExplainedTarget, Explanation
 from deepviz.results.outcomes import Skipped
 from deepviz.results.storage import WEIGHTS
@@ -25,7 +25,7 @@ from deepviz.runs.asked import Item
 from deepviz.runs.explain import explain_items
 from deepviz.runs.look import predicted
 from deepviz.web import trust
-from deepviz.web.forms import result_key
+from deepviz.web.forms import Target, result_key
 from deepviz.web.limits import Limits
 from deepviz.web.photographs import Photographs
 from deepviz.web.trust import Part
@@ -95,12 +95,14 @@ class Result:
         photograph: its id.
         model: its id.
         explanation: the map.
+        target: what was asked for: a class by its index, or an expression.
     """
 
     id: str
     photograph: str
     model: str
     explanation: Explanation
+    target: Target
 
 
 def result_bytes(result: Result) -> int:
@@ -238,7 +240,7 @@ class Served:
             else:
                 yield from ((name, one.reason) for one in found.missing)
 
-    def explained(self, photograph: str, method: Method, targets: Sequence[int]) -> list[Result]:
+    def explained(self, photograph: str, method: Method, targets: Sequence[Target]) -> list[Result]:
         """One method's maps for classes of one photograph: those that are there, the others computed together.
 
         Raises:
@@ -255,23 +257,23 @@ class Served:
                     self.results.put(result.id, result)
         return [found[one] for one in ids]
 
-    def cached(self, photograph: str, method: Method, targets: Sequence[int]) -> list[Result] | None:
+    def cached(self, photograph: str, method: Method, targets: Sequence[Target]) -> list[Result] | None:
         """As `explained`, if nothing has to be computed for it."""
         found = [self.results.get(result_key(self._network, photograph, method, target)) for target in targets]
         there = [result for result in found if result is not None]
         return there if len(there) == len(found) else None
 
-    def _compute(self, photograph: str, method: Method, targets: list[int]) -> Iterator[Result]:
+    def _compute(self, photograph: str, method: Method, targets: list[Target]) -> Iterator[Result]:
         image = self.loaded.prepare(self.photographs.photo(photograph))
         # of a model with one number that number, which has no class to ask for
         known = {one.index: one.objective for one in self._predictions.get(photograph) or ()}
-        item = Item(image, tuple(known.get(target) or Logit(target) for target in targets))
-        (found,) = explain_items(self.loaded, [item], [method], lenient=True, needed=False)
-        for explanation in found.explanations:
-            assert explanation.target.index is not None
-            result_id = result_key(self._network, photograph, method, explanation.target.index)
-            notes = {**explanation.notes, WEIGHTS: self.weights}
-            yield Result(result_id, photograph, self.id, replace(explanation, notes=notes))
+        asked = tuple(parse(one) if isinstance(one, str) else known.get(one) or Logit(one) for one in targets)
+        (found,) = explain_items(self.loaded, [Item(image, asked)], [method], lenient=True, needed=False)
+        for target, explanation in zip(targets, found.outcomes, strict=True):
+            if isinstance(explanation, Explanation):
+                result_id = result_key(self._network, photograph, method, target)
+                notes = {**explanation.notes, WEIGHTS: self.weights}
+                yield Result(result_id, photograph, self.id, replace(explanation, notes=notes), target)
         # after the others, which are kept
         for one in found.missing:
             raise NotApplicable(one.reason) if isinstance(one, Skipped) else ModelError(one.reason)
@@ -286,20 +288,18 @@ class Served:
 
     def _check(self, result: Result, part: Part) -> dict[str, Any]:
         explanation = result.explanation
-        target = explanation.target.index
-        assert target is not None
         image = self.loaded.prepare(self.photographs.photo(result.photograph))
         try:
             if part == "strip":
                 return trust.strip_of(self.loaded, image, explanation)
-            key = f"{result.photograph} {target}"
+            key = f"{result.photograph} {result.target}"
             chance = self._chance.get(key) or trust.chance_of(self.loaded, image, explanation.target)
             self._chance.put(key, chance)
             return trust.curves_of(self.loaded, image, explanation, chance)
         except ModelError as error:  # of one map: the others are checked all the same
             return {"error": " ".join(str(error).split())}
 
-    def chosen(self, photograph: str, targets: Sequence[int] | None) -> list[int]:
+    def chosen(self, photograph: str, targets: Sequence[Target] | None) -> list[Target]:
         """The classes of a row: those asked for, once each; the predicted one if none are.
 
         Raises:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from deepviz import catalog
 from deepviz.methods import Method
 from deepviz.models import LoadedModel
+from deepviz.web.forms import Target
 
 
 @dataclass(frozen=True)
@@ -17,13 +18,13 @@ class Shown:
 
     Args:
         photograph: its path, or what the page calls it.
-        targets: the classes; None for the predicted one.
+        targets: the classes, or expressions of them; None for the predicted one.
         example: which example photograph of the package it is, if it is one.
         uploaded: whether its path is not known.
     """
 
     photograph: str
-    targets: tuple[int, ...] | None
+    targets: tuple[Target, ...] | None
     example: str | None = None
     uploaded: bool = False
 
@@ -89,9 +90,9 @@ def _joined(blocks: Sequence[Block]) -> list[Block]:
     return found
 
 
-def _by_targets(rows: Sequence[Shown]) -> list[tuple[tuple[int, ...] | None, list[Shown]]]:
+def _by_targets(rows: Sequence[Shown]) -> list[tuple[tuple[Target, ...] | None, list[Shown]]]:
     """The photographs of each choice of classes: they are explained together."""
-    found: dict[tuple[int, ...] | None, list[Shown]] = {}
+    found: dict[tuple[Target, ...] | None, list[Shown]] = {}
     for row in rows:
         found.setdefault(row.targets, []).append(row)
     return list(found.items())

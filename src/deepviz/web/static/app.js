@@ -2,7 +2,7 @@
 
 import { Refused, call, follow, get, pause, post, upload, useToken } from "./api.js";
 import { $, copy, download, percent, say } from "./elements.js";
-import { asJob, BY, byPhotograph, cellKey, classesOf, columnKey, columns, fillColumns, offered, requests, rows, takesLayer, targetsOf } from "./columns.js";
+import { asJob, BY, byPhotograph, cellKey, classesOf, columnKey, columns, fillColumns, labelOf, offered, requests, rows, takesLayer, targetsOf } from "./columns.js";
 import { Drawings } from "./drawing.js";
 import { drawChannels, drawTree } from "./inside.js";
 import { drawBy, drawClasses, drawLayerList, drawLayers, drawMethods, drawModels, drawPhotographs } from "./panel.js";
@@ -97,7 +97,7 @@ function restore(said) {
   if (kept.length) view.photographs = kept;
   if (typeof said.active === "string") view.active = said.active;
   for (const [id, indices] of Object.entries(said.targets ?? {})) {
-    if (there.has(id) && Array.isArray(indices)) view.targets[id] = indices.filter((one) => Number.isInteger(one) && one >= 0).slice(0, 20);
+    if (there.has(id) && Array.isArray(indices)) view.targets[id] = indices.filter(isTarget).slice(0, 20);
   }
   if (Array.isArray(said.methods)) {
     const methods = said.methods.filter((one) => typeof one?.name === "string");
@@ -111,6 +111,9 @@ function restore(said) {
   view.look = said.look ?? null;
   return true;
 }
+
+// A class by its index, or an expression such as "logit(281) - logit(282)".
+const isTarget = (one) => (Number.isInteger(one) && one >= 0) || (typeof one === "string" && one.length > 0 && one.length <= 300);
 
 // Options as forms hold them: text. What a link has otherwise is not one of ours.
 function asText(options) {
@@ -176,7 +179,7 @@ function redraw() {
   drawPhotographs(known.photographs, view.photographs, view.active, { toggle: togglePhotograph, activate, add });
   const active = info(view.active);
   $("classes-of").textContent = active ? `of ${active.name}` : "";
-  drawClasses(active ? classesOf(view.active) : [], active ? targetsOf(view.active) : [], known.labels, { pin, preview, leave });
+  drawClasses(active ? classesOf(view.active) : [], active ? targetsOf(view.active) : [], (target) => labelOf(view.active, target), { pin, preview, leave, versus });
   drawBy(offered(), view.by, chooseBy);
   const problems = new Map(columns().map((one) => [one.name, failures.get(columnKey(one))]));
   drawMethods(known.methods, view.methods, problems, { toggle: toggleMethod, change: changeOption });
@@ -200,6 +203,13 @@ function togglePhotograph(id) {
   view.active = at < 0 ? id : view.photographs[0];
   redraw();
   compareSoon();
+}
+
+// A row of what speaks for one class and not for another.
+function versus(index, other) {
+  const target = `logit(${index}) - logit(${other})`;
+  if (!targetsOf(view.active).includes(target)) pin(target);
+  else redraw();
 }
 
 function pin(index) {

@@ -52,6 +52,12 @@ export function targetsOf(photograph) {
   return best ? [best.index] : [];
 }
 
+// What a row's target is called: a class by its name, a difference of two by both names.
+export function labelOf(photograph, target) {
+  if (typeof target === "number") return classesOf(photograph).find((each) => each.index === target)?.label ?? known.labels[target] ?? `class ${target}`;
+  return target.replaceAll(/logit\((\d+)\)/g, (_, index) => labelOf(photograph, Number(index)));
+}
+
 export function rows() {
   return view.photographs.flatMap((photograph) => {
     const targets = targetsOf(photograph);
@@ -61,7 +67,7 @@ export function rows() {
         key: `${photograph} ${target}`,
         photograph: info(photograph),
         target,
-        label: one?.label ?? known.labels[target] ?? `class ${target}`,
+        label: labelOf(photograph, target),
         probability: one?.probability ?? null,
       };
     });

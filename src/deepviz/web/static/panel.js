@@ -46,13 +46,13 @@ export function drawPhotographs(all, shown, active, { toggle, activate, add }) {
   keepFocus($("photographs"), () => $("photographs").replaceChildren(...tiles, adder));
 }
 
-export function drawClasses(predictions, pinned, labels, { pin, preview, leave }) {
+// `label`: what a class, or an expression of classes, is called.
+export function drawClasses(predictions, pinned, label, { pin, preview, leave, versus }) {
   const listed = [...predictions];
   for (const index of pinned) {
-    if (!listed.some((one) => one.index === index)) {
-      listed.push({ index, label: labels[index] ?? `class ${index}`, probability: null });
-    }
+    if (!listed.some((one) => one.index === index)) listed.push({ index, label: label(index), probability: null });
   }
+  const classes = listed.filter((one) => typeof one.index === "number");
   const rows = listed.map((one) => {
     const on = pinned.includes(one.index);
     const chance = one.probability === null ? "" : percent(one.probability);
@@ -74,16 +74,36 @@ export function drawClasses(predictions, pinned, labels, { pin, preview, leave }
       element("span", { class: "chance" }, chance),
       meter,
     );
-    return element("li", {}, button);
+    return element("li", {}, button, ...versusOf(one, classes, versus));
   });
   // of the list, not of its buttons: they are made anew under the pointer, and then tell nobody that it left
   $("classes").onpointerover = (event) => {
     const under = event.target.closest("[data-class]");
-    if (under) preview(Number(under.dataset.class));
+    if (under) preview(/^\d+$/.test(under.dataset.class) ? Number(under.dataset.class) : under.dataset.class);
     else leave();
   };
   $("classes").onpointerleave = leave;
   keepFocus($("classes"), () => $("classes").replaceChildren(...rows));
+}
+
+// The choice of another class to compare a class with: a row of what speaks for the one and not for the other.
+function versusOf(one, classes, versus) {
+  const others = classes.filter((each) => each.index !== one.index);
+  if (typeof one.index !== "number" || !others.length) return [];
+  const choice = element(
+    "select",
+    {
+      class: "versus",
+      id: `versus-${one.index}`,
+      "aria-label": `Compare ${one.label} with`,
+      title: `Compare with: what speaks for ${one.label} and not for another class`,
+      onchange: () => versus(one.index, Number(choice.value)),
+    },
+    new Option("vs", "", true, true),
+    ...others.map((each) => new Option(each.label, String(each.index))),
+  );
+  choice.options[0].disabled = true;
+  return [choice];
 }
 
 // `problems`: by a method's name, why it cannot be asked for with these options.
