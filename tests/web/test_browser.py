@@ -215,6 +215,29 @@ def test_channels_are_drawn_while_one_watches(visit, tmp_path):
     page.close()
 
 
+def test_what_could_not_be_fetched_inside_is_asked_for_again(visit):
+    page = visit()
+    page.drawn(8)
+    ui = page.page
+    failing = [True]
+    ui.route("**/activations?*", lambda route: route.abort() if failing[0] else route.continue_())
+    ui.click("#tab-inside")
+    ui.locator("#tree button:enabled", has_text="Conv2d").last.click()
+    again = ui.get_by_role("button", name="Try again")
+    again.wait_for()
+    failing[0] = False
+    again.click()
+    page.until("document.querySelectorAll('#channels .wanted').length === 8")
+    asked = len([url for url in page.requests if "/activations?" in url])
+    ui.click("#tab-compare")
+    ui.click("#tab-inside")
+    page.until("document.querySelectorAll('#channels .wanted').length === 8")
+    assert len([url for url in page.requests if "/activations?" in url]) == asked, (
+        "what is there is not asked for again"
+    )
+    page.close(allowed=["ERR_FAILED"])
+
+
 def test_no_channel_that_was_asked_for_is_lost(visit):
     """Two asked for at once are both drawn; a stopped or forgotten one can be drawn again; the focus stays near."""
     app = create_app(small_models.good())

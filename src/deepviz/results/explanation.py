@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from deepviz import catalog
 from deepviz.errors import MissingExtra, OutputError
 from deepviz.files import PICTURES, encoded, write_bytes, write_picture
 from deepviz.geometry import Geometry
@@ -247,6 +248,7 @@ class Explanation:
         """Everything but the arrays, as plain values for JSON."""
         return {
             "method": repr(self.method),
+            "key": catalog.key(self.method, self.layer),
             "target": self.target.as_json(),
             "model": self.model,
             "source": self.source,
