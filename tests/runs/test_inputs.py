@@ -6,6 +6,7 @@ from torch import nn
 
 import deepviz
 from deepviz import Inputs, shared
+from deepviz.errors import TargetError
 from deepviz.methods import Gradient, GradTimesImage
 from deepviz.objectives import Function, Logit, Output, Predicted, Similarity
 from deepviz.results.outcomes import Skipped
@@ -217,6 +218,6 @@ def test_a_callable_that_fails_is_not_called_again_and_again(methods):
         calls.append(1)
         raise KeyError("mine")
 
-    with pytest.raises(KeyError, match="mine"):
+    with pytest.raises(TargetError, match="mine"):
         deepviz.explain(network(), draw(1, 3, 32, 32), methods, target=target)
     assert len(calls) <= 2
