@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import deepviz
-from deepviz.errors import TargetError
+from deepviz.errors import LayerError, TargetError
 from deepviz.methods import (
     GradCAM,
     Gradient,
@@ -107,6 +107,17 @@ def test_several_numbers():
         assert one.target.score == pytest.approx(float(net(X[:1]).detach()[0, k]))
         assert same(one.attribution, gradient(net, X[:1], lambda y, k=k: y[:, k])[0].float())
         assert "output" not in one.notes
+
+
+def test_numbers_without_names_are_not_called_classes():
+    net = made(Net, 3)
+    found = deepviz.explain(net, X[0], "gradient", target=[1, Output(2), Output(2) - Output(0)], output="regression")
+    assert [one.target.label for one in found] == ["output 1", "output 2", "output 2 - output 0"]
+
+
+def test_a_layer_that_is_not_there():
+    with pytest.raises(LayerError, match="no layer 'secnd' in this model; did you mean 'second'"):
+        deepviz.explain(made(Net, 3), X[0], "gradient", target=Channel("secnd", 1))
 
 
 def test_heads_by_name():

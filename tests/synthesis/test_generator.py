@@ -770,7 +770,7 @@ def test_a_record_warns_of_other_weights_threads_and_versions():
 )
 def test_records_that_were_changed(changed):
     drawn = generator(1)
-    with pytest.raises(ModelError, match="the record cannot be (drawn again|read): "):
+    with pytest.raises(ModelError, match=r"the record cannot be (drawn again|read): "):
         ImageGenerator.from_json({**drawn.settings(), **changed}, drawn.model)
 
 

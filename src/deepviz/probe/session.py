@@ -17,7 +17,7 @@ from deepviz.options import Baseline
 from deepviz.probe.border import PastNoGrad, refuse_inference_tensors
 from deepviz.probe.borrow import borrowed, original
 from deepviz.probe.call import Call
-from deepviz.probe.capture import answering, spatial_tensor
+from deepviz.probe.capture import answering, layer_name, spatial_tensor
 from deepviz.probe.chunks import Joined, chunk_rows, in_chunks
 from deepviz.probe.gradient import Independent, backward, broken, coverage_of, fresh_leaf, note_coverage
 from deepviz.probe.grid import as_maps
@@ -464,6 +464,8 @@ def opened(model: nn.Module, inputs: Inputs, score: Any, kind: Kind = "auto") ->
     module = original(model)
     notes = Notes()
     refuse_inference_tensors(module)
+    for layer in sorted(score.layers):
+        layer_name(module, layer)  # one that is not there is named before any work
     with borrowed(module):
         kind = stated_kind(module) if kind == "auto" else check_kind(kind)
         session = Session(Call(module, notes), inputs, score, kind)

@@ -76,7 +76,7 @@ class Look:
         if isinstance(objective, Output) and objective.path == (0,) and self.reading and self.reading.outputs == 1:
             return ExplainedTarget(0, self._label(0), None, value, None, objective)
         chance = value if isinstance(objective, Probability) else None
-        return ExplainedTarget(None, objective.caption(self.loaded.label), chance, value, None, objective)
+        return ExplainedTarget(None, objective.caption(self._label), chance, value, None, objective)
 
     def _label(self, index: int) -> str:
         if self.reading is None or self.reading.has_probabilities or self.loaded.labels is not None:
