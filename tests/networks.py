@@ -21,7 +21,6 @@ from deepviz.methods import (
     GuidedBackprop,
     GuidedGradCAM,
     IntegratedGradients,
-    Method,
     SmoothGrad,
 )
 from deepviz.notes import Notes
@@ -30,6 +29,7 @@ from deepviz.probe.borrow import borrowed
 from deepviz.probe.call import Call
 from deepviz.probe.outputs import class_scores
 from deepviz.probe.session import Session
+from deepviz.testing import small
 
 
 @contextmanager
@@ -263,13 +263,7 @@ CASES = {
 }
 
 
-def quick(method: type[Method]) -> Method:
-    """A method of the catalog with few steps and samples."""
-    few = {"steps": 6, "samples": 3}
-    return method(**{option.name: few[option.name] for option in catalog.options(method) if option.name in few})
-
-
-METHODS = {stem: quick(method) for stem, method in catalog.METHODS.items()}
+METHODS = {stem: small(method) for stem, method in catalog.METHODS.items()}
 VARIANTS = {
     **METHODS,
     "integrated-gradients to a tolerance": IntegratedGradients(tolerance=0.1, max_steps=40),

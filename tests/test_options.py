@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from deepviz.methods import GradCAM, Gradient, GuidedBackprop, IntegratedGradients, SmoothGrad
 from deepviz.metrics import Deletion, FaithfulnessCorrelation, PointingGame
+from deepviz.objectives import Channel, Neuron, TotalVariation
 from deepviz.options import (
     Baseline,
     Frozen,
@@ -24,7 +25,7 @@ from deepviz.options import (
     identity,
     validate_fields,
 )
-from deepviz.synthesis import Fourier
+from deepviz.synthesis import Fourier, Magnitude
 
 NAN = float("nan")
 
@@ -121,6 +122,10 @@ def test_what_does_not(given, kind, said):
         ),
         (lambda: Deletion(steps=0), ValueError, "steps must be at least 1, got 0"),
         (lambda: FaithfulnessCorrelation(share=1), ValueError, "share must be above 0 and below 1, got 1"),
+        (lambda: Channel("a", -1), ValueError, "channel must be at least 0, got -1"),
+        (lambda: Neuron("a", 0, (0, -1)), ValueError, "at must be at least 0 or None, got (0, -1)"),
+        (lambda: TotalVariation(0), ValueError, "beta must be above 0, got 0"),
+        (lambda: Magnitude(spectrum=3), TypeError, "spectrum must be a natural images or None, got 3"),
         (lambda: Fourier(decay=5), ValueError, "decay must be from -4 to 4, got 5"),
     ],
 )

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import collections.abc
 import math
+import re
 import types
 from dataclasses import dataclass, fields
 from functools import cache
@@ -158,7 +159,7 @@ class Kind:
         if get_origin(self.type) is collections.abc.Callable:
             return ["a callable"]
         named = get_origin(self.type) or self.type
-        name = getattr(named, "__name__", str(named)).lower()
+        name = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", getattr(named, "__name__", str(named))).lower()
         return [WORDS.get(named) or f"{'an' if name[0] in 'aeiou' else 'a'} {name}"]
 
     @property

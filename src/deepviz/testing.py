@@ -26,7 +26,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import FrozenInstanceError, is_dataclass, replace
-from typing import Any, get_args
+from typing import Any, TypeVar, get_args
 
 import numpy as np
 import torch
@@ -47,6 +47,7 @@ EXACT = {torch.float64: 1e-9, torch.float32: 1e-4}
 REFERENCE = re.compile(r"arXiv:(\d{4}\.\d{4,5}|[a-z.-]+/\d{7})|doi(\.org/|:)\s*10\.\d{4,9}/\S+", re.IGNORECASE)
 """An arXiv number or a DOI."""
 PARTS = ("Shapes:", "Errors:", "Pitfall:", "Example:")
+V = TypeVar("V", bound=Method | Metric)
 ROWS = 3
 CLASSES = 5
 
@@ -101,15 +102,25 @@ def images(n: int = ROWS, dtype: torch.dtype = torch.float64) -> Tensor:
     return torch.randn((n, 3, 12, 12), generator=generator, dtype=torch.float64).to(dtype)
 
 
-def small(cls: type[Method], **given: Any) -> Method:
-    """A method with as few steps and samples as say something; for tests."""
-    method = cls(**given)
+def small(cls: type[V], **given: Any) -> V:
+    """A method or metric with as few steps and samples as say something, for tests: whole numbers are two above the
+    lowest that they may be, where that costs less.
+
+    Example:
+        >>> from deepviz.methods import SmoothGrad
+        >>> small(SmoothGrad)
+        SmoothGrad(of=Gradient(), samples=4, noise=0.15, statistic='mean', seed=0)
+    """
+    value = cls(**given)
     for option in catalog.options(cls):
-        lowest = [bound.value for kind in option.annotation.kinds for bound in kind.bounds if isinstance(bound, Ge)]
-        if int in option.kinds and lowest and option.name not in given:
-            less = replace(method, **{option.name: int(max(lowest)) + 3})
-            method = less if less.passes() < method.passes() else method
-    return method
+        bounds = [bound for kind in option.annotation.kinds if kind.type is int for bound in kind.bounds]
+        lowest = max((int(bound.value) for bound in bounds if isinstance(bound, Ge)), default=None)
+        if lowest is None or option.role is not None or option.name in given or not isinstance(option.default, int):
+            continue
+        less = replace(value, **{option.name: min(option.default, lowest + 2)})
+        if not isinstance(value, Method) or less.passes() < value.passes():  # type: ignore[union-attr]
+            value = less
+    return value
 
 
 # running it

@@ -35,18 +35,10 @@ from strangers.layer_cam import LayerCAM
 from strangers.rise import RISE
 
 METHODS = VARIANTS | {"a stranger's of a layer": LayerCAM(), "a stranger's black box": RISE(masks=5, cells=3)}
-FEW = {"steps": 4, "samples": 3, "stages": 2, "k": 10, "subsets": 6}
-"""Options that make a metric quick, where it has them."""
-
-
-def quick(cls):
-    given = {option.name: FEW[option.name] for option in catalog.options(cls) if option.name in FEW}
-    if issubclass(cls, RegionMetric):
-        given["inside"] = torch.tensor([1, 1, 5, 6])
-    return cls(**given)
-
-
-METRICS = {name: quick(cls) for name, cls in catalog.METRICS.items()}
+REGION = {"inside": torch.tensor([1, 1, 5, 6])}
+METRICS = {
+    name: small(cls, **(REGION if issubclass(cls, RegionMetric) else {})) for name, cls in catalog.METRICS.items()
+}
 
 
 @pytest.mark.parametrize("check", METHOD_CHECKS, ids=lambda check: check.__name__)
