@@ -317,7 +317,7 @@ def key(value: Any, layer: str | None = None) -> str:
     Example:
         >>> from deepviz.methods import GradCAM
         >>> key(GradCAM(), "layer4")
-        'grad-cam(layer=layer4, relu=True)'
+        'grad-cam(layer=layer4, relu=True, grid=None, skip=None)'
         >>> key(GradCAM("layer4")) == key(GradCAM(), "layer4")
         True
     """

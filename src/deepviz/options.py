@@ -126,6 +126,12 @@ GridOption = Annotated[
     "(N, D, *grid); by default it is found and checked.",
 ]
 """How a layer's output lies on the image."""
+SkipOption = Annotated[
+    tuple[int, ...] | None,
+    "Positions of the layer's tokens that are not the image's, such as (0,); negative ones count from the end; by "
+    "default they are found and checked.",
+]
+"""What to leave out of a sequence of tokens."""
 Seed = Annotated[int, Ge(0), Le(2**32 - 1), Role("seed")]
 """The seed of a value's random numbers; torch keeps 32 bits of it."""
 Colour = Literal["black", "grey", "white", "mean"]

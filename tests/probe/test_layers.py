@@ -13,7 +13,6 @@ from deepviz.errors import LayerError, ModelFailed
 from deepviz.methods import GradCAM
 from deepviz.models import load_model
 from deepviz.models.torchvision_shim import import_timm, import_torchvision
-from deepviz.probe import layers
 from deepviz.probe.grid import Grid
 from deepviz.probe.layers import choose_layer, probe_layers
 from networks import CASES, Case, TinyViT, asked
@@ -157,7 +156,7 @@ def test_on_a_class_token_vit_the_last_blocks_patches_get_no_gradient():
     assert answers["blocks.1.norm1"].usable
     assert answers["blocks.0"].usable
     assert answers["blocks.1.attn.qkv"].reason == "inside attention"
-    assert answers["patch_embed.proj"].grid == Grid("channels first", 4, 6)
+    assert answers["patch_embed.proj"].grid == Grid("channels first", (4, 6))
     assert answers["head"].reason == "no spatial map"
 
 
@@ -199,7 +198,7 @@ def test_attention_spelled_by_hand_is_not_a_feature_map():
 
         def forward(self, tokens):
             scores = self.q(tokens) @ self.k(tokens).transpose(1, 2)
-            return self.drop(scores.softmax(-1)) @ tokens
+            return tokens + self.drop(scores.softmax(-1)) @ tokens
 
     class Hand(nn.Module):
         def __init__(self):
@@ -257,8 +256,7 @@ def test_the_find_is_remembered_for_model_and_shape_and_weakly():
     assert len(calls) == 1
     other = found(model, F.pad(x, (0, 8)))
     assert len(calls) == 2
-    assert (first.grid, other.grid) == (Grid("channels first", 6, 6), Grid("channels first", 6, 10))
-    assert model in layers._found
+    assert (first.grid, other.grid) == (Grid("channels first", (6, 6)), Grid("channels first", (6, 10)))
     alive = weakref.ref(model)
     del model
     gc.collect()
@@ -278,14 +276,17 @@ def test_probing_leaves_no_hooks_even_when_the_model_raises():
         assert not module._forward_pre_hooks
 
 
-def test_a_layer_that_is_named_is_not_probed():
-    def forbidden(*_):
-        raise AssertionError("the model was run")
-
-    model = CASES["plain"].model()
-    model.forward = forbidden
-    assert found(model, CASES["plain"].images(), "3").name == "3"
-    assert found(model, CASES["plain"].images(), model[2]).name == "2"
+def test_a_layer_that_is_named_is_looked_at_once():
+    """With one image of noise, and again when a weight was written to."""
+    model, x = CASES["plain"].model(), CASES["plain"].images()
+    rows = []
+    model.register_forward_pre_hook(lambda _, inputs: rows.append(len(inputs[0])))
+    assert told(found(model, x, "3")) == told(found(model, x, model[3])) == "3 (6 x 6, channels first)"
+    assert rows == [1]
+    with torch.no_grad():
+        model[0].weight.mul_(2)
+    found(model, x, "3")
+    assert rows == [1, 1]
 
 
 def test_a_layer_that_the_model_no_longer_has_is_found_anew():
@@ -318,3 +319,137 @@ def test_a_finer_grid_than_the_image_has_its_proportions():
 class _Head(nn.Module):
     def forward(self, x):
         return x.mean((2, 3))
+
+
+class _Late(nn.Module):
+    """Two branches, of which the late one is silent on dark images."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b = nn.Conv2d(3, 4, 3, padding=1), nn.Conv2d(4, 4, 3, padding=1)
+        self.head = nn.Linear(4, 3)
+        with torch.no_grad():
+            self.a.weight.abs_()
+            self.a.bias.zero_()
+            self.b.weight.abs_()
+            self.b.bias.fill_(-0.5)
+
+    def forward(self, x):
+        h = torch.relu(self.a(x))
+        return self.head((h + torch.relu(self.b(h))).mean((2, 3)))
+
+
+def test_the_layer_does_not_depend_on_which_image_came_first():
+    dark, light = torch.full((1, 3, 8, 8), 1e-3), torch.ones(1, 3, 8, 8)
+    names = set()
+    for images in ((dark, light), (light, dark), (torch.cat([dark, light]),)):
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            model = _Late().eval()
+        names |= {found(model, x).name for x in images}
+    assert names == {"b"}
+
+
+def test_the_layer_is_found_anew_for_other_weights_in_the_same_model():
+    model = _Late().eval()
+    with torch.no_grad():
+        weight = model.b.weight.clone()
+        model.b.weight.zero_()
+        model.b.bias.fill_(-1.0)  # dead
+    x = torch.rand(1, 3, 8, 8)
+    assert found(model, x).name == "a"
+    with torch.no_grad():
+        model.b.weight.copy_(weight)
+        model.b.bias.fill_(1.0)
+    assert found(model, x).name == "b"
+    fresh = _Late().eval()
+    found(fresh, x)
+    fresh.load_state_dict({**model.state_dict(), "b.weight": 0 * weight, "b.bias": torch.full((4,), -1.0)})
+    assert found(fresh, x).name == "a"
+
+
+class _Segmenter(nn.Module):
+    """Returns its last map as `ending` makes it."""
+
+    def __init__(self, ending):
+        super().__init__()
+        self.body, self.last, self.ending = nn.Conv2d(3, 4, 3, padding=1), nn.Conv2d(4, 5, 1), ending
+
+    def forward(self, x):
+        return self.ending(self.last(torch.relu(self.body(x))))
+
+
+@pytest.mark.parametrize(
+    "ending",
+    [
+        lambda y: y,
+        lambda y: {"out": F.interpolate(y, scale_factor=2, mode="bilinear")},
+        lambda y: (y.flatten(2).transpose(1, 2), None),
+        lambda y: [y[:, :2], y[:, 2:].sigmoid()],
+    ],
+)
+def test_the_models_output_itself_is_not_chosen(ending):
+    """A segmenter's last map, shown as it is, enlarged, flattened or in parts."""
+
+    def score(output):
+        value = (
+            output["out"] if isinstance(output, dict) else output[0] if isinstance(output, (tuple, list)) else output
+        )
+        return value.flatten(1)[:, 3:30].sum(1)
+
+    model, x = _Segmenter(ending).eval(), torch.rand(2, 3, 8, 12)
+    assert GradCAM(relu=False).attribute(model, x, score).notes.facts["layer"] == "body"
+    assert GradCAM(layer="last", relu=False)(model, x, score).shape == (2, 1, 8, 12)  # whoever names it has it
+
+
+def test_a_map_that_is_returned_beside_the_scores_may_be_explained():
+    class Both(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.body, self.head = nn.Conv2d(3, 4, 3), nn.Linear(4, 5)
+
+        def forward(self, x):
+            features = self.body(x)
+            return self.head(features.mean((2, 3))), features
+
+    model, x = Both().eval(), torch.rand(1, 3, 8, 8)
+    assert found(model, x).name == "body"
+
+
+def test_a_layer_that_does_not_depend_on_the_image_is_not_found():
+    """Object queries: embeddings that meet the image only later."""
+
+    class Queries(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.body, self.mix, self.head = nn.Conv2d(3, 8, 4, 4), nn.Linear(8, 8), nn.Linear(8, 5)
+            self.queries = nn.Parameter(torch.randn(1, 16, 8))
+
+        def forward(self, x):
+            tokens = self.body(x).flatten(2).transpose(1, 2)
+            queries = self.mix(self.queries.expand(len(x), -1, -1))
+            seen = (queries @ tokens.transpose(1, 2)).softmax(-1) @ tokens
+            return self.head((queries + seen).mean(1))
+
+    case = Case(Queries, (3, 16, 16))
+    assert told(found(case.model(), case.images())) == "body (4 x 4, channels first)"
+    with pytest.raises(LayerError, match=r"layer 'mix' returns .* but it does not depend on the image; choose another"):
+        found(case.model(), case.images(), "mix")
+
+
+def test_windows_and_frames_in_the_rows_are_refused():
+    class PerFrame(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.cnn, self.head = nn.Conv2d(2, 6, 3, padding=1), nn.Linear(6, 5)
+
+        def forward(self, x):
+            frames = x.unflatten(1, (2, 4)).transpose(1, 2).flatten(0, 1)
+            return self.head(torch.relu(self.cnn(frames)).mean((2, 3)).unflatten(0, (len(x), 4)).mean(1))
+
+    case = Case(PerFrame, (8, 12, 12))
+    for x in (case.images(1), case.images(4)):
+        with pytest.raises(LayerError, match="folded into its rows"):
+            GradCAM(layer="cnn")(case.model(), x, 1)
+        with pytest.raises(LayerError, match="no layer with a spatial map"):
+            GradCAM()(case.model(), x, 1)

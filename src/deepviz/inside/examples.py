@@ -281,7 +281,7 @@ class _Search:
 
     def look_at(self, batch: list[Prepared]) -> None:
         x = on_its_device(torch.stack([image.x for image in batch]), self.call.model)
-        _, grid, maps = feature_maps(self.call, x, self.layer)
+        _, _, maps = feature_maps(self.call, x, self.layer)
         self.channels = checked_channels(self.channels, maps.shape[1], self.layer)
         size = (x.shape[-2], x.shape[-1])
         if size not in self.fields:
@@ -290,8 +290,10 @@ class _Search:
         for image, values, places in zip(batch, peaks.values.tolist(), peaks.indices.tolist(), strict=True):
             for channel, value, place in zip(self.channels, values, places, strict=True):
                 if value > 0 and (len(self.best[channel]) < self.most or value > self.best[channel][-1].value):
-                    position = divmod(place, grid.w)
-                    self._keep(channel, _example(image, value, position, (grid.h, grid.w), self.fields[size]))
+                    position = divmod(place, maps.shape[3])
+                    self._keep(
+                        channel, _example(image, value, position, (maps.shape[2], maps.shape[3]), self.fields[size])
+                    )
             self.seen += 1
 
     def _keep(self, channel: int, example: Example) -> None:

@@ -82,7 +82,7 @@ def feature_maps(call: Call, x: Tensor, layer: str | nn.Module) -> tuple[str, Gr
     Raises:
         LayerError: if the layer is not called exactly once, has no spatial map, or answers with NaN or infinity.
     """
-    chosen = choose_layer(asked(call, x), layer)
+    chosen = choose_layer(asked(call, x), layer, still=True)
     found: list[Tensor] = []
 
     def remember(inputs: Any, output: Any) -> None:
@@ -100,7 +100,8 @@ def feature_maps(call: Call, x: Tensor, layer: str | nn.Module) -> tuple[str, Gr
 
     call.in_layout(x, forward)
     (answer,) = found
-    grid = grid_of(chosen, answer, x)
+    grid = grid_of(chosen, answer, len(x))
+    assert isinstance(grid, Grid)
     maps = grid.maps(answer).float().cpu().contiguous()
     if not bool(maps.isfinite().all()):
         raise LayerError(f"layer {chosen.name!r} answers with NaN or infinity; look at an earlier one")

@@ -74,7 +74,7 @@ class LayerRow:
             "usable": self.usable,
             "reason": self.reason,
             "default": self.default,
-            "grid": None if grid is None else [grid.h, grid.w],
+            "grid": None if grid is None else list(grid.size),
         }
 
 

@@ -1,49 +1,70 @@
-"""Which layer can be explained: feature maps on the image's grid, found by probing gradients, not by name."""
+"""Which layer can be explained: feature maps that lie on the image, found by probing gradients, not by name."""
 
 from __future__ import annotations
 
+import dataclasses
+import math
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
-from weakref import WeakKeyDictionary
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
 
-from deepviz.errors import LayerError
+from deepviz.errors import DeepVizError, LayerError
+from deepviz.inputs import Leaves
+from deepviz.probe.border import PastNoGrad
 from deepviz.probe.capture import layer_name, refuse_graphs, spatial_tensor
-from deepviz.probe.gradient import differentiate, fresh_leaf
-from deepviz.probe.grid import Grid, follows, read_grid
-from deepviz.probe.outputs import describe
+from deepviz.probe.gradient import Independent, differentiate, fresh_leaf
+from deepviz.probe.grid import Grid, Nowhere, Rearranged, Size, given_grid
+from deepviz.probe.lineage import Lineage
+from deepviz.probe.places import INDEPENDENT, NO_GRADIENT, Answer, Place, place, proposed
+from deepviz.probe.seeds import generator_of
+from deepviz.probe.state import Memory
 
 if TYPE_CHECKING:
     from deepviz.probe.session import Session
 
+T = TypeVar("T")
+GridLike = tuple[int, ...] | Callable[[Tensor], Tensor] | None
+"""How a layer's output lies on the image, where the user says so: its cells along each axis, or a function that turns
+the output (N, ...) into (N, D, *grid)."""
+
+SCALES = ((1.0, 0.0), (0.01, 0.0), (73.0, 128.0))
+"""Spread and mean of the noise that layers are looked for with: as normalised images are, dark, and from 0 to 255."""
+TRIED = 8
+"""Layers of one shape that may fail the place check before only some of the earlier ones are tried."""
+
 
 @dataclass(frozen=True)
 class Layer:
-    """A layer by name, and how its output lies on the image, if that is known already."""
+    """A layer by name, how its output lies on the image, and how that is known."""
 
     name: str
-    grid: Grid | None
+    grid: Grid | Rearranged | Nowhere
+    known: str = ""
 
 
 @dataclass
 class LayerAnswer:
-    """What one module answered in a probing forward pass."""
+    """What one module answered in a probing forward pass of one image."""
 
     name: str
     type: str
     shape: tuple[int, ...]
-    grid: Grid | None
-    edge: Any = None
+    grid: Grid | None = None
+    answer: Answer | None = None
+    known: tuple[Size, ...] = ()
+    laid: bool = False
     internal: str = ""
     strength: float = 0.0
+    refused: str = ""
+    place: str = ""
+    gradient: Tensor | None = None
 
     @property
     def usable(self) -> bool:
@@ -53,72 +74,479 @@ class LayerAnswer:
     @property
     def reason(self) -> str:
         """Why a CAM method cannot explain this layer; "" if it can."""
-        if self.grid is None:
-            return "no spatial map"
+        if self.refused == NO_MAP:
+            return NO_MAP
         if self.internal:
             return self.internal
-        return "" if self.strength > 0 else "no gradient arrives on its grid"
+        if self.strength <= 0:
+            return "no gradient arrives on its grid"
+        return self.refused or ("" if self.grid is not None else NO_MAP)
 
 
-_found: WeakKeyDictionary[nn.Module, dict[tuple[object, ...], Layer]] = WeakKeyDictionary()
+NO_MAP = "no spatial map"
+CONSTRUCTION = "by construction"
+UNHEARD = "nothing was heard of it"
+_found: Memory[Layer | str] = Memory()
+_placed: Memory[Place] = Memory()
 
 
-def choose_layer(session: Session, layer: str | nn.Module | None) -> Layer:
-    """The layer asked for, or the last one that holds a spatial map and has a gradient.
+def choose_layer(
+    session: Session,
+    layer: str | nn.Module | None,
+    grid: GridLike = None,
+    skip: Sequence[int] | None = None,
+    still: bool = False,
+) -> Layer:
+    """The layer asked for, or the last one that holds a spatial map and has a gradient, and its place on the image.
 
-    Of modules that answer with the same tensor, the outermost is named. The find is remembered for the model, as
-    long as it has the same modules, and the input's shape.
+    Of modules that answer with the same tensor, the outermost is named. Layers are looked for with noise of the
+    input's shape, in three ranges, so that the find depends on the model and the shape alone. What was found is
+    remembered for the model as long as its modules, parameters and buffers stay as they are.
+
+    What is not known by construction (convolutions leave every cell where it is) costs a place check: one forward
+    pass of one image and at most 12 backward passes for a named layer, or for each layer that is tried; once.
+
+    Args:
+        session: the model, its inputs, and what is explained.
+        layer: its name, or the module; None to look for one.
+        grid: how its output lies on the image, where that is to be believed.
+        skip: positions of its sequence that are no image tokens, likewise; negative ones count from the end.
+        still: whether a named layer may be one that does not depend on the image; its shape is believed then.
 
     Raises:
-        LayerError: if there is no such layer, or none with a spatial map.
+        LayerError: if there is no such layer, or its output does not lie on the image as far as can be told.
     """
+    refuse_graphs(session.model)
     if layer is None:
-        refuse_graphs(session.model)
-    else:
-        refuse_graphs(session.model)
-        refuse_graphs(session.model, layer_name(session.model, layer))
-        return Layer(layer_name(session.model, layer), None)
-    known = _found.setdefault(session.model, {})
-    situation = (session.inputs.signature(), session.state)
-    # a callable may explain another head of the model, which another layer feeds
-    if situation not in known or session.score.indices is None:
-        usable = [answer for answer in probe_layers(session.take(slice(0, 1))) if answer.usable]
-        if not usable:
-            raise LayerError(
-                "no layer with a spatial map between the image and the score was found; "
-                "name one with layer=... (see: deepviz layers)"
-            )
-        last = usable[-1]
-        assert last.grid is not None
-        found = Layer(_outermost(usable).name, last.grid)
-        if session.score.indices is None:
-            return found
-        known[situation] = found
-    return known[situation]
+        if grid is not None or skip is not None:
+            raise LayerError("grid= and skip= say how the output of one layer lies on the image: name it with layer=")
+        return _default(session)
+    name = layer_name(session.model, layer)
+    refuse_graphs(session.model, name)
+    if callable(grid):
+        if skip is not None:
+            raise LayerError("a callable as grid= leaves out other tokens itself: give no skip= beside it")
+        return Layer(name, Rearranged(grid), "given")
+    return _named(session, name, _checked_size(session, grid), skip, still)
 
 
-def _outermost(answers: list[LayerAnswer]) -> LayerAnswer:
-    """Of the modules that answered with the last tensor, the one that contains the others."""
-    same = [answer for answer in answers if answer.edge == answers[-1].edge]
-    return min(same, key=lambda answer: answer.name.count("."))
+def _checked_size(session: Session, grid: tuple[int, ...] | None) -> Size | None:
+    if grid is None:
+        return None
+    axes = session.image().ndim - 2
+    if len(grid) != axes:
+        raise LayerError(f"grid={tuple(grid)} needs {axes} number{'s' * (axes > 1)}, one for each axis of the image")
+    return tuple(grid)
 
 
-def grid_of(layer: Layer, answer: Tensor, x: Tensor) -> Grid:
-    """The grid of what `layer` answered for `x`, which is already known if the layer was found by probing.
+def grid_of(layer: Layer, answer: Tensor, rows: int) -> Grid | Rearranged:
+    """The grid of what `layer` answered for so many images.
 
     Raises:
-        LayerError: if the answer has no spatial map.
+        LayerError: if it answered with another shape than in the place check.
     """
-    if layer.grid is not None:
-        return layer.grid
-    size = (x.shape[-2], x.shape[-1])
-    grid = read_grid(tuple(answer.shape), size) if len(answer) == len(x) else None
-    if grid is None or grid.h * grid.w == 1 or _is_attention(answer):
+    if isinstance(layer.grid, Nowhere) or not layer.grid.fits(tuple(answer.shape), rows):
         raise LayerError(
-            f"layer {layer.name!r} has no spatial map: it answers {describe(answer)} for an input {tuple(x.shape)}; "
-            "choose an earlier layer (see: deepviz layers)"
+            f"layer {layer.name!r} returns {tuple(answer.shape)} for {rows} images, which is not "
+            f"{layer.grid} as for one: choose another layer (see: deepviz layers)"
         )
-    return grid
+    return layer.grid
+
+
+# by name
+
+
+def _named(session: Session, name: str, size: Size | None, skip: Sequence[int] | None, still: bool) -> Layer:
+    place_ = _named_place(session, name, size, skip)
+    if place_.grid is not None:
+        return Layer(name, place_.grid, place_.known)
+    if place_.reason == UNHEARD:
+        return Layer(name, Nowhere())
+    axes = session.image().ndim - 2
+    if still and place_.reason in (INDEPENDENT, NO_GRADIENT) and len(place_.shape) == axes + 2:
+        return Layer(name, Grid("channels first", place_.shape[2:]), "by its shape")
+    if place_.reason == NO_MAP and size is None and skip is None:
+        folded = place_.shape[:1] != (1,) and len(place_.shape) > 2
+        shape = place_.shape if folded else (session.n, *place_.shape[1:])
+        rows = 1 if folded else session.n
+        why = " (are frames or windows folded into its rows?)" if folded else ""
+        raise LayerError(
+            f"layer {name!r} has no spatial map: it answers a tensor {shape} for an input "
+            f"{(rows, *session.image().shape[1:])}{why}; choose an earlier layer (see: deepviz layers)"
+        )
+    raise LayerError(_refusal(name, place_, session.image().ndim - 2, size, skip))
+
+
+def _refusal(name: str, found: Place, axes: int, size: Size | None, skip: Sequence[int] | None) -> str:
+    letters = ("(l,)", "(h, w)", "(t, h, w)")[axes - 1]
+    if size is not None or skip is not None:
+        said = ", ".join(
+            f"{key}={tuple(value)}" for key, value in (("grid", size), ("skip", skip)) if value is not None
+        )
+        why = found.reason if found.reason != NO_MAP else "that does not fit"
+        return (
+            f"layer {name!r} returns {found.shape} for one image, and with {said}: {why}; say both grid={letters} and "
+            "skip=(positions of tokens that are not the image's), or give a callable (N, ...) -> (N, D, *grid) as grid="
+        )
+    return (
+        f"layer {name!r} returns {found.shape} for one image, but {found.reason}; choose another layer (see: deepviz "
+        f"layers), or say how it lies on the image: grid={letters}, skip=(positions of tokens that are not the "
+        "image's), or a callable (N, ...) -> (N, D, *grid) as grid="
+    )
+
+
+def _named_place(session: Session, name: str, size: Size | None, skip: Sequence[int] | None) -> Place:
+    key = (session.state, session.inputs.signature(), name, size, None if skip is None else tuple(skip))
+    return _placed.once(session.model, key, lambda: _look_at(session, name, size, skip))
+
+
+def _look_at(session: Session, name: str, size: Size | None, skip: Sequence[int] | None) -> Place:
+    """One forward pass of one image, and the place check of one layer."""
+    found: list[Place] = []
+
+    def look(part: Session) -> None:
+        seen = _watch_forward(part, read=False, only=name)
+        one = next(
+            (answer for answer in seen.answers if answer.name.removesuffix("#1") == name.removesuffix("#1")), None
+        )
+        if one is None or (one.name != name and "#" not in name):
+            found[:] = [Place(None, UNHEARD)]
+            return
+        found[:] = [_place_of(one, seen.image, size, skip)]
+        if found[0].reason == NO_GRADIENT:
+            raise Independent(NO_GRADIENT)
+
+    with suppress(Independent):
+        _on_noise(session, look)
+    return found[0]
+
+
+def _place_of(one: LayerAnswer, image: Tensor, size: Size | None = None, skip: Sequence[int] | None = None) -> Place:
+    """How one layer lies on the image: as given, by construction, or by the place check."""
+    shape = one.shape
+    if one.refused == NO_MAP:
+        return Place(None, NO_MAP, shape=shape)
+    given = given_grid(shape, size, skip)
+    if given is not None:
+        return Place(given, told="given", shape=shape)
+    if one.laid and size is None and skip is None and math.prod(shape[2:]) > 1:
+        return Place(Grid("channels first", shape[2:]), told=CONSTRUCTION, shape=shape)
+    if one.answer is None:
+        return Place(None, NO_GRADIENT, shape=shape)
+    return replace(place(one.answer, image, one.known, size=size, skip=skip), shape=shape)
+
+
+# the default
+
+
+def _default(session: Session) -> Layer:
+    # a callable may explain another head of the model, which another layer feeds, and may hold the model itself
+    if session.score.indices is None:
+        found = _search(session)
+    else:
+        key = (session.state, session.inputs.signature())
+        found = _found.once(session.model, key, lambda: _search(session))
+    if isinstance(found, str):
+        raise LayerError(found)
+    return found
+
+
+def _search(session: Session) -> Layer | str:
+    """The last layer that can be used, or why there is none."""
+    refused: list[LayerAnswer] = []
+
+    def look(part: Session) -> Layer | None:
+        refused.clear()
+        seen = _measured(part)
+        waiting = [one for one in reversed(seen.answers) if one.usable or _unplaced(one)]
+        failed: Counter[tuple[int, ...]] = Counter()
+        places: dict[Any, Place] = {}
+        while waiting:
+            one = waiting.pop(0)
+            _settle(one, seen.image, places)
+            if one.usable:
+                outer = _outermost(one, seen.answers)
+                assert one.grid is not None
+                return Layer(outer.name, one.grid, one.place)
+            if one.refused and one.refused != NO_MAP:
+                refused.append(one)
+                failed[one.shape] += 1
+                if failed[one.shape] >= TRIED:
+                    same = [other for other in waiting if other.shape == one.shape]
+                    left_out = same[: len(same) // 2]
+                    waiting = [other for other in waiting if other not in left_out]
+        return None
+
+    found = _on_noise(session, look)
+    if found is not None:
+        return found
+    if refused:
+        last = refused[0]
+        return (
+            "no layer was found whose output lies on the image; the last with a gradient, "
+            f"{last.name!r}, was refused: {last.refused}; name one with layer=..., and say how it lies with grid=... "
+            "(see: deepviz layers)"
+        )
+    return (
+        "no layer with a spatial map between the image and the score was found; "
+        "name one with layer=... (see: deepviz layers)"
+    )
+
+
+def _unplaced(one: LayerAnswer) -> bool:
+    """Whether only the place check is missing."""
+    return one.grid is None and not one.refused and not one.internal and one.strength > 0
+
+
+def _settle(one: LayerAnswer, image: Tensor, places: dict[Any, Place]) -> None:
+    """The place check of one layer, once for modules that answer with the same tensor."""
+    if one.grid is not None or one.refused:
+        return
+    key = None if one.answer is None else one.answer.edge
+    if key not in places:
+        places[key] = _place_of(one, image)
+    _take(one, places[key])
+
+
+def _take(one: LayerAnswer, found: Place) -> None:
+    one.grid, one.refused, one.place = found.grid, found.reason, found.known
+    if found.grid is not None and one.gradient is not None:
+        one.strength = _size(found.grid.maps(one.gradient), one.gradient)
+
+
+def _outermost(one: LayerAnswer, answers: list[LayerAnswer]) -> LayerAnswer:
+    """Of the modules that answered with the same tensor, the one that contains the others."""
+    assert one.answer is not None
+    same = [other for other in answers if other.answer is not None and other.answer.edge == one.answer.edge]
+    return min((other for other in same if not other.internal), key=lambda other: other.name.count("."))
+
+
+def probe_layers(session: Session) -> list[LayerAnswer]:
+    """Every module of the model that answers with a tensor, in the order of answering, for one image.
+
+    Of consecutive layers of one shape the first and the last are checked for their place; if both lie on the image in
+    the same way, those between are taken to do so too, and are checked when they are named.
+
+    Returns:
+        For each call its shape, its grid if its answer lies on the image, why it cannot be used (a part of attention,
+        pooling, the model's output itself, no place), and the size of the gradient that arrives on its grid. A module
+        that is called several times is numbered, "relu#1", "relu#2".
+    """
+
+    def look(part: Session) -> list[LayerAnswer]:
+        seen = _measured(part)
+        places: dict[Any, Place] = {}
+        runs: list[list[LayerAnswer]] = []
+        for one in seen.answers:
+            if one.laid or not _unplaced(one):
+                _settle_at_once(one, seen.image, places)
+                continue
+            if runs and runs[-1][-1].shape == one.shape:
+                runs[-1].append(one)
+            else:
+                runs.append([one])
+        for run in runs:
+            _settle_run(run, seen.image, places)
+        return seen.answers
+
+    return _on_noise(session, look)
+
+
+def _settle_at_once(one: LayerAnswer, image: Tensor, places: dict[Any, Place]) -> None:
+    if one.laid and not one.internal:
+        _settle(one, image, places)
+
+
+def _settle_run(run: list[LayerAnswer], image: Tensor, places: dict[Any, Place]) -> None:
+    first, last = run[0], run[-1]
+    for one in (last, first):
+        _settle(one, image, places)
+    if len(run) < 3:
+        return
+    if first.grid is not None and first.grid == last.grid:
+        for one in run[1:-1]:
+            _take(one, Place(first.grid, told=first.place))
+        return
+    if first.grid is None and last.grid is None:
+        for one in run[1:-1]:
+            _take(one, Place(None, last.refused))
+        return
+    middle = len(run) // 2
+    _settle_run(run[: middle + 1], image, places)
+    _settle_run(run[middle:], image, places)
+
+
+# one probing pass
+
+
+@dataclass
+class _Pass:
+    """One forward pass of one image of noise."""
+
+    image: Tensor
+    answers: list[LayerAnswer]
+    output: Any = None
+    values: Tensor | None = None
+
+
+class _Everything:
+    """All of the model's numbers at once, in a random mixture: no class in particular."""
+
+    layers: frozenset[str] = frozenset()
+    shape: tuple[int, ...] = ()
+
+    def take(self, rows: Any) -> _Everything:
+        return self
+
+    def __call__(self, seen: Any) -> Tensor:
+        scores = seen.scores()
+        weights = torch.randn(scores.shape[1:], generator=generator_of(0, 1), dtype=torch.float64)
+        mixed: Tensor = (scores * weights.to(scores)).flatten(1).sum(1)
+        return mixed
+
+
+def _on_noise(session: Session, look: Callable[[Session], T]) -> T:
+    """`look` at one row whose image is noise; at the image itself where the model, or the target, fails on that."""
+    one = session.take(torch.tensor([0]))
+    if session.score.indices is not None:
+        one = replace(one, score=_Everything())
+    image = one.image()
+    failure: Exception | None = None
+    for noise in (_noise(image, *SCALES[0]), image):
+        for past in (False, True) if not session.known.past_no_grad else (True,):
+            try:
+                with ExitStack() as stack:
+                    if past:
+                        stack.enter_context(PastNoGrad())
+                    return one.with_image(noise).in_layout(look)
+            except Independent as error:
+                failure = failure or error
+            except LayerError:
+                raise
+            except (DeepVizError, ValueError, IndexError, KeyError, RuntimeError) as error:
+                failure = error
+                break
+    assert failure is not None
+    raise failure
+
+
+def _noise(image: Tensor, spread: float, mean: float) -> Tensor:
+    """(1, C, *space) of normal noise, always the same."""
+    normal = torch.randn(image.shape, generator=generator_of(0), dtype=torch.float64)
+    return (normal * spread + mean).to(image)
+
+
+def _watch_forward(session: Session, read: bool = True, only: str | None = None) -> _Pass:
+    """Run one image and hear what every module answers."""
+    leaves = session.x.map(fresh_leaf)
+    laid = replace(session, inputs=session.inputs.put(Leaves(leaves)))
+    image = laid.image()
+    watch = _Watch()
+    watch.start(image)
+    heard: list[tuple[nn.Module, int, LayerAnswer]] = []
+    calls: Counter[nn.Module] = Counter()
+    known: list[Size] = []
+    axes = image.ndim - 2
+
+    def answered(name: str, module: nn.Module, output: Any) -> None:
+        calls[module] += 1
+        tensor = spatial_tensor(output)
+        if tensor is None:
+            return
+        shape = tuple(tensor.shape)
+        answer = Answer.of(tensor) if tensor.requires_grad else None
+        one = LayerAnswer(name, type(module).__name__, shape, None, answer, tuple(known), watch.is_laid(tensor))
+        if only is None or name == only.partition("#")[0]:
+            attention = only is not None and _is_attention(tensor)
+            if attention or not (
+                (one.laid and math.prod(shape[2:]) > 1) or proposed(shape, tuple(image.shape[2:]), known)
+            ):
+                one.refused = NO_MAP
+        heard.append((module, calls[module], one))
+        if len(shape) == axes + 2 and shape[0] == 1 and math.prod(shape[2:]) > 1:
+            known.append(shape[2:])
+        elif axes == 3 and len(shape) == 4:  # frames folded into the rows
+            known.append((shape[0], *shape[2:]))
+
+    seen = _Pass(image, [])
+    with _hooked(session.model, watch, answered), watch:
+        shown = laid.look()
+    seen.output = shown.output
+    if read:
+        seen.values = laid.read(shown)
+    for module, number, one in heard:
+        one.internal = watch.internal(module)
+        if calls[module] > 1:
+            one.name += f"#{number}"
+    seen.answers = [one for _, _, one in heard]
+    return seen
+
+
+def _measured(session: Session) -> _Pass:
+    """One image, and the gradients that arrive at each layer: for noise of several ranges, where some stay away.
+
+    Raises:
+        Independent: if the score does not depend on the image.
+    """
+    seen = _watch_forward(session)
+    raw = _read_out(seen)
+    for one in seen.answers:
+        if one.answer is not None and not one.internal and one.answer.edge in raw:
+            one.internal = "the model's output itself"
+    measured = [one for one in seen.answers if one.answer is not None and not one.internal and not one.refused]
+    _measure(seen, measured)
+    silent = _silent(measured)
+    for spread, mean in SCALES[1:]:
+        if not silent:
+            break
+        try:
+            other = _watch_forward(session.with_image(_noise(session.image(), spread, mean)))
+            by_name = {one.name: one for one in other.answers}
+            again = [by_name[one.name] for one in silent if one.name in by_name]
+            again = [one for one in again if one.answer is not None and not one.refused]
+            _measure(other, again)
+        except (DeepVizError, RuntimeError, ValueError, IndexError, KeyError):
+            continue
+        for one in silent:
+            same = by_name.get(one.name)
+            if same is not None and same.strength > one.strength and same.shape == one.shape:
+                one.strength, one.gradient = same.strength, same.gradient
+        silent = _silent(measured)
+    return seen
+
+
+def _silent(measured: list[LayerAnswer]) -> list[LayerAnswer]:
+    """Layers after the last with a gradient, which may have one for other images."""
+    alive = [place_ for place_, one in enumerate(measured) if one.strength > 0]
+    return measured[alive[-1] + 1 :] if alive else measured
+
+
+def _measure(seen: _Pass, answers: list[LayerAnswer]) -> None:
+    """The size of the gradient on each layer's grid, zero where it is rounding or only arrives at other tokens."""
+    assert seen.values is not None
+    if not seen.values.requires_grad:
+        raise Independent("the score does not depend on the image in a differentiable way")
+    edges = [one.answer.edge for one in answers if one.answer is not None]
+    # of one target: the sum of several may be a constant
+    at_image, *gradients = differentiate(seen.values.flatten()[0], [seen.image, *edges], keep=True)
+    if at_image is None:
+        raise Independent("the score does not depend on the image in a differentiable way")
+    space = tuple(seen.image.shape[2:])
+    for one, gradient in zip(answers, gradients, strict=True):
+        if gradient is None:
+            continue
+        one.gradient = gradient
+        one.strength = _size(gradient, gradient)
+        if one.strength > 0 and gradient.ndim == 3 and not one.laid:
+            beside = next((len(grid.skip) for grid in proposed(one.shape, space, one.known)), 0)
+            positions = gradient.abs().amax(2).flatten()
+            if int((positions > 8 * torch.finfo(gradient.dtype).eps * positions.max()).sum()) <= beside:
+                one.strength = 0.0
+
+
+def _size(on_grid: Tensor, everywhere: Tensor) -> float:
+    found, most = float(on_grid.abs().max()), float(everywhere.abs().max())
+    return found if found > 8 * torch.finfo(everywhere.dtype).eps * most else 0.0
 
 
 def _is_attention(answer: Tensor) -> bool:
@@ -128,73 +556,75 @@ def _is_attention(answer: Tensor) -> bool:
     return bool((answer.float().sum(-1) - 1).abs().max() < 0.01)
 
 
-def probe_layers(session: Session) -> list[LayerAnswer]:
-    """Every module of the model that answers with a tensor, in the order of answering, for one image.
+# the model's output itself
 
-    Args:
-        session: of that one image.
+_MOVES_NAMES = (
+    "View UnsafeView Reshape ReshapeAlias Permute Transpose T Unsqueeze Squeeze Select Slice Split "
+    "SplitWithSizes Chunk Unbind Expand Clone Copy ToCopy Alias AsStrided Cat Stack Upsample Sigmoid "
+    "Softmax LogSoftmax LogSigmoid Contiguous"
+)
+_MOVES = frozenset(_MOVES_NAMES.split())
 
-    Returns:
-        For each call its shape, its grid if its answer lies on the image's, why it is an internal part (of
-        attention, pooling), and the size of the gradient that arrives on its grid. A module that is called several
-        times is numbered, "relu#1", "relu#2".
+
+def _read_out(seen: _Pass) -> set[Any]:
+    """Edges of the tensors that the score reads from the model's output, and of what they only show again.
+
+    A view, a crop, an enlarged copy or the softmax of a map is the map itself: its gradient there says nothing.
     """
-    calls: Counter[nn.Module] = Counter()
-    answers: list[tuple[nn.Module, int, LayerAnswer]] = []
-    image = session.image()
-    size = (image.shape[-2], image.shape[-1])
-    watch = _Watch()
-    patches: list[tuple[int, int]] = []
-
-    def answered(name: str, module: nn.Module, output: Any) -> None:
-        calls[module] += 1
-        tensor = spatial_tensor(output)
-        if tensor is None or not tensor.requires_grad:
-            return
-        grid = read_grid(tuple(tensor.shape), size, patches[-1] if patches else None)
-        if grid is not None and not _on_image(tensor, grid, size):
-            grid = None
-        if grid is not None and tensor.ndim == 4:
-            patches.append((grid.h, grid.w))
-        edge = torch.autograd.graph.get_gradient_edge(tensor)
-        answer = LayerAnswer(name, type(module).__name__, tuple(tensor.shape), grid, edge)
-        answers.append((module, calls[module], answer))
-
-    def forward(laid: Session) -> Tensor:
-        calls.clear()
-        answers.clear()
-        watch.running.clear()
-        laid = replace(laid, inputs=laid.inputs.map(fresh_leaf))
-        with _hooked(session.model, watch, answered), watch:
-            return laid.read(laid.look())
-
-    values = session.in_layout(forward)
-    for module, number, answer in answers:
-        answer.internal = watch.internal(module)
-        if calls[module] > 1:
-            answer.name += f"#{number}"
-    measured = [answer for _, _, answer in answers if answer.grid is not None and not answer.internal]
-    if measured and values.requires_grad:
-        edges = [answer.edge for answer in measured]
-        # of one target: the sum of several may be a constant
-        gradients = differentiate(values.flatten()[0], edges)
-        _measure(measured, gradients)
-    return [answer for _, _, answer in answers]
+    assert seen.values is not None
+    outputs = {_edge(tensor) for tensor in _tensors(seen.output) if tensor.grad_fn is not None}
+    read: list[tuple[Any, int]] = []
+    start = seen.values.grad_fn
+    pending, done = ([start] if start is not None else []), set()
+    if start is not None and (start, 0) in outputs:
+        read, pending = [(start, 0)], []
+    while pending:
+        node = pending.pop()
+        if node in done:
+            continue
+        done.add(node)
+        for edge in node.next_functions:
+            if edge in outputs:
+                read.append(edge)
+            elif edge[0] is not None:
+                pending.append(edge[0])
+    found: set[Any] = set()
+    while read:
+        edge = read.pop()
+        if edge in found:
+            continue
+        found.add(edge)
+        assert edge[0] is not None
+        name = edge[0].name().removeprefix("torch::autograd::")
+        if name.rstrip("0123456789").removesuffix("Backward") in _MOVES or name.startswith("Upsample"):
+            read.extend(below for below in edge[0].next_functions if below[0] is not None)
+    return {torch.autograd.graph.GradientEdge(node, number) for node, number in found}
 
 
-def _on_image(tensor: Tensor, grid: Grid, size: tuple[int, int]) -> bool:
-    return len(tensor) == 1 and grid.h * grid.w > 1 and follows(grid.h, grid.w, *size)
+def _edge(tensor: Tensor) -> tuple[Any, int]:
+    return tensor.grad_fn, tensor.output_nr
 
 
-def _measure(answers: list[LayerAnswer], gradients: tuple[Tensor | None, ...]) -> None:
-    """The gradient's size on the grid (not on class tokens), zero where it is rounding."""
-    for answer, gradient in zip(answers, gradients, strict=True):
-        assert answer.grid is not None
-        if gradient is not None:
-            on_grid = float(answer.grid.maps(gradient).abs().max())
-            everywhere = float(gradient.abs().max())
-            rounding = 8 * torch.finfo(gradient.dtype).eps * everywhere
-            answer.strength = on_grid if on_grid > rounding else 0.0
+def _tensors(value: Any, depth: int = 0) -> Iterator[Tensor]:
+    """All tensors in whatever a model returns."""
+    if isinstance(value, Tensor):
+        yield value
+    elif depth > 6:
+        return
+    elif isinstance(value, Mapping):
+        for inner in value.values():
+            yield from _tensors(inner, depth + 1)
+    elif isinstance(value, (tuple, list)):
+        for inner in value:
+            yield from _tensors(inner, depth + 1)
+    elif dataclasses.is_dataclass(value) and not isinstance(value, type):
+        for one in dataclasses.fields(value):
+            yield from _tensors(getattr(value, one.name), depth + 1)
+    elif hasattr(value, "__dict__") and not isinstance(value, (type, nn.Module)):
+        yield from _tensors(vars(value), depth + 1)
+
+
+# watching
 
 
 @contextmanager
@@ -227,16 +657,24 @@ def _hooked(model: nn.Module, watch: _Watch, answered: Callable[[str, nn.Module,
 
 
 _POOLING = {
+    F.adaptive_avg_pool1d,
     F.adaptive_avg_pool2d,
+    F.adaptive_avg_pool3d,
+    F.adaptive_max_pool1d,
     F.adaptive_max_pool2d,
+    F.adaptive_max_pool3d,
+    F.adaptive_max_pool1d_with_indices,
     F.adaptive_max_pool2d_with_indices,
+    F.adaptive_max_pool3d_with_indices,
+    torch.adaptive_avg_pool1d,
     torch._C._nn.adaptive_avg_pool2d,
+    torch._C._nn.adaptive_avg_pool3d,
 }
 _ATTENTION = {F.scaled_dot_product_attention, F.multi_head_attention_forward}
 _SOFTMAX = {F.softmax, torch.softmax, Tensor.softmax}
 
 
-class _Watch(TorchFunctionMode):
+class _Watch(Lineage):
     """Learns from the operators which modules are attention (their parts are not feature maps) or pooling."""
 
     def __init__(self) -> None:
@@ -248,7 +686,7 @@ class _Watch(TorchFunctionMode):
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        result = func(*args, **(kwargs or {}))
+        result = super().__torch_function__(func, types, args, kwargs)
         if self.running:
             if func in _ATTENTION or (func in _SOFTMAX and result.ndim >= 3 and result.shape[-1] > 1):
                 self.attention.add(self.running[-1])
@@ -260,5 +698,7 @@ class _Watch(TorchFunctionMode):
         """Why the output of `module` is not a feature map, or "" if it may be one."""
         if module in self.pooling:
             return "pooling"
+        if isinstance(module, nn.RNNBase):
+            return "the steps of a recurrence"
         inside = any(module is not part and module in set(part.modules()) for part in self.attention)
         return "inside attention" if inside else ""

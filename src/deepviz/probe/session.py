@@ -252,8 +252,7 @@ class Session:
         def remember(_: Any, output: Any) -> None:
             answer = spatial_tensor(output)
             # a copy: the next layer may be an in-place ReLU
-            size = self.image().shape[2:]
-            maps[layer] = as_maps(layer, None if answer is None else answer.clone(), (size[0], size[1]))
+            maps[layer] = as_maps(layer, None if answer is None else answer.clone(), self.image().shape[2:])
 
         return remember
 

@@ -59,7 +59,7 @@ def answers(call: Call, x: Tensor, layers: set[str]) -> tuple[Any, dict[str, Ten
         def hook(_: Any, output: Any) -> None:
             answer = spatial_tensor(output)
             # a copy: what the model goes on to do in place must not reach it
-            maps[layer] = as_maps(layer, None if answer is None else answer.clone(), (x.shape[2], x.shape[3]))
+            maps[layer] = as_maps(layer, None if answer is None else answer.clone(), x.shape[2:])
 
         return hook
 

@@ -266,7 +266,7 @@ def _check_channels(served: Served, layer: str, objective: Sequence[Channel]) ->
         tree = served.layers()
     shape = next((row.shape for row in tree if row.name == layer), None)
     if shape is not None:
-        maps = as_maps(layer, torch.empty(shape, device="meta"), (tree.input[2], tree.input[3]))
+        maps = as_maps(layer, torch.empty(shape, device="meta"), tree.input[2:])
         seen = Seen(maps, (maps,), {layer: maps})
         for channel in objective:
             channel(seen)

@@ -10,8 +10,8 @@ from deepviz import options
 from deepviz.methods.method import Method, View
 from deepviz.methods.needs import Needs
 from deepviz.probe.capture import layer_gradient
-from deepviz.probe.grid import Grid
-from deepviz.probe.layers import Layer, choose_layer, grid_of
+from deepviz.probe.grid import Grid, Rearranged
+from deepviz.probe.layers import CONSTRUCTION, Layer, choose_layer, grid_of
 from deepviz.probe.session import Session
 
 
@@ -25,12 +25,18 @@ class GradCAM(Method):
     A_k is channel k of the layer's output. On transformers, tokens are laid out on the image's grid and class and
     register tokens are left out.
 
-    Shapes: x (N, C, H, W) -> (N, 1, h, w), at the layer's own resolution. Drawn by bilinear upsampling, divided by
-    its maximum.
+    Shapes: x (N, C, H, W) -> (N, 1, h, w), at the layer's own resolution; signals (N, C, L) and volumes
+    (N, C, D, H, W) likewise, the mean being over all positions. Drawn by linear upsampling, divided by its maximum.
 
-    Errors: `LayerError` if the layer does not exist, has no spatial map, is not called exactly once, or does not
-    influence the score. A warning if all evidence is negative, so that the ReLU leaves nothing (`relu=False` shows
-    it), and if the layer's grid has not the proportions of the image. See also `Method.__call__`.
+    That the layer's output lies on the image, and how, is found and checked: see `deepviz.probe.places`. What cannot
+    be found is said with `grid`, the cells along each axis, and `skip`, the positions of other tokens, or with a
+    function as `grid`; that is believed. The check takes one forward and at most 12 backward passes of one image for
+    each layer looked at, once per model, layer and input shape; layers that only convolutions and the like made take
+    no backward pass. "place" in the result's notes says how else the grid is known.
+
+    Errors: `LayerError` if the layer does not exist, does not lie on the image, is not called exactly once, or does
+    not influence the score. A warning if all evidence is negative, so that the ReLU leaves nothing (`relu=False`
+    shows it). See also `Method.__call__`.
 
     Pitfall: the map is coarse (7 x 7 on most networks), and its smooth look is the upsampling's. It depends on the
     layer: without `layer`, the last one with a spatial map and a gradient is taken, and named in the result.
@@ -48,6 +54,8 @@ class GradCAM(Method):
 
     layer: options.Layer = None
     relu: Annotated[bool, "Keep only positive evidence, as in the paper; without it the map is signed."] = True
+    grid: options.GridOption = None
+    skip: options.SkipOption = None
 
     title: ClassVar[str] = "Grad-CAM"
     paper: ClassVar[str] = "Selvaraju et al. 2016, arXiv:1610.02391"
@@ -56,7 +64,7 @@ class GradCAM(Method):
 
     def maps(self, session: Session) -> Tensor:
         """relu(sum_k w_k A_k)."""
-        layer = choose_layer(session, self.layer)
+        layer = choose_layer(session, self.layer, self.grid, self.skip)
 
         def chunk(part: Session) -> tuple[Tensor]:
             A, dA = layer_gradient(part, layer.name)
@@ -76,14 +84,16 @@ class GradCAM(Method):
 
 def class_activation(session: Session, layer: Layer, A: Tensor, dA: Tensor) -> Tensor:
     """sum_k w_k A_k, (n, 1, *grid), or for K objectives (n, K, 1, *grid), in float32 at least."""
-    grid = grid_of(layer, A, session.image())
-    session.notes.facts["layer"], session.notes.facts["grid"] = layer.name, str(grid)
+    grid = grid_of(layer, A, session.n)
+    session.notes.facts.update({"layer": layer.name, "grid": str(grid)})
+    if layer.known != CONSTRUCTION:
+        session.notes.facts["place"] = layer.known
     if session.several:
         return torch.stack([_weighted(grid, A, one) for one in dA.unbind(1)], 1)
     return _weighted(grid, A, dA)
 
 
-def _weighted(grid: Grid, A: Tensor, dA: Tensor) -> Tensor:
+def _weighted(grid: Grid | Rearranged, A: Tensor, dA: Tensor) -> Tensor:
     precise = torch.promote_types(A.dtype, torch.float32)
     A, dA = grid.maps(A).to(precise), grid.maps(dA).to(precise)
     w = dA.flatten(2).mean(2).view(*dA.shape[:2], *[1] * (dA.ndim - 2))  # w_k = 1/(h w) sum_ij dS/dA_kij

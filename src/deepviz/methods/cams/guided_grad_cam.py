@@ -48,6 +48,8 @@ class GuidedGradCAM(Method):
     """
 
     layer: options.Layer = None
+    grid: options.GridOption = None
+    skip: options.SkipOption = None
 
     title: ClassVar[str] = "Guided Grad-CAM"
     paper: ClassVar[str] = "Selvaraju et al. 2016, arXiv:1610.02391"
@@ -60,7 +62,7 @@ class GuidedGradCAM(Method):
 
     def maps(self, session: Session) -> Tensor:
         """Guided backpropagation times the upsampled Grad-CAM."""
-        layer = choose_layer(session, self.layer)
+        layer = choose_layer(session, self.layer, self.grid, self.skip)
         place = next(place for place, leaf in enumerate(session.x) if leaf is session.image())
 
         def chunk(part: Session) -> tuple[Tensor, Tensor]:
