@@ -83,8 +83,8 @@ class Call:
         except (DeepVizError, torch.OutOfMemoryError):
             raise
         except Exception as error:
-            hint = "; what the model takes beside x is given as extra=" if _lacks(error) else ""
-            raise ModelFailed(f"the model failed on {_named(x)}{self._parameters()}: {reason(error)}{hint}") from error
+            said = f"the model failed on {_named(x)}{self._parameters()}: {reason(error)}{self._hint(x, error)}"
+            raise ModelFailed(said) from error
 
     def check(self, values: Tensor) -> Tensor:
         """The scores themselves, if they are finite.
@@ -101,6 +101,21 @@ class Call:
             "the model's scores are not finite (NaN or infinity), though its parameters are: check the input"
         )
 
+    def _hint(self, x: Tensor | Inputs, error: Exception) -> str:
+        """The next step, where the model lacks or keeps what should go along with the rows."""
+        if isinstance(error, TypeError) and "required positional argument" in str(error):
+            return "; what the model takes beside x is given as extra="
+        n = x.n if isinstance(x, Inputs) else len(x)
+        for name, module in self.model.named_modules():
+            for key, value in vars(module).items():
+                if isinstance(value, Tensor) and value.ndim > 0 and 1 < len(value) != n:
+                    kept = f"{name}.{key}" if name else key
+                    return (
+                        f"; the model keeps {kept}, with {len(value)} rows for {n}: what goes along with an image is "
+                        "given as extra="
+                    )
+        return ""
+
     def _parameters(self) -> str:
         first = next(self.model.parameters(), None)
         return "" if first is None else f" (its parameters are {_place(first, shape=False)})"
@@ -108,10 +123,6 @@ class Call:
 
 def _each(x: X, function: Callable[[Tensor], Tensor]) -> X:
     return function(x) if isinstance(x, Tensor) else x.map(function)
-
-
-def _lacks(error: Exception) -> bool:
-    return isinstance(error, TypeError) and "required positional argument" in str(error)
 
 
 def _named(x: Tensor | Inputs) -> str:

@@ -92,7 +92,8 @@ def _found(session: Session) -> Habits:
     if n == 1 or all(torch.equal(leaf[0], leaf[1]) for leaf in pair.x):
         pair = replace(pair, inputs=pair.inputs.put(pair.x.map(_nudged)))
         if n > 1:
-            alone = _values(replace(one, inputs=pair.inputs.rows(slice(1, 2))))
+            one = replace(one, inputs=pair.inputs.rows(slice(1, 2)))
+            alone = _values(one)
         beside = 0 if n == 1 else 1
     else:
         beside = 1
@@ -110,11 +111,14 @@ def _found(session: Session) -> Habits:
         unlike = _apart(both, again)
         if unlike > tolerance:
             return Habits(most=1 if mixed else None, unlike=unlike)
-        if n > 1:
-            raise ModelError(_by_place("what it returns for a row depends on the row's place in the batch"))
-        return Habits(most=1)
-    coupled = mixed or _apart(both[beside : beside + 1], alone) > tolerance
-    return Habits(most=1 if coupled else None)
+        # a row that sees those before it is explained alone; else what it is told apart by is its place
+        if mixed or _values_and_mixing(pair, of=1)[1]:
+            return Habits(most=1)
+        raise ModelError(_by_place("what it returns for a row depends on the row's place in the batch"))
+    apart = _apart(both[beside : beside + 1], alone)
+    if apart > tolerance and not mixed and _apart(alone, _values(one)) > tolerance:
+        return Habits(unlike=apart)
+    return Habits(most=1 if mixed or apart > tolerance else None)
 
 
 def _check_whole(session: Session, row: int, alone: Tensor) -> None:
@@ -151,8 +155,8 @@ def _values_of(session: Session) -> Tensor:
         return session.read(replace(session, inputs=inputs).look()).detach()
 
 
-def _values_and_mixing(session: Session) -> tuple[Tensor, bool]:
-    """The scores of two rows, and whether the first one's depends on the second row."""
+def _values_and_mixing(session: Session, of: int = 0) -> tuple[Tensor, bool]:
+    """The scores of two rows, and whether that of one depends on the other."""
 
     def forward(laid: Session) -> tuple[Tensor, bool]:
         leaves = laid.x.map(fresh_leaf)
@@ -160,10 +164,10 @@ def _values_and_mixing(session: Session) -> tuple[Tensor, bool]:
         if not values.requires_grad:
             return values.detach(), False
         try:
-            gradients = differentiate(values[0].sum(), list(leaves))
+            gradients = differentiate(values[of].sum(), list(leaves))
         except ModelFailed:  # what asks for gradients will hear of it
             return values.detach(), False
-        mixed = any(gradient is not None and bool(gradient[1].any()) for gradient in gradients)
+        mixed = any(gradient is not None and bool(gradient[1 - of].any()) for gradient in gradients)
         return values.detach(), mixed
 
     return session.in_layout(forward)
