@@ -92,11 +92,11 @@ SIGNATURES = {
     "Explanation.plot": "self, ax=None",
 }
 METHODS = {
-    "GradCAM": "layer=None, relu=True",
+    "GradCAM": "layer=None, relu=True, grid=None, skip=None",
     "GradTimesImage": "",
     "Gradient": "",
     "GuidedBackprop": "",
-    "GuidedGradCAM": "layer=None",
+    "GuidedGradCAM": "layer=None, grid=None, skip=None",
     "Deconvolution": "",
     "IntegratedGradients": "steps=50, rule='gauss-legendre', baseline=0.0, tolerance=None, max_steps=1000, "
     "multiply_by_input=True",
