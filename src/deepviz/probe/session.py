@@ -14,7 +14,7 @@ from deepviz.errors import LayerError
 from deepviz.inputs import Inputs, Leaves, Rows, is_image_like
 from deepviz.notes import Notes
 from deepviz.options import Baseline
-from deepviz.probe.border import PastNoGrad, refuse_inference_tensors
+from deepviz.probe.border import PastNoGrad, contiguous_at_batch_norm, refuse_inference_tensors
 from deepviz.probe.borrow import borrowed, original
 from deepviz.probe.call import Call
 from deepviz.probe.capture import answering, layer_name, spatial_tensor
@@ -243,6 +243,8 @@ class Session:
         """What one forward pass of all rows shows; `keep`: whether the inputs are needed as they are afterwards."""
         maps: dict[str, Tensor] = {}
         with ExitStack() as stack:
+            if self.n == 1 and self.known.habits is not None and self.known.habits.odd_layouts:
+                stack.enter_context(contiguous_at_batch_norm(self.model))
             for layer in sorted(self.score.layers):
                 stack.enter_context(answering(self.model, layer, self._remembering(maps, layer)))
             output = self.call.run(self.inputs, keep)
