@@ -58,6 +58,10 @@ def one_logit() -> LoadedModel:
     return LoadedModel(network(1), "small", PREPROCESS, ("no", "yes"))
 
 
+def number() -> LoadedModel:
+    return LoadedModel(network(1), "small", PREPROCESS, output="regression")
+
+
 def softmax() -> LoadedModel:
     return _loaded(network(head=nn.Softmax(1)))
 

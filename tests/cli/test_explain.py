@@ -2,6 +2,7 @@ import itertools
 import json
 import os
 import pickle
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -630,3 +631,22 @@ def test_checks_are_told_for_each_map(explain, tmp_path, monkeypatch):
     code, out, _ = explain("cat.png", *QUICK, "--check", "--json")
     checks = json.loads(out)["photographs"][0]["explanations"][0]["notes"]["checks"]
     assert set(checks) == {"deletion", "insertion", "of a random map", "kept", "in words"}
+
+
+def test_a_number_and_an_expression_are_told_and_named(explain):
+    code, out, _ = explain("cat.png", "--model", "small_models:number", "-m", "gradient")
+    assert code == 0
+    assert re.match(r"cat\.png: output: -?\d", out)
+    code, out, _ = explain("cat.png", "--model", "small_models:good", "-m", "gradient",
+                           "--target", "lynx - red fox", "--target", "lynx")  # fmt: skip
+    assert code == 0
+    assert {"cat/lynx-red-fox_gradient.png", "cat/2-lynx_gradient.png"} <= set(written())
+
+
+def test_two_layers_of_a_method_are_told_apart(explain):
+    code, out, _ = explain("cat.png", "--model", "small_models:good", "--check",
+                           "-m", "grad-cam(layer=1)", "-m", "grad-cam(layer=3)")  # fmt: skip
+    assert code == 0
+    assert "  Grad-CAM, layer 1: deletion" in out
+    assert "  Grad-CAM, layer 3: deletion" in out
+    assert {"cat/grad-cam.png", "cat/grad-cam-2.png"} <= set(written())

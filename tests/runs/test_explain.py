@@ -1,5 +1,7 @@
 """Maps of many images: what is said beside them, and what becomes of those that fail."""
 
+import warnings
+
 import pytest
 import torch
 from PIL import Image
@@ -24,3 +26,21 @@ def test_predicted_needs_class_scores():
     loaded = small_models.no_class_scores()
     with pytest.raises(ModelError, match="class scores"):
         predicted(loaded, loaded.prepare(torch.rand(3, 32, 32)), 3)
+
+
+class Random(torch.nn.Module):
+    """A dropout that is left on."""
+
+    def __init__(self):
+        super().__init__()
+        self.body = small_models.network()
+
+    def forward(self, x):
+        return torch.nn.functional.dropout(self.body(x), 0.5)
+
+
+def test_what_is_odd_about_a_model_is_told_once_for_each_method():
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        deepviz.explain(Random().eval(), torch.rand(1, 3, 32, 32), ["gradient", "grad-times-image"])
+    assert len([one for one in caught if "random in eval mode" in str(one.message)]) == 2

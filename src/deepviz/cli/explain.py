@@ -208,7 +208,8 @@ def _file_stem(explanation: Explanation, several: bool) -> str:
     if not several:
         return stem
     label = re.sub(r"[^a-z0-9]+", "-", explanation.target.label.lower()).strip("-")
-    return f"{explanation.target.index}-{label}_{stem}"
+    index = "" if explanation.target.index is None else f"{explanation.target.index}-"
+    return f"{index}{label}_{stem}"
 
 
 def _entry(found: ImageOutcomes, page: Path, files: list[Path]) -> dict[str, Any]:
@@ -236,6 +237,8 @@ def _left_out(found: ImageOutcomes) -> dict[str, str]:
 
 def _message(found: ImageOutcomes, page: Path, maps: int) -> str:
     predicted = ", ".join(f"{label} {in_digits(probability)}" for label, probability in found.predictions[:3])
+    if not found.predictions:  # a number, or what was asked for
+        predicted = ", ".join(dict.fromkeys(str(explanation.target) for explanation in found.explanations))
     if any("weights" in explanation.notes for explanation in found.explanations):
         predicted += " (random weights)"
     lines = [f"{found.image.name}: {predicted}", f"  {page} and {maps} {'map' if maps == 1 else 'maps'} beside it"]
@@ -243,10 +246,12 @@ def _message(found: ImageOutcomes, page: Path, maps: int) -> str:
     for explanation in found.explanations:
         for text in explanation.notes.get("warnings", ()):
             warned.setdefault(text, []).append(explanation.title)
+    names = captions([one.method for one in found.explanations], [one.layer for one in found.explanations])
+    several = len({one.target for one in found.explanations}) > 1
     lines += [
-        f"  {explanation.title}: {explanation.notes['checks']['in words']}"
-        for explanation in found.explanations
-        if "checks" in explanation.notes
+        f"  {one.title if several else name}: {one.notes['checks']['in words']}"
+        for name, one in zip(names, found.explanations, strict=True)
+        if "checks" in one.notes
     ]
     lines += [f"  note: {text}" for text in warned]
     lines += [f"  note: {text}" for text in found.image.notes]
