@@ -11,7 +11,6 @@ from torch import Tensor
 from deepviz.errors import ModelError, ModelFailed, TargetError
 from deepviz.inputs import Inputs
 from deepviz.models import LoadedModel, Prepared
-from deepviz.notes import Notes
 from deepviz.objectives import Bound, Function, Logit, Objective, Output, Predicted, Probability, bind
 from deepviz.probe.gradient import fresh_leaf
 from deepviz.probe.outputs import Reading, read_outputs
@@ -105,9 +104,8 @@ def looked(loaded: LoadedModel, inputs: Inputs, targets: tuple[Objective, ...] |
     readings: list[Reading] = []
     needed = not all(isinstance(one, (Function, Output)) for one in asked)
     with opened(loaded.module, inputs, bound, loaded.kind) as session:
-        # what is odd is told with the maps
-        quiet = session.with_notes(Notes())
-        values, *outputs = quiet.by_rows(lambda part: _both(part, readings, needed))
+        values, *outputs = session.by_rows(lambda part: _both(part, readings, needed))
+        session.notes.general.clear()  # what is odd is told with the maps
     if not outputs:
         return Look(loaded, asked, values.cpu(), None, None, None, None)
     (found,), reading = outputs, readings[0]
