@@ -481,7 +481,8 @@ def test_methods_with_options_as_they_are_written_everywhere(explain):
     code, out, _ = explain("cat.png", *QUICK, *arguments, "--grad-cam-layer", "2", "--json")
     assert code == 0
     told = [one["method"] for one in json.loads(out)["photographs"][0]["explanations"]]
-    assert told[1].startswith("SmoothGrad(of=GradCAM(layer='1', relu=True, grid=None, skip=None), samples=3")  # what is said stays
+    # what is said stays
+    assert told[1].startswith("SmoothGrad(of=GradCAM(layer='1', relu=True, grid=None, skip=None), samples=3")
     assert told[2].startswith("SmoothGrad(of=Gradient(), samples=2")
     assert len(written()) == 4
 
