@@ -293,3 +293,22 @@ def test_published_fields(name, layer, size):
     """Araujo, Norris and Sim, "Computing Receptive Fields of Convolutional Neural Networks", 2019."""
     model = getattr(import_torchvision().models, name)(weights=None).eval()
     assert followed(model, torch.rand(1, 3, 224, 224))[layer].field.size == (size, size)
+
+
+@pytest.mark.parametrize(("axes", "space"), [(1, (40,)), (3, (9, 11, 13))])
+def test_signals_and_volumes_have_fields_along_each_axis(axes, space):
+    """As far as the gradient of one position reaches, in the middle."""
+    conv = (nn.Conv1d, nn.Conv2d, nn.Conv3d)[axes - 1]
+    pool = (nn.AvgPool1d, nn.AvgPool2d, nn.AvgPool3d)[axes - 1]
+    model = nn.Sequential(conv(2, 3, 3, padding=1), nn.ReLU(), pool(2), conv(3, 2, (2,) * axes))
+    x = torch.rand(1, 2, *space, requires_grad=True)
+    field = followed(model, x.detach())["3"].field
+    answer = model(x)
+    middle = tuple(length // 2 for length in answer.shape[2:])
+    answer[(0, slice(None), *middle)].sum().backward()
+    reached = x.grad[0].abs().sum(0).nonzero()
+    first, last = reached.min(0).values.tolist(), reached.max(0).values.tolist()
+    start = [s + at * step for s, at, step in zip(field.start, middle, field.step, strict=True)]
+    assert start == first
+    assert [s + size - 1 for s, size in zip(start, field.size, strict=True)] == last
+    assert str(field) == " x ".join(["6"] * axes) + ", step 2"

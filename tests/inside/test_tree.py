@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 import deepviz
-from deepviz.errors import ImageError, ModelFailed
+from deepviz.errors import ImageError, LayerError, ModelFailed
 from deepviz.inside import viz_layers
 from deepviz.models import LoadedModel
 from networks import CASES, InPlaceAndReused, TinyViT, plain
@@ -151,3 +151,53 @@ def test_it_goes_into_json():
     }
     with pytest.raises(KeyError):
         tree["nothing"]
+
+
+@pytest.mark.parametrize(
+    ("conv", "pool", "space"),
+    [(nn.Conv1d, nn.AdaptiveAvgPool1d, (40,)), (nn.Conv3d, nn.AdaptiveAvgPool3d, (4, 12, 10))],
+)
+def test_signals_and_volumes_have_their_tree(conv, pool, space):
+    net = nn.Sequential(conv(2, 4, 3, stride=2, padding=1), nn.ReLU(), pool(1), nn.Flatten(), nn.Linear(4, 3))
+    image = torch.rand(2, *space)
+    tree = viz_layers(net, image)
+    assert tree.input == (1, 2, *space)
+    assert (tree.default.name, tree["1"].grid.size) == ("1", tuple(length // 2 for length in space))
+    assert [row.usable for row in tree] == [True, True, False, False, False]
+    assert [row.shape for row in viz_layers(net, deepviz.Inputs(torch.rand(3, 2, *space)))] == [
+        row.shape for row in tree
+    ]
+
+
+def test_what_is_usable_is_what_grad_cam_takes():
+    """Layer by layer, on tokens whose class token is last, with queries that look at them."""
+
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.patch, self.norm, self.mlp = nn.Conv2d(3, 12, 8, 8), nn.LayerNorm(12), nn.Linear(12, 12)
+            self.cls, self.queries = nn.Parameter(torch.randn(1, 1, 12)), nn.Parameter(torch.randn(1, 9, 12))
+            self.attn = nn.MultiheadAttention(12, 2, batch_first=True)
+            self.decoded, self.head = nn.LayerNorm(12), nn.Linear(12, 5)
+
+        def forward(self, x):
+            tokens = torch.cat([self.patch(x).flatten(2).transpose(1, 2), self.cls.expand(len(x), -1, -1)], 1)
+            tokens = tokens + self.mlp(self.norm(tokens))
+            queries = self.queries.expand(len(x), -1, -1)
+            seen = self.decoded(queries + self.attn(queries, tokens, tokens, need_weights=False)[0])
+            return self.head(seen.mean(1))
+
+    net, image = Net().eval(), torch.rand(3, 32, 32)
+    tree = viz_layers(net, image)
+    assert tree.default.name == "mlp"
+    for row in tree:
+        usable = True
+        try:
+            found = deepviz.methods.GradCAM(layer=row.name, relu=False).attribute(net, image[None], 1)
+        except LayerError:
+            usable = False
+        assert row.usable == usable or row.reason == "inside attention", row.name
+        if row.usable:
+            assert str(row.grid) == found.notes.facts["grid"]
+    assert str(tree["norm"].grid) == "4 x 4 + 1 other tokens, tokens"
+    assert "do not lie on the image" in tree["decoded"].reason

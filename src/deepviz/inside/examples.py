@@ -147,7 +147,7 @@ class Examples:
     @property
     def _told(self) -> str:
         whole = self.field is None or any(one.whole for examples in self.found.values() for one in examples)
-        size = "" if self.field is None else f"{self.field.size[0]} x {self.field.size[1]} pixels"
+        size = "" if self.field is None else f"{' x '.join(map(str, self.field.size))} pixels"
         sees = f"the whole image{size and f' ({size})'}" if whole else f"{size} of the input"
         parts = [self.model, f"{self.seen} photographs", f"a position sees {sees}"]
         if self.skipped:

@@ -14,19 +14,20 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils.weak import WeakTensorKeyDictionary
 
+from deepviz.inputs import Inputs, is_image_like
 from deepviz.probe.call import Call
 from deepviz.probe.capture import spatial_tensor
 
 
 @dataclass(frozen=True)
 class ReceptiveField:
-    """The rectangle of input pixels that a position of a layer depends on.
+    """The rectangle of input pixels that a position of a layer depends on; of a volume, the box.
 
     Position (i, j) sees rows start[0] + i step[0] up to, not including, that plus size[0]; columns likewise. Rows and
     columns outside the input are padding.
 
     Args:
-        size: (height, width) in input pixels.
+        size: along each axis of the input, (height, width) in pixels.
         step: input pixels from one position to the next, (down, across).
         start: the first (row, column) that position (0, 0) sees, negative where the layers pad.
 
@@ -40,18 +41,18 @@ class ReceptiveField:
         '7 x 7, step 2'
     """
 
-    size: tuple[int, int]
-    step: tuple[int, int]
-    start: tuple[int, int]
+    size: tuple[int, ...]
+    step: tuple[int, ...]
+    start: tuple[int, ...]
 
     def box(self, row: int, column: int) -> tuple[int, int, int, int]:
-        """(left, top, right, bottom) of what position (row, column) sees, in input pixels, padding included."""
+        """(left, top, right, bottom) of what position (row, column) of an image sees, in input pixels, with padding."""
         top, left = self.start[0] + row * self.step[0], self.start[1] + column * self.step[1]
         return left, top, left + self.size[1], top + self.size[0]
 
     def __str__(self) -> str:
-        step = str(self.step[0]) if self.step[0] == self.step[1] else f"{self.step[0]} x {self.step[1]}"
-        return f"{self.size[0]} x {self.size[1]}, step {step}"
+        step = self.step[:1] if len(set(self.step)) == 1 else self.step
+        return f"{' x '.join(map(str, self.size))}, step {' x '.join(map(str, step))}"
 
 
 @dataclass(frozen=True)
@@ -73,19 +74,19 @@ class ModuleCall:
     on_image: bool | None
 
 
-def module_calls(call: Call, x: Tensor) -> list[ModuleCall]:
+def module_calls(call: Call, x: Tensor | Inputs) -> list[ModuleCall]:
     """What every module answers in one forward pass without a graph, in the order of answering.
 
     Args:
         call: the borrowed model.
-        x: (1, C, H, W).
+        x: (1, C, *space), with one to three spatial axes, or inputs among which one is so.
     """
     owner = threading.get_ident()
     found: list[ModuleCall] = []
 
-    def forward(laid: Tensor) -> None:
+    def forward(laid: Inputs) -> None:
         found.clear()
-        trace = _Trace(call.model, laid)
+        trace = _Trace(call.model, next(leaf for leaf in laid.leaves if is_image_like(leaf)))
 
         def hear(path: str) -> Callable[[nn.Module, Any, Any], None]:
             def hook(module: nn.Module, inputs: Any, output: Any) -> None:
@@ -106,7 +107,7 @@ def module_calls(call: Call, x: Tensor) -> list[ModuleCall]:
             stack.enter_context(trace)
             call.run(laid)
 
-    call.in_layout(x, forward)
+    call.in_layout(x if isinstance(x, Inputs) else Inputs(x), forward)
     return _numbered(found)
 
 
@@ -172,7 +173,8 @@ class _Trace(TorchFunctionMode):
         self.seen: WeakTensorKeyDictionary = WeakTensorKeyDictionary()
         self.constants = {id(value) for value in (*model.parameters(), *model.buffers())}
         self.lost = False
-        self.seen[x] = (*(None,) * (x.ndim - 2), _Reach(0), _Reach(1))
+        self.axes = x.ndim - 2
+        self.seen[x] = (None, None, *map(_Reach, range(self.axes)))
 
     def of(self, tensor: Tensor) -> Spread:
         """What `tensor` sees; one that came from nowhere (an operator in another language) may see all."""
@@ -186,17 +188,21 @@ class _Trace(TorchFunctionMode):
     def field(self, tensor: Tensor) -> ReceptiveField | None:
         spread = self.of(tensor)
         along = {reach.axis: reach for reach in spread if isinstance(reach, _Reach)}
-        if len(along) < 2:
+        if len(along) < self.axes:
             return None
-        down, across = along[0], along[1]
-        return ReceptiveField((down.size, across.size), (down.step, across.step), (down.start, across.start))
+        reaches = [along[axis] for axis in range(self.axes)]
+        return ReceptiveField(
+            tuple(reach.size for reach in reaches),
+            tuple(reach.step for reach in reaches),
+            tuple(reach.start for reach in reaches),
+        )
 
     def is_image(self, tensor: Tensor) -> bool | None:
         """Whether positions are single pixels of the image; None where what they see cannot be said."""
         if self.of(tensor) == "whole":
             return None
         field = self.field(tensor)
-        return field is not None and field.size == (1, 1) == field.step
+        return field is not None and field.size == field.step == (1,) * self.axes
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
@@ -309,26 +315,26 @@ def _concatenated(followed: list[tuple[Tensor, Reaches]], dim: int, result: Tens
 Rule = Callable[[Reaches, Tensor, dict[str, Any], Tensor], Reaches | None]
 
 
-def _pair(value: Any) -> tuple[int, int]:
+def _each(value: Any, axes: int) -> list[int]:
+    """One number for all axes, or one for each."""
     several = list(value) if isinstance(value, (tuple, list)) else [value]
-    return (several[0], several[0]) if len(several) == 1 else (several[0], several[1])
+    return several * axes if len(several) == 1 else several
 
 
-def _slid(reaches: Reaches, kernel: Any, stride: Any, padding: Any, dilation: Any) -> Reaches | None:
-    down, across = reaches[-2:]
-    if down is None or across is None or any(reaches[:-2]):
+def _slid(reaches: Reaches, *windows: Any) -> Reaches | None:
+    """Windows (kernel, stride, padding, dilation) slide along all axes after the first two."""
+    axes = len(reaches) - 2
+    slid = [reach for reach in reaches[2:] if reach is not None]
+    if any(reaches[:2]) or len(slid) < axes:
         return None
-    moved = [
-        reach.window(*of_axis)
-        for reach, *of_axis in zip(
-            (down, across), _pair(kernel), _pair(stride), _pair(padding), _pair(dilation), strict=True
-        )
-    ]
-    return (*reaches[:-2], *moved)
+    each = zip(*(_each(value, axes) for value in windows), strict=True)
+    moved = [reach.window(*of_axis) for reach, of_axis in zip(slid, each, strict=True)]
+    return (*reaches[:2], *moved)
 
 
 def _convolution(reaches: Reaches, x: Tensor, given: dict[str, Any], result: Tensor) -> Reaches | None:
-    kernel, dilation = given["weight"].shape[-2:], _pair(given.get("dilation", 1))
+    kernel = given["weight"].shape[2:]
+    dilation = _each(given.get("dilation", 1), len(kernel))
     padding = given.get("padding", 0)
     if padding == "valid":
         padding = 0
@@ -426,15 +432,15 @@ def _sliced(reaches: Reaches, x: Tensor, given: dict[str, Any], result: Tensor) 
     return tuple(reach for reach, part in zip(reaches, key, strict=True) if isinstance(part, slice))
 
 
+_AXES = (1, 2, 3)
 _PERMUTE = "input dims second third fourth fifth sixth"
 _POOL = "input kernel_size stride padding"
 _RULES: dict[str, tuple[str, Rule]] = {
-    "conv2d": ("input weight bias stride padding dilation groups", _convolution),
-    "avg_pool2d": (_POOL, _pooling),
-    **dict.fromkeys(("max_pool2d", "max_pool2d_with_indices"), (_POOL + " dilation", _pooling)),
-    **dict.fromkeys(
-        ("adaptive_avg_pool2d", "adaptive_max_pool2d", "adaptive_max_pool2d_with_indices"), ("input", _adaptive)
-    ),
+    **{f"conv{n}d": ("input weight bias stride padding dilation groups", _convolution) for n in _AXES},
+    **{f"avg_pool{n}d": (_POOL, _pooling) for n in _AXES},
+    **{f"max_pool{n}d{kind}": (_POOL + " dilation", _pooling) for n in _AXES for kind in ("", "_with_indices")},
+    **{f"adaptive_{kind}_pool{n}d": ("input", _adaptive) for n in _AXES for kind in ("avg", "max")},
+    **{f"adaptive_max_pool{n}d_with_indices": ("input", _adaptive) for n in _AXES},
     "batch_norm": ("input mean var weight bias training", _batch_norm),
     "linear": ("input", _over_last),
     **dict.fromkeys(("layer_norm", "rms_norm"), ("input normalized_shape", _over_last)),

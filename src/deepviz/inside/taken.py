@@ -108,9 +108,25 @@ def feature_maps(call: Call, x: Tensor, layer: str | nn.Module) -> tuple[str, Gr
     return chosen.name, grid, maps
 
 
-def asked(call: Call, x: Tensor) -> Session:
+def asked(call: Call, x: Tensor | Inputs) -> Session:
     """What the methods would ask of the model about the class that it predicts."""
-    return Session(call, Inputs(x), bind(None, len(x)))
+    inputs = x if isinstance(x, Inputs) else Inputs(x)
+    return Session(call, inputs, bind(None, inputs.n))
+
+
+def one_input(loaded: LoadedModel, image: ImageLike | Inputs, module: nn.Module) -> Inputs:
+    """One row that the model can be run on: of a picture, of a tensor (C, *space), or the first of some inputs.
+
+    Raises:
+        ImageError: if the picture cannot be opened, or a tensor has no spatial axes.
+    """
+    if isinstance(image, Inputs):
+        return image.rows(slice(0, 1)).map(lambda leaf: on_its_device(leaf, module))
+    if isinstance(image, Tensor) and (image.ndim in (2, 4) or (image.ndim == 5 and len(image) == 1)):
+        # signals (C, L) and volumes (C, D, H, W); a single image comes as (1, C, H, W) too
+        row = image if len(image) == 1 and image.ndim != 2 else image[None]
+        return Inputs(on_its_device(row, module))
+    return Inputs(on_its_device(loaded.prepare(image).x[None], module))
 
 
 def checked_channels(channels: Iterable[SupportsIndex], count: int, layer: str) -> list[int]:

@@ -8,15 +8,16 @@ from html import escape
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from deepviz.errors import LayerError, ModelError, ModelFailed
+from deepviz.inputs import Inputs
 from deepviz.inside.receptive import ModuleCall, ReceptiveField, module_calls
-from deepviz.inside.taken import ImageLike, Model, asked, neutral_input, on_its_device, take_model
+from deepviz.inside.taken import ImageLike, Model, asked, neutral_input, one_input, take_model
 from deepviz.probe.borrow import borrowed
-from deepviz.probe.call import Call
 from deepviz.probe.grid import Grid
 from deepviz.probe.layers import choose_layer, probe_layers
+from deepviz.probe.session import Session
 
 
 @dataclass(frozen=True)
@@ -147,7 +148,7 @@ class LayerTree:
         return f"{self.model}: {self.parameters:,} parameters, input {_times(self.input)}"
 
 
-def viz_layers(model: Model, image: ImageLike | None = None, *, preprocess: Any = None) -> LayerTree:
+def viz_layers(model: Model, image: ImageLike | Inputs | None = None, *, preprocess: Any = None) -> LayerTree:
     """The modules of a model: what each answers, how large it is, what it sees, and what CAM methods can use.
 
     The receptive field of a layer is followed through the operators of one forward pass: a window (convolution,
@@ -159,10 +160,15 @@ def viz_layers(model: Model, image: ImageLike | None = None, *, preprocess: Any 
     pooling and what hangs on it (squeeze and excitation), normalisation over positions, upsampling, and any operator
     that is not known count as "whole image".
 
+    What CAM methods can use is found with noise of the input's shape: the first and the last of consecutive layers of
+    one shape are checked for their place on the image (at most 12 backward passes each), and those between are taken
+    to lie as these do; a layer that is named is checked itself.
+
     Args:
         model: an `nn.Module`, a `LoadedModel`, a name ("timm:resnet50"), or None for the bundled model.
-        image: a path, PIL image, array or tensor that the model is run on; None: noise of the size that the model's
-            photographs have. Shapes depend on the image's size alone.
+        image: what the model is run on, since shapes depend on its size: a path, PIL image, array, a tensor
+            (C, H, W), (C, L) or (C, D, H, W), or `deepviz.Inputs`; None: noise of the size that the model's photographs
+            have.
         preprocess: as for `deepviz.explain`.
 
     Returns:
@@ -184,10 +190,12 @@ def viz_layers(model: Model, image: ImageLike | None = None, *, preprocess: Any 
         ('2', 296)
     """
     loaded, call = take_model(model, image, preprocess)
-    x = neutral_input(loaded) if image is None else on_its_device(loaded.prepare(image).x[None], call.model)
+    x = Inputs(neutral_input(loaded)) if image is None else one_input(loaded, image, call.model)
+    session = asked(call, x)
+    shape = tuple(session.image().shape)
     with borrowed(call.model):
         answered = module_calls(call, x)
-        usable, default = _usable(call, x)
+        usable, default = _usable(session)
     calls: dict[str, list[ModuleCall]] = {}
     for one in answered:
         calls.setdefault(one.path, []).append(one)
@@ -197,16 +205,15 @@ def viz_layers(model: Model, image: ImageLike | None = None, *, preprocess: Any 
         if path
         for row in _rows(path, module, calls.get(path, []), usable, default, _uncalled(path, module, calls))
     ]
-    return LayerTree(loaded.name, tuple(x.shape), _count(call.model), tuple(rows))
+    return LayerTree(loaded.name, shape, _count(call.model), tuple(rows))
 
 
 Usable = dict[str, tuple[str, Grid | None]]
 """By name: why the CAM methods cannot use a layer, "" if they can, and its grid."""
 
 
-def _usable(call: Call, x: Tensor) -> tuple[Usable | str, str | None]:
+def _usable(session: Session) -> tuple[Usable | str, str | None]:
     """What the CAM methods can use, and what they take by default; or why that cannot be known."""
-    session = asked(call, x)
     try:
         answers = probe_layers(session)
     except ModelFailed:
