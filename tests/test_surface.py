@@ -79,7 +79,7 @@ SIGNATURES = {
     "lr=0.01, side=None, seed=0, preprocess=None",
     "ImageGenerator": "model, target_class=None, *, objective=None, preset='lucid', canvas=None, transforms=None, "
     "steps=None, lr=None, cooling=None, optimizer=None, penalty=None, start=None, copies=1, seed=0, size=None, "
-    "preprocess=None",
+    "preprocess=None, extra=None",
     "inversion": "model, photo, layer, *, preprocess=None, options",
     "viz_activations": "model, image, layer, channels=None, *, preprocess=None",
     "viz_channels": "model, layer, channels, photos=None, *, most=6, preprocess=None, drawn=None, looked=None, options",

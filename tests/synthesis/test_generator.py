@@ -809,3 +809,32 @@ def test_a_generator_can_be_varied():
     again = replace(drawn, seed=3)
     assert again.seed == 3
     assert torch.equal(again().tensor, generator(1, seed=3)().tensor)
+
+
+class Weighted(nn.Module):
+    """Scores of an image, scaled by what goes along with it."""
+
+    def __init__(self):
+        super().__init__()
+        self.net = network()
+
+    def forward(self, image, scale):
+        return self.net(image) * scale
+
+
+def test_what_goes_along_with_an_image_stays_with_it():
+    """Each image is drawn for its own row; the first as if it were alone."""
+    model, scale = small(Weighted().eval()), torch.tensor([[1.0], [-1.0]])
+    both = generator([1, 1], model=model, extra={"scale": scale})().tensor
+    for row in (0, 1):
+        alone = generator(1, model=model, extra={"scale": scale[row : row + 1]})()
+        assert torch.allclose(both[row], alone.tensor[0], atol=1e-4)
+    assert not torch.equal(both[0], both[1])
+    shared = generator([1, 1], model=model, extra={"scale": deepviz.shared(torch.ones(1, 1))})().tensor
+    assert torch.equal(shared[0], shared[1])
+    assert torch.allclose(shared[0], both[0], atol=1e-4)
+
+
+def test_a_row_of_extra_for_each_image_is_asked_for():
+    with pytest.raises(ValueError, match=r"extra\['scale'\] has 3 rows for 2 images"):
+        generator([1, 2], model=small(Weighted().eval()), extra={"scale": torch.ones(3, 1)})()

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from deepviz.errors import GenerationError
+from deepviz.inputs import Inputs
 from deepviz.models import LoadedModel
 from deepviz.models.weights import non_finite
 from deepviz.objectives.objective import Objective
@@ -66,6 +67,7 @@ class Ascent:
         loaded: what is known about it.
         objectives: one for each image; those that are joint stand together.
         canvas, size, transforms, steps, lr, cooling, optimizer, seed: as `ImageGenerator` says.
+        along: what goes along with each image, if the model takes more than that.
     """
 
     call: Call
@@ -79,6 +81,7 @@ class Ascent:
     cooling: float
     optimizer: str
     seed: int
+    along: Inputs | None = None
 
     def begin(self, parameters: Tensor) -> State:
         """The state before the first step."""
@@ -143,7 +146,8 @@ class Ascent:
         return self._look(transformed(pixels, self.transforms, generator, progress), pixels, rows)
 
     def _look(self, view: Tensor, pixels: Tensor, rows: slice) -> tuple[Tensor, Tensor]:
-        return look(self.call, self.loaded, self.objectives[rows], view, pixels)
+        along = None if self.along is None else self.along.rows(rows)
+        return look(self.call, self.loaded, self.objectives[rows], view, pixels, along)
 
     def _update(self, state: State, gradient: Tensor, number: int) -> None:
         share = (number - 1) / max(1, self.steps - 1)

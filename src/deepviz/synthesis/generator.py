@@ -15,6 +15,7 @@ from torch import Tensor
 
 from deepviz.errors import DeepVizError, GenerationError, ImageError, ModelError, TargetError
 from deepviz.files import probe_folder
+from deepviz.inputs import Inputs
 from deepviz.models import LoadedModel, Preprocess, load_model
 from deepviz.notes import Notes, warn
 from deepviz.objectives import Logit, Objective
@@ -92,6 +93,9 @@ class ImageGenerator:
     size: Annotated[int | Size | None, Ge(1), "Pixels of a side, or (height, width); None: the model's input."] = None
     preprocess: Annotated[
         Preprocess | Callable[..., Any] | None, "The model's input, if the model does not tell it itself."
+    ] = None
+    extra: Annotated[
+        Any, "What the model takes beside the image: tensors with a row for each image drawn, or `deepviz.shared`."
     ] = None
 
     def __post_init__(self) -> None:
@@ -265,7 +269,14 @@ class ImageGenerator:
             self.cooling,
             self.optimizer,
             self.seed,
+            self._along(),
         )
+
+    def _along(self) -> Inputs | None:
+        """What goes along with each image, one row for each that is drawn."""
+        if self.extra is None:
+            return None
+        return Inputs(torch.zeros(len(self.objectives), 1), self.extra)
 
     @property
     def _canvas_size(self) -> Size:
@@ -314,7 +325,7 @@ class ImageGenerator:
 
     def settings(self) -> dict[str, Any]:
         """Everything that decides what is drawn, as plain values for JSON; `from_json` reads them back."""
-        kept = [field.name for field in fields(self) if field.name not in ("model", "preprocess", "start")]
+        kept = [field.name for field in fields(self) if field.name not in ("model", "preprocess", "start", "extra")]
         return {
             **{name: plain(getattr(self, name)) for name in kept},
             "start": None if self.start is None else plain(as_bytes(self._photograph()[None])[0]),
@@ -324,7 +335,11 @@ class ImageGenerator:
 
     @classmethod
     def from_json(
-        cls, record: str | os.PathLike[str] | Mapping[str, Any], model: Any = None, preprocess: Preprocess | None = None
+        cls,
+        record: str | os.PathLike[str] | Mapping[str, Any],
+        model: Any = None,
+        preprocess: Preprocess | None = None,
+        extra: Any = None,
     ) -> ImageGenerator:
         """The generator that a `generated.json` tells of.
 
@@ -332,6 +347,7 @@ class ImageGenerator:
             record: the file, or what it holds.
             model: the model, if it was a module; by default the recorded source is loaded.
             preprocess: instead of the recorded one.
+            extra: what the model takes beside the image, which is not recorded.
 
         Raises:
             ModelError: if the file holds no such record, or the model has to be given. A warning where its weights,
@@ -342,7 +358,7 @@ class ImageGenerator:
         if model is None and said["source"] == "module":
             raise ModelError(f"the record is of a module ({said['name']}): give it as model=")
         named = said["source"] if model is None and said["source"] != "bundled" else model
-        kept = {field.name for field in fields(cls)} & set(held) - {"model", "start", "preprocess"}
+        kept = {field.name for field in fields(cls)} & set(held) - {"model", "start", "preprocess", "extra"}
         try:
             start = value_of(held.get("start"))
             made = cls(
@@ -350,6 +366,7 @@ class ImageGenerator:
                 **{name: value_of(held[name]) for name in kept},
                 start=None if start is None else start.permute(2, 0, 1) / 255,
                 preprocess=preprocess or value_of(held.get("preprocess")),
+                extra=extra,
             )
         except DeepVizError:
             raise

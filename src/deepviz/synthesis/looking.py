@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from deepviz.errors import LayerError
+from deepviz.inputs import Inputs
 from deepviz.models import LoadedModel, Preprocess
 from deepviz.objectives.classes import Logit, OfClass, Predicted
 from deepviz.objectives.objective import Objective, Sum
@@ -24,7 +25,12 @@ from deepviz.probe.seen import Seen
 
 
 def look(
-    call: Call, loaded: LoadedModel, objectives: Sequence[Objective], view: Tensor, pixels: Tensor
+    call: Call,
+    loaded: LoadedModel,
+    objectives: Sequence[Objective],
+    view: Tensor,
+    pixels: Tensor,
+    along: Inputs | None = None,
 ) -> tuple[Tensor, Tensor]:
     """The objectives (n,), differentiable, and the probabilities of their classes (n,), NaN without a class.
 
@@ -34,6 +40,7 @@ def look(
         objectives: one for each image.
         view: what the network sees, pixels (n, C, h, w), resampled to its size.
         pixels: the images themselves, (n, C, H, W), for objectives about those.
+        along: what goes along with each image, if the model takes more than that; its own `x` is not used.
     """
     preprocess = loaded.preprocess
     assert isinstance(preprocess, Preprocess)
@@ -41,7 +48,10 @@ def look(
         view = F.interpolate(view, preprocess.input_size, mode="bilinear", antialias=True)
     layers = {layer for objective in objectives for layer in objective.layers}
     x = preprocess.normalise(view).to(loaded.home[1])
-    output, maps = call.in_layout(x, lambda laid: answers(call, laid, layers))
+    if along is None:
+        output, maps = call.in_layout(x, lambda laid: answers(call, laid, layers))
+    else:
+        output, maps = call.in_layout(along.put((x,)), lambda laid: answers(call, laid, layers))
     seen = Seen(output, (preprocess.normalise(pixels),), maps, loaded.kind)
     if any(isinstance(part, (OfClass, Predicted)) for objective in objectives for part in objective.parts()):
         seen = replace(seen, reading=seen.read())  # once, from all rows
@@ -51,15 +61,16 @@ def look(
     return values, _chances(seen, objectives)
 
 
-def answers(call: Call, x: Tensor, layers: set[str]) -> tuple[Any, dict[str, Tensor]]:
+def answers(call: Call, x: Tensor | Inputs, layers: set[str]) -> tuple[Any, dict[str, Tensor]]:
     """The model's output, and what the layers answered on the way, as maps."""
     maps: dict[str, Tensor] = {}
+    image = x.leaves[0] if isinstance(x, Inputs) else x
 
     def keep(layer: str) -> Callable[[Any, Any], None]:
         def hook(_: Any, output: Any) -> None:
             answer = spatial_tensor(output)
             # a copy: what the model goes on to do in place must not reach it
-            maps[layer] = as_maps(layer, None if answer is None else answer.clone(), x.shape[2:])
+            maps[layer] = as_maps(layer, None if answer is None else answer.clone(), image.shape[2:])
 
         return hook
 
