@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from deepviz.errors import ModelError, ModelFailed, TargetError
 from deepviz.inputs import Inputs
@@ -103,9 +103,16 @@ def looked(loaded: LoadedModel, inputs: Inputs, targets: tuple[Objective, ...] |
     bound = bind(list(asked), inputs.n)
     readings: list[Reading] = []
     needed = not all(isinstance(one, (Function, Output)) for one in asked)
-    with opened(loaded.module, inputs, bound, loaded.kind) as session:
-        values, *outputs = session.by_rows(lambda part: _both(part, readings, needed))
-        session.notes.general.clear()  # what is odd is told with the maps
+    try:
+        with opened(loaded.module, inputs, bound, loaded.kind) as session:
+            values, *outputs = session.by_rows(lambda part: _both(part, readings, needed))
+            session.notes.general.clear()  # what is odd is told with the maps
+    except ModelFailed as error:
+        if any(leaf.ndim == 4 for leaf in inputs.leaves) and _takes_volumes(loaded.module):
+            raise ModelFailed(
+                f"{error}; it takes volumes: one volume (C, D, H, W) is given with a batch axis in front, x[None]"
+            ) from error
+        raise
     if not outputs:
         return Look(loaded, asked, values.cpu(), None, None, None, None)
     (found,), reading = outputs, readings[0]
@@ -119,6 +126,10 @@ def looked(loaded: LoadedModel, inputs: Inputs, targets: tuple[Objective, ...] |
     else:
         asked = tuple(_chosen(one, reading, order) for one in asked)
     return Look(loaded, asked, values.cpu(), found, reading, chances, order)
+
+
+def _takes_volumes(module: nn.Module) -> bool:
+    return any(isinstance(one, nn.Conv3d) for one in module.modules())
 
 
 def _both(session: Session, readings: list[Reading], needed: bool) -> tuple[Tensor, ...]:

@@ -14,7 +14,8 @@ from PIL import Image
 
 from deepviz import catalog
 from deepviz.files import encoded
-from deepviz.results.explanation import Explanation
+from deepviz.objectives import Logit
+from deepviz.results.explanation import ExplainedTarget, Explanation
 from deepviz.results.storage import Photographs, plain_value, quantised, without_profile
 
 VERSION = 1
@@ -130,9 +131,16 @@ def rows(explanations: Sequence[Explanation], photographs: Photographs) -> list[
     """
     found: dict[Any, list[Explanation]] = {}
     for one in explanations:
-        key = (photographs.index(one.image), one.target.index, one.target.label, one.target.function)
+        key = (photographs.index(one.image), _asked(one.target))
         found.setdefault(key, []).append(one)
     return [(key[0], group) for key, group in found.items()]
+
+
+def _asked(target: ExplainedTarget) -> Any:
+    """What was explained, to tell it from others; results of version 0.1 have no objective."""
+    if target.objective is not None:
+        return target.objective
+    return (target.label, target.function) if target.index is None else Logit(target.index)
 
 
 def words(value: Any) -> str:
