@@ -102,7 +102,7 @@ def test_what_does_not(given, kind, said):
         (
             lambda: IntegratedGradients(tolerance=NAN),
             ValueError,
-            "tolerance must be above 0, and finite or None, got nan",
+            "tolerance must be above 0, and finite, or None, got nan",
         ),
         (lambda: IntegratedGradients(baseline=NAN), ValueError, "baseline must be finite, got nan"),
         (

@@ -303,7 +303,7 @@ def validate_fields(value: Any) -> None:
         try:
             read = _read(annotation.kinds, given)
         except ValueError as error:
-            raise ValueError(f"{name} must be {error}{_or_none(annotation)}, got {_shown(given)}") from None
+            raise ValueError(f"{name} must be {_with_none(str(error), annotation)}, got {_shown(given)}") from None
         except TypeError:
             raise _wrong(cls, name, annotation, given) from None
         if read is not given:
@@ -463,8 +463,10 @@ def _made_of(given: type, kind: Kind) -> bool:
     return isinstance(kind.type, type) and get_origin(kind.type) is None and issubclass(given, kind.type)
 
 
-def _or_none(annotation: Annotation) -> str:
-    return " or None" if any(kind.type is type(None) for kind in annotation.kinds) else ""
+def _with_none(bounds: str, annotation: Annotation) -> str:
+    if not any(kind.type is type(None) for kind in annotation.kinds):
+        return bounds
+    return f"{bounds}, or None" if " and " in bounds else f"{bounds} or None"
 
 
 def _shown(given: Any) -> str:
