@@ -38,6 +38,8 @@ class LayerCAM(Method):
     """
 
     layer: options.Layer = None
+    grid: options.GridOption = None
+    skip: options.SkipOption = None
 
     title: ClassVar[str] = "Layer-CAM"
     paper: ClassVar[str] = "Jiang et al. 2021, doi:10.1109/TIP.2021.3089943"
@@ -46,11 +48,11 @@ class LayerCAM(Method):
 
     def maps(self, session: Session) -> Tensor:
         """relu(sum_k relu(dA_k) A_k)."""
-        layer = choose_layer(session, self.layer)
+        layer = choose_layer(session, self.layer, self.grid, self.skip)
 
         def chunk(part: Session) -> tuple[Tensor]:
             A, dA = layer_gradient(part, layer.name)
-            grid = grid_of(layer, A, part.image())
+            grid = grid_of(layer, A, part.n)
             A = grid.maps(A)
             cams = [
                 (grid.maps(one).relu() * A).sum(1, keepdim=True).relu()
