@@ -86,7 +86,7 @@ class Option:
         inside = inside or make
         if str in self.kinds:
             return self.read(Word(text), inside)  # a layer's name may hold anything
-        items = tuple in self.kinds and "," in text and text[:1] not in ("(", "[")
+        items = tuple in self.kinds and text[:1] not in ("(", "[") and text.lower() != "none"
         try:
             given = written(f"({text})" if items else text)
         except MethodError:
