@@ -2,7 +2,8 @@
 
     python benchmarks/conformance.py [--markdown FILE] [--only DeepViz]
 
-Every row is a question with an answer derived by hand (explicit masks and weights; never by a library). A cell is
+Every row is a question with an answer derived by hand (explicit masks and weights, or `autograd` of the untouched
+network, one image at a time; never by a library). A cell is
 
     right         the answer, to 1e-5 of its largest value
     wrong         another answer, with its largest error relative to the answer's largest value, or what was changed
@@ -27,15 +28,19 @@ import sys
 import traceback
 import warnings
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
+import deepviz
 import deepviz.methods as dv
+from deepviz import objectives
 from deepviz.models.torchvision_shim import import_torchvision
 
 TOLERANCE = 1e-5
@@ -50,6 +55,53 @@ class Wrong(Exception):
     """An answer that is wrong in a way that no number says."""
 
 
+# ------------------------------------------------------------------------------- what is asked of a model's output
+
+
+@dataclass(frozen=True)
+class Score:
+    """A target that is no class: one number a row, of the model's raw output and perhaps of a tensor with a row each.
+
+    Each library is given it in its own way: an objective, a forward function, a target for each row, a gradient.
+    """
+
+    of: Callable[..., Tensor]
+    """From the output (n, ...), and `to` if there is one, to (n,)."""
+    objective: Any = None
+    """How DeepViz is told; None: the function itself."""
+    to: Tensor | None = None
+    """(N, ...)."""
+
+    def __call__(self, output: Any) -> Tensor:
+        return self.of(output) if self.to is None else self.of(output, self.to)
+
+    def row(self, number: int) -> Callable[[Any], Tensor]:
+        """For a library that gives a target one row of the output."""
+        rows = replace(self, to=None if self.to is None else self.to[number : number + 1])
+        return lambda output: rows(output[None])[0]
+
+
+class Kept(nn.Module):
+    """The usual way out where a model takes several tensors: a wrapper with one input that keeps the others."""
+
+    def __init__(self, model: nn.Module, *extra: Tensor) -> None:
+        super().__init__()
+        self.model, self.extra = model.eval(), extra
+        self.training = False
+
+    def forward(self, x: Tensor) -> Any:
+        return self.model(x, *self.extra)
+
+
+def wrapped(
+    model: nn.Module, extra: tuple[Tensor, ...] | None, layer: str | None = None
+) -> tuple[nn.Module, str | None]:
+    """The model, in a wrapper if there is something beside the image; and its layer's name there."""
+    if extra is None:
+        return model, layer
+    return Kept(model, *extra), None if layer is None else f"model.{layer}"
+
+
 # ------------------------------------------------------------------------------------------------ the libraries
 
 
@@ -62,7 +114,8 @@ class Library:
     scaled_cam = False
     """Its Grad-CAM comes scaled to 0 ... 1 by minimum and maximum; the expected map then is, too."""
 
-    def gradient(self, model: nn.Module, x: Tensor, target: Any) -> Tensor:
+    def gradient(self, model: nn.Module, x: Tensor, target: Any, extra: Any = None) -> Tensor:
+        """`target`: a class, one for each row, or a `Score`; `extra`: tensors with a row for each image."""
         raise NotOffered
 
     def guided(self, model: nn.Module, x: Tensor, target: Any) -> Tensor:
@@ -71,20 +124,35 @@ class Library:
     def deconvolution(self, model: nn.Module, x: Tensor, target: Any) -> Tensor:
         raise NotOffered
 
-    def integrated(self, model: nn.Module, x: Tensor, target: Any, rule: str | None = None) -> Tensor:
+    def integrated(
+        self, model: nn.Module, x: Tensor, target: Any, rule: str | None = None, extra: Any = None
+    ) -> Tensor:
         """Baseline 0, 50 points; rule None is the library's default."""
         raise NotOffered
+
+    def path(self) -> tuple[Any, Any]:
+        """The points and weights of its default rule."""
+        nodes, weights = np.polynomial.legendre.leggauss(50)
+        return (nodes + 1) / 2, weights / 2
 
     def completeness_gap(self, model: nn.Module, x: Tensor, target: Any) -> Tensor:
         """|S(x) - S(0) - sum R|, as the library reports it for its integrated gradients."""
         raise NotOffered
 
-    def smooth(self, model: nn.Module, x: Tensor, target: Any) -> Tensor:
+    def smooth(self, model: nn.Module, x: Tensor, target: Any, extra: Any = None) -> Tensor:
         """20 samples of the signed gradient, noise 0.1 of the range."""
         raise NotOffered
 
-    def cam(self, model: nn.Module, x: Tensor, target: Any, layer: str | None) -> Tensor:
+    def cam(self, model: nn.Module, x: Tensor, target: Any, layer: str | None, extra: Any = None) -> Tensor:
         """(N, 1, h, w); layer None is found by the library."""
+        raise NotOffered
+
+    def laid_cam(self, model: nn.Module, x: Tensor, target: Any, layer: str, lay: Callable[[Tensor], Tensor]) -> Tensor:
+        """With a function that brings the layer's output to (N, D, h, w)."""
+        raise NotOffered
+
+    def probability(self, model: nn.Module, x: Tensor, target: Any, output: str) -> list[float | None]:
+        """What is shown beside the map of each image, for what the output is said to be."""
         raise NotOffered
 
     def signed_cam(self, model: nn.Module, x: Tensor, target: Any, layer: str) -> Tensor:
@@ -103,8 +171,11 @@ class DeepViz(Library):
     name, package, distribution = "DeepViz", "deepviz", "deepviz"
     several_targets = sets_eval_mode = True
 
-    def gradient(self, model, x, target):
-        return dv.Gradient()(model, x, target)
+    def asked(self, target):
+        return target.objective or target if isinstance(target, Score) else target
+
+    def gradient(self, model, x, target, extra=None):
+        return dv.Gradient()(model, x, self.asked(target), extra=extra)
 
     def guided(self, model, x, target):
         return dv.GuidedBackprop()(model, x, target)
@@ -112,18 +183,26 @@ class DeepViz(Library):
     def deconvolution(self, model, x, target):
         return dv.Deconvolution()(model, x, target)
 
-    def integrated(self, model, x, target, rule=None):
-        return (dv.IntegratedGradients(rule=rule) if rule else dv.IntegratedGradients())(model, x, target)
+    def integrated(self, model, x, target, rule=None, extra=None):
+        method = dv.IntegratedGradients(rule=rule) if rule else dv.IntegratedGradients()
+        return method(model, x, self.asked(target), extra=extra)
 
     def completeness_gap(self, model, x, target):
         notes = dv.IntegratedGradients(rule="left").attribute(model, x, target).notes
         return notes.rows["completeness gap"]
 
-    def smooth(self, model, x, target):
-        return dv.SmoothGrad(samples=20, noise=0.1)(model, x, target)
+    def smooth(self, model, x, target, extra=None):
+        return dv.SmoothGrad(samples=20, noise=0.1)(model, x, self.asked(target), extra=extra)
 
-    def cam(self, model, x, target, layer):
-        return dv.GradCAM(layer=layer)(model, x, target)
+    def cam(self, model, x, target, layer, extra=None):
+        return dv.GradCAM(layer=layer)(model, x, self.asked(target), extra=extra)
+
+    def laid_cam(self, model, x, target, layer, lay):
+        return dv.GradCAM(layer=layer, grid=lay)(model, x, target)
+
+    def probability(self, model, x, target, output):
+        shown = deepviz.explain(deepviz.load_model(model, output=output), x, "gradient", target=target)
+        return [explanation.target.probability for explanation in shown]
 
     def signed_cam(self, model, x, target, layer):
         return dv.GradCAM(layer=layer, relu=False)(model, x, target)
@@ -141,10 +220,20 @@ class Captum(Library):
         "left": "riemann_left",
     }
 
-    def gradient(self, model, x, target):
+    def asked(self, model, target, extra=None):
+        """Its forward function, and the arguments of `attribute`: a `Score` is a part of the function."""
+        given = {"target": target, "additional_forward_args": extra}
+        if isinstance(target, Score):
+            if target.to is None:
+                return lambda *inputs: target.of(model(*inputs)), {}
+            return lambda x, to: target.of(model(x), to), {"additional_forward_args": (target.to,)}
+        return model, {name: value for name, value in given.items() if value is not None}
+
+    def gradient(self, model, x, target, extra=None):
         from captum.attr import Saliency
 
-        return Saliency(model).attribute(x, target, abs=False)
+        forward, given = self.asked(model, target, extra)
+        return Saliency(forward).attribute(x, abs=False, **given)
 
     def guided(self, model, x, target):
         from captum.attr import GuidedBackprop
@@ -156,11 +245,13 @@ class Captum(Library):
 
         return Deconvolution(model).attribute(x, target)
 
-    def integrated(self, model, x, target, rule=None):
+    def integrated(self, model, x, target, rule=None, extra=None):
         from captum.attr import IntegratedGradients
 
-        given = {"method": self.rules[rule]} if rule else {}
-        return IntegratedGradients(model).attribute(x, target=target, **given)
+        forward, given = self.asked(model, target, extra)
+        if rule:
+            given["method"] = self.rules[rule]
+        return IntegratedGradients(forward).attribute(x, **given)
 
     def completeness_gap(self, model, x, target):
         from captum.attr import IntegratedGradients
@@ -170,20 +261,22 @@ class Captum(Library):
         )
         return (gap / (model(x) - model(0 * x))[:, target]).abs().detach()
 
-    def smooth(self, model, x, target):
+    def smooth(self, model, x, target, extra=None):
         from captum.attr import NoiseTunnel, Saliency
 
         noise = 0.1 * float(x.max() - x.min())
-        return NoiseTunnel(Saliency(model)).attribute(
-            x, nt_type="smoothgrad", nt_samples=20, stdevs=noise, target=target, abs=False
+        forward, given = self.asked(model, target, extra)
+        return NoiseTunnel(Saliency(forward)).attribute(
+            x, nt_type="smoothgrad", nt_samples=20, stdevs=noise, abs=False, **given
         )
 
-    def cam(self, model, x, target, layer):
+    def cam(self, model, x, target, layer, extra=None):
         from captum.attr import LayerGradCam
 
         if layer is None:
             raise NotOffered
-        return LayerGradCam(model, model.get_submodule(layer)).attribute(x, target, relu_attributions=True)
+        forward, given = self.asked(model, target, extra)
+        return LayerGradCam(forward, model.get_submodule(layer)).attribute(x, relu_attributions=True, **given)
 
     def signed_cam(self, model, x, target, layer):
         from captum.attr import LayerGradCam
@@ -211,30 +304,42 @@ class GradCamPackage(Library):
             return torch.from_numpy(GuidedBackpropReLUModel(model)(x, target)).movedim(-1, 0)[None]
         return torch.stack([one(row) for row in range(len(x))])
 
-    def cam(self, model, x, target, layer):
+    def cam(self, model, x, target, layer, extra=None, lay=None):
         from pytorch_grad_cam import GradCAM
         from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 
         if layer is None:
             raise NotOffered
+        model, layer = wrapped(model, extra, layer)
         if target is None:
             targets = None
+        elif isinstance(target, Score):
+            targets = [target.row(number) for number in range(len(x))]
         else:
             targets = [ClassifierOutputTarget(int(one)) for one in torch.as_tensor(target).expand(len(x))]
-        with GradCAM(model=model, target_layers=[model.get_submodule(layer)]) as cam:
+        with GradCAM(model=model, target_layers=[model.get_submodule(layer)], reshape_transform=lay) as cam:
             found = cam(input_tensor=x, targets=targets)
         return torch.from_numpy(found).unsqueeze(1)
+
+    def laid_cam(self, model, x, target, layer, lay):
+        return self.cam(model, x, target, layer, lay=lay)
 
 
 class TorchCAM(Library):
     name, package, distribution = "TorchCAM", "torchcam", "torchcam"
 
-    def cam(self, model, x, target, layer):
+    def laid_cam(self, model, x, target, layer, lay):
+        return self.cam(model, x, target, layer, lay=lay)
+
+    def cam(self, model, x, target, layer, extra=None, lay=None):
         from torchcam.methods import GradCAM
 
-        classes = target.tolist() if isinstance(target, Tensor) else target
-        with GradCAM(model, layer, input_shape=tuple(x.shape[1:])) as extractor:
-            (found,) = extractor(class_idx=classes, scores=model(x), normalized=False)
+        model, layer = wrapped(model, extra, layer)
+        given: dict[str, Any] = {"class_idx": target.tolist() if isinstance(target, Tensor) else target}
+        if isinstance(target, Score):
+            given = {"targets": [target.row(number) for number in range(len(x))]}
+        with GradCAM(model, layer, input_shape=tuple(x.shape[1:]), reshape_transform=lay) as extractor:
+            (found,) = extractor(scores=model(x), normalized=False, **given)
         return found.unsqueeze(1)
 
 
@@ -242,9 +347,16 @@ class Zennit(Library):
     name, package, distribution = "Zennit", "zennit", "zennit"
 
     def _attribute(self, attributor, model, x, target):
+        def gradient(output):
+            with torch.enable_grad():
+                return torch.autograd.grad(target(output).sum(), output, retain_graph=True)[0]
+
         with attributor:
-            _, found = attributor(x, self._one_hot(model, x, target))
+            _, found = attributor(x, gradient if isinstance(target, Score) else self._one_hot(model, x, target))
         return found
+
+    def path(self):
+        return torch.linspace(1 / 50, 1, 50).tolist(), [1 / 50] * 50
 
     def _one_hot(self, model, x, target):
         if target is None:
@@ -255,9 +367,10 @@ class Zennit(Library):
         chosen[torch.arange(len(x)), target] = 1
         return chosen
 
-    def gradient(self, model, x, target):
+    def gradient(self, model, x, target, extra=None):
         from zennit.attribution import Gradient
 
+        model, _ = wrapped(model, extra)
         return self._attribute(Gradient(model), model, x, target)
 
     def guided(self, model, x, target):
@@ -272,16 +385,18 @@ class Zennit(Library):
 
         return self._attribute(Gradient(model, DeconvNet()), model, x, target)
 
-    def integrated(self, model, x, target, rule=None):
+    def integrated(self, model, x, target, rule=None, extra=None):
         from zennit.attribution import IntegratedGradients
 
         if rule:
             raise NotOffered
+        model, _ = wrapped(model, extra)
         return self._attribute(IntegratedGradients(model, n_iter=50), model, x, target)
 
-    def smooth(self, model, x, target):
+    def smooth(self, model, x, target, extra=None):
         from zennit.attribution import SmoothGrad
 
+        model, _ = wrapped(model, extra)
         return self._attribute(SmoothGrad(model, noise_level=0.1, n_iter=20), model, x, target)
 
 
@@ -850,7 +965,10 @@ def _(library: Library) -> float:
 @row("a single logit, (N, 1): its gradient")
 def _(library: Library) -> float:
     model, x = filled(nn.Sequential(nn.Flatten(), nn.Linear(24, 1))), numbers(*IMAGES)
-    found = library.gradient(model, x, 1 if library.name == "DeepViz" else 0)
+    if isinstance(library, DeepViz):
+        found = dv.Gradient()(model, x, 1, output="binary")
+    else:
+        found = library.gradient(model, x, 0)
     return error(found, model[1].weight.view(1, *x.shape[1:]).expand_as(x))
 
 
@@ -1053,9 +1171,18 @@ def ask_output(method: str, wrap: Callable[[Tensor], Any]) -> Callable[[Library]
     return ask
 
 
+@dataclass
+class Answer:
+    """As transformers' model outputs, in short."""
+
+    logits: Tensor
+    hidden_states: Any = None
+
+
 OUTPUTS: dict[str, Callable[[Tensor], Any]] = {
     'a dictionary, `["logits"]`': lambda scores: {"logits": scores},
     "a tuple with the scores second": lambda scores: (scores.sum(), scores),
+    "a dataclass": Answer,
 }
 for _what, _wrap in OUTPUTS.items():
     for _method in ("gradient", "Grad-CAM"):
@@ -1100,6 +1227,614 @@ def _(library: Library) -> float:
     raise Wrong("answered")
 
 
+class Frozen(ConvNet):
+    """A frozen backbone, which the model itself runs under `no_grad`."""
+
+    def forward(self, x: Tensor) -> Any:
+        with torch.no_grad():
+            A = self.relu(self.conv(x))
+        return self.head(A.mean((2, 3)))
+
+
+class Checkpointed(ConvNet):
+    """Activation checkpointing, as training on little memory leaves it on."""
+
+    reentrant = False
+
+    def forward(self, x: Tensor) -> Any:
+        A = checkpoint(lambda z: self.relu(self.conv(z)), x, use_reentrant=self.reentrant)
+        return self.head(A.mean((2, 3)))
+
+
+class CheckpointedReentrant(Checkpointed):
+    reentrant = True
+
+
+class TensorImage(Tensor):
+    """As fastai's or MONAI's: results keep the type."""
+
+
+def ask_written(method: str, build: Callable[[], nn.Module], kind: type[Tensor] = Tensor) -> Callable[[Library], float]:
+    def ask(library: Library) -> float:
+        model, x = filled(build()), numbers(3, 2, 4, 6)
+        if method == "Grad-CAM":
+            return cam_error(
+                library, METHODS[method](library, model, as_kind(x, kind), ""), cam_by_hand(model, x).clip(0)
+            )
+        expected = gradient_by_hand(model, x)
+        if method == "guided backprop":
+            W = model.head.weight.detach()[CLASS].clip(0)
+            arriving = W[:, None, None] * (features(model, x) > 0) / 24
+            expected = F.conv_transpose2d(arriving, model.conv.weight.detach(), padding=1)
+        if method == "guided backprop" and isinstance(library, GradCamPackage):  # of one image, so as not to be refused
+            x, expected = x[:1], expected[:1]
+        return error(METHODS[method](library, model, as_kind(x, kind), ""), expected)
+
+    return ask
+
+
+def as_kind(x: Tensor, kind: type[Tensor]) -> Tensor:
+    return x if kind is Tensor else x.as_subclass(kind)
+
+
+WRITTEN = {
+    "a frozen backbone under the model's own `no_grad`": Frozen,
+    "activation checkpointing": Checkpointed,
+    "activation checkpointing with reentry": CheckpointedReentrant,
+}
+for _what, _build in WRITTEN.items():
+    for _method in METHODS:
+        if "frozen" not in _what or _method != "guided backprop":
+            row(f"{_what}: {_method}")(ask_written(_method, _build))
+for _method in METHODS:
+    row(f"an image that is a subclass of `Tensor`: {_method}")(ask_written(_method, ConvNet, TensorImage))
+
+
+@row("an image that is a subclass of `Tensor`: SmoothGrad on a linear network")
+def _(library: Library) -> float:
+    model, x = linear(), numbers(*IMAGES)
+    found = library.smooth(model, x.as_subclass(TensorImage), CLASS)
+    return error(found.as_subclass(Tensor), model[1].weight[CLASS].view(1, *x.shape[1:]).expand_as(x))
+
+
+@row("a scripted model, Grad-CAM at one of its layers: the map, or an error of one line", refusal=True)
+def _(library: Library) -> float:
+    pooled = nn.AdaptiveAvgPool2d(1), nn.Flatten()
+    model, x = filled(nn.Sequential(nn.Conv2d(2, 3, 3, padding=1), nn.ReLU(), *pooled)), numbers(3, 2, 4, 6)
+    w = torch.eye(3, dtype=torch.float64)[CLASS] / 24
+    expected = torch.einsum("k,nkhw->nhw", w, model[:2](x)).unsqueeze(1).detach()
+    try:
+        return cam_error(library, library.cam(torch.jit.script(model), x, CLASS, "1"), expected)
+    except deepviz.DeepVizError as refusal:
+        if "\n" in str(refusal):
+            raise Wrong("more than one line") from refusal
+        raise
+
+
+# ----------------------------------------------------------------------------------------------- side information
+
+section("More than one tensor: a table with a row for each image, beside the image")
+
+
+class WithTable(nn.Module):
+    """S_k = (V t)_k u_k . x: the gradient is (V t)_k u_k, and integrated gradients are x times that."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.u, self.V = nn.Linear(24, 3, bias=False), nn.Linear(5, 3, bias=False)
+
+    def forward(self, x: Tensor, table: Tensor) -> Tensor:
+        return self.u(x.flatten(1)) * self.V(table)
+
+
+def table_gradient(model: Any, x: Tensor, table: Tensor) -> Tensor:
+    factors = table @ model.V.weight[CLASS].detach()
+    return factors[:, None, None, None] * model.u.weight[CLASS].detach().view(1, *x.shape[1:])
+
+
+TABLE = numbers(3, 5, seed=3)
+BESIDE = {
+    "gradient": lambda library, model, x, extra: library.gradient(model, x, CLASS, extra=extra),
+    "integrated gradients": lambda library, model, x, extra: library.integrated(model, x, CLASS, extra=extra),
+    "SmoothGrad": lambda library, model, x, extra: library.smooth(model, x, CLASS, extra=extra),
+}
+
+
+def ask_table(method: str) -> Callable[[Library], float]:
+    def ask(library: Library) -> float:
+        model, x = filled(WithTable()), numbers(*IMAGES)
+        G = table_gradient(model, x, TABLE)
+        return error(BESIDE[method](library, model, x, (TABLE,)), x * G if method.startswith("integrated") else G)
+
+    return ask
+
+
+class ConvTable(ConvNet):
+    """The table says which channels count."""
+
+    def forward(self, x: Tensor, table: Tensor) -> Any:
+        return self.head(self.relu(self.conv(x)).mean((2, 3)) * table[:, :4])
+
+
+@row("Grad-CAM, each image with its own row")
+def _(library: Library) -> float:
+    model, x = filled(ConvTable()), numbers(3, 2, 4, 6)
+    W = model.head.weight.detach()[CLASS] * TABLE[:, :4]
+    expected = torch.einsum("nk,nkhw->nhw", W, features(model, x)).unsqueeze(1).clip(0) / 24
+    return cam_error(library, library.cam(model, x, CLASS, "relu", extra=(TABLE,)), expected)
+
+
+class KeptRepeated(Kept):
+    """A wrapper that repeats what it keeps for as many rows as arrive."""
+
+    def forward(self, x: Tensor) -> Any:
+        return self.model(x, *(tensor.repeat(len(x) // len(tensor), 1) for tensor in self.extra))
+
+
+def ask_kept(method: str, wrapper: type[Kept]) -> Callable[[Library], float]:
+    def ask(library: Library) -> float:
+        model, x = filled(WithTable()), numbers(*IMAGES)
+        G = table_gradient(model, x, TABLE)
+        found = BESIDE[method](library, wrapper(model, TABLE), x, None)
+        return error(found, x * G if method.startswith("integrated") else G)
+
+    return ask
+
+
+for _method in BESIDE:
+    row(f"{_method}, each image with its own row")(ask_table(_method))
+for _method in BESIDE:
+    row(f"{_method}, the table kept on a wrapper: right, or refused", refusal=True)(ask_kept(_method, Kept))
+for _method in BESIDE:
+    _question = f"{_method}, the table kept on a wrapper that repeats it: right, or refused"
+    row(_question, refusal=True)(ask_kept(_method, KeptRepeated))
+
+
+class WithMatrix(nn.Module):
+    """S_k = u_k . (M x), M mixing the channels: a matrix that all images share."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.u = nn.Linear(36, 3, bias=False)
+
+    def forward(self, x: Tensor, M: Tensor) -> Tensor:
+        return self.u(torch.einsum("cd,ndhw->nchw", M, x).flatten(1))
+
+
+@row("integrated gradients of three images, with a 3 x 3 matrix that they share")
+def _(library: Library) -> float:
+    model, x, M = filled(WithMatrix()), numbers(3, 3, 3, 4), numbers(3, 3, seed=5)
+    G = torch.einsum("cd,chw->dhw", M, model.u.weight[CLASS].detach().view(3, 3, 4))
+    if isinstance(library, DeepViz):
+        return error(library.integrated(model, x, CLASS, extra=(deepviz.shared(M),)), x * G)
+    # Captum's additional_forward_args have a row for each example, so there it is kept too
+    return error(library.integrated(Kept(model, M), x, CLASS), x * G)
+
+
+# -------------------------------------------------------------------------------------------------- rows of a batch
+
+section("Rows: each as if it were alone")
+
+
+class BatchNormalised(nn.Module):
+    """BatchNorm without running statistics: what is said of an image depends on what else is in the batch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.norm = nn.Conv2d(2, 4, 3, padding=1), nn.BatchNorm2d(4, track_running_stats=False)
+        self.relu, self.head = nn.ReLU(), nn.Linear(4, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.relu(self.norm(self.conv(x))).mean((2, 3)) ** 2)
+
+
+def gradient_alone(model: nn.Module, x: Tensor, k: int = CLASS) -> Tensor:
+    """`autograd` of the untouched model, one image at a time."""
+
+    def one(image: Tensor) -> Tensor:
+        leaf = image[None].clone().requires_grad_()
+        return torch.autograd.grad(model(leaf).reshape(1, -1)[0, k], leaf)[0]
+
+    return torch.cat([one(image) for image in x])
+
+
+def cam_alone(model: Any, x: Tensor, k: int = CLASS) -> Tensor:
+    """Grad-CAM at the ReLU of `BatchNormalised`, one image at a time."""
+
+    def one(image: Tensor) -> Tensor:
+        A = model.relu(model.norm(model.conv(image[None]))).detach().requires_grad_()
+        dA = torch.autograd.grad(model.head(A.mean((2, 3)) ** 2)[0, k], A)[0]
+        return (dA.mean((2, 3), keepdim=True) * A).sum(1, keepdim=True).clip(0).detach()
+
+    return torch.cat([one(image) for image in x])
+
+
+UNLIKE = numbers(3, 2, 4, 6) * torch.tensor([1.0, 3.0, 0.5])[:, None, None, None] + 0.5
+
+
+@row("BatchNorm without running statistics, three images: gradient")
+def _(library: Library) -> float:
+    model = filled(BatchNormalised())
+    return error(library.gradient(model, UNLIKE, CLASS), gradient_alone(model, UNLIKE))
+
+
+@row("BatchNorm without running statistics, three images: Grad-CAM")
+def _(library: Library) -> float:
+    model = filled(BatchNormalised())
+    return cam_error(library, library.cam(model, UNLIKE, CLASS, "relu"), cam_alone(model, UNLIKE))
+
+
+@row("BatchNorm without running statistics, one image: integrated gradients, each point of the path alone")
+def _(library: Library) -> float:
+    model, x = filled(BatchNormalised()), UNLIKE[:1]
+    expected = x * sum(w * gradient_alone(model, t * x) for t, w in zip(*library.path(), strict=True))
+    return error(library.integrated(model, x, CLASS), expected)
+
+
+class Random(ConvNet):
+    """Dropout that stays on in eval mode: `F.dropout(h)` without `training=self.training`."""
+
+    def forward(self, x: Tensor) -> Any:
+        return self.head(F.dropout(self.relu(self.conv(x)).mean((2, 3))))
+
+
+def ask_random(method: str) -> Callable[[Library], float]:
+    def ask(library: Library) -> float:
+        with warnings.catch_warnings(record=True) as told:
+            warnings.simplefilter("always")
+            METHODS[method](library, filled(Random()), numbers(1, 2, 4, 6), "")
+        if not any("random" in str(warning.message) for warning in told):
+            raise Wrong("unsaid")
+        return 0.0
+
+    return ask
+
+
+for _method in METHODS:
+    row(f"a model that is random in eval mode: the user is told, {_method}")(ask_random(_method))
+
+
+class OneImage(nn.Module):
+    """A batch of one built in."""
+
+    def __init__(self, how: str) -> None:
+        super().__init__()
+        self.conv, self.head, self.how = nn.Conv2d(2, 4, 3, padding=1), nn.Linear(48, 3), how
+
+    def forward(self, x: Tensor) -> Tensor:
+        A = F.relu(self.conv(x))
+        if self.how == "reshape":
+            return self.head(A.reshape(1, 48))
+        return self.head(A.flatten(1)).squeeze()
+
+
+def ask_one(method: str, how: str, n: int) -> Callable[[Library], float]:
+    def ask(library: Library) -> float:
+        model, x = filled(OneImage(how.replace("export", ""))), numbers(n, 2, 3, 4)
+        asked = torch.export.export(model, (x[:1],)).module() if how == "export" else model
+        if method == "gradient":
+            return error(library.gradient(asked, x, CLASS), gradient_alone(model, x))
+        expected = x * sum(w * gradient_alone(model, t * x) for t, w in zip(*library.path(), strict=True))
+        return error(library.integrated(asked, x, CLASS), expected)
+
+    return ask
+
+
+row("a batch of one built in (`reshape(1, -1)`): the gradient of three images")(ask_one("gradient", "reshape", 3))
+row("a batch of one built in (`reshape(1, -1)`): integrated gradients of one image")(
+    ask_one("integrated", "reshape", 1)
+)
+row("an output without a batch axis for one image (`squeeze()`): the gradient")(ask_one("gradient", "squeeze", 1))
+row("a model exported with a batch of one: the gradient of three images")(ask_one("gradient", "export", 3))
+
+
+# -------------------------------------------------------------------------------------------- what the output is
+
+section("Outputs and objectives")
+
+
+def regressor(flat: bool) -> nn.Module:
+    """A number far below 0."""
+    layers = [nn.Flatten(), nn.Linear(24, 1), *([nn.Flatten(0)] if flat else [])]
+    model = filled(nn.Sequential(*layers))
+    with torch.no_grad():
+        model[1].bias.fill_(-34.0)
+    return model
+
+
+@row("a regressor's number, (N, 1), below 0: +dy/dx")
+def _(library: Library) -> float:
+    model, x = regressor(flat=False), numbers(*IMAGES)
+    found = library.gradient(model, x, None if isinstance(library, DeepViz) else 0)
+    return error(found, model[1].weight.view(1, *x.shape[1:]).expand_as(x))
+
+
+@row("a regressor's number, (N,), below 0: +dy/dx")
+def _(library: Library) -> float:
+    model, x = regressor(flat=True), numbers(*IMAGES)
+    target = Score(lambda output: output) if isinstance(library, Zennit) else None
+    return error(library.gradient(model, x, target), model[1].weight.view(1, *x.shape[1:]).expand_as(x))
+
+
+@row("independent labels: the probability beside the map is the sigmoid")
+def _(library: Library) -> float:
+    model, x = filled(ConvNet()).float(), numbers(3, 2, 4, 6).float()
+    shown = library.probability(model, x, CLASS, "multi-label")
+    return error(torch.tensor(shown), torch.sigmoid(model(x)[:, CLASS]))
+
+
+@row("a number: no probability stands beside its map")
+def _(library: Library) -> float:
+    shown = library.probability(regressor(flat=False).float(), numbers(*IMAGES).float(), None, "regression")
+    if any(probability is not None for probability in shown):
+        raise Wrong(f"{shown[0]:.2f}")
+    return 0.0
+
+
+DIFFERENCE = Score(lambda output: output[:, 1] - output[:, 2], objectives.Logit(1) - objectives.Logit(2))
+
+
+@row("why one class and not another, the difference of two logits: gradient")
+def _(library: Library) -> float:
+    model, x = filled(ConvNet()), numbers(3, 2, 4, 6)
+    return error(library.gradient(model, x, DIFFERENCE), gradient_by_hand(model, x, 1) - gradient_by_hand(model, x, 2))
+
+
+@row("why one class and not another, the difference of two logits: Grad-CAM")
+def _(library: Library) -> float:
+    model, x = filled(ConvNet()), numbers(3, 2, 4, 6)
+    expected = (cam_by_hand(model, x, 1) - cam_by_hand(model, x, 2)).clip(0)
+    return cam_error(library, library.cam(model, x, DIFFERENCE, "relu"), expected)
+
+
+def cosine(output: Tensor, to: Tensor) -> Tensor:
+    return (output * to).sum(1) / (output.norm(dim=1) * to.norm(dim=1))
+
+
+REFERENCES = numbers(3, 3, seed=7)
+SIMILAR = Score(cosine, objectives.Similarity(to=REFERENCES), REFERENCES)
+
+
+def cosine_slope(E: Tensor, e: Tensor) -> Tensor:
+    """d cos(E, e) / dE = e / (|E| |e|) - cos(E, e) E / |E|^2."""
+    size = E.norm(dim=1, keepdim=True)
+    return e / (size * e.norm(dim=1, keepdim=True)) - cosine(E, e)[:, None] * E / size**2
+
+
+def similar_gradient(weight: Tensor, bias: Tensor, x: Tensor) -> Tensor:
+    """Of a linear embedding E = W x + b."""
+    E = x.flatten(1) @ weight.T + bias
+    return (cosine_slope(E, REFERENCES) @ weight).view_as(x)
+
+
+@row("similarity of each image's embedding to one of its own: gradient")
+def _(library: Library) -> float:
+    model, x = linear(), numbers(*IMAGES)
+    expected = similar_gradient(model[1].weight.detach(), model[1].bias.detach(), x)
+    return error(library.gradient(model, x, SIMILAR), expected)
+
+
+@row("similarity of each image's embedding to one of its own: integrated gradients")
+def _(library: Library) -> float:
+    model, x = linear(), numbers(*IMAGES)
+    W, b = model[1].weight.detach(), model[1].bias.detach()
+    expected = x * sum(w * similar_gradient(W, b, t * x) for t, w in zip(*library.path(), strict=True))
+    return error(library.integrated(model, x, SIMILAR), expected)
+
+
+@row("similarity of each image's embedding to one of its own: Grad-CAM")
+def _(library: Library) -> float:
+    model, x = filled(ConvNet()), numbers(3, 2, 4, 6)
+    A = features(model, x)
+    W, b = model.head.weight.detach(), model.head.bias.detach()
+    w = cosine_slope(A.mean((2, 3)) @ W.T + b, REFERENCES) @ W / 24
+    expected = torch.einsum("nk,nkhw->nhw", w, A).unsqueeze(1).clip(0)
+    return cam_error(library, library.cam(model, x, SIMILAR, "relu"), expected)
+
+
+# ------------------------------------------------------------------------------------------------- layers and places
+
+section("Grad-CAM where the layer is no plain map: tokens, queries, anchors, volumes")
+
+
+class Sequence(nn.Module):
+    """One token for each position of the image and some others, mixed; their mean is read.
+
+    `others` are the places in the sequence that no position has; `order` says which position each of the rest is.
+    """
+
+    def __init__(self, others: tuple[int, ...] = (0,), first: bool = False, columns: bool = False) -> None:
+        super().__init__()
+        self.others, self.first, self.columns = others, first, columns
+        self.patch, self.extra = nn.Conv2d(2, 5, 1), nn.Parameter(torch.zeros(1 + len(others), 5))
+        self.block, self.head = nn.Linear(5, 5), nn.Linear(5, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        T = self.block(self.tokens(x))
+        return self.head(T.mean(0 if self.first else 1))
+
+    def tokens(self, x: Tensor) -> Tensor:
+        A = self.patch(x)
+        patches = (A.transpose(2, 3) if self.columns else A).flatten(2).movedim(-1, 0)
+        whole = patches.new_zeros(len(patches) + len(self.others), *patches.shape[1:])
+        whole[self.at(len(whole))] = patches
+        for place, token in zip(self.others, self.extra, strict=False):
+            whole[place] = token
+        whole = whole + whole.mean(0) / 2
+        return whole if self.first else whole.transpose(0, 1)
+
+    def at(self, length: int) -> list[int]:
+        return [place for place in range(length) if place not in self.others]
+
+    def lay(self, T: Tensor) -> Tensor:
+        """(N, L, D) or (L, N, D) to (N, D, h, w), for images of 3 x 4."""
+        T = T if self.first else T.transpose(0, 1)
+        A = T[self.at(len(T))].movedim(0, -1)
+        return A.unflatten(-1, (4, 3)).transpose(2, 3) if self.columns else A.unflatten(-1, (3, 4))
+
+    def expected(self, x: Tensor) -> Tensor:
+        """relu(sum_k w_k A_k), w_k = W_ck / L for every token."""
+        with torch.no_grad():
+            T = self.tokens(x)
+            w = self.head.weight[CLASS] / T.shape[0 if self.first else 1]
+            A = self.lay(T @ self.block.weight.T + self.block.bias)
+            return torch.einsum("k,nkhw->nhw", w, A).unsqueeze(1).clip(0)
+
+
+TOKENS: dict[str, Callable[[], Sequence]] = {
+    "no class token": lambda: Sequence(()),
+    "class token first": Sequence,
+    "class token last": lambda: Sequence((12,)),
+    "class token in the middle": lambda: Sequence((6,)),
+    "class token and four registers": lambda: Sequence((0, 1, 2, 3, 4)),
+    "sequence first, (L, N, D)": lambda: Sequence(first=True),
+}
+
+
+def ask_sequence(build: Callable[[], Sequence], given: bool = False) -> Callable[[Library], float]:
+    def ask(library: Library) -> float:
+        model, x = filled(build()), numbers(*IMAGES)
+        expected = model.expected(x)
+        found = (
+            library.laid_cam(model, x, CLASS, "block", model.lay) if given else library.cam(model, x, CLASS, "block")
+        )
+        return cam_error(library, found, expected)
+
+    return ask
+
+
+for _what, _build in TOKENS.items():
+    row(f"{_what}, no reshape function given: on the right places, or refused", refusal=True)(ask_sequence(_build))
+row("tokens column by column, no reshape function given: on the right places, or refused", refusal=True)(
+    ask_sequence(lambda: Sequence(columns=True))
+)
+row("tokens column by column, class token in the middle, with the function that lays them out")(
+    ask_sequence(lambda: Sequence((6,), columns=True), given=True)
+)
+
+
+class Queries(nn.Module):
+    """As DETR: as many object queries as the image has positions look at its features, (N, queries, classes)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.relu = nn.Conv2d(2, 5, 3, padding=1), nn.ReLU()
+        self.queries, self.decoder, self.head = nn.Parameter(torch.zeros(12, 5)), nn.Linear(5, 5), nn.Linear(5, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.above(self.relu(self.conv(x)))
+
+    def above(self, A: Tensor) -> Tensor:
+        memory = A.flatten(2).transpose(1, 2)
+        looked = (self.queries @ memory.transpose(1, 2)).softmax(2) @ memory
+        return self.head(self.decoder(looked + self.queries))
+
+
+class Anchors(nn.Module):
+    """As YOLO: (N, 4 + classes, anchors) of two resolutions, with as many channels as the image has positions."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.relu = nn.Conv2d(2, 5, 3, padding=1), nn.ReLU()
+        self.heads, self.detect = nn.ModuleList(nn.Linear(5, 12) for _ in range(2)), nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.above(self.relu(self.conv(x)))
+
+    def above(self, A: Tensor) -> Tensor:
+        scales = A, F.max_pool2d(A, (3, 2))
+        answers = [head(one.flatten(2).transpose(1, 2)) for head, one in zip(self.heads, scales, strict=True)]
+        return self.detect(torch.cat(answers, 1).transpose(1, 2))
+
+
+DETECTORS: dict[str, tuple[Callable[[], nn.Module], str, Score]] = {
+    "a detector's object queries, (N, queries, classes)": (
+        Queries,
+        "decoder",
+        Score(lambda output: output[:, 7, 2]),
+    ),
+    "a detector's anchors, (N, 4 + classes, anchors)": (Anchors, "detect", Score(lambda output: output[:, 7].amax(1))),
+}
+
+
+def ask_not_a_picture(name: str) -> Callable[[Library], float]:
+    build, layer, score = DETECTORS[name]
+
+    def ask(library: Library) -> float:
+        found = library.cam(filled(build()), numbers(*IMAGES), score, layer)
+        raise Wrong(f"answered, shape {tuple(found.shape)}")
+
+    return ask
+
+
+def ask_detector(name: str, layer: str | None) -> Callable[[Library], float]:
+    build, _, score = DETECTORS[name]
+
+    def ask(library: Library) -> float:
+        model, x = filled(build()), numbers(*IMAGES)
+        if layer is None:  # TorchCAM tries the model on float32 zeros
+            model, x = model.float(), x.float()
+        B = model.conv(x).detach()  # a library may take the convolution or the ReLU as the last one
+        found = library.cam(model, x, score, layer)
+        maps = {"conv": (B, lambda A: model.above(A.relu())), "relu": (B.relu(), model.above)}
+        return min(cam_error(library, found, detector_cam(A, above, score)) for A, above in maps.values())
+
+    return ask
+
+
+def detector_cam(A: Tensor, above: Callable[[Tensor], Tensor], score: Score) -> Tensor:
+    A = A.clone().requires_grad_()
+    (dA,) = torch.autograd.grad(score(above(A)).sum(), A)
+    return (dA.mean((2, 3), keepdim=True) * A).sum(1, keepdim=True).clip(0).detach()
+
+
+@row("a detector's object query: the gradient of one of its scores")
+def _(library: Library) -> float:
+    model, x = filled(Queries()), numbers(*IMAGES)
+    leaf = x.clone().requires_grad_()
+    expected = torch.autograd.grad(model(leaf)[:, 7, 2].sum(), leaf)[0]
+    return error(
+        library.gradient(model, x, DETECTORS["a detector's object queries, (N, queries, classes)"][2]), expected
+    )
+
+
+for _what in DETECTORS:
+    row(f"{_what}: the map at a feature map that is named")(ask_detector(_what, "relu"))
+    row(f"{_what}: the map at a feature map that the library finds")(ask_detector(_what, None))
+    row(f"{_what}: they lie nowhere on the image, so a map of them is refused", refusal=True)(ask_not_a_picture(_what))
+
+
+class Spatial(nn.Module):
+    """`ConvNet` in one or three dimensions."""
+
+    def __init__(self, axes: int) -> None:
+        super().__init__()
+        conv = {1: nn.Conv1d, 3: nn.Conv3d}[axes]
+        self.conv, self.relu, self.head = conv(2, 4, 3, padding=1), nn.ReLU(), nn.Linear(4, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.relu(self.conv(x)).flatten(2).mean(2))
+
+
+def ask_space(*space: int) -> Callable[[Library], float]:
+    def ask(library: Library) -> float:
+        model, x = filled(Spatial(len(space))), numbers(3, 2, *space)
+        A = model.relu(model.conv(x)).detach()
+        w = model.head.weight[CLASS].detach() / A[0, 0].numel()
+        expected = torch.einsum("k,nk...->n...", w, A).unsqueeze(1).clip(0)
+        found = library.cam(model, x, CLASS, "relu")
+        if not library.scaled_cam:
+            return error(found, expected)
+        flat = found if found.shape != expected.shape else found.reshape(3, 1, 1, -1)
+        return cam_error(library, flat, expected.reshape(3, 1, 1, -1) if flat is not found else expected)
+
+    return ask
+
+
+row("a volume or a clip, (N, C, D, H, W): Grad-CAM")(ask_space(3, 4, 5))
+row("a signal, (N, C, L): Grad-CAM")(ask_space(9))
+
+
 # --------------------------------------------------------------------------------------------------------- the table
 
 
@@ -1118,6 +1853,10 @@ def failed_rows(cells: dict[str, Cell]) -> dict[str, Cell]:
     return {one.question: cells[one.question] for one in rows if not one.passed(cells[one.question])}
 
 
+ASKED_FOR = "refuses, as the question asks"
+ELSEWHERE = "refuses, where there is an answer"
+
+
 def version(library: Library) -> str:
     with contextlib.suppress(importlib.metadata.PackageNotFoundError):
         return f"{library.name} {importlib.metadata.version(library.distribution)}"
@@ -1132,13 +1871,27 @@ def markdown(columns: dict[str, dict[str, Cell]], absent: list[str]) -> str:
         body = [[one.question, *(marked(one, cells[one.question]) for cells in columns.values())] for one in rows]
         lines += [f"| {' | '.join(cells)} |" for cells in (head, ["---"] * len(head), *body)]
         lines.append("")
-    lines += ["## In numbers", "", f"| {' | '.join(head)} |", f"| {' | '.join(['---'] * len(head))} |"]
-    for verdict in ("right", "wrong", "refuses", "crashes", "not offered"):
-        counts = [str(sum(cell.verdict == verdict for cell in cells.values())) for cells in columns.values()]
-        lines.append(f"| {verdict} | {' | '.join(counts)} |")
+    lines += ["## In numbers", "", *in_numbers(columns)]
     if absent:
         lines += ["", f"Not installed, so not asked: {', '.join(absent)}."]
     return "\n".join(lines) + "\n"
+
+
+def in_numbers(columns: dict[str, dict[str, Cell]]) -> list[str]:
+    """How many cells are what: the lines of a table, which the README has too."""
+    rows = [one for rows in SECTIONS.values() for one in rows]
+
+    def kind(one: Row, cell: Cell) -> str:
+        if cell.verdict == "refuses":
+            return ASKED_FOR if one.passed(cell) else ELSEWHERE
+        return cell.verdict
+
+    head = [f"of {len(rows)} questions", *columns]
+    lines = [f"| {' | '.join(head)} |", f"| {' | '.join(['---'] * len(head))} |"]
+    for verdict in ("right", ASKED_FOR, ELSEWHERE, "wrong", "crashes", "not offered"):
+        counts = [str(sum(kind(one, cells[one.question]) == verdict for one in rows)) for cells in columns.values()]
+        lines.append(f"| {verdict} | {' | '.join(counts)} |")
+    return lines
 
 
 def marked(one: Row, cell: Cell) -> str:
@@ -1150,13 +1903,19 @@ INTRODUCTION = """\
 
 Written by `python benchmarks/conformance.py --markdown benchmarks/CONFORMANCE.md`; torch {torch}.
 
-Closed-form answers on small networks in double precision, derived by hand. **Bold** is the answer that the row asks
-for. *wrong* gives the largest error, relative to the largest value of the right answer, or says what is wrong;
-*refuses* is an error of the library's own that says why (the right answer in some rows), *crashes* one from
-somewhere below; *not offered* means that there is no such method or option. Peers are used as their documentation
-says; where a row says "without a wrapper" or "no reshape function given", some of them offer exactly that as a way
-out, which the user has to write. Captum's documentation asks for activations that are `nn.ReLU`
-modules; grad-cam's `GradCAM` returns maps scaled to 0 ... 1, which are compared with the scaled answer.
+Answers on small networks in double precision, derived by hand, or by `autograd` of the untouched network, one image at
+a time. **Bold** is an answer that the row asks for. *wrong* gives the largest error, relative to the largest value of
+the right answer, or says what is wrong; *refuses* is an error of the library's own that says why (a right answer in
+the rows that ask for it), *crashes* one from somewhere below; *not offered* means that there is no such method or
+option. Peers are used as their documentation says. Captum's asks for activations that are `nn.ReLU` modules; what a
+model takes beside the image is given to it as `additional_forward_args`, and what is explained as a forward function.
+grad-cam, TorchCAM and Zennit are given a wrapper and targets of their own kinds. grad-cam's `GradCAM` returns maps
+scaled to 0 ... 1, which are compared with the scaled answer.
+
+Where a row says "without a wrapper" or "no reshape function given", and where rows of a batch are not independent,
+there often is a way out that the user has to know and to write: a wrapper that returns the scores, a reshape function,
+one image at a time, Captum's `internal_batch_size=1`, an image that requires gradients. The rows ask what comes without
+it.
 
 What no row asks: a rectifier written as arithmetic (`h * (h > 0)`, `torch.where`) between ordinary ones is seen by
 none of these libraries, DeepViz included; it refuses only if no other rectifier is reached.

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from deepviz.errors import ImageError, LayerError, ModelError, TargetError
+from deepviz.methods import Gradient
 from deepviz.probe.outputs import (
     KINDS,
     check_kind,
@@ -299,3 +300,11 @@ def test_the_image_is_the_first_leaf_that_is_one():
 
 def test_probabilities_of_a_sure_model_stay_finite():
     assert math.isclose(float(probabilities(torch.tensor([[1000.0]]), "binary")[0, 1]), 1.0)
+
+
+def test_an_output_without_rows_is_refused_with_what_it_is():
+    """As wrappers that repeat a table for the rows that arrive give, where fewer arrive than it has."""
+    nothing = nn.Sequential(nn.Flatten(), nn.Linear(12, 3))
+    nothing.register_forward_hook(lambda module, given, output: output[:0])
+    with pytest.raises(ModelError, match="scores for 0 rows, 1 went in"):
+        Gradient()(nothing, torch.rand(1, 3, 2, 2), 1)

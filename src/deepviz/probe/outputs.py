@@ -385,6 +385,8 @@ def _reading(scores: Tensor, kind: Kind | Reading) -> Reading:
 
 def are_probabilities(scores: Tensor) -> bool:
     """Whether scores (N, K) already are a softmax: none negative, each row's sum 1."""
+    if len(scores) == 0:  # which is an error, but not of how they end
+        return False
     return bool((scores >= 0).all()) and bool((scores.sum(1) - 1).abs().max() < 1e-3)
 
 
