@@ -266,3 +266,16 @@ def test_a_module_with_two_names_answers_to_both():
             self.two = self.one
 
     assert layer_name(Shared(), "two") == "two"
+
+
+@pytest.mark.parametrize("method", [GradCAM, GuidedGradCAM])
+def test_a_layer_under_inference_mode_is_refused_by_name(method):
+    class Frozen(Network):
+        def forward(self, x):
+            with torch.inference_mode():
+                h = self.second(self.first(x))
+            return self.head(self.act(h.clone()).mean((2, 3)))
+
+    model = Case(Frozen).model()
+    with pytest.raises(LayerError, match="'second' is run under torch.inference_mode"):
+        method(layer="second")(model, case.images(), 1)

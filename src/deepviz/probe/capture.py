@@ -123,6 +123,11 @@ def _above(session: Session, layer: str) -> tuple[Tensor, Tensor]:
 
 
 def _explained(output: Any, layer: str) -> Tensor:
+    if torch.is_inference_mode_enabled():
+        raise LayerError(
+            f"layer {layer!r} is run under torch.inference_mode() inside the model, where no gradient can arrive: use "
+            "torch.no_grad() there, or choose a layer outside of it"
+        )
     answer = spatial_tensor(output)
     if answer is None:
         raise LayerError(f"layer {layer!r} has no spatial map: its output is {describe(output)}; choose another layer")
