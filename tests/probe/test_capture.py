@@ -277,5 +277,5 @@ def test_a_layer_under_inference_mode_is_refused_by_name(method):
             return self.head(self.act(h.clone()).mean((2, 3)))
 
     model = Case(Frozen).model()
-    with pytest.raises(LayerError, match="'second' is run under torch.inference_mode"):
+    with pytest.raises(LayerError, match=r"'second' is run under torch\.inference_mode"):
         method(layer="second")(model, case.images(), 1)
