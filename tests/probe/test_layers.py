@@ -386,10 +386,12 @@ class _Segmenter(nn.Module):
         lambda y: {"out": F.interpolate(y, scale_factor=2, mode="bilinear")},
         lambda y: (y.flatten(2).transpose(1, 2), None),
         lambda y: [y[:, :2], y[:, 2:].sigmoid()],
+        lambda y: y.sigmoid() * 10 + 1,
+        lambda y: y.flatten(1)[:, torch.arange(100)],
     ],
 )
 def test_the_models_output_itself_is_not_chosen(ending):
-    """A segmenter's last map, shown as it is, enlarged, flattened or in parts."""
+    """A segmenter's last map, shown as it is, enlarged, flattened, in parts, in other units or at some entries."""
 
     def score(output):
         value = (
@@ -400,6 +402,43 @@ def test_the_models_output_itself_is_not_chosen(ending):
     model, x = _Segmenter(ending).eval(), torch.rand(2, 3, 8, 12)
     assert GradCAM(relu=False).attribute(model, x, score).notes.facts["layer"] == "body"
     assert GradCAM(layer="last", relu=False)(model, x, score).shape == (2, 1, 8, 12)  # whoever names it has it
+
+
+def test_two_maps_of_which_the_output_is_the_sum_are_not_chosen():
+    class Sum(_Segmenter):
+        def __init__(self):
+            super().__init__(None)
+            self.finer = nn.Conv2d(4, 5, 1)
+
+        def forward(self, x):
+            h = torch.relu(self.body(x))
+            return self.last(h) + self.finer(h)
+
+    model, x = Sum().eval(), torch.rand(1, 3, 8, 12)
+    score = lambda output: output[:, 1].flatten(1).sum(1)  # noqa: E731
+    assert GradCAM(relu=False).attribute(model, x, score).notes.facts["layer"] == "body"
+
+
+def test_padding_is_no_feature_map():
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ZeroPad2d(1), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 5))
+    assert found(model.eval(), torch.rand(1, 3, 8, 12)).name == "0"
+
+
+def test_an_activation_for_all_gives_its_place_to_the_module_that_it_is_the_last_of():
+    class Shared(nn.Module):
+        def __init__(self):
+            super().__init__()
+            act = nn.ReLU()
+            self.act = act
+            self.stages = nn.Sequential(
+                nn.Sequential(nn.Conv2d(3, 4, 3), act), nn.Sequential(nn.Sequential(nn.Conv2d(4, 4, 3), act))
+            )
+            self.head = nn.Linear(4, 5)
+
+        def forward(self, x):
+            return self.head(self.stages[1][0](self.stages[0](x)).mean((2, 3)))
+
+    assert found(Shared().eval(), torch.rand(1, 3, 12, 16)).name == "stages.1.0"
 
 
 def test_a_map_that_is_returned_beside_the_scores_may_be_explained():

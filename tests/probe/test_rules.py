@@ -208,6 +208,15 @@ def test_the_receipt_counts_by_kind_and_only_what_the_score_depends_on():
     assert not rule.carriers
 
 
+def test_only_rectifiers_between_the_explained_tensors_and_the_score_are_counted():
+    rule = Rule(mask=True)
+    leaf, table = X.clone().requires_grad_(), X.clone().requires_grad_()
+    with Override(rule):
+        score = (F.relu(leaf * 1) + F.gelu(table * 1) + torch.maximum(table, torch.zeros(()))).sum()
+    done, missed = covered(score, rule, [leaf])
+    assert (done, missed) == ({"ReLU": 1}, {})
+
+
 def test_rectifiers_that_the_rule_did_not_reach_are_found():
     rule = Rule(mask=True)
     leaf = X.clone().requires_grad_()

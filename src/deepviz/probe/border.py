@@ -105,26 +105,19 @@ def _restore() -> None:
 
 
 @contextmanager
-def contiguous_at_batch_norm(model: nn.Module) -> Iterator[list[bool]]:
+def contiguous_at_batch_norm(model: nn.Module) -> Iterator[None]:
     """Inside, gradients arrive at batch normalisation in the plain layout.
 
     Of one row, torch (up to 2.13, on a CPU) computes a wrong gradient where an evaluated batch normalisation has an
     input in the plain layout and its gradient comes in another, as it does from tokens that were maps before.
-
-    Yields:
-        A list that grows by one for each gradient that came like that.
     """
-    met: list[bool] = []
 
     def hook(module: nn.Module, inputs: Any, output: Any) -> None:
         if isinstance(output, Tensor) and output.requires_grad and inputs and inputs[0].is_contiguous():
             output.register_hook(plain)
 
     def plain(gradient: Tensor) -> Tensor | None:
-        if gradient.is_contiguous():
-            return None
-        met.append(True)
-        return gradient.contiguous()
+        return None if gradient.is_contiguous() else gradient.contiguous()
 
     handles = [
         module.register_forward_hook(hook)
@@ -132,7 +125,7 @@ def contiguous_at_batch_norm(model: nn.Module) -> Iterator[list[bool]]:
         if isinstance(module, nn.modules.batchnorm._BatchNorm) and not isinstance(module, torch.jit.ScriptModule)
     ]
     try:
-        yield met
+        yield
     finally:
         for handle in handles:
             handle.remove()

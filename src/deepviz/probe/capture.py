@@ -182,7 +182,7 @@ def layer_and_input_gradient(session: Session, layer: str, rule: Rule) -> tuple[
         with answering(session.model, layer, _remembering(found, layer)):
             values = session.forward_with_rule(leaves, rule)
         ((answer, edge),) = found
-        coverage = coverage_of(values, rule)
+        coverage = coverage_of(values, rule, leaves)
         rule.active = False
         try:
             plain = _to_layer(session, values, edge, leaves, layer)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from deepviz.errors import ModelError, ModelFailed, NothingOverridden
-from deepviz.inputs import Inputs
+from deepviz.inputs import Inputs, Leaves
 from deepviz.probe.border import PastNoGrad
 from deepviz.probe.call import Call, reason
 from deepviz.probe.rules import Rule, covered
@@ -28,14 +28,14 @@ def fresh_leaf(x: Tensor) -> Tensor:
 Coverage = tuple[Counter[str], Counter[str]]
 
 
-def coverage_of(values: Tensor, rule: Rule | None) -> Coverage | None:
-    """Which rectifiers on the way to the scores carry the rule; to be asked before their graph is used up."""
+def coverage_of(values: Tensor, rule: Rule | None, leaves: Leaves) -> Coverage | None:
+    """Which rectifiers between the leaves and the scores carry the rule; to be asked before their graph is used up."""
     if rule is None:
         return None
     if values.grad_fn is None:
         rule.carriers.clear()
         return None
-    return covered(values, rule)
+    return covered(values, rule, leaves)
 
 
 def note_coverage(call: Call, coverage: Coverage | None) -> None:

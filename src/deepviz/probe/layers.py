@@ -23,6 +23,7 @@ from deepviz.probe.gradient import Independent, differentiate, fresh_leaf
 from deepviz.probe.grid import Grid, Nowhere, Rearranged, Size, given_grid
 from deepviz.probe.lineage import Lineage
 from deepviz.probe.places import INDEPENDENT, NO_GRADIENT, Answer, Place, place, proposed
+from deepviz.probe.rules import leading_to, nodes_behind
 from deepviz.probe.seeds import generator_of
 from deepviz.probe.state import Memory
 
@@ -318,7 +319,9 @@ def _outermost(one: LayerAnswer, answers: list[LayerAnswer]) -> LayerAnswer:
     """Of the modules that answered with the same tensor, the one that contains the others."""
     assert one.answer is not None
     same = [other for other in answers if other.answer is not None and other.answer.edge == one.answer.edge]
-    return min((other for other in same if not other.internal), key=lambda other: other.name.count("."))
+    # a module that is called in several places (one activation for all) has the name of the first of them
+    outer = (other for other in same if not other.internal)
+    return min(outer, key=lambda other: ("#" in other.name, other.name.count(".")))
 
 
 def probe_layers(session: Session) -> list[LayerAnswer]:
@@ -561,15 +564,19 @@ def _is_attention(answer: Tensor) -> bool:
 _MOVES_NAMES = (
     "View UnsafeView Reshape ReshapeAlias Permute Transpose T Unsqueeze Squeeze Select Slice Split "
     "SplitWithSizes Chunk Unbind Expand Clone Copy ToCopy Alias AsStrided Cat Stack Upsample Sigmoid "
-    "Softmax LogSoftmax LogSigmoid Contiguous"
+    "Softmax LogSoftmax LogSigmoid Contiguous Index IndexSelect Gather MaskedSelect Topk Sort"
 )
 _MOVES = frozenset(_MOVES_NAMES.split())
+_SCALES = frozenset(("Mul", "Div", "Neg", "Exp", "Clamp", "ClampMin"))
+"""Operators that show a map in other units, where the image has no part in their other operand."""
+_SUMS = frozenset(("Add", "Sub"))
 
 
 def _read_out(seen: _Pass) -> set[Any]:
     """Edges of the tensors that the score reads from the model's output, and of what they only show again.
 
-    A view, a crop, an enlarged copy or the softmax of a map is the map itself: its gradient there says nothing.
+    A view, a crop, an enlarged copy, the softmax, some entries or a multiple of a map is the map itself: its gradient
+    there says nothing. So are the two maps of which the output is the sum.
     """
     assert seen.values is not None
     outputs = {_edge(tensor) for tensor in _tensors(seen.output) if tensor.grad_fn is not None}
@@ -588,16 +595,21 @@ def _read_out(seen: _Pass) -> set[Any]:
                 read.append(edge)
             elif edge[0] is not None:
                 pending.append(edge[0])
-    found: set[Any] = set()
-    while read:
-        edge = read.pop()
-        if edge in found:
+    from_image = leading_to(nodes_behind(start), [seen.image])
+    found: dict[Any, bool] = {}
+    shown = [(edge, False) for edge in read]
+    while shown:
+        edge, summed = shown.pop()
+        if edge in found and (summed or not found[edge]):
             continue
-        found.add(edge)
+        found[edge] = summed
         assert edge[0] is not None
-        name = edge[0].name().removeprefix("torch::autograd::")
-        if name.rstrip("0123456789").removesuffix("Backward") in _MOVES or name.startswith("Upsample"):
-            read.extend(below for below in edge[0].next_functions if below[0] is not None)
+        below = [other for other in edge[0].next_functions if other[0] in from_image]
+        name = edge[0].name().removeprefix("torch::autograd::").rstrip("0123456789").removesuffix("Backward")
+        if name in _MOVES or name.startswith("Upsample") or (name in _SCALES | _SUMS and len(below) == 1):
+            shown.extend((other, summed) for other in below)
+        elif name in _SUMS and not summed:
+            shown.extend((other, True) for other in below)
     return {torch.autograd.graph.GradientEdge(node, number) for node, number in found}
 
 
@@ -698,6 +710,8 @@ class _Watch(Lineage):
         """Why the output of `module` is not a feature map, or "" if it may be one."""
         if module in self.pooling:
             return "pooling"
+        if type(module).__module__ == "torch.nn.modules.padding":
+            return "padding"
         if isinstance(module, nn.RNNBase):
             return "the steps of a recurrence"
         inside = any(module is not part and module in set(part.modules()) for part in self.attention)

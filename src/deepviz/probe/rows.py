@@ -11,7 +11,6 @@ from torch import Tensor
 
 from deepviz.errors import DeepVizError, ModelError, ModelFailed, TargetError
 from deepviz.notes import Notes
-from deepviz.probe.border import contiguous_at_batch_norm
 from deepviz.probe.gradient import differentiate, fresh_leaf
 from deepviz.probe.seeds import generator_of
 from deepviz.probe.state import Memory
@@ -32,12 +31,10 @@ class Habits:
     Args:
         most: rows that may go through it together; None: any number, 1: one at a time.
         unlike: by how much two passes of the same rows differ, of their scale; 0 for a repeatable model.
-        odd_layouts: whether gradients come to a batch normalisation in a layout that torch gets wrong for one row.
     """
 
     most: int | None = None
     unlike: float = 0.0
-    odd_layouts: bool = False
 
 
 _known: Memory[Habits] = Memory()
@@ -100,31 +97,28 @@ def _found(session: Session) -> Habits:
         beside = 0 if n == 1 else 1
     else:
         beside = 1
-    odd: list[bool] = []
     try:
-        with contiguous_at_batch_norm(session.model) as odd:
-            both, mixed = _values_and_mixing(pair)
+        both, mixed = _values_and_mixing(pair)
     except (DeepVizError, RuntimeError):
         # what takes one row and not two, for want of memory or for another reason, takes one row at a time
         if n > 2:
             _check_whole(session.with_notes(one.notes), second, alone)
-        return Habits(most=1, odd_layouts=True)
-    found = Habits(odd_layouts=len(odd) > 0)
+        return Habits(most=1)
     turned = _values(pair.take(torch.tensor([1, 0])))
     tolerance = HALF_TOLERANCE if _is_half(session) else TOLERANCE
     if _apart(both, turned.flip(0)) > tolerance:
         again = _values(pair)
         unlike = _apart(both, again)
         if unlike > tolerance:
-            return replace(found, most=1 if mixed else None, unlike=unlike)
+            return Habits(most=1 if mixed else None, unlike=unlike)
         # a row that sees those before it is explained alone; else what it is told apart by is its place
         if mixed or _values_and_mixing(pair, of=1)[1]:
-            return replace(found, most=1)
+            return Habits(most=1)
         raise ModelError(_by_place("what it returns for a row depends on the row's place in the batch"))
     apart = _apart(both[beside : beside + 1], alone)
     if apart > tolerance and not mixed and _apart(alone, _values(one)) > tolerance:
-        return replace(found, unlike=apart)
-    return replace(found, most=1 if mixed or apart > tolerance else None)
+        return Habits(unlike=apart)
+    return Habits(most=1 if mixed or apart > tolerance else None)
 
 
 def _check_whole(session: Session, row: int, alone: Tensor) -> None:

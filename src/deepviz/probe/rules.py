@@ -13,7 +13,7 @@ graph of the score and says which rectifiers carry the rule, and which operators
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -281,31 +281,57 @@ def _may_rectify(node: Any, name: str) -> bool:
     return name.startswith(_RECTIFIERS)
 
 
-def covered(scores: Tensor, rule: Rule) -> tuple[Counter[str], Counter[str]]:
+def covered(scores: Tensor, rule: Rule, leaves: Sequence[Tensor] | None = None) -> tuple[Counter[str], Counter[str]]:
     """What of the graph behind `scores` carries `rule`: (kinds that do, operators that may be rectifiers and do not).
 
     Rectifiers inside compiled or scripted code, in a custom `autograd.Function` or spelled by other operators
     (`torch.maximum`) are found here, since their nodes do not carry the rule.
+
+    Args:
+        scores: what is explained, with its graph.
+        rule: which its rectifiers may carry.
+        leaves: the explained tensors. Rectifiers that only other things lead to (a table of positions, the words
+            beside an image) change nothing and are not counted; None counts all.
     """
     done: Counter[str] = Counter()
     missed: Counter[str] = Counter()
-    queue = [scores.grad_fn]
-    seen = set(queue)
-    while queue:
-        node = queue.pop()
-        if node is None:
-            continue
+    nodes = nodes_behind(scores.grad_fn)
+    if leaves is not None:
+        above = leading_to(nodes, leaves)
+        nodes = [node for node in nodes if node in above]
+    for node in nodes:
         name = node.name()
         if node in rule.carriers:
             done[rule.carriers[node]] += 1
         elif _may_rectify(node, name):
             missed[name.split("Backward")[0].removeprefix("torch::jit::")] += 1
-        for parent, _ in node.next_functions:
-            if parent is not None and parent not in seen:
-                seen.add(parent)
-                queue.append(parent)
     rule.carriers.clear()
     return done, missed
+
+
+def nodes_behind(*tops: Any) -> list[Any]:
+    """The nodes of a graph, each after all that it leads to."""
+    order, seen = [], set()
+    pending = [(top, False) for top in tops]
+    while pending:
+        node, entered = pending.pop()
+        if entered:
+            order.append(node)
+        elif node is not None and node not in seen:
+            seen.add(node)
+            pending.append((node, True))
+            pending.extend((below, False) for below, _ in node.next_functions)
+    return order
+
+
+def leading_to(nodes: list[Any], leaves: Sequence[Tensor]) -> set[Any]:
+    """Those of `nodes`, in the order of `nodes_behind`, that lead to one of the leaves."""
+    above: set[Any] = set()
+    for node in nodes:
+        leaf = getattr(node, "variable", None)
+        if any(leaf is one for one in leaves) or any(below in above for below, _ in node.next_functions):
+            above.add(node)
+    return above
 
 
 def refuse_scripted(model: nn.Module) -> None:

@@ -243,7 +243,7 @@ class Session:
         """What one forward pass of all rows shows; `keep`: whether the inputs are needed as they are afterwards."""
         maps: dict[str, Tensor] = {}
         with ExitStack() as stack:
-            if self.n == 1 and self.known.habits is not None and self.known.habits.odd_layouts:
+            if self.n == 1:
                 stack.enter_context(contiguous_at_batch_norm(self.model))
             for layer in sorted(self.score.layers):
                 stack.enter_context(answering(self.model, layer, self._remembering(maps, layer)))
@@ -385,7 +385,7 @@ class Session:
         def chunk(part: Session) -> tuple[Tensor, ...]:
             leaves = part.x.map(fresh_leaf)
             values = part.forward_with_rule(leaves, rule)
-            coverage = coverage_of(values, rule)
+            coverage = coverage_of(values, rule, leaves)
             gradients = part.backward(values, leaves)
             note_coverage(part.call, coverage)
             return (*gradients, values.detach())
