@@ -6,7 +6,8 @@ from torch import nn
 
 from deepviz import explain
 from deepviz.errors import LayerError
-from deepviz.methods import GradCAM, GuidedGradCAM
+from deepviz.methods import GradCAM, Gradient, GuidedGradCAM
+from deepviz.objectives import Neuron
 from deepviz.probe.grid import Grid, orders
 from deepviz.probe.places import CELLS, place
 
@@ -391,3 +392,20 @@ def test_an_explanation_says_how_the_grid_is_known():
     (found,) = explain(model, torch.rand(3, 32, 32), GradCAM(relu=False), target=1)
     assert found.notes["grid"] == "4 x 4 + 1 other tokens, tokens"
     assert found.notes["place"].startswith("checked, r = ")
+
+
+@pytest.mark.parametrize(
+    "name", ["class token last", "class token in the middle", "sequence first", "column by column"]
+)
+def test_objectives_read_a_layer_on_the_grid_that_was_found(name):
+    """A neuron at a place of the image, not of the sequence: its gradient is strongest there."""
+    model, space = made(**LAYOUTS[name]), LAYOUTS[name]["space"]
+    x = images(space)
+    at = (1, 2)
+    found = Gradient()(model, x, Neuron("blocks.0", channel=3, at=at))
+    leaf, heard = x.clone().requires_grad_(), []
+    handle = model.blocks[0].register_forward_hook(lambda _, inputs, output: heard.append(output))
+    model(leaf)
+    handle.remove()
+    (wanted,) = torch.autograd.grad(model._laid(heard[0])[:, 3, 1, 2].sum(), leaf)
+    torch.testing.assert_close(found, wanted, rtol=1e-9, atol=1e-12)

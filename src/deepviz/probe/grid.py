@@ -269,15 +269,18 @@ def spread_cells(size: Size, count: int) -> list[int]:
     return list(cells)
 
 
-def as_maps(layer: str, answer: Tensor | None, space: Sequence[int]) -> Tensor:
-    """A layer's output for images of `space` pixels as maps (n, D, *grid), by its shape alone; (n, D) as one cell.
+def as_maps(layer: str, answer: Tensor | None, space: Sequence[int], grid: Grid | None = None) -> Tensor:
+    """A layer's output for images of `space` pixels as maps (n, D, *grid); (n, D) as one cell.
+
+    A grid that is not known is read from the shape alone.
 
     Raises:
         LayerError: if it has no channels.
     """
     if answer is not None and answer.ndim == 2:
         return answer[(..., *[None] * len(space))]
-    grid = None if answer is None else read_grid(tuple(answer.shape), tuple(space))
+    if grid is None and answer is not None:
+        grid = read_grid(tuple(answer.shape), tuple(space))
     if answer is None or grid is None:
         shown = "no tensor" if answer is None else f"a tensor {tuple(answer.shape)}"
         raise LayerError(

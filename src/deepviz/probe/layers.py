@@ -6,7 +6,7 @@ import dataclasses
 import math
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -37,8 +37,10 @@ the output (N, ...) into (N, D, *grid)."""
 
 SCALES = ((1.0, 0.0), (0.01, 0.0), (73.0, 128.0))
 """Spread and mean of the noise that layers are looked for with: as normalised images are, dark, and from 0 to 255."""
-TRIED = 8
+TRIED = 5
 """Layers of one shape that may fail the place check before only some of the earlier ones are tried."""
+MANY = 15
+"""Layers of any shape likewise."""
 
 
 @dataclass(frozen=True)
@@ -117,8 +119,8 @@ def choose_layer(
     Raises:
         LayerError: if there is no such layer, or its output does not lie on the image as far as can be told.
     """
-    refuse_graphs(session.model)
     if layer is None:
+        refuse_graphs(session.model)
         if grid is not None or skip is not None:
             raise LayerError("grid= and skip= say how the output of one layer lies on the image: name it with layer=")
         return _default(session)
@@ -152,6 +154,17 @@ def grid_of(layer: Layer, answer: Tensor, rows: int) -> Grid | Rearranged:
             f"{layer.grid} as for one: choose another layer (see: deepviz layers)"
         )
     return layer.grid
+
+
+def grids_of(session: Session, names: Iterable[str]) -> dict[str, Grid]:
+    """How the layers that an objective reads lie on the image, of those of which it can be told; checked once."""
+    found = {}
+    for name in names:
+        with torch.enable_grad(), suppress(DeepVizError):
+            place_ = _named_place(session, layer_name(session.model, name), None, None)
+            if place_.grid is not None:
+                found[name] = place_.grid
+    return found
 
 
 # by name
@@ -276,6 +289,8 @@ def _search(session: Session) -> Layer | str:
                     same = [other for other in waiting if other.shape == one.shape]
                     left_out = same[: len(same) // 2]
                     waiting = [other for other in waiting if other not in left_out]
+                if len(refused) >= MANY and len(refused) % TRIED == 0:
+                    waiting = waiting[::2]
         return None
 
     found = _on_noise(session, look)
@@ -415,19 +430,20 @@ def _on_noise(session: Session, look: Callable[[Session], T]) -> T:
         one = replace(one, score=_Everything())
     image = one.image()
     failure: Exception | None = None
-    for noise in (_noise(image, *SCALES[0]), image):
-        for past in (False, True) if not session.known.past_no_grad else (True,):
-            try:
-                with ExitStack() as stack:
-                    if past:
-                        stack.enter_context(PastNoGrad())
-                    return one.with_image(noise).in_layout(look)
-            except Independent as error:
-                failure = failure or error
-            except LayerError:
-                raise
-            except (DeepVizError, ValueError, IndexError, KeyError, RuntimeError) as error:
-                failure = error
+    tried = [(noise, past) for past in (False, True) for noise in (_noise(image, *SCALES[0]), image)]
+    for noise, past in tried if not session.known.past_no_grad else tried[2:]:
+        try:
+            with ExitStack() as stack:
+                if past:
+                    stack.enter_context(PastNoGrad())
+                return one.with_image(noise).in_layout(look)
+        except Independent as error:
+            failure = failure or error
+        except LayerError:
+            raise
+        except (DeepVizError, ValueError, IndexError, KeyError, RuntimeError) as error:
+            failure = error
+            if noise is image:
                 break
     assert failure is not None
     raise failure
@@ -472,9 +488,14 @@ def _watch_forward(session: Session, read: bool = True, only: str | None = None)
             known.append((shape[0], *shape[2:]))
 
     seen = _Pass(image, [])
+    if read:
+        laid.find_grids()  # a pass of its own, which must not be heard here
     with _hooked(session.model, watch, answered), watch:
-        shown = laid.look()
-    seen.output = shown.output
+        if read:
+            shown = laid.look()
+            seen.output = shown.output
+        else:
+            laid.call.run(laid.inputs)
     if read:
         seen.values = laid.read(shown)
     for module, number, one in heard:

@@ -20,7 +20,8 @@ from deepviz.probe.call import Call
 from deepviz.probe.capture import answering, layer_name, spatial_tensor
 from deepviz.probe.chunks import Joined, chunk_rows, in_chunks
 from deepviz.probe.gradient import Independent, backward, broken, coverage_of, fresh_leaf, note_coverage
-from deepviz.probe.grid import as_maps
+from deepviz.probe.grid import Grid, as_maps
+from deepviz.probe.layers import grids_of
 from deepviz.probe.outputs import Kind, check_kind, stated_kind
 from deepviz.probe.reference import reference
 from deepviz.probe.rows import Habits, habits_of
@@ -55,6 +56,7 @@ class Known:
     has_no_grad: bool = True
     looked: bool = False
     values: dict[tuple[Any, ...], Tensor] = field(default_factory=dict)
+    grids: dict[str, Grid | None] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)
@@ -168,6 +170,7 @@ class Session:
     def habits(self) -> Habits:
         """Whether rows may go through the model together; found once per model, shape and kind of question."""
         if self.known.habits is None:
+            self.find_grids()
             self.known.habits = habits_of(self)
         return self.known.habits
 
@@ -250,11 +253,19 @@ class Session:
             output = self.call.run(self.inputs, keep)
         return Seen(output, self.x, maps, self.kind)
 
+    def find_grids(self) -> None:
+        """Find out how the layers that are read lie on the image: before a pass, since that takes one of its own."""
+        new = [layer for layer in sorted(self.score.layers) if layer not in self.known.grids]
+        if new:
+            self.known.grids.update(dict.fromkeys(new))
+            self.known.grids.update(grids_of(self, new))
+
     def _remembering(self, maps: dict[str, Tensor], layer: str) -> Callable[[Any, Any], None]:
         def remember(_: Any, output: Any) -> None:
             answer = spatial_tensor(output)
             # a copy: the next layer may be an in-place ReLU
-            maps[layer] = as_maps(layer, None if answer is None else answer.clone(), self.image().shape[2:])
+            grid = self.known.grids.get(layer)
+            maps[layer] = as_maps(layer, None if answer is None else answer.clone(), self.image().shape[2:], grid)
 
         return remember
 
@@ -471,6 +482,7 @@ def opened(model: nn.Module, inputs: Inputs, score: Any, kind: Kind = "auto") ->
         kind = stated_kind(module) if kind == "auto" else check_kind(kind)
         session = Session(Call(module, notes), inputs, score, kind)
         # of the rows as they came, before any of them is asked for alone or changed
+        session.find_grids()
         session.known.habits = habits_of(session)
         yield session
     notes.issue()

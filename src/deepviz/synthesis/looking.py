@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from itertools import groupby
@@ -16,12 +16,15 @@ from torch import Tensor, nn
 from deepviz.errors import LayerError
 from deepviz.inputs import Inputs
 from deepviz.models import LoadedModel, Preprocess
+from deepviz.objectives.bound import bind
 from deepviz.objectives.classes import Logit, OfClass, Predicted
 from deepviz.objectives.objective import Objective, Sum
 from deepviz.probe.call import Call
 from deepviz.probe.capture import answering, layer_name, spatial_tensor
-from deepviz.probe.grid import as_maps
+from deepviz.probe.grid import Grid, as_maps
+from deepviz.probe.layers import grids_of
 from deepviz.probe.seen import Seen
+from deepviz.probe.session import Session
 
 
 def look(
@@ -48,10 +51,12 @@ def look(
         view = F.interpolate(view, preprocess.input_size, mode="bilinear", antialias=True)
     layers = {layer for objective in objectives for layer in objective.layers}
     x = preprocess.normalise(view).to(loaded.home[1])
+    inputs = Inputs(x) if along is None else along.put((x,))
+    grids = grids_of(Session(call, inputs, bind(None, len(x))), layers) if layers else {}
     if along is None:
-        output, maps = call.in_layout(x, lambda laid: answers(call, laid, layers))
+        output, maps = call.in_layout(x, lambda laid: answers(call, laid, layers, grids))
     else:
-        output, maps = call.in_layout(along.put((x,)), lambda laid: answers(call, laid, layers))
+        output, maps = call.in_layout(along.put((x,)), lambda laid: answers(call, laid, layers, grids))
     seen = Seen(output, (preprocess.normalise(pixels),), maps, loaded.kind)
     if any(isinstance(part, (OfClass, Predicted)) for objective in objectives for part in objective.parts()):
         seen = replace(seen, reading=seen.read())  # once, from all rows
@@ -61,8 +66,11 @@ def look(
     return values, _chances(seen, objectives)
 
 
-def answers(call: Call, x: Tensor | Inputs, layers: set[str]) -> tuple[Any, dict[str, Tensor]]:
-    """The model's output, and what the layers answered on the way, as maps."""
+def answers(
+    call: Call, x: Tensor | Inputs, layers: set[str], grids: Mapping[str, Grid] | None = None
+) -> tuple[Any, dict[str, Tensor]]:
+    """The model's output, and what the layers answered on the way, as maps on their grids, where these are known."""
+    known = grids or {}
     maps: dict[str, Tensor] = {}
     image = x.leaves[0] if isinstance(x, Inputs) else x
 
@@ -70,7 +78,7 @@ def answers(call: Call, x: Tensor | Inputs, layers: set[str]) -> tuple[Any, dict
         def hook(_: Any, output: Any) -> None:
             answer = spatial_tensor(output)
             # a copy: what the model goes on to do in place must not reach it
-            maps[layer] = as_maps(layer, None if answer is None else answer.clone(), image.shape[2:])
+            maps[layer] = as_maps(layer, None if answer is None else answer.clone(), image.shape[2:], known.get(layer))
 
         return hook
 
