@@ -169,7 +169,7 @@ def test_classes_per_image_in_a_list_over_several_batches():
     [
         (5, r"class 5 is out of range: the model has 5 classes, 0 to 4"),
         (-1, "a class index from 0 up, got -1"),
-        ("linx", r"no class is called 'linx'; did you mean 'lynx'"),
+        ("linx", r"no class named 'linx'; did you mean 'lynx'"),
         ([], "target is an empty list"),
         ([0, 77], "class 77 is out of range"),
         (1.5, "a target is a class index, a label"),

@@ -118,7 +118,7 @@ def test_what_does_not(given, kind, said):
         (
             lambda: SmoothGrad(of=GuidedBackprop),
             TypeError,
-            "SmoothGrad(of=...) takes a value, got the class GuidedBackprop; did you mean GuidedBackprop()?",
+            "SmoothGrad(of=...) takes an instance, got the class GuidedBackprop; did you mean GuidedBackprop()?",
         ),
         (lambda: Deletion(steps=0), ValueError, "steps must be at least 1, got 0"),
         (lambda: FaithfulnessCorrelation(share=1), ValueError, "share must be above 0 and below 1, got 1"),

@@ -1,11 +1,16 @@
-"""Finding something by its name, and the nearest names for errors about unknown ones."""
+"""Finding something by its name: labels, the nearest known names for errors, former names of keywords."""
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Sequence
+import functools
+import warnings
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, TypeVar, cast
 
 from deepviz.errors import TargetError
+
+T = TypeVar("T", bound=Callable[..., Any])
 
 
 def nearest(name: str, known: Iterable[str], most: int = 3) -> str:
@@ -40,7 +45,7 @@ def find_label(label: str, labels: Sequence[str]) -> int:
         listed = ", ".join(f"{index} ({labels[index]})" for index in found)
         raise TargetError(f"{len(found)} classes are called {label!r}: give one of the indices {listed}")
     if not found:
-        raise TargetError(f"no class is called {label!r}{nearest(label.replace('_', ' '), labels)}")
+        raise TargetError(f"no class named {label!r}{nearest(label.replace('_', ' '), labels)}")
     return found[0]
 
 
@@ -60,3 +65,40 @@ def _plain(label: str) -> str:
 
 def _synonyms(label: str) -> list[str]:
     return [_plain(name) for name in label.split(",")]
+
+
+def renamed_keywords(**names: str) -> Callable[[T], T]:
+    """A decorator of a function or class that still accepts former names of keywords, with a DeprecationWarning.
+
+    Args:
+        names: the present name by the former one.
+
+    Raises:
+        TypeError: where the decorated function is called with both names of one keyword.
+
+    Example:
+        >>> @renamed_keywords(target_class="target")
+        ... def draw(*, target): return target
+        >>> draw(target=3)
+        3
+    """
+
+    def decorate(decorated: T) -> T:
+        function: Any = decorated.__init__ if isinstance(decorated, type) else decorated  # type: ignore[misc]
+
+        @functools.wraps(function)
+        def call(*args: Any, **kwargs: Any) -> Any:
+            for old in names.keys() & kwargs.keys():
+                new, value = names[old], kwargs.pop(old)
+                if new in kwargs:
+                    raise TypeError(f"give either {new} or, as it was called before, {old}")
+                warnings.warn(f"{old}= is deprecated: use {new}=", DeprecationWarning, stacklevel=2)
+                kwargs[new] = value
+            return function(*args, **kwargs)
+
+        if not isinstance(decorated, type):
+            return cast(T, call)
+        decorated.__init__ = call  # type: ignore[misc]
+        return decorated
+
+    return decorate

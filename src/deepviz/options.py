@@ -447,7 +447,7 @@ def _wrong(cls: Any, name: str, annotation: Annotation, given: Any) -> Exception
     for one in given if isinstance(given, (tuple, list)) else [given]:
         if isinstance(one, type) and any(_made_of(one, kind) for kind in annotation.kinds):
             return TypeError(
-                f"{cls.__name__}({name}=...) takes a value, got the class {one.__name__}; "
+                f"{cls.__name__}({name}=...) takes an instance, got the class {one.__name__}; "
                 f"did you mean {one.__name__}()?"
             )
     words = any(get_origin(kind.type) is Literal for kind in annotation.kinds)

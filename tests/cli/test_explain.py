@@ -94,7 +94,7 @@ def test_all_methods(explain):
 
 def test_the_example_of_the_package(explain):
     code, out, err = explain(*QUICK)
-    assert (code, err) == (0, "deepviz: no photograph given, so this explains the example in the package\n")
+    assert (code, err) == (0, "deepviz: no image given; using the bundled example\n")
     assert out.startswith("chelsea.png: ")
 
 
@@ -191,7 +191,7 @@ def test_a_folder_without_an_image_beside_a_good_photograph(explain):
     code, out, err = explain("empty", "cat.png", *QUICK)
     assert code == 4
     assert err.splitlines()[0].startswith("deepviz: empty is a folder without an image")
-    assert err.splitlines()[1:] == ["deepviz: 1 of 2 photographs failed"]
+    assert err.splitlines()[1:] == ["deepviz: 1 of 2 images failed"]
     assert out.startswith("cat.png: ")
 
 
@@ -250,7 +250,7 @@ def test_all_photographs_bad(explain):
     assert err.splitlines() == [
         "deepviz: a.png does not exist",
         "deepviz: b.png does not exist",
-        "deepviz: 2 of 2 photographs failed",
+        "deepviz: 2 of 2 images failed",
     ]
 
 
@@ -354,7 +354,7 @@ def test_unknown_command(here, capsys):
     [
         (["--target", "5"], ["class 5 is out of range: the model has 5 classes, 0 to 4"]),
         (["--target=-1"], ["a class index from 0 up, got -1"]),
-        (["--target", "linx"], ["no class is called 'linx'", "did you mean 'lynx'"]),
+        (["--target", "linx"], ["no class named 'linx'", "did you mean 'lynx'"]),
         (["-m", "grad-cam", "--layer", "33"], ["33"]),
         (["-m", "grad-cam", "--layer", "6"], ["6", "no spatial map"]),
         (["-m", "grad-cam", "--model", "small_models:no_map"], ["spatial"]),

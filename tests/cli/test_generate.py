@@ -125,7 +125,7 @@ def test_dream(command):
 @pytest.mark.parametrize(
     ("arguments", "code", "words"),
     [
-        ([], 3, "give a layer, a target_class or an objective"),
+        ([], 3, "exactly one of layer, target and objective"),
         (["--layer", "nowhere"], 3, "nowhere"),
         (["--target", "1", "--octaves", "0"], 2, "octaves"),
         (["--target", "1", "--seed", "-1"], 2, "seed must be from 0"),

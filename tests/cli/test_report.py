@@ -47,7 +47,7 @@ def test_explain_writes_the_page_of_all_photographs_at_once(command):
     Image.new("RGB", (30, 30), "olive").save("dog.png")
     code, out, _ = command("explain", "cat.png", "dog.png", *QUICK, "--html", "pages/all.html")
     assert code == 0
-    assert out.splitlines()[-1] == "pages/all.html: all of it as one page"
+    assert out.splitlines()[-1] == "pages/all.html: standalone HTML report"
     page = Path("pages/all.html").read_text(encoding="utf-8")
     assert "cat.png" in page
     assert "dog.png" in page

@@ -26,3 +26,13 @@ def test_no_list_of_channels(channels):
 def test_options_that_are_not_its_to_choose():
     with pytest.raises(TypeError, match="leave out copies, objective"):
         deepviz.viz_channels(SMALL, "1", [0], copies=2, objective=None)
+
+
+def test_one_progress_for_the_search_and_the_generation():
+    seen = []
+    photos = [deepviz.example_photo()]
+    deepviz.viz_channels(SMALL, "1", [0], photos, steps=2, progress=seen.append)
+    assert [one if isinstance(one, int) else one.number for one in seen] == [1, 1, 2]
+    with pytest.warns(DeprecationWarning, match="use progress="):
+        deepviz.viz_channels(SMALL, "1", [0], steps=1, drawn=seen.append)
+    assert len(seen) == 4

@@ -147,7 +147,7 @@ def test_a_folder_and_unreadable_photographs(tmp_path):
 
 def test_nothing_to_look_at():
     loaded = LoadedModel(network(), "small", PREPROCESS)
-    with pytest.raises(ImageError, match="no photograph was given"):
+    with pytest.raises(ImageError, match="no image was given"):
         dataset_examples(loaded, "1", [0], [])
     with pytest.raises(ImageError, match=r"none of 2 photographs could be read; the first: a.png does not exist"):
         dataset_examples(loaded, "1", [0], ["a.png", "b.png"])

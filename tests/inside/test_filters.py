@@ -91,9 +91,7 @@ def test_a_linear_patch_embedding_is_laid_out_as_it_reads(order):
 
 
 def test_a_linear_layer_that_does_not_take_pixels_as_they_are():
-    with pytest.raises(
-        LayerError, match=r"'embed' .* does not look at the image's colours as they are; no convolution"
-    ):
+    with pytest.raises(LayerError, match=r"'embed' .* is not applied to the image's colour channels; no convolution"):
         viz_filters(PatchRows((0, 2, 4, 1, 3, 5), stretch=True), "embed", preprocess=SMALL)
     with pytest.raises(LayerError, match=r"'6' \(Linear, weight 5 x 32\) does not look .*; layer '0' does"):
         viz_filters(plain(), "6", preprocess=SMALL)

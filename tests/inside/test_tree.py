@@ -104,7 +104,7 @@ def test_a_model_without_maps_has_no_default():
 
 
 def test_torchscript_is_not_said_to_be_never_called():
-    assert {row.reason for row in viz_layers(scripted())} == {"TorchScript cannot be watched"}
+    assert {row.reason for row in viz_layers(scripted())} == {"TorchScript cannot be hooked"}
 
 
 def test_a_model_that_fails_is_an_error():

@@ -64,7 +64,7 @@ def test_neither_scale_nor_place_matters():
 def test_a_map_of_zeros_counts_as_even():
     R = MAPS.clone()
     R[1] = 0
-    with pytest.warns(DeepVizWarning, match="^the map is zero everywhere: it counts as an even one$"):
+    with pytest.warns(DeepVizWarning, match="^the map is zero everywhere: it is counted as uniform$"):
         found = Complexity()(MODEL, X, R)
     assert found[1].item() == pytest.approx(log(42))
     assert torch.equal(found[[0, 2, 3]], Complexity()(MODEL, X[[0, 2, 3]], R[[0, 2, 3]]))

@@ -60,7 +60,7 @@ def test_taking_from_the_weak_makes_it_sparser():
 def test_a_map_of_zeros_counts_as_even():
     R = MAPS.clone()
     R[1] = 0
-    with pytest.warns(DeepVizWarning, match="^the map is zero everywhere: it counts as an even one$"):
+    with pytest.warns(DeepVizWarning, match="^the map is zero everywhere: it is counted as uniform$"):
         found = Sparseness()(MODEL, X, R)
     assert found[1] == 0
     assert torch.equal(found[[0, 2, 3]], Sparseness()(MODEL, X[[0, 2, 3]], R[[0, 2, 3]]))

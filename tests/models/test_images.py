@@ -105,7 +105,7 @@ def test_cmyk(tmp_path):
     path = saved(tmp_path, "print.jpg", Image.new("CMYK", (16, 16), (255, 0, 0, 0)), quality=100)
     photo = open_photo(path)
     assert np.abs(pixels(photo).astype(int) - [0, 255, 255]).max() <= 2
-    assert photo.notes == ("CMYK turned into RGB",)
+    assert photo.notes == ("converted from CMYK to RGB",)
 
 
 @pytest.mark.parametrize("suffix", ["png", "tif"])

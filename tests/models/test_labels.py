@@ -35,7 +35,7 @@ def test_ambiguous_label_names_the_indices(labels):
 
 
 def test_unknown_label_names_the_nearest():
-    with pytest.raises(TargetError, match="no class is called 'tiger_cats'; did you mean 'tiger cat'"):
+    with pytest.raises(TargetError, match="no class named 'tiger_cats'; did you mean 'tiger cat'"):
         find_label("tiger_cats", imagenet_labels())
 
 

@@ -34,7 +34,7 @@ def test_photograph_keeps_its_own_pixels_beside_the_input(tmp_path):
 
 def test_opened_photo_and_its_notes_go_through():
     opened = open_photo(Image.new("CMYK", (8, 8)))
-    assert loaded(preprocess=Preprocess(8)).prepare(opened).notes == ("CMYK turned into RGB",)
+    assert loaded(preprocess=Preprocess(8)).prepare(opened).notes == ("converted from CMYK to RGB",)
 
 
 def test_photograph_without_preprocessing_shows_the_line_to_write():

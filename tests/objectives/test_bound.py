@@ -154,8 +154,8 @@ def test_an_embedding_for_each_row_follows_its_row():
         (Logit, r"did you mean Logit\(...\)"),
         (Similarity(torch.eye(2, 3)), "a value for each of 2 rows, for 3 of them"),
         (Logit(torch.tensor([0, 1])), "a value for each of 2 rows"),
-        ("dog", "no class is called 'dog'"),
-        (np.array(["ant", "dog", "cat"]), "no class is called 'dog'"),
+        ("dog", "no class named 'dog'"),
+        (np.array(["ant", "dog", "cat"]), "no class named 'dog'"),
         (np.array([None, 1, 2], dtype=object), "whole number or a label, got None"),
     ],
 )

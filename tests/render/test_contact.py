@@ -2,14 +2,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from deepviz.render.contact import BORDER, LONGEST, SPACE, Print, _columns, contact_sheet
+from deepviz.render.contact import BORDER, LONGEST, SPACE, Thumbnail, _columns, contact_sheet
 
 COLOUR = (0x88, 0x44, 0x22)
 LONG = "a caption that does not end, or only after several more words than fit below one picture " * 3
 
 
-def prints(count, size=(40, 30), caption="", detail="", mode="RGB"):
-    return [Print(Image.new("RGB", size, COLOUR).convert(mode), caption, detail) for _ in range(count)]
+def thumbnails(count, size=(40, 30), caption="", detail="", mode="RGB"):
+    return [Thumbnail(Image.new("RGB", size, COLOUR).convert(mode), caption, detail) for _ in range(count)]
 
 
 def coloured(page):
@@ -26,7 +26,7 @@ def assert_border_is_paper(page):
 @pytest.mark.parametrize("count", [1, 2, 3, 5, 8, 17])
 @pytest.mark.parametrize("texts", [{}, {"title": "t", "footer": "f"}], ids=["bare", "texts"])
 def test_every_picture_is_drawn_whole(count, texts):
-    page = contact_sheet(prints(count, (40, 30)), **texts)
+    page = contact_sheet(thumbnails(count, (40, 30)), **texts)
     assert coloured(page).sum() == count * (40 * 6) * (30 * 6)  # 256 // 40 whole pixels for one
     assert_border_is_paper(page)
 
@@ -45,7 +45,7 @@ def test_every_picture_is_drawn_whole(count, texts):
     ids=str,
 )
 def test_sizes(size, shown):
-    seen = coloured(contact_sheet(prints(1, size)))
+    seen = coloured(contact_sheet(thumbnails(1, size)))
     down, along = np.nonzero(seen)
     assert (np.ptp(along) + 1, np.ptp(down) + 1) == shown
     assert max(shown) <= LONGEST
@@ -53,7 +53,7 @@ def test_sizes(size, shown):
 
 def test_reading_order():
     levels = [10, 60, 110, 160, 210]
-    page = contact_sheet([Print(Image.new("RGB", (64, 64), (v, v, v))) for v in levels], columns=2)
+    page = contact_sheet([Thumbnail(Image.new("RGB", (64, 64), (v, v, v))) for v in levels], columns=2)
     found = np.asarray(page)[..., 0]
     centres = [
         (BORDER + 128 + row * (256 + SPACE), BORDER + 128 + col * (256 + SPACE)) for row in range(3) for col in (0, 1)
@@ -63,31 +63,31 @@ def test_reading_order():
 
 @pytest.mark.parametrize("mode", ["L", "RGBA", "P", "1", "CMYK"])
 def test_pictures_of_any_mode(mode):
-    assert contact_sheet(prints(2, mode=mode)).mode == "RGB"
+    assert contact_sheet(thumbnails(2, mode=mode)).mode == "RGB"
 
 
 def test_pixels_stay_sharp_when_enlarged():
     picture = Image.fromarray(np.array([[0, 255], [200, 100]], dtype=np.uint8))
-    page = np.asarray(contact_sheet([Print(picture)]))
+    page = np.asarray(contact_sheet([Thumbnail(picture)]))
     inside = page[BORDER : BORDER + 256, BORDER : BORDER + 256, 0]
     assert set(np.unique(inside)) == {0, 100, 200, 255}
 
 
 def test_texts_take_room_only_where_there_are_some():
     bare, one, two = (
-        contact_sheet(prints(1, **text)) for text in ({}, {"caption": "c"}, {"caption": "c", "detail": "d"})
+        contact_sheet(thumbnails(1, **text)) for text in ({}, {"caption": "c"}, {"caption": "c", "detail": "d"})
     )
     assert bare.height < one.height < two.height
     assert bare.width == two.width
-    assert contact_sheet(prints(1), title="t").height > bare.height
-    assert contact_sheet(prints(1), footer="f").height > bare.height
+    assert contact_sheet(thumbnails(1), title="t").height > bare.height
+    assert contact_sheet(thumbnails(1), footer="f").height > bare.height
 
 
 @pytest.mark.parametrize(
     "text", [LONG, LONG.replace(" ", ""), "狐 \U0001f98a", "two\nlines"], ids=["long", "word", "foreign", "lines"]
 )
 def test_texts_stay_in_their_column(text):
-    page = contact_sheet(prints(3, caption=text, detail=text), title=text, footer=text, columns=3)
+    page = contact_sheet(thumbnails(3, caption=text, detail=text), title=text, footer=text, columns=3)
     assert_border_is_paper(page)
     levels = np.asarray(page)
     top = BORDER + 48
@@ -106,7 +106,7 @@ def test_columns(count):
 
 
 def test_columns_may_be_given():
-    assert contact_sheet(prints(4), columns=4).width > contact_sheet(prints(4), columns=1).width
+    assert contact_sheet(thumbnails(4), columns=4).width > contact_sheet(thumbnails(4), columns=1).width
 
 
 def test_no_pictures():

@@ -53,7 +53,7 @@ def test_a_method_that_does_not_look_at_the_model_keeps_all_of_its_map():
     found = deepviz.sanity_check(network(), X, EdgeDetector(), stages=2)
     for values in found.similarities.values():
         assert values == pytest.approx(np.ones((2, 1, 3)))
-    assert found.verdicts["Edge detector"].endswith("it does not show what this network learned")
+    assert found.verdicts["Edge detector"].endswith("it does not depend on what this network learned")
 
 
 def test_layers_one_step_at_a_time():

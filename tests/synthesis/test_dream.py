@@ -30,7 +30,7 @@ def dream(layer=None, model=None, **options):
 
 @pytest.mark.parametrize(
     "options",
-    [{"layer": "2"}, {"target_class": "lynx"}, {"target_class": 2}, {"objective": Channel("0", 3) - Logit(1)}],
+    [{"layer": "2"}, {"target": "lynx"}, {"target": 2}, {"objective": Channel("0", 3) - Logit(1)}],
     ids=str,
 )
 def test_the_objective_grows(options):
@@ -96,7 +96,7 @@ def test_any_model(case):
     model, size = CASES[case].model(), CASES[case].image[1:]
     modes = [module.training for module in model.modules()]
     loaded = LoadedModel(model, case, output="binary" if case == "one-logit" else "auto")
-    made = DeepDream(loaded, target_class=1, preprocess=Preprocess(size), steps=2, octaves=1)(PHOTO)
+    made = DeepDream(loaded, target=1, preprocess=Preprocess(size), steps=2, octaves=1)(PHOTO)
     assert bool(made.tensor.isfinite().all())
     assert modes == [module.training for module in model.modules()]
     assert not any(parameter.grad is not None for parameter in model.parameters())
@@ -119,7 +119,7 @@ def test_importance_is_never_negative(last):
 
 def test_grey_models():
     grey = small(nn.Sequential(nn.Conv2d(1, 3, 1), network()), mean=(0.5,), std=(0.5,))
-    made = dream(model=grey, target_class=1)(PHOTO)
+    made = dream(model=grey, target=1)(PHOTO)
     assert made.images[0].mode == "L"
 
 
@@ -130,7 +130,7 @@ def test_the_final_score_is_of_the_picture_that_is_returned(size, interrupted):
         if interrupted and step.number == 1:
             raise KeyboardInterrupt
 
-    made = dream(target_class=2, side=max(size))(PHOTO.resize(size), progress=progress)
+    made = dream(target=2, side=max(size))(PHOTO.resize(size), progress=progress)
     assert made.complete is not interrupted
     pixels = torch.from_numpy(np.array(made.images[0])).permute(2, 0, 1)[None] / 255
     tiles = [pixels[:, :, down, along] for down, along in _tiles(tuple(pixels.shape[2:]), (16, 16))]
@@ -198,7 +198,7 @@ def test_nan_keeps_the_last_good_picture(tmp_path):
 
     # pictures smaller than the input: one tile, one call a step
     with pytest.raises(GenerationError, match="step 3") as caught:
-        dream(model=small(Breaking()), target_class=1, octaves=1, steps=5)(PHOTO.resize((14, 10)), tmp_path)
+        dream(model=small(Breaking()), target=1, octaves=1, steps=5)(PHOTO.resize((14, 10)), tmp_path)
     kept = caught.value.generated
     assert kept.scores.shape == (2, 1)
     assert bool(kept.tensor.isfinite().all())
@@ -208,15 +208,15 @@ def test_nan_keeps_the_last_good_picture(tmp_path):
 @pytest.mark.parametrize(
     ("options", "error", "words"),
     [
-        ({}, TargetError, "a dream is of one thing"),
-        ({"layer": "2", "target_class": 1}, TargetError, "a dream is of one thing"),
+        ({}, TargetError, "exactly one of layer, target and objective"),
+        ({"layer": "2", "target": 1}, TargetError, "exactly one of layer, target and objective"),
         ({"layer": "22"}, LayerError, "no layer '22'"),
         ({"objective": Energy("x")}, LayerError, "no layer 'x'"),
         ({"layer": network()[2]}, LayerError, "not part of this model"),
         ({"objective": "2"}, TypeError, "objective must be an objective or None, got '2'"),
         ({"objective": Energy}, TypeError, r"did you mean Energy\(\)"),
-        ({"objective": Energy("2") + Diversity("2")}, TargetError, "a dream is of one picture"),
-        ({"target_class": "linx"}, TargetError, "did you mean 'lynx'"),
+        ({"objective": Energy("2") + Diversity("2")}, TargetError, "DeepDream takes one image"),
+        ({"target": "linx"}, TargetError, "did you mean 'lynx'"),
         ({"layer": "2", "octaves": 0}, ValueError, "octaves must be at least 1"),
         ({"layer": "2", "steps": 0}, ValueError, "steps must be at least 1"),
         ({"layer": "2", "side": 0}, ValueError, "side must be at least 1"),
@@ -244,7 +244,7 @@ def test_mistakes_in_the_call(tmp_path):
     with pytest.raises(OutputError):
         dream("2")(PHOTO, tmp_path / "file")
     with pytest.raises(TargetError, match="out of range"):
-        dream(target_class=7)(PHOTO)
+        dream(target=7)(PHOTO)
 
 
 def test_a_layer_without_a_gradient():
@@ -265,13 +265,13 @@ def test_a_model_without_a_graph():
                 return self.body(x)
 
     with pytest.raises(GenerationError, match="no finite gradient"):
-        dream(target_class=1, model=small(Closed()))(PHOTO)
+        dream(target=1, model=small(Closed()))(PHOTO)
 
 
 def test_a_picture_that_never_moved_is_told_of():
     silent = nn.Sequential(nn.Threshold(1e9, 0.0), network())
     with pytest.warns(DeepVizWarning, match="zero at every step for image, lynx, so what is shown is the start"):
-        dream(target_class=2, model=small(silent))(PHOTO)
+        dream(target=2, model=small(silent))(PHOTO)
 
 
 def test_progress_may_look_at_the_dream_of_its_step():
@@ -279,3 +279,11 @@ def test_progress_may_look_at_the_dream_of_its_step():
     made = dream("2", octaves=1, steps=2, side=40)(PHOTO, progress=lambda step: seen.append(step.pixels().clone()))
     assert not torch.equal(seen[0], seen[1])
     assert torch.equal(seen[1], made.tensor)
+
+
+def test_the_former_name_of_target_is_still_accepted():
+    with pytest.warns(DeprecationWarning, match="target_class= is deprecated: use target="):
+        made = DeepDream(small(), target_class="lynx")
+    assert made.target == DeepDream(small(), target="lynx").target
+    with pytest.warns(DeprecationWarning, match="use target"):
+        assert made.target_class == made.target

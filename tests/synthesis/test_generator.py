@@ -249,13 +249,13 @@ def test_nothing_changes(case):
 @pytest.mark.parametrize("stop", ["model", "class", "layer", "interrupt", "NaN", "progress"])
 def test_nothing_changes_after_a_failure(stop):
     net = CASES["train-mode"].model()
-    options = {"target_class": 99 if stop == "class" else 1, "penalty": None}
+    options = {"target": 99 if stop == "class" else 1, "penalty": None}
     if stop == "model":
         net.append(Failing())
     if stop == "layer":
         options["penalty"] = Channel("0", 99)
     if stop == "NaN":
-        options.update(objective=-1e300 * Energy("0") * 1e300, target_class=None)
+        options.update(objective=-1e300 * Energy("0") * 1e300, target=None)
     drawn = generator(model=net, preprocess=Preprocess(12), **options)
     before = surroundings(net)
 
@@ -390,60 +390,60 @@ def test_starts_that_are_none(start, words):
 @pytest.mark.parametrize(
     ("options", "error", "words"),
     [
-        ({}, TargetError, "give either a target_class"),
-        ({"target_class": []}, TargetError, "give either"),
-        ({"target_class": 1, "objective": Logit(1)}, TargetError, "give either"),
-        ({"target_class": 5}, TargetError, "class 5 is out of range: the model has 5 classes, 0 to 4"),
-        ({"target_class": -1}, TargetError, "class -1 is out of range"),
-        ({"target_class": [1, 5]}, TargetError, "class 5 is out of range"),
-        ({"target_class": "linx"}, TargetError, "did you mean 'lynx'"),
-        ({"target_class": 1.5}, TargetError, "a class index or a label, got 1.5"),
-        ({"target_class": Logit(1)}, TargetError, "a class index or a label, got Logit"),
+        ({}, TargetError, "give either a target"),
+        ({"target": []}, TargetError, "give either"),
+        ({"target": 1, "objective": Logit(1)}, TargetError, "give either"),
+        ({"target": 5}, TargetError, "class 5 is out of range: the model has 5 classes, 0 to 4"),
+        ({"target": -1}, TargetError, "class -1 is out of range"),
+        ({"target": [1, 5]}, TargetError, "class 5 is out of range"),
+        ({"target": "linx"}, TargetError, "did you mean 'lynx'"),
+        ({"target": 1.5}, TargetError, "a class index or a label, got 1.5"),
+        ({"target": Logit(1)}, TargetError, "a class index or a label, got Logit"),
         ({"objective": Logit}, TypeError, r"expected an objective.*did you mean Logit\(\)"),
-        ({"target_class": True}, TargetError, "a class index or a label, got True"),
+        ({"target": True}, TargetError, "a class index or a label, got True"),
         ({"objective": 0.5}, TypeError, "expected an objective, got 0.5"),
-        ({"objective": "linx - coffee mug"}, TargetError, "no class is called 'linx'"),
+        ({"objective": "linx - coffee mug"}, TargetError, "no class named 'linx'"),
         ({"objective": Logit(torch.tensor([1, 2]))}, TargetError, "a value for each of several rows"),
         ({"objective": [Logit(1), 3]}, TypeError, "expected an objective, got 3"),
-        ({"target_class": 1, "penalty": L2}, TypeError, r"did you mean L2\(\)"),
-        ({"target_class": 1, "penalty": 0.1}, TypeError, "penalty must be an objective, 0 or None, got 0.1"),
-        ({"target_class": 1, "canvas": Fourier}, TypeError, r"canvas.*did you mean Fourier\(\)"),
-        ({"target_class": 1, "transforms": Crop}, TypeError, r"transforms.*did you mean Crop\(\)"),
-        ({"target_class": 1, "transforms": (Crop(), Noise)}, TypeError, r"did you mean Noise\(\)"),
-        ({"target_class": 1, "preset": "lucit"}, MethodError, "did you mean 'lucid'"),
-        ({"target_class": 1, "seed": 2**32}, ValueError, r"seed must be from 0 to 2\*\*32 - 1, got 4294967296"),
-        ({"target_class": 1, "seed": 10**30}, ValueError, r"seed must be from 0 to 2\*\*32 - 1"),
-        ({"target_class": 1, "seed": -1}, ValueError, r"seed must be from 0 to 2\*\*32 - 1"),
+        ({"target": 1, "penalty": L2}, TypeError, r"did you mean L2\(\)"),
+        ({"target": 1, "penalty": 0.1}, TypeError, "penalty must be an objective, 0 or None, got 0.1"),
+        ({"target": 1, "canvas": Fourier}, TypeError, r"canvas.*did you mean Fourier\(\)"),
+        ({"target": 1, "transforms": Crop}, TypeError, r"transforms.*did you mean Crop\(\)"),
+        ({"target": 1, "transforms": (Crop(), Noise)}, TypeError, r"did you mean Noise\(\)"),
+        ({"target": 1, "preset": "lucit"}, MethodError, "did you mean 'lucid'"),
+        ({"target": 1, "seed": 2**32}, ValueError, r"seed must be from 0 to 2\*\*32 - 1, got 4294967296"),
+        ({"target": 1, "seed": 10**30}, ValueError, r"seed must be from 0 to 2\*\*32 - 1"),
+        ({"target": 1, "seed": -1}, ValueError, r"seed must be from 0 to 2\*\*32 - 1"),
         (
-            {"target_class": 1, "copies": 2, "start": PHOTO},
+            {"target": 1, "copies": 2, "start": PHOTO},
             ValueError,
             "2 copies would be one image, as all begin with",
         ),
-        ({"target_class": 1, "copies": 3, "preset": "simonyan"}, ValueError, "3 copies would be one.*without noise"),
+        ({"target": 1, "copies": 3, "preset": "simonyan"}, ValueError, "3 copies would be one.*without noise"),
         (
-            {"target_class": 1, "copies": 2, "canvas": Fourier(noise=0)},
+            {"target": 1, "copies": 2, "canvas": Fourier(noise=0)},
             ValueError,
             r"canvas with noise, such as Pixels\(",
         ),
-        ({"target_class": 1, "steps": 0}, ValueError, "steps must be at least 1, got 0"),
-        ({"target_class": 1, "steps": 2.5}, TypeError, "steps must be a whole number, got 2.5"),
-        ({"target_class": 1, "copies": 0}, ValueError, "copies must be at least 1"),
-        ({"target_class": 1, "seed": "a"}, TypeError, "seed must be a whole number"),
-        ({"target_class": 1, "lr": 0}, ValueError, "lr must be above 0"),
-        ({"target_class": 1, "lr": math.nan}, ValueError, "lr must be above 0"),
-        ({"target_class": 1, "lr": math.inf}, ValueError, "and finite"),
-        ({"target_class": 1, "cooling": -1}, ValueError, "cooling must be above 0"),
-        ({"target_class": 1, "optimizer": "sgd"}, ValueError, "adam or ascent, got 'sgd'"),
-        ({"target_class": 1, "size": 0}, ValueError, "size must be at least 1"),
+        ({"target": 1, "steps": 0}, ValueError, "steps must be at least 1, got 0"),
+        ({"target": 1, "steps": 2.5}, TypeError, "steps must be a whole number, got 2.5"),
+        ({"target": 1, "copies": 0}, ValueError, "copies must be at least 1"),
+        ({"target": 1, "seed": "a"}, TypeError, "seed must be a whole number"),
+        ({"target": 1, "lr": 0}, ValueError, "lr must be above 0"),
+        ({"target": 1, "lr": math.nan}, ValueError, "lr must be above 0"),
+        ({"target": 1, "lr": math.inf}, ValueError, "and finite"),
+        ({"target": 1, "cooling": -1}, ValueError, "cooling must be above 0"),
+        ({"target": 1, "optimizer": "sgd"}, ValueError, "adam or ascent, got 'sgd'"),
+        ({"target": 1, "size": 0}, ValueError, "size must be at least 1"),
         (
-            {"target_class": 1, "size": (3, 4, 5)},
+            {"target": 1, "size": (3, 4, 5)},
             TypeError,
             "size must be a whole number, a tuple of 2 whole numbers or None",
         ),
-        ({"target_class": 1, "size": (8, 2.5)}, TypeError, "size must be a whole number, a tuple"),
+        ({"target": 1, "size": (8, 2.5)}, TypeError, "size must be a whole number, a tuple"),
         ({"objective": Channel("00", 1)}, LayerError, "no layer '00' in this model"),
         ({"objective": Energy("3") - 2 * Energy("33")}, LayerError, "no layer '33'"),
-        ({"target_class": 1, "penalty": Energy("nowhere")}, LayerError, "no layer 'nowhere'"),
+        ({"target": 1, "penalty": Energy("nowhere")}, LayerError, "no layer 'nowhere'"),
     ],
 )
 def test_mistakes(options, error, words):
@@ -714,11 +714,11 @@ def test_a_record_draws_the_same_image(preset, tmp_path):
         {"objective": [Direction("2", V), Similarity(V[:5].double()), Match("0", torch.ones(8, 16, 16))]},
         {"objective": 2 * Energy("0") - TotalVariation(1.5)},
         {"objective": Channel("0", 1) + Diversity("2"), "copies": 3},
-        {"target_class": 1, "penalty": 1e-3 * L2(), "optimizer": "ascent", "lr": 0.3, "cooling": 0.5},
-        {"target_class": 1, "canvas": Magnitude(contrast=0.5), "transforms": ()},
-        {"target_class": 1, "canvas": Pixels(noise=0.2), "transforms": [Noise(0.3, 0.1), Crop()]},
-        {"target_class": 1, "start": PHOTO},
-        {"target_class": 1, "start": torch.full((3, 16, 16), 0.4)},
+        {"target": 1, "penalty": 1e-3 * L2(), "optimizer": "ascent", "lr": 0.3, "cooling": 0.5},
+        {"target": 1, "canvas": Magnitude(contrast=0.5), "transforms": ()},
+        {"target": 1, "canvas": Pixels(noise=0.2), "transforms": [Noise(0.3, 0.1), Crop()]},
+        {"target": 1, "start": PHOTO},
+        {"target": 1, "start": torch.full((3, 16, 16), 0.4)},
     ],
 )
 def test_a_record_of_a_module_draws_the_same_image(options):
@@ -838,3 +838,15 @@ def test_what_goes_along_with_an_image_stays_with_it():
 def test_a_row_of_extra_for_each_image_is_asked_for():
     with pytest.raises(ValueError, match=r"extra\['scale'\] has 3 rows for 2 images"):
         generator([1, 2], model=small(Weighted().eval()), extra={"scale": torch.ones(3, 1)})()
+
+
+def test_the_former_name_of_target_is_still_accepted():
+    loaded = generator().model
+    with pytest.warns(DeprecationWarning, match="target_class= is deprecated: use target="):
+        made = ImageGenerator(loaded, target_class=[1, 2])
+    assert made.target == (1, 2)
+    held = made.settings()
+    held["target_class"] = held.pop("target")  # as version 0.1 wrote it
+    assert ImageGenerator.from_json(held, model=loaded).target == (1, 2)
+    with pytest.warns(DeprecationWarning, match="use target"):
+        assert made.target_class == (1, 2)

@@ -241,7 +241,7 @@ def test_everything_can_be_done_with_the_keyboard(opened):
         reached.add(
             page.evaluate("() => document.activeElement.getAttribute('aria-label') || document.activeElement.id")
         )
-    assert {"Zoom in (+)", "Overlay", "Gradient: cat 0.50, on cat.png", "What was explained"} <= reached
+    assert {"Zoom in (+)", "Overlay", "Gradient: cat 0.50, on cat.png", "Inputs and targets"} <= reached
 
 
 def test_everything_has_a_name(opened):

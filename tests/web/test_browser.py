@@ -196,7 +196,7 @@ def test_channels_are_drawn_while_one_watches(visit, tmp_path):
     held = first.locator(".told").inner_text()
     ui.wait_for_timeout(400)
     assert first.locator(".told").inner_text() == held
-    ui.get_by_role("button", name="Go on").click()
+    ui.get_by_role("button", name="Resume").click()
     page.until("document.querySelector('.under').hidden", 60)
     assert first.locator(".told").inner_text().startswith("400 of 400")
 
@@ -209,7 +209,7 @@ def test_channels_are_drawn_while_one_watches(visit, tmp_path):
     ui.locator("#drawing-seed").blur()
     assert first.locator("img").nth(1).is_hidden(), "of this seed nothing is drawn yet"
     ui.select_option("#drawing-steps", "60")
-    ui.get_by_role("button", name="Draw what they look for").click()
+    ui.get_by_role("button", name="Generate feature visualisations").click()
     page.until("document.querySelectorAll('.wanted img:not([hidden])').length === 8", 60)
     page.until("document.querySelector('.under').hidden", 60)
     page.close()
@@ -262,7 +262,7 @@ def test_no_channel_that_was_asked_for_is_lost(visit):
     stop.focus()
     stop.press("Enter")
     page.until("document.querySelector('.under').hidden")
-    assert ui.evaluate("document.activeElement.innerText") == "Draw what they look for"
+    assert ui.evaluate("document.activeElement.innerText") == "Generate feature visualisations"
     assert draw.get_attribute("aria-disabled") == "false"
     draw.focus()
     draw.press("Enter")
@@ -270,7 +270,7 @@ def test_no_channel_that_was_asked_for_is_lost(visit):
     draw.wait_for(state="hidden")
     assert "Save the image of channel" in ui.evaluate("document.activeElement.ariaLabel")
 
-    app.state.desk.drawings._drawings.clear()
+    app.state.deepviz.drawings._drawings.clear()
     first.get_by_role("button", name=re.compile("Save")).click()
     page.until("document.getElementById('toast').innerText.includes('no such drawing')")
     assert draw.is_visible()
@@ -384,8 +384,8 @@ def test_checks_are_cancelled(visit, monkeypatch, tmp_path):
     page = visit(app)
     page.drawn(8)
     ui = page.page
-    served = app.state.desk.models["small"]
-    with served._lock:  # nothing is computed meanwhile
+    service = app.state.deepviz.models["small"]
+    with service._lock:  # nothing is computed meanwhile
         ui.click("#tab-trust")
         page.until("!document.getElementById('job').hidden")
         ui.click("#job-cancel")
@@ -413,7 +413,7 @@ def test_a_forgotten_photograph_goes_alone(visit, tmp_path):
         page.drawn(4 * number)
     rows = ui.locator("#stage .dv-row-title").all_inner_texts()
     assert rows == ["chelsea.png", "coffee.png", "mine.png", "mine.png (2)"]
-    photographs = app.state.desk.photographs
+    photographs = app.state.deepviz.photographs
     mine = next(one.id for one in photographs.listed() if one.name == "mine.png")
     for kept in (photographs._kept, photographs._opened):
         del kept[mine]
@@ -603,7 +603,7 @@ def test_what_is_refused_is_said(visit, tmp_path):
     page.until("document.getElementById('toast').textContent.includes('a.png is no image')")
     page.page.fill("#class-name", "no such class")
     page.page.keyboard.press("Enter")
-    page.until("document.getElementById('toast').textContent === 'No class is called so.'")
+    page.until("document.getElementById('toast').textContent === 'No class with that name.'")
     page.drawn(8)
     page.close(allowed=["/api/photographs?name=a.png", "422"])
 

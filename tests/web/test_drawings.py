@@ -15,9 +15,9 @@ from deepviz.synthesis import Channel, ImageGenerator
 from deepviz.synthesis.generated import as_bytes
 from deepviz.web import Limits
 from deepviz.web.drawings import Drawing
+from deepviz.web.image_store import ImageStore
 from deepviz.web.limits import Limits as Bounds
-from deepviz.web.photographs import Photographs
-from deepviz.web.served import Recent, Served
+from deepviz.web.model_service import LRUCache, ModelService
 from pictures import picture_file
 
 LAYER = "2"
@@ -158,15 +158,15 @@ def test_a_channel_without_a_slope_is_told():
     loaded = small_models.good()
     with torch.no_grad():
         loaded.module[2].bias[3] = -100  # never above zero: the ReLU behind it lets nothing through
-    served = Served("small", loaded, Photographs(limits, lambda _: None), Recent(1), limits)
+    service = ModelService("small", loaded, ImageStore(limits, lambda _: None), LRUCache(1), limits)
     objective = [Channel("3", 1), Channel("3", 3)]
-    drawing = Drawing("0", served, "3", (1, 3), ImageGenerator(loaded, objective=objective, steps=20))
+    drawing = Drawing("0", service, "3", (1, 3), ImageGenerator(loaded, objective=objective, steps=20))
     with pytest.warns(DeepVizWarning, match="gradient was zero"):
         drawing.run()
-    assert [one["still"] for one in drawing.tell()["channels"]] == [False, True]
-    short = Drawing("0", served, "2", (0,), ImageGenerator(loaded, objective=Channel("2", 0), steps=1))
+    assert [one["still"] for one in drawing.status()["channels"]] == [False, True]
+    short = Drawing("0", service, "2", (0,), ImageGenerator(loaded, objective=Channel("2", 0), steps=1))
     short.run()
-    assert [one["still"] for one in short.tell()["channels"]] == [False]
+    assert [one["still"] for one in short.status()["channels"]] == [False]
 
 
 def test_what_fails_on_the_way_is_told():
@@ -174,13 +174,13 @@ def test_what_fails_on_the_way_is_told():
     loaded = small_models.good()
     with torch.no_grad():
         loaded.module[0].weight[0, 0, 0, 0] = torch.nan
-    served = Served("small", loaded, Photographs(limits, lambda _: None), Recent(1), limits)
-    drawing = Drawing("0", served, LAYER, (0,), ImageGenerator(loaded, objective=Channel(LAYER, 0), steps=3))
+    service = ModelService("small", loaded, ImageStore(limits, lambda _: None), LRUCache(1), limits)
+    drawing = Drawing("0", service, LAYER, (0,), ImageGenerator(loaded, objective=Channel(LAYER, 0), steps=3))
     drawing.run()
     assert drawing.state == "failed"
     assert "NaN" in drawing.error
     assert "bug" not in drawing.error
-    assert served._lock.acquire(blocking=False), "the model is free"
+    assert service._lock.acquire(blocking=False), "the model is free"
 
 
 def test_unknown_ones(client):
@@ -196,31 +196,31 @@ def test_unknown_ones(client):
 def test_the_server_ends_while_it_draws(serving):
     client = serving()
     drawing = begun(client, steps=1000)
-    desk = client.app.state.desk
+    state = client.app.state.deepviz
     client.__exit__(None, None, None)
-    assert desk.drawings.find(drawing["id"]).state == "stopped"
+    assert state.drawings.find(drawing["id"]).state == "stopped"
     client.__enter__()
 
 
 def test_one_that_nobody_asks_for_is_given_up():
     limits = Bounds()
     loaded = small_models.good()
-    served = Served("small", loaded, Photographs(limits, lambda _: None), Recent(1), limits)
+    service = ModelService("small", loaded, ImageStore(limits, lambda _: None), LRUCache(1), limits)
     generator = ImageGenerator(loaded, objective=Channel(LAYER, 0), steps=1000)
-    drawing = Drawing("0", served, LAYER, (0,), generator, patience=0.05)
+    drawing = Drawing("0", service, LAYER, (0,), generator, patience=0.05)
     drawing.pause()
     drawing.run()
     assert drawing.state == "stopped"
-    assert served._lock.acquire(blocking=False), "the model is free"
+    assert service._lock.acquire(blocking=False), "the model is free"
 
 
 def test_a_bug_is_told(monkeypatch):
     limits = Bounds()
     loaded = small_models.good()
-    served = Served("small", loaded, Photographs(limits, lambda _: None), Recent(1), limits)
+    service = ModelService("small", loaded, ImageStore(limits, lambda _: None), LRUCache(1), limits)
     generator = ImageGenerator(loaded, objective=Channel(LAYER, 0), steps=3)
     monkeypatch.setattr(deepviz.web.drawings, "as_bytes", lambda _: 1 / 0)
-    drawing = Drawing("0", served, LAYER, (0,), generator)
+    drawing = Drawing("0", service, LAYER, (0,), generator)
     drawing.run()
     assert (drawing.state, "this is a bug" in drawing.error) == ("failed", True)
-    assert served._lock.acquire(blocking=False), "the model is free"
+    assert service._lock.acquire(blocking=False), "the model is free"

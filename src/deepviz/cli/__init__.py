@@ -37,28 +37,26 @@ def application() -> App:
     app.command(
         "deepviz.cli.explain:explain",
         name="explain",
-        help="Explain a model's predictions for photographs.",
+        help="Explain a model's predictions for images.",
         help_epilogue=(
-            "PHOTOS are files or folders; without any, the example photograph of the package is explained. "
+            "PHOTOS are files or folders; without any, the bundled example image is explained. "
             "The model is the bundled EfficientNet-Lite0 unless --model names another."
         ),
     )
-    app.command(
-        "deepviz.cli.evaluate:evaluate", name="evaluate", help="Measure how far the methods' maps can be believed."
-    )
+    app.command("deepviz.cli.evaluate:evaluate", name="evaluate", help="Measure how faithful the methods' maps are.")
     app.command(
         "deepviz.cli.sanity:sanity", name="sanity", help="Check whether maps depend on what the network has learned."
     )
     app.command("deepviz.cli.listings:methods", name="methods", help="List the methods and their options.")
     app.command("deepviz.cli.listings:layers", name="layers", help="List a model's layers and what can be explained.")
-    app.command("deepviz.cli.generate:generate", name="generate", help="Draw what a network wants to see.")
-    app.command("deepviz.cli.generate:dream", name="dream", help="Change a photograph so that a layer answers more.")
-    app.command("deepviz.cli.inside:activations", name="activations", help="Show a layer's maps of a photograph.")
+    app.command("deepviz.cli.generate:generate", name="generate", help="Generate feature visualisations.")
+    app.command("deepviz.cli.generate:dream", name="dream", help="DeepDream: amplify a layer's activations.")
+    app.command("deepviz.cli.inside:activations", name="activations", help="Show a layer's feature maps for an image.")
     app.command("deepviz.cli.inside:channels", name="channels", help="Show what a layer's channels look for.")
-    app.command("deepviz.cli.inside:filters", name="filters", help="Show the kernels that look at the pixels.")
+    app.command("deepviz.cli.inside:filters", name="filters", help="Show first-layer filters.")
     app.command("deepviz.cli.serve:serve", name="serve", help="Compare methods and classes in a browser.")
-    app.command("deepviz.cli.report:report", name="report", help="Make one page to send on of stored results.")
-    app.command("deepviz.cli.doctor:doctor", name="doctor", help="Say what is installed and what is missing.")
+    app.command("deepviz.cli.report:report", name="report", help="Build a standalone HTML report from stored results.")
+    app.command("deepviz.cli.doctor:doctor", name="doctor", help="Report installed and missing dependencies.")
     return app
 
 

@@ -23,7 +23,7 @@ EXTRAS = {
 
 
 def doctor() -> None:
-    """Say what is installed, what is missing and how to get it."""
+    """Report installed and missing dependencies, and how to install them."""
     print(f"deepviz {version('deepviz')}, Python {platform.python_version()}, {platform.platform()}")
     print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, {_accelerator()}")
     for package in ("numpy", "pillow", "safetensors", "cmap", "cyclopts"):

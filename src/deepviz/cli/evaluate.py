@@ -60,13 +60,13 @@ def evaluate(
         Path | None,
         Parameter(
             help="A .csv with the columns file and class (an index or a label): the class to explain in each "
-            "photograph, instead of the predicted one."
+            "image, instead of the predicted one."
         ),
     ] = None,
     boxes: Annotated[
         Path | None,
         Parameter(
-            help="A .csv with the columns file, left, top, right, bottom, in pixels of the photograph, a line for each "
+            help="A .csv with the columns file, left, top, right, bottom, in pixels of the image, one line for each "
             f"object: where it is, for {', '.join(LOCALISING)}."
         ),
     ] = None,
@@ -80,12 +80,12 @@ def evaluate(
     json: Annotated[bool, Parameter(negative="", help="Print the results as JSON.")] = False,
     options: Annotated[MethodOptions, Parameter(name="*")] = NOTHING_GIVEN,  # type: ignore[valid-type]
 ) -> int:
-    """Measure how far the methods' maps can be believed: a table of methods by metrics, with intervals.
+    """Measure how faithful the methods' maps are: a table of methods by metrics, with intervals.
 
     PHOTOS are files or folders. Writes evaluation.json, evaluation.csv and, for metrics that have one, curves.png.
     """
     if not photos:
-        raise UsageError("give photographs or a folder of them: deepviz evaluate photos")
+        raise UsageError("give images or a folder of images: deepviz evaluate photos")
     methods = built(method or catalog.default_set(), options, layer)
     metrics = [built_metric(name) for name in metric] if metric else list(DEFAULT_METRICS)
     check_device(device)
@@ -104,7 +104,7 @@ def evaluate(
         except ValueError as error:  # an option that does not go with the model's input
             raise UsageError(str(error)) from None
         except KeyboardInterrupt:
-            told = f"interrupted after {len(judged)} of {photographs.total} photographs"
+            told = f"interrupted after {len(judged)} of {photographs.total} images"
             if judged:
                 found = Evaluation.of(loaded, methods, metrics, judged, controls)
                 told += f": {listed(write(found, output))}"
@@ -206,7 +206,7 @@ def read_classes(path: Path) -> dict[str, int | str]:
         name, word = Path(line[0].strip()).name, line[1].strip()
         value = int(word) if word.isdecimal() else word
         if found.setdefault(name, value) != value:
-            raise TargetError(f"{where}: {name} has the class {found[name]} already; files are told apart by name")
+            raise TargetError(f"{where}: {name} has the class {found[name]} already; files are identified by name")
     return found
 
 

@@ -64,19 +64,19 @@ def explain(
     output: Annotated[Path, Parameter(alias="-o", help="Folder for the results.")] = Path("deepviz-out"),
     format: Annotated[
         Literal["png", "npz", "safetensors", "deepviz"],
-        Parameter(help="Format of the single maps; deepviz: all of a photograph in one file, for deepviz report."),
+        Parameter(help="Format of the single maps; deepviz: everything for an image in one file, for deepviz report."),
     ] = "png",
-    html: Annotated[Path | None, Parameter(help="Also write all of it as one self-contained page.")] = None,
+    html: Annotated[Path | None, Parameter(help="Also write a standalone HTML report.")] = None,
     check: Annotated[
         bool,
-        Parameter(negative="", help="Check each map: against a random one, and against a network of random weights."),
+        Parameter(negative="", help="Check each map against a random map and against a network with random weights."),
     ] = False,
     json: Annotated[bool, Parameter(negative="", help="Print the results as JSON.")] = False,
     options: Annotated[MethodOptions, Parameter(name="*")] = NOTHING_GIVEN,  # type: ignore[valid-type]
 ) -> int:
     """Explain a model's predictions for photographs: a sheet for each, and the single maps.
 
-    PHOTOS are files or folders; without any, the example photograph of the package is explained. The model is the
+    PHOTOS are files or folders; without any, the bundled example image is explained. The model is the
     bundled EfficientNet-Lite0 unless --model names another. All methods are run unless -m names some.
     """
     if top_k < 1:
@@ -86,7 +86,7 @@ def explain(
     methods = built(method or catalog.default_set(), options, layer)
     check_device(device)
     if not photos:
-        print("deepviz: no photograph given, so this explains the example in the package", file=sys.stderr)
+        print("deepviz: no image given; using the bundled example", file=sys.stderr)
     photographs = Photographs.found(photos or (str(example_photo()),))
     report = Report(photographs, output, format, keep=html is not None)
     if photographs.paths:
@@ -99,7 +99,7 @@ def explain(
     if html is not None and report.kept:
         write_report(report.kept, html)
         if not json:
-            print(f"{html}: all of it as one page")
+            print(f"{html}: standalone HTML report")
     photographs.tell_failures()
     if json:
         print(dumps(report.as_json(), indent=2))
@@ -146,7 +146,7 @@ def _explain_all(
                 if not quiet:
                     print(message, flush=True)
         except KeyboardInterrupt:
-            done = f"interrupted: {len(report.done)} of {report.photographs.total} photographs are in {report.output}"
+            done = f"interrupted: {len(report.done)} of {report.photographs.total} images are in {report.output}"
             raise KeyboardInterrupt(done) from None
 
 

@@ -41,8 +41,8 @@ def generate(
     copies: Annotated[int, Parameter(help=GENERATOR["copies"])] = 1,
     size: Annotated[int | None, Parameter(help=GENERATOR["size"])] = None,
     start: Annotated[str | None, Parameter(help=GENERATOR["start"])] = None,
-    every: Annotated[int | None, Parameter(help="Keep a picture of the way every so many steps.")] = None,
-    again: Annotated[Path | None, Parameter(help="Draw what this generated.json records once more.")] = None,
+    every: Annotated[int | None, Parameter(help="Save an intermediate image every this many steps.")] = None,
+    again: Annotated[Path | None, Parameter(help="Reproduce the images of this generated.json.")] = None,
     model: Model = None,
     weights: Weights = None,
     labels: Labels = None,
@@ -62,7 +62,7 @@ def generate(
         raise UsageError(f"--every must be at least 1, got {every}")
     if again is not None:
         if classes or layer:
-            raise UsageError("--again draws what is recorded: give it without classes and layer")
+            raise UsageError("--again reproduces a record: it takes no classes and no layer")
         said = model or weights or labels or device or output_kind != "auto"
         given = loaded_model(model, weights, labels, device, output_kind) if said else None
         generator = ImageGenerator.from_json(again, model=given)
@@ -90,7 +90,7 @@ def dream(
     photo: str | None = None,
     *,
     layer: Annotated[str | None, Parameter(help=DREAM["layer"])] = None,
-    target: Annotated[str | None, Parameter(help=DREAM["target_class"])] = None,
+    target: Annotated[str | None, Parameter(help=DREAM["target"])] = None,
     octaves: Annotated[int, Parameter(help=DREAM["octaves"])] = DeepDream.octaves,
     octave_scale: Annotated[float, Parameter(help=DREAM["octave_scale"])] = DeepDream.octave_scale,
     steps: Annotated[int, Parameter(help=DREAM["steps"])] = DeepDream.steps,
@@ -113,13 +113,13 @@ def dream(
     check_device(device)
     keep_memory()
     if photo is None:
-        print("deepviz: no photograph given, so this dreams of the example in the package", file=sys.stderr)
+        print("deepviz: no image given; using the bundled example", file=sys.stderr)
     loaded = loaded_model(model, weights, labels, device, output_kind)
     with _usage_errors():
         dreamer = DeepDream(
             loaded,
             layer,
-            target_class=None if target is None else class_or_label(target),
+            target=None if target is None else class_or_label(target),
             octaves=octaves,
             octave_scale=octave_scale,
             steps=steps,
@@ -185,9 +185,9 @@ def _subject(classes: tuple[str, ...], layer: str | None, channels: str | None) 
     if channels is not None and layer is None:
         raise UsageError("--channels are of a layer: give --layer too (see: deepviz layers)")
     if bool(classes) == bool(layer):
-        raise UsageError("say what to draw: classes, such as 'tiger cat' daisy 985, or --layer with --channels")
+        raise UsageError("nothing to generate: give classes, such as 'tiger cat' daisy 985, or --layer with --channels")
     if layer is None:
-        return {"target_class": [class_or_label(text) for text in classes]}
+        return {"target": [class_or_label(text) for text in classes]}
     if channels is None:
         raise UsageError(f"say which channels of {layer}: --channels 0-15, or 1,5,9")
     return {"objective": [Channel(layer, channel) for channel in channel_list(channels)]}

@@ -30,7 +30,9 @@ def activations(
     photo: str | None = None,
     *,
     layer: Layer,
-    channels: Annotated[str | None, Parameter(help="Which: 3, 0-15 or 1,5,9; the strongest otherwise.")] = None,
+    channels: Annotated[
+        str | None, Parameter(help="Which channels: 3, 0-15 or 1,5,9; by default the strongest.")
+    ] = None,
     model: Model = None,
     weights: Weights = None,
     device: Device = None,
@@ -39,7 +41,7 @@ def activations(
 ) -> int:
     """Draw a layer's maps of a photograph, the strongest channels first, each on the photograph."""
     if photo is None:
-        print("deepviz: no photograph given, so this shows the example in the package", file=sys.stderr)
+        print("deepviz: no image given; using the bundled example", file=sys.stderr)
     wanted = None if channels is None else channel_list(channels)
     check_device(device)
     probe_folder(output)
@@ -58,9 +60,9 @@ def activations(
 def channels(
     *,
     layer: Layer,
-    channels: Annotated[str, Parameter(help="Which: 3, 0-15 or 1,5,9.")] = "0-7",
+    channels: Annotated[str, Parameter(help="Which channels: 3, 0-15 or 1,5,9.")] = "0-7",
     photos: Annotated[list[str] | None, Parameter(negative="", help="Files or folders to search.")] = None,
-    most: Annotated[int, Parameter(help="Parts of photographs for each channel.")] = 6,
+    most: Annotated[int, Parameter(help="Number of image patches for each channel.")] = 6,
     preset: Annotated[str, Parameter(help=GENERATOR["preset"])] = "lucid",
     steps: Annotated[int | None, Parameter(help=GENERATOR["steps"])] = None,
     seed: Annotated[int, Parameter(help=GENERATOR["seed"])] = 0,
@@ -77,7 +79,7 @@ def channels(
     check_device(device)
     probe_folder(output)
     loaded = loaded_model(model, weights, device=device)
-    with warnings.catch_warnings(), _searching(paths) as looked, drawing() as drawn:
+    with warnings.catch_warnings(), _searching(paths) as searched, drawing() as drawn:
         # what was skipped is printed below
         warnings.simplefilter("ignore", DeepVizWarning)
         found = viz_channels(
@@ -89,8 +91,7 @@ def channels(
             preset=preset,
             steps=steps,
             seed=seed,
-            drawn=drawn,
-            looked=looked,
+            progress=lambda done: searched(done) if isinstance(done, int) else drawn(done),
         )
     page = found.save(output / f"{_file_name(found.layer)}_channels.png")
     skipped = () if found.examples is None else found.examples.skipped
@@ -110,7 +111,7 @@ def channels(
 
 def filters(
     *,
-    layer: Annotated[str | None, Parameter(help="A layer; the first that looks at the pixels otherwise.")] = None,
+    layer: Annotated[str | None, Parameter(help="A layer; by default the first one applied to the pixels.")] = None,
     model: Model = None,
     weights: Weights = None,
     device: Device = None,
@@ -131,9 +132,9 @@ def _file_name(layer: str) -> str:
 
 @contextmanager
 def _searching(paths: list[Path] | None) -> Iterator[Callable[[int], None]]:
-    """A bar on stderr, only on a terminal, over the photographs."""
+    """A bar on stderr, only on a terminal, over the images."""
     console = Console(stderr=True)
-    columns = (TextColumn("photographs"), BarColumn(), MofNCompleteColumn())
+    columns = (TextColumn("images"), BarColumn(), MofNCompleteColumn())
     bar = Progress(*columns, console=console, transient=True, disable=not console.is_terminal or paths is None)
     task = bar.add_task("", total=len(paths or ()))
 

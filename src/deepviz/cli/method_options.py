@@ -58,7 +58,7 @@ def built(names: list[str], given: Any, layer: str | None) -> list[Method]:
     methods = [builder.method(name) for name in dict.fromkeys(names)]
     for name in flags.keys() - builder.used:
         flag = name.replace("_", "-")
-        raise UsageError(f"--{flag} is for a method that is not run: the methods are {', '.join(names)}")
+        raise UsageError(f"--{flag} has no effect: its method isn't selected; the methods are {', '.join(names)}")
     if layer is not None and "layer" not in builder.used:
         raise UsageError(f"--layer is for methods that take one, not for {', '.join(names)}")
     return methods

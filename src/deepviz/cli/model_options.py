@@ -23,7 +23,7 @@ OutputKind = Annotated[
     Parameter(help="What the model returns: one class of K (logits), two (binary), independent labels, numbers ..."),
 ]
 Device = Annotated[
-    Literal["cpu", "cuda", "mps"] | None, Parameter(help="Where the model runs; where it was loaded otherwise.")
+    Literal["cpu", "cuda", "mps"] | None, Parameter(help="Device to run the model on; by default where it was loaded.")
 ]
 
 

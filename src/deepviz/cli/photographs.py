@@ -66,7 +66,7 @@ class Photographs:
         for path, reason in self.failed.items():
             print("deepviz:", reason if path in reason else f"{path}: {reason}", file=sys.stderr)
         if self.failed and self.total > 1:
-            print(f"deepviz: {len(self.failed)} of {self.total} photographs failed", file=sys.stderr)
+            print(f"deepviz: {len(self.failed)} of {self.total} images failed", file=sys.stderr)
 
     def exit_code(self, done: int) -> int:
         """By how many of them are done."""

@@ -17,7 +17,7 @@ def report(
     title: Annotated[str | None, Parameter(help="Heading of the page.")] = None,
     output: Annotated[Path, Parameter(alias="-o", help="The page.")] = Path("report.html"),
 ) -> int:
-    """Make one self-contained HTML page of stored results, as deepviz explain --format deepviz writes them.
+    """Build a standalone HTML report from stored results, as written by deepviz explain --format deepviz.
 
     RESULTS are .deepviz files, or folders of them. The page needs no network and no server, and can be printed.
     """

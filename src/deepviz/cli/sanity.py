@@ -40,12 +40,12 @@ def sanity(
         list[str] | None,
         Parameter(alias="-m", negative="", help=f"Method to check, repeat for several: {', '.join(catalog.METHODS)}."),
     ] = None,
-    stages: Annotated[int, Parameter(help="In how many steps the layers get random weights.")] = STAGES,
+    stages: Annotated[int, Parameter(help="Number of steps in which the layers are randomised.")] = STAGES,
     mode: Annotated[
         Literal["cascading", "independent"],
         Parameter(help="Cascading: from the output down; independent: the layers of one step at a time."),
     ] = "cascading",
-    seed: Annotated[int, Parameter(help="Of the random weights.")] = 0,
+    seed: Annotated[int, Parameter(help="Seed of the random weights.")] = 0,
     layer: Annotated[str | None, Parameter(help="Layer for the methods that take one; see deepviz layers.")] = None,
     device: Device = None,
     output_kind: OutputKind = "auto",
@@ -55,8 +55,8 @@ def sanity(
 ) -> int:
     """Check whether the methods' maps depend on what the network has learned (Adebayo et al. 2018).
 
-    PHOTOS are files or folders; without any, the example photograph of the package is used. Writes a strip of maps
-    for each photograph, the curves of all and sanity.json. The verdicts are remembered for deepviz explain --check.
+    PHOTOS are files or folders; without any, the bundled example image is used. Writes a strip of maps
+    for each photograph, the curves of all and sanity.json. The verdicts are saved for deepviz explain --check.
     """
     if stages < 1:
         raise UsageError(f"--stages must be at least 1, got {stages}")
@@ -67,7 +67,7 @@ def sanity(
     methods = built(method or catalog.default_set(), options, layer)
     check_device(device)
     if not photos:
-        print("deepviz: no photograph given, so this checks with the example in the package", file=sys.stderr)
+        print("deepviz: no image given; using the bundled example", file=sys.stderr)
     photographs = Photographs.found(photos or (str(example_photo()),))
     examined: list[RandomizationResult] = []
     if photographs.paths:
@@ -81,7 +81,7 @@ def sanity(
             if examined:
                 written += _write(Sanity.of(loaded, methods, examined, mode == "cascading", seed), output)
             raise KeyboardInterrupt(
-                f"interrupted after {len(examined)} of {photographs.total} photographs"
+                f"interrupted after {len(examined)} of {photographs.total} images"
                 + (f": {listed(written)}" if written else "")
             ) from None
         if examined:
@@ -154,4 +154,4 @@ def _remember(found: Sanity) -> None:
     try:
         remember(found)
     except OutputError as error:
-        print(f"deepviz: the verdicts are not remembered: {error}", file=sys.stderr)
+        print(f"deepviz: the verdicts were not saved: {error}", file=sys.stderr)

@@ -45,15 +45,17 @@ def serve(
         Parameter(
             alias="-m",
             negative="",
-            help="A method of your own to offer as well, package.module:Class; repeat for several.",
+            help="An additional method of your own, package.module:Class; repeat for several.",
         ),
     ] = None,
-    photos: Annotated[Path | None, Parameter(help="A folder of photographs; those of the package otherwise.")] = None,
+    photos: Annotated[Path | None, Parameter(help="A folder of images; by default the bundled examples.")] = None,
     host: Annotated[str, Parameter(help="Address to listen on.")] = "127.0.0.1",
-    port: Annotated[int, Parameter(help="Port to listen on; 0 takes a free one.")] = 8000,
+    port: Annotated[int, Parameter(help="Port to listen on; 0 picks a free one.")] = 8000,
     allow_host: Annotated[
         list[str] | None,
-        Parameter(negative="", help="Name by which a proxy or another machine reaches this; repeat for several."),
+        Parameter(
+            negative="", help="Host name by which a proxy or another machine reaches this server; repeat for several."
+        ),
     ] = None,
     browser: Annotated[bool, Parameter(negative="--no-browser", help="Open the page in a browser.")] = True,
 ) -> None:
@@ -89,11 +91,11 @@ def serve(
         link = address(_reachable(host), bound.getsockname()[1], token)
         if not _is_loopback(host):
             print(
-                f"deepviz: listening beyond this machine, on {host}: whoever has the link can run models here and see "
-                "the photographs, and it travels unencrypted; add names of this machine with --allow-host",
+                f"deepviz: listening on {host}, which other machines can reach: whoever has the link can run models "
+                "here and see the images, and traffic is unencrypted; add names of this machine with --allow-host",
                 file=sys.stderr,
             )
-        print(f"DeepViz is at {link}\nCtrl-C ends it", flush=True)
+        print(f"DeepViz is at {link}\nPress Ctrl-C to stop", flush=True)
         if browser:
             timer = Timer(0.5, webbrowser.open, [link])
             timer.daemon = True
@@ -103,10 +105,10 @@ def serve(
 
 def _found(photos: Path) -> list[Path]:
     if not photos.exists():
-        raise ImageError(f"{photos} does not exist; give a folder of photographs, or none for those of the package")
+        raise ImageError(f"{photos} does not exist; give a folder of images, or omit --photos for the bundled examples")
     found = find_photos(photos)
     if len(found) > MOST_PHOTOS:
-        print(f"deepviz: {len(found)} photographs, of which the first {MOST_PHOTOS} are offered", file=sys.stderr)
+        print(f"deepviz: {len(found)} images found, using the first {MOST_PHOTOS}", file=sys.stderr)
     return found[:MOST_PHOTOS]
 
 

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from deepviz.errors import LayerError
 from deepviz.files import encoded, write_picture
 from deepviz.geometry import Geometry
-from deepviz.inside.taken import (
+from deepviz.inside.loading import (
     ImageLike,
     Model,
     checked_channels,
@@ -141,7 +141,7 @@ class Activations:
             caption=f"channel {channel}",
             detail=f"mean {float(self.strengths[channel]):.3g}, {low:.2g} to {high:.2g}",
             scale=self.scale(channel),
-            warning="silent: zero everywhere on this photograph" if channel in self.silent else "",
+            warning="zero everywhere on this image" if channel in self.silent else "",
         )
 
     @property
@@ -160,7 +160,7 @@ class Activations:
         return encoded(self.sheet())
 
     def _repr_html_(self) -> str:
-        silent = f"{len(self.silent)} of {len(self.maps)} channels are silent on this photograph"
+        silent = f"{len(self.silent)} of {len(self.maps)} channels are zero everywhere on this image"
         lines = [f"{self.source} · {self.model} · {self.grid}", *([silent] if self.silent else [])]
         return figure(self.sheet(), f"{self.layer}: {self._chosen}", lines)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +15,7 @@ from torch import nn
 from deepviz.errors import LayerError
 from deepviz.files import encoded, write_picture
 from deepviz.inside.examples import Examples, dataset_examples
-from deepviz.inside.taken import ImageLike, Model, figure, take_model
+from deepviz.inside.loading import ImageLike, Model, figure, take_model
 from deepviz.probe.capture import layer_name
 from deepviz.synthesis import Channel, Generated, ImageGenerator, Step
 
@@ -48,8 +49,8 @@ class Channels:
             "RGB", (left + max(400, *(row.width for row in rows)) + MARGIN, HEAD + len(rows) * (SIDE + GAP)), "white"
         )
         draw = ImageDraw.Draw(page)
-        draw.text((MARGIN, 12), f"{self.layer}: what its channels look for", INK, ImageFont.load_default(20))
-        told = f"drawn, then found in {self.examples.seen} photographs, strongest first · {self.generated.model}"
+        draw.text((MARGIN, 12), f"{self.layer}: feature visualisations", INK, ImageFont.load_default(20))
+        told = f"generated image, then the strongest of {self.examples.seen} images · {self.generated.model}"
         draw.text((MARGIN, 38), told, FAINT, ImageFont.load_default(13))
         for place, (channel, image, row) in enumerate(zip(self.channels, self.generated.images, rows, strict=True)):
             top = HEAD + place * (SIDE + GAP)
@@ -73,7 +74,7 @@ class Channels:
         return encoded(self.sheet())
 
     def _repr_html_(self) -> str:
-        return figure(self.sheet(), f"{self.layer}: what its channels look for", [self.generated.model])
+        return figure(self.sheet(), f"{self.layer}: feature visualisations", [self.generated.model])
 
 
 def viz_channels(
@@ -84,8 +85,9 @@ def viz_channels(
     *,
     most: int = 6,
     preprocess: Any = None,
+    progress: Callable[[Step | int], object] | None = None,
     drawn: Callable[[Step], object] | None = None,
-    looked: Callable[[int], None] | None = None,
+    looked: Callable[[int], object] | None = None,
     **options: Any,
 ) -> Channels:
     """What channels of a layer look for: an image that makes each large, and the parts of photographs that do.
@@ -97,8 +99,9 @@ def viz_channels(
         photos: a folder, or photographs (see `dataset_examples`); None: only drawn.
         most: how many parts of photographs for each channel.
         preprocess: as for `deepviz.explain`.
-        drawn: called after each step of the drawing.
-        looked: takes the number of photographs that are done.
+        progress: called with the number of images that have been searched, and then with each `Step` of the generation.
+        drawn: deprecated: use `progress`.
+        looked: deprecated: use `progress`.
         options: of `ImageGenerator`, such as preset, steps or seed.
 
     A KeyboardInterrupt ends the part that is under way, and what there is, is returned.
@@ -119,6 +122,8 @@ def viz_channels(
         >>> found.channels, len(found.generated.images), list(found.examples)
         ((0, 3), 2, [0, 3])
     """
+    if drawn is not None or looked is not None:
+        warnings.warn("drawn= and looked= are deprecated: use progress=", DeprecationWarning, stacklevel=2)
     loaded, call = take_model(model, preprocess=preprocess)
     name = layer_name(call.model, layer)
     if isinstance(channels, int) or not len(channels):
@@ -130,5 +135,5 @@ def viz_channels(
     examples = None
     if photos is not None:
         # first: it is quick, and refuses what cannot be
-        examples = dataset_examples(loaded, name, wanted, photos, most, progress=looked)
-    return Channels(name, wanted, generator(progress=drawn), examples)
+        examples = dataset_examples(loaded, name, wanted, photos, most, progress=looked or progress)
+    return Channels(name, wanted, generator(progress=drawn or progress), examples)

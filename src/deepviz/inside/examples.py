@@ -15,8 +15,7 @@ from torch import Tensor, nn
 from deepviz.errors import ImageError, LayerError
 from deepviz.files import encoded, write_picture
 from deepviz.geometry import Geometry
-from deepviz.inside.receptive import ReceptiveField, module_calls
-from deepviz.inside.taken import (
+from deepviz.inside.loading import (
     ImageLike,
     Model,
     checked_channels,
@@ -26,6 +25,7 @@ from deepviz.inside.taken import (
     picture_of,
     take_model,
 )
+from deepviz.inside.receptive import ReceptiveField, module_calls
 from deepviz.models import LoadedModel, Prepared, find_photos
 from deepviz.notes import warn
 from deepviz.probe.borrow import borrowed
@@ -173,7 +173,7 @@ def dataset_examples(
     photos: str | os.PathLike[str] | Image.Image | Iterable[ImageLike],
     most: int = 9,
     *,
-    progress: Callable[[int], None] | None = None,
+    progress: Callable[[int], object] | None = None,
     preprocess: Any = None,
 ) -> Examples:
     """The parts of photographs that activate channels of a layer most.
@@ -231,7 +231,7 @@ def dataset_examples(
         raise ImageError(_nothing_read(search.skipped))
     if search.skipped:
         listed = "; ".join(reason for _, reason in search.skipped[:3]) + ("; ..." if len(search.skipped) > 3 else "")
-        warn(f"skipped {len(search.skipped)} of {len(search.skipped) + search.seen} photographs: {listed}")
+        warn(f"skipped {len(search.skipped)} of {len(search.skipped) + search.seen} images: {listed}")
     field = next(iter(search.fields.values()), None)
     found = {channel: tuple(best) for channel, best in search.best.items()}
     return Examples(found, search.layer, loaded.name, field, search.seen, tuple(search.skipped), complete)
@@ -239,8 +239,8 @@ def dataset_examples(
 
 def _nothing_read(skipped: list[tuple[str, str]]) -> str:
     if not skipped:
-        return "no photograph was given"
-    return f"none of {len(skipped)} photographs could be read; the first: {skipped[0][1]}"
+        return "no image was given"
+    return f"none of {len(skipped)} images could be read; the first: {skipped[0][1]}"
 
 
 def _batches(
@@ -252,7 +252,7 @@ def _batches(
         try:
             prepared = loaded.prepare(photo)
         except ImageError as error:
-            name = Path(photo).name if isinstance(photo, (str, os.PathLike)) else f"photograph {number + 1}"
+            name = Path(photo).name if isinstance(photo, (str, os.PathLike)) else f"image {number + 1}"
             skipped.append((name, str(error)))
             continue
         if batch and (prepared.x.shape != batch[0].x.shape or len(batch) == ROWS_WITHOUT_GRAPH):

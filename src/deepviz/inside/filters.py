@@ -17,8 +17,8 @@ from torch import Tensor, nn
 
 from deepviz.errors import ImageError, LayerError, ModelError
 from deepviz.files import encoded, write_picture
+from deepviz.inside.loading import Model, figure, neutral_input, take_model
 from deepviz.inside.receptive import module_calls
-from deepviz.inside.taken import Model, figure, neutral_input, take_model
 from deepviz.models import LoadedModel
 from deepviz.probe.borrow import borrowed
 from deepviz.probe.call import Call
@@ -158,7 +158,7 @@ def _kernels(call: Call, loaded: LoadedModel, name: str) -> Tensor:
     what = f", weight {' x '.join(map(str, found.shape))}" if isinstance(found, Tensor) else ""
     first = _first_or_none(call, loaded)
     raise LayerError(
-        f"layer {name!r} ({type(module).__name__}{what}) does not look at the image's colours as they are; "
+        f"layer {name!r} ({type(module).__name__}{what}) is not applied to the image's colour channels; "
         + ("no convolution of this model does" if first is None else f"layer {first!r} does")
     )
 
@@ -175,7 +175,7 @@ def _first(call: Call, loaded: LoadedModel) -> str:
     first = _first_or_none(call, loaded)
     if first is None:
         raise LayerError(
-            "no convolution of this model is called on the image's pixels; name a layer with layer=... "
+            "no convolution of this model is applied to the image's pixels; name a layer with layer=... "
             "(a linear patch embedding, for instance)"
         )
     return first

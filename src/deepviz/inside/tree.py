@@ -12,8 +12,8 @@ from torch import nn
 
 from deepviz.errors import LayerError, ModelError, ModelFailed
 from deepviz.inputs import Inputs
+from deepviz.inside.loading import ImageLike, Model, asked, neutral_input, one_input, take_model
 from deepviz.inside.receptive import ModuleCall, ReceptiveField, module_calls
-from deepviz.inside.taken import ImageLike, Model, asked, neutral_input, one_input, take_model
 from deepviz.probe.borrow import borrowed
 from deepviz.probe.grid import Grid
 from deepviz.probe.layers import choose_layer, probe_layers
@@ -28,7 +28,7 @@ class LayerRow:
         name: as `layer=` takes it; "relu#2" is the second call of a module that is called several times.
         depth: how many modules it lies in.
         kind: its class.
-        shape: of its answer; None if it is never called, or answers without a tensor.
+        shape: of its answer; None if it is never called, or returns no tensor.
         parameters: its own.
         parameters_inside: its own and those of all its parts, each counted once.
         field: what a position of its answer sees of the image; None for the whole image, or where it cannot be said.
@@ -234,11 +234,11 @@ def _rows(
         if not calls:
             reason, grid = uncalled, None
         elif one.shape is None:
-            reason, grid = "answers without a tensor", None
+            reason, grid = "returns no tensor", None
         elif isinstance(usable, str):
             reason, grid = usable, None
         else:
-            reason, grid = usable.get(one.name, ("answers without a gradient", None))
+            reason, grid = usable.get(one.name, ("its output has no gradient", None))
         yield LayerRow(
             name=one.name,
             depth=path.count("."),
@@ -258,7 +258,7 @@ def _rows(
 def _uncalled(path: str, module: nn.Module, calls: dict[str, list[ModuleCall]]) -> str:
     """What to say of a module that is not called itself."""
     if isinstance(module, torch.jit.ScriptModule):
-        return "TorchScript cannot be watched"
+        return "TorchScript cannot be hooked"
     return "only its parts are called" if any(name.startswith(f"{path}.") for name in calls) else "never called"
 
 

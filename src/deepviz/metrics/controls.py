@@ -70,7 +70,7 @@ class RandomMap(Control):
         True
     """
 
-    seed: Annotated[Seed, "Of the noise."] = 0
+    seed: Annotated[Seed, "Seed of the noise."] = 0
     title: ClassVar[str] = "Random map"
 
     def of_images(self, x: Tensor) -> Tensor:

@@ -59,15 +59,14 @@ class ExchangeMetric(CurveMetric):
         50
     )
     baseline: Annotated[
-        Baseline, "What a removed pixel becomes: a number in normalised space, blur, or black, grey, white, mean."
+        Baseline,
+        "Value that replaces a removed pixel: a number in normalised space, blur, or black, grey, white, mean.",
     ] = 0.0
-    value: Annotated[Value, "What is read of the model: the class's probability, or its score, the logit."] = (
-        "probability"
-    )
+    value: Annotated[Value, "The quantity measured: the class's probability, or its score, the logit."] = "probability"
     channels: ChannelsOption = None
-    precision: Annotated[Precision, "Of the forward passes: full, or bfloat16, which some processors run faster."] = (
-        "full"
-    )
+    precision: Annotated[
+        Precision, "Precision of the forward passes: full, or bfloat16, which is faster on some processors."
+    ] = "full"
     seed: Annotated[Seed, "For the order of pixels with equal values."] = 0
 
     @property

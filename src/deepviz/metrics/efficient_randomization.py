@@ -49,7 +49,7 @@ class EfficientRandomization(Metric):
     """
 
     bins: Annotated[int, Ge(2), "Of the histogram of a map's values."] = 100
-    seed: Annotated[Seed, "Of the weights."] = 0
+    seed: Annotated[Seed, "Seed of the random weights."] = 0
 
     title: ClassVar[str] = "Efficient randomization"
     paper: ClassVar[str] = "Hedstrom et al. 2024, arXiv:2405.02383"

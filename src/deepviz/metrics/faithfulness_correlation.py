@@ -27,7 +27,7 @@ class FaithfulnessCorrelation(Metric):
     Shapes: x (N, C, H, W), attribution (N, C, H, W) or (N, 1, h, w) -> (N,).
 
     Quantus 0.6 reads the softmax unless told otherwise; here it is the score, the logit, as attribution methods
-    explain it. A map that is the same everywhere foretells nothing and has 0, with a warning.
+    explain it. A map that is the same everywhere predicts nothing and scores 0, with a warning.
 
     Errors: see `Metric.__call__`.
 
@@ -52,13 +52,14 @@ class FaithfulnessCorrelation(Metric):
     subsets: Annotated[int, Ge(3), "Random sets of pixels; the cost is this many forward passes."] = 100
     share: Annotated[float, Gt(0), Lt(1), "Of the pixels, how many are in a set."] = 0.1
     baseline: Annotated[
-        Baseline, "What a removed pixel becomes: a number in normalised space, blur, or black, grey, white, mean."
+        Baseline,
+        "Value that replaces a removed pixel: a number in normalised space, blur, or black, grey, white, mean.",
     ] = 0.0
     channels: ChannelsOption = None
-    precision: Annotated[Precision, "Of the forward passes: full, or bfloat16, which some processors run faster."] = (
-        "full"
-    )
-    seed: Annotated[Seed, "Of the sets."] = 0
+    precision: Annotated[
+        Precision, "Precision of the forward passes: full, or bfloat16, which is faster on some processors."
+    ] = "full"
+    seed: Annotated[Seed, "Seed of the random sets."] = 0
 
     title: ClassVar[str] = "Faithfulness correlation"
     paper: ClassVar[str] = "Bhatt et al. 2020, arXiv:2005.00631"

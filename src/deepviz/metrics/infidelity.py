@@ -17,7 +17,7 @@ from deepviz.probe.session import Session
 
 @dataclass(frozen=True)
 class Infidelity(Metric):
-    """How well the map foretells what a change I of the image does to the score.
+    """How well the map predicts the effect of a perturbation I of the image on the score.
 
         INFD = E_I [ (I . b R - (S_c(x) - S_c(x - I)))^2 ],    over `samples` draws of I
 
@@ -58,11 +58,11 @@ class Infidelity(Metric):
         float, Gt(0), Le(1), "Of the noise relative to the image's range, or the square's side to the image's."
     ] = 0.3
     baseline: Annotated[
-        Baseline, "What a square is replaced by: a number in normalised space, blur, or black, grey, white, mean."
+        Baseline, "Value that replaces a square: a number in normalised space, blur, or black, grey, white, mean."
     ] = 0.0
-    scaled: Annotated[bool, "Scale each map as fits best, so that maps in other units compare."] = True
+    scaled: Annotated[bool, "Rescale each map by least squares, so that maps in different units are comparable."] = True
     multiplied: Annotated[bool, "The map holds the factor x already, as gradient x image does."] = False
-    seed: Annotated[Seed, "Of the changes."] = 0
+    seed: Annotated[Seed, "Seed of the perturbations."] = 0
 
     title: ClassVar[str] = "Infidelity"
     paper: ClassVar[str] = "Yeh et al. 2019, arXiv:1901.09392"

@@ -49,7 +49,8 @@ class Insertion(ExchangeMetric):
     """
 
     baseline: Annotated[
-        Baseline, "What the image is built on: a number in normalised space, blur, or black, grey, white, mean."
+        Baseline,
+        "Image that pixels are inserted into: a number in normalised space, blur, or black, grey, white, mean.",
     ] = "blur"
 
     title: ClassVar[str] = "Insertion"

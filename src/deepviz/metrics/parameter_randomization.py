@@ -68,8 +68,8 @@ class ParameterRandomization(Metric):
     were, and the value is the mean over the steps (`stages=None`: layer by layer, as in the paper).
 
     New weights are those that PyTorch starts with: uniform within 1/sqrt(fan-in) for convolutions and linear layers;
-    1 and 0 for normalising layers and their running statistics; for any other parameter a normal law with its own
-    mean and standard deviation. They go into a copy; the model is never written to, and no global random state is.
+    1 and 0 for normalising layers and their running statistics; for any other parameter a normal distribution
+    with its own mean and standard deviation. They go into a copy; neither the model nor global random state changes.
 
     `samples` above 1 is the smooth variant of Hedstrom et al. 2024: M is the mean of the signed maps of that many
     copies of the image with noise of standard deviation `noise` (max x - min x), the same draws for both networks, so
@@ -106,10 +106,12 @@ class ParameterRandomization(Metric):
         "cascading"
     )
     similarity: Annotated[Likeness, "How maps are compared: rank correlation, SSIM or HOG."] = "absolute-spearman"
-    stages: Annotated[int | None, Ge(1), "In how many steps all layers are randomised; none: layer by layer."] = 16
+    stages: Annotated[
+        int | None, Ge(1), "Number of steps in which all layers are randomised; none: layer by layer."
+    ] = 16
     samples: Annotated[int, Ge(1), "Noisy images whose maps are averaged first; 1: the image as it is."] = 1
     noise: Annotated[float, Gt(0), "Standard deviation of their noise, as a fraction of the image's range."] = 0.1
-    seed: Annotated[Seed, "Of the weights and of the noise."] = 0
+    seed: Annotated[Seed, "Seed of the random weights and of the noise."] = 0
 
     title: ClassVar[str] = "Parameter randomization"
     paper: ClassVar[str] = "Adebayo et al. 2018, arXiv:1810.03292"
@@ -136,7 +138,7 @@ class ParameterRandomization(Metric):
         return RandomizationCurve(
             stages=("trained", *(stage.layers[-1] for stage, _, _ in found if stage is not None)),
             shares=(0.0, *(stage.share for stage, _, _ in found if stage is not None)),
-            similarities=torch.stack([likeness for _, _, likeness in found], 1),
+            similarities=torch.stack([similarity for _, _, similarity in found], 1),
             maps=tuple(drawn for _, drawn, _ in found) if maps else (),
         )
 
@@ -144,7 +146,7 @@ class ParameterRandomization(Metric):
         """The similarity with all layers random, or the mean over steps that are random alone."""
         # a layer's new weights do not depend on the number of stages
         stages = 1 if self.mode == "cascading" else self.stages
-        _, *random = [likeness for _, _, likeness in self._compared(session, attribution, stages)]
+        _, *random = [similarity for _, _, similarity in self._compared(session, attribution, stages)]
         return torch.stack(random).mean(0)
 
     def _compared(
@@ -221,6 +223,4 @@ def _warn_of_flat(session: Session, method: Method, maps: Tensor, network: str) 
     flat = maps.flatten(1)
     same = flat.amin(1) == flat.amax(1)
     if bool(same.any()):
-        session.notes.warn(
-            f"{method.name} of {network} network is the same everywhere: there is no likeness to be measured", same
-        )
+        session.notes.warn(f"{method.name} of {network} network is constant, so no similarity can be computed", same)

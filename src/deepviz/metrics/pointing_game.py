@@ -50,7 +50,9 @@ class PointingGame(RegionMetric):
         [1.0, 1.0]
     """
 
-    tolerance: Annotated[int, Ge(0), "So many pixels beside the object still count as a hit; 15 in the paper."] = 0
+    tolerance: Annotated[
+        int, Ge(0), "Tolerance in pixels around the object that still counts as a hit; 15 in the paper."
+    ] = 0
     title: ClassVar[str] = "Pointing game"
     paper: ClassVar[str] = "Zhang et al. 2018, arXiv:1608.00507"
     cost: ClassVar[str] = "none"

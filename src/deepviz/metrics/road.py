@@ -56,13 +56,11 @@ class ROAD(CurveMetric):
     order: Annotated[Literal["most", "least"], "Which pixels go first."] = "most"
     steps: Annotated[int, Ge(1), "Fractions of removed pixels, evenly between 0 and 1; as many forward passes."] = 9
     noise: Annotated[float, Ge(0), "Standard deviation of what is added to imputed pixels, in normalised space."] = 0.01
-    value: Annotated[Value, "What is read of the model: the class's probability, or its score, the logit."] = (
-        "probability"
-    )
+    value: Annotated[Value, "The quantity measured: the class's probability, or its score, the logit."] = "probability"
     channels: ChannelsOption = None
-    precision: Annotated[Precision, "Of the forward passes: full, or bfloat16, which some processors run faster."] = (
-        "full"
-    )
+    precision: Annotated[
+        Precision, "Precision of the forward passes: full, or bfloat16, which is faster on some processors."
+    ] = "full"
     seed: Annotated[Seed, "Of the noise, and for the order of pixels with equal values."] = 0
 
     title: ClassVar[str] = "ROAD"

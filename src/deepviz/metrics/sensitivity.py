@@ -22,8 +22,8 @@ class Sensitivity(Metric):
     """How far a method's map moves, relative to itself, for random images near the given one."""
 
     samples: Annotated[int, Ge(1), "Images near the given one; each costs one map."] = 10
-    radius: Annotated[float, Gt(0), "How far each value of the image may move, relative to the image's range."] = 0.02
-    seed: Annotated[Seed, "Of the images."] = 0
+    radius: Annotated[float, Gt(0), "Largest perturbation of a value, relative to the image's range."] = 0.02
+    seed: Annotated[Seed, "Seed of the perturbations."] = 0
 
     paper: ClassVar[str] = "Yeh et al. 2019, arXiv:1901.09392"
     cost: ClassVar[str] = "`samples` + 1 maps of the method"

@@ -1,7 +1,7 @@
 """How alike two maps are: as Adebayo et al. 2018 compare the maps of trained and of random networks.
 
 Each takes maps (N, h, w) and gives (N,): 1 for equal ones, about 0 for independent ones. Scale does not count: a map
-is first divided by its largest magnitude. Where one of the two is constant there is no likeness to be measured, and
+is first divided by its largest magnitude. Where one of the two is constant no similarity can be computed, and
 the answer is 0, or 1 if both are.
 """
 
@@ -82,7 +82,7 @@ def _correlation(a: Tensor, b: Tensor) -> Tensor:
 
 
 def _or_constant(found: Tensor, a: Tensor, b: Tensor) -> Tensor:
-    """What was found; 0 where one of the rows is constant, 1 where both are."""
+    """Values and checks; 0 where one of the rows is constant, 1 where both are."""
     flat_a, flat_b = (row.amin(1) == row.amax(1) for row in (a, b))
     return torch.where(flat_a | flat_b, (flat_a & flat_b).to(found), found)
 

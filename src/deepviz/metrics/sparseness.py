@@ -64,5 +64,5 @@ def magnitudes(session: Session, attribution: Tensor, channels: Channels | None)
     a = per_pixel(attribution, session.image(), channels).cpu().double().abs().flatten(1)
     zero = a.amax(1) == 0
     if bool(zero.any()):
-        session.notes.warn("the map is zero everywhere: it counts as an even one", zero)
+        session.notes.warn("the map is zero everywhere: it is counted as uniform", zero)
     return torch.where(zero[:, None], torch.ones_like(a), a)

@@ -45,7 +45,7 @@ class TopKIntersection(RegionMetric):
         [0.5]
     """
 
-    k: Annotated[int | None, Ge(1), "So many of the most relevant pixels are looked at; None: 2 % of them."] = None
+    k: Annotated[int | None, Ge(1), "Number of most relevant pixels to compare; None: 2 % of them."] = None
     title: ClassVar[str] = "Top-k intersection"
     paper: ClassVar[str] = "Theiner et al. 2021, arXiv:2104.14995"
     cost: ClassVar[str] = "none"

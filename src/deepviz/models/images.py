@@ -64,7 +64,7 @@ def open_photo(source: PhotoSource) -> Photo:
     photo = _opened(source)
     if min(photo.picture.size) == 1:
         size = f"{photo.picture.width} x {photo.picture.height}"
-        note = f"{photo.name} is only {size} pixels: there is next to nothing to explain"
+        note = f"{photo.name} is only {size} pixels, too small for a useful explanation"
         warn(note)
         return replace(photo, notes=(*photo.notes, note))
     return photo
@@ -82,7 +82,7 @@ def example_photo(name: str = "chelsea") -> Path:
     """
     path = Path(__file__).parent.parent / "photos" / f"{name}.png"
     if not path.exists():
-        raise ImageError(f"the package has no photograph {name!r}; there are chelsea and coffee")
+        raise ImageError(f"no bundled image is called {name!r}; there are chelsea and coffee")
     return path
 
 
@@ -119,10 +119,10 @@ def _opened(source: PhotoSource) -> Photo:
     if isinstance(source, np.ndarray):
         return _finished(_from_array(source), "array")
     if not isinstance(source, (str, os.PathLike)):
-        raise ImageError(f"a photograph is a path, a PIL image or an array, not {type(source).__name__}")
+        raise ImageError(f"an image is a path, a PIL image or an array, not {type(source).__name__}")
     path = Path(source)
     if path.is_dir():
-        raise ImageError(f"{path} is a folder; give a photograph in it")
+        raise ImageError(f"{path} is a folder; give an image in it")
     if not path.exists():
         raise ImageError(f"{path} does not exist")
     with _decoding(str(path)), Image.open(path) as picture:
@@ -166,7 +166,7 @@ def _finished(picture: Image.Image, name: str) -> Photo:
     if getattr(picture, "is_animated", False):
         notes.append(f"frame {picture.tell() + 1} of several")
     if 0 in picture.size:
-        raise ImageError(f"an image without pixels: {picture.width} x {picture.height}")
+        raise ImageError(f"an empty image: {picture.width} x {picture.height}")
     rgb, changed = _as_rgb(ImageOps.exif_transpose(picture))
     notes += changed
     return Photo(rgb, name, tuple(notes))
@@ -182,8 +182,8 @@ def _as_rgb(picture: Image.Image) -> tuple[Image.Image, list[str]]:
             return _over_white(picture.convert("RGBA"))
         rgb = picture.convert("RGB")
     except ValueError:
-        raise ImageError(f"colour mode {picture.mode} cannot be turned into RGB") from None
-    return rgb, ["CMYK turned into RGB"] if picture.mode == "CMYK" else []
+        raise ImageError(f"colour mode {picture.mode} cannot be converted to RGB") from None
+    return rgb, ["converted from CMYK to RGB"] if picture.mode == "CMYK" else []
 
 
 def _over_white(picture: Image.Image) -> tuple[Image.Image, list[str]]:
@@ -200,7 +200,7 @@ def _from_array(values: np.ndarray[Any, Any]) -> Image.Image:
             "preprocessed input (C, H, W) goes in as a torch tensor"
         )
     if values.size == 0:
-        raise ImageError(f"an array without pixels: {values.shape}")
+        raise ImageError(f"an empty array: {values.shape}")
     values = values[:, :, 0] if values.ndim == 3 and channels == 1 else values
     if values.dtype == np.uint8:
         return Image.fromarray(np.ascontiguousarray(values))

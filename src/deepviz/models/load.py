@@ -106,7 +106,7 @@ def _given(model: nn.Module | LoadedModel, weights: str | None, source: str) -> 
     if weights is None:
         return model, False
     if weights == RANDOM:
-        raise ModelError(f"{model.name} is given with its weights: build it with random ones to explain those")
+        raise ModelError(f"{model.name} comes with its weights; build it with random weights to explain those")
     state = read_state(Path(weights))
     module = copy.deepcopy(model.module)
     load_state(module, state, weights, model.name)

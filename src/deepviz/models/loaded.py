@@ -21,7 +21,7 @@ from deepviz.probe.outputs import Kind, check_kind, stated_kind
 
 RANDOM = "random"
 """What `weights` says of a model whose weights were drawn, not learned."""
-OWN_VIEW = "preprocessing could not be read: the overlay is drawn on the model's own input"
+OWN_VIEW = "preprocessing could not be read: the overlay is drawn on the model's input"
 _STRETCHED = "colours of the shown input are stretched from its minimum to its maximum: its pixels are not known"
 
 
@@ -109,7 +109,7 @@ class LoadedModel:
             return self._prepare_tensor(plain_tensor(source))
         if self.preprocess is None:
             raise ImageError(
-                f"{self.name} has no preprocessing, so it takes tensors alone; for photographs pass "
+                f"{self.name} has no preprocessing, so it takes only tensors; for images pass "
                 "preprocess=deepviz.Preprocess(224, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))"
             )
         photo = source if isinstance(source, Photo) else open_photo(source)
@@ -130,7 +130,7 @@ class LoadedModel:
         """The class called `label` (see `find_label`).
 
         Raises:
-            TargetError: if no class is called so (the message holds the nearest names), or several are (it holds
+            TargetError: if no class named so (the message holds the nearest names), or several are (it holds
                 their indices), or the model has no labels.
         """
         if self.labels is None:

@@ -103,7 +103,7 @@ class Preprocess:
         shades = {"black": 0.0, "grey": 0.5, "white": 1.0}
         levels = {"mean": self.mean} | {shade: (level,) * len(self.mean) for shade, level in shades.items()}
         if name not in levels:
-            raise ModelError(f"no pixel value is called {name!r}: say 'black', 'grey', 'white' or 'mean'")
+            raise ModelError(f"unknown pixel value {name!r}: use 'black', 'grey', 'white' or 'mean'")
         pixels = torch.tensor(levels[name])[:, None, None]
         mean, std = self._statistics(pixels)
         return pixels.sub(mean).div(std)

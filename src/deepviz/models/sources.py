@@ -130,7 +130,7 @@ def from_open_clip(name: str, pretrained: bool) -> Built:
     if arch not in open_clip.list_models():
         raise ModelError(f"open_clip has no model {arch!r}{nearest(arch, open_clip.list_models())}")
     if pretrained and not tag:
-        raise ModelError(f"'open_clip:{arch}' names no weights: say 'open_clip:{arch}/TAG', or weights='random'")
+        raise ModelError(f"'open_clip:{arch}' names no weights: use 'open_clip:{arch}/TAG', or weights='random'")
 
     def create() -> Any:
         return open_clip.create_model_and_transforms(arch, pretrained=tag if pretrained else None)
@@ -179,7 +179,7 @@ def unknown(spec: str) -> ModelError:
         known += [f"timm:{name}" for name in import_timm().list_models()]
     same = [name for name in known if name.split(":")[1] == spec]
     guess = f"; did you mean {' or '.join(map(repr, same))}?" if same else nearest(spec, known)
-    return ModelError(f"no model is called {spec!r}{guess} ({FORMS})")
+    return ModelError(f"unknown model {spec!r}{guess} ({FORMS})")
 
 
 def _constructed(spec: str, create: Callable[[], Any], pretrained: bool) -> Any:

@@ -74,7 +74,7 @@ def _read_pickle(path: Path) -> Any:
         detail = f"it asks for {asked[1]}" if asked else "it is not a file of plain tensors"
         raise ModelError(
             f"{path} was refused, since loading it could run code ({detail}); "
-            "write tensors alone: torch.save(model.state_dict(), ...) or safetensors"
+            "save tensors only: torch.save(model.state_dict(), ...) or safetensors"
         ) from None
 
 

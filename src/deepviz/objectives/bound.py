@@ -243,7 +243,9 @@ def objectives_of(target: Any, n: int, labels: Sequence[str] | None = None) -> t
     if isinstance(target, str):
         return [_resolved(parse(target, labels, integers=False), labels)], False
     if isinstance(target, type):
-        raise TargetError(f"a target is a value, got the class {target.__name__}; did you mean {target.__name__}(...)?")
+        raise TargetError(
+            f"a target is an instance, got the class {target.__name__}; did you mean {target.__name__}(...)?"
+        )
     if isinstance(target, Tensor) or (hasattr(target, "__array__") and getattr(target, "ndim", 0) > 0):
         return _of_array(target, n, labels)
     if hasattr(target, "__index__") or isinstance(target, bool) or type(target).__name__ in ("bool", "bool_"):

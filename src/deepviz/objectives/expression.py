@@ -239,13 +239,13 @@ def _unread(text: str, labels: Sequence[str] | None) -> TargetError:
     if not operators:
         if labels is None:
             return TargetError(f"{text!r} is no target: give an index, a label or an expression such as fox - wolf")
-        return TargetError(f"no class is called {text!r}{nearest(text.replace('_', ' '), known)}")
+        return TargetError(f"no class named {text!r}{nearest(text.replace('_', ' '), known)}")
     # the first operand of the plainest reading that nothing is called
     start = 0
     for end in (*(place for place, _ in operators), len(text)):
         operand = text[start:end].strip()
         if not _NUMBER.fullmatch(operand) and (not operand or _operand(operand, labels) is None):
-            named = f"no class is called {operand!r}{nearest(operand.replace('_', ' '), known)}"
+            named = f"no class named {operand!r}{nearest(operand.replace('_', ' '), known)}"
             return TargetError(f"{text!r} cannot be read: {named if operand else 'an operand is missing'}")
         start = end + 3
     return TargetError(f"{text!r} cannot be read: give operands with + or - between spaces, and numbers before *")

@@ -83,7 +83,9 @@ class Output(Objective):
 
     def _number(self, values: Tensor, left: list[int | str], n: int) -> Tensor:
         if values.ndim == 0 or len(values) != n:
-            raise TargetError(f"{self} is a tensor {tuple(values.shape)}, which has not one row for each of {n} inputs")
+            raise TargetError(
+                f"{self} is a tensor {tuple(values.shape)}, which does not have one row for each of {n} inputs"
+            )
         if values.ndim == 1:
             values = values[:, None]
         for key in left:

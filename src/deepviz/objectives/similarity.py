@@ -43,7 +43,7 @@ class Similarity(Objective):
         if embedding is not None:
             warnings.warn("Similarity(embedding=...) is now Similarity(to=...)", DeprecationWarning, stacklevel=2)
             if to is not None:
-                raise TypeError("give either to or, as it was called before, embedding")
+                raise TypeError("give either to or, its former name embedding")
             to = embedding
         for name, value in (("to", to), ("layer", layer), ("measure", measure)):
             object.__setattr__(self, name, value)

@@ -72,7 +72,7 @@ def spans(total: int, size: int) -> Iterator[slice]:
 
 
 class Joined:
-    """What was found chunk by chunk, as one tensor; a chunk that is tried again replaces what it has put there."""
+    """Values and checks chunk by chunk, as one tensor; a chunk that is tried again replaces what it has put there."""
 
     def __init__(self, total: int) -> None:
         self._total = total

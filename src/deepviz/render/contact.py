@@ -16,7 +16,7 @@ LONGEST = 256
 
 
 @dataclass(frozen=True)
-class Print:
+class Thumbnail:
     """One picture with its caption.
 
     Args:
@@ -31,12 +31,12 @@ class Print:
 
 
 def contact_sheet(
-    prints: Sequence[Print], *, title: str = "", footer: str = "", columns: int | None = None
+    thumbnails: Sequence[Thumbnail], *, title: str = "", footer: str = "", columns: int | None = None
 ) -> Image.Image:
     """The pictures in rows, in reading order.
 
     Args:
-        prints: at least one.
+        thumbnails: at least one.
         title: of the page, or nothing.
         footer: one small line at the end, or nothing.
         columns: how many stand in a row; None: as many as make the page somewhat wider than high.
@@ -44,13 +44,13 @@ def contact_sheet(
     Raises:
         ValueError: if there is no picture.
     """
-    if not prints:
+    if not thumbnails:
         raise ValueError("no pictures to draw")
-    columns = columns or _columns(len(prints))
-    pictures = [_sized(one.picture) for one in prints]
+    columns = columns or _columns(len(thumbnails))
+    pictures = [_sized(one.picture) for one in thumbnails]
     width, height = (max(picture.size[axis] for picture in pictures) for axis in (0, 1))
-    text = 26 * any(one.caption for one in prints) + 22 * any(one.detail for one in prints)
-    rows = math.ceil(len(prints) / columns)
+    text = 26 * any(one.caption for one in thumbnails) + 22 * any(one.detail for one in thumbnails)
+    rows = math.ceil(len(thumbnails) / columns)
     top = BORDER + (48 if title else 0)
     page = Image.new(
         "RGB",
@@ -64,7 +64,7 @@ def contact_sheet(
     across = page.width - 2 * BORDER
     if title:
         draw.text((BORDER, BORDER - 8), _cut(title, _font(30), across), INK, _font(30))
-    for place, (one, picture) in enumerate(zip(prints, pictures, strict=True)):
+    for place, (one, picture) in enumerate(zip(thumbnails, pictures, strict=True)):
         x = BORDER + place % columns * (width + SPACE)
         y = top + place // columns * (height + text + SPACE)
         page.paste(picture, (x, y))

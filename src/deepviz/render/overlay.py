@@ -29,7 +29,7 @@ def place(values: Values, geometry: Geometry) -> NDArray[np.float32]:
     width, height = geometry.size
     left, top, right, bottom = geometry.box
     if not (left < right and top < bottom):
-        raise ValueError(f"the model's box on the photograph has no area: {geometry.box}")
+        raise ValueError(f"the model's box on the image has no area: {geometry.box}")
     columns = (np.arange(width) + 0.5 - left) / (right - left)
     rows = (np.arange(height) + 0.5 - top) / (bottom - top)
     # along one axis at a time: two small matrix products
@@ -77,7 +77,7 @@ def overlay(
             opacity outside 0 to 1.
     """
     if photo.size != geometry.size:
-        raise ValueError(f"the photograph is {photo.size}, but the geometry is of one that is {geometry.size}")
+        raise ValueError(f"the image is {photo.size}, but the geometry is for an image of {geometry.size}")
     if not 0 <= opacity <= 1:
         raise ValueError(f"the opacity must be from 0 to 1, got {opacity}")
     placed = place(values, geometry)

@@ -95,7 +95,7 @@ class Evaluation:
             ValueError: if nothing was.
         """
         if not judged:
-            raise ValueError("no image was judged")
+            raise ValueError("no image was evaluated")
         all_rows = with_controls(methods, controls)
         layers = [next((one.layers[row] for one in judged if one.layers[row]), None) for row in range(len(all_rows))]
         return cls(
@@ -274,7 +274,7 @@ class Evaluation:
             return message
         message += " Mean with 95 % bootstrap interval."
         if n >= FEWEST_TO_DIFFER:
-            message += " Bold: better than the next, significantly. °: not significantly better than a random map."
+            message += " Bold: significantly better than the next. °: not significantly better than a random map."
         else:
             message += f" With fewer than {FEWEST_TO_DIFFER} images no difference is called significant."
         return message

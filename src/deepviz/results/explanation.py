@@ -43,7 +43,7 @@ ARRAYS = (".npz", ".safetensors")
 
 @dataclass(frozen=True)
 class ExplainedTarget:
-    """What was explained.
+    """Inputs and targets.
 
     Args:
         index: the class; None for a callable target.
@@ -358,7 +358,7 @@ def sheet(explanations: Sequence[Explanation], *, predictions: Sequence[tuple[st
     photographs = _photographs(explanations)
     if len(photographs) > 1 and not _of_one_item(photographs):
         names = ", ".join(photograph.source for photograph in photographs)
-        raise ValueError(f"a sheet shows one photograph, got {len(photographs)}: {names}")
+        raise ValueError(f"a sheet shows one image, got {len(photographs)}: {names}")
     first = explanations[0]
     by_target: dict[ExplainedTarget, list[Explanation]] = {}
     for explanation in explanations:

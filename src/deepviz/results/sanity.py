@@ -21,7 +21,7 @@ from deepviz.metrics.similarity import SIMILARITIES
 from deepviz.models import LoadedModel, Prepared, Preprocess
 from deepviz.models.weights import weights_hash
 from deepviz.probe.borrow import original
-from deepviz.render.contact import Print, contact_sheet
+from deepviz.render.contact import Thumbnail, contact_sheet
 from deepviz.render.figure import figure
 from deepviz.results.explanation import ExplainedTarget, Explanation
 from deepviz.results.identity import captions
@@ -60,7 +60,7 @@ class RandomizationResult:
 
     @property
     def target(self) -> ExplainedTarget:
-        """What was explained."""
+        """Inputs and targets."""
         return next(history[0].target for history in self.maps if history is not None)
 
     @property
@@ -112,7 +112,7 @@ class Sanity:
             ValueError: if nothing was.
         """
         if not examined:
-            raise ValueError("no image was examined")
+            raise ValueError("no image was checked")
         key = key_of(loaded)
         layers = [next((one.layers[row] for one in examined if one.layers[row]), None) for row in range(len(methods))]
         return cls(
@@ -195,12 +195,12 @@ class Sanity:
                 message = (
                     verdict(of["half"], of["all"], of["share"])
                     if self.cascading
-                    else f"keeps {of['all']:.2f} of its map when a part is random"
+                    else f"similarity {of['all']:.2f} to the original map when one part is random"
                 )
                 left = f" ({blank} of {len(self.examined)} images left out: a map is blank there)" if blank else ""
                 verdicts[name] = message + left
             elif any(one.maps[row] is not None for one in self.examined):
-                verdicts[name] = "its map is blank with all layers random: there is nothing to compare"
+                verdicts[name] = "its map is blank with all layers random, so it cannot be compared"
         return verdicts
 
     def as_json(self) -> dict[str, Any]:
@@ -232,15 +232,15 @@ class Sanity:
         """
         one = self.examined[image]
         shown = np.unique(np.linspace(0, len(self.stages) - 1, min(most, len(self.stages))).round().astype(int))
-        prints = [
-            Print(seen(history[stage]), *self._lines(row, one.similarities[VERDICT][row][stage], stage))
+        thumbnails = [
+            Thumbnail(seen(history[stage]), *self._lines(row, one.similarities[VERDICT][row][stage], stage))
             for row, history in enumerate(one.maps)
             if history is not None
             for stage in shown
         ]
-        title = f"{one.image.name}: what is left when layers are random, {one.target}"
-        footer = f"{self.model}; kept: rank correlation of magnitudes; each map on its own scale"
-        return contact_sheet(prints, title=title, footer=footer, columns=len(shown))
+        title = f"{one.image.name}: maps with randomised layers, {one.target}"
+        footer = f"{self.model}; similarity: rank correlation of magnitudes; each map on its own scale"
+        return contact_sheet(thumbnails, title=title, footer=footer, columns=len(shown))
 
     def _lines(self, row: int, kept: float, stage: int) -> tuple[str, str]:
         """The two lines below a map."""
@@ -277,7 +277,9 @@ class Sanity:
 
     def __str__(self) -> str:
         width = max(map(len, self.methods))
-        return "\n".join([*(f"{name.ljust(width)}  {said}" for name, said in self.verdicts.items()), self.footnote])
+        return "\n".join(
+            [*(f"{name.ljust(width)}  {message}" for name, message in self.verdicts.items()), self.footnote]
+        )
 
     @property
     def footnote(self) -> str:
@@ -285,8 +287,8 @@ class Sanity:
         n = len({id(one.image) for one in self.examined})
         return (
             f"{n} image{'s' if n > 1 else ''}, {self.model}. The number is the rank correlation of magnitudes between "
-            "the maps of the trained and of the random network. A map that does not look at the network at all, such "
-            "as an edge detector's, keeps 1.00."
+            "the maps of the trained and of the random network. A map that is independent of the network, such as an "
+            "edge detector's, has 1.00."
         )
 
     def __repr__(self) -> str:
@@ -296,26 +298,26 @@ class Sanity:
 
     def _repr_html_(self) -> str:
         rows = "".join(
-            f"<tr><th style='text-align:left'>{escape(name)}</th><td>{escape(said)}</td></tr>"
-            for name, said in self.verdicts.items()
+            f"<tr><th style='text-align:left'>{escape(name)}</th><td>{escape(message)}</td></tr>"
+            for name, message in self.verdicts.items()
         )
         return f"<table><tbody>{rows}</tbody></table><p><small>{escape(self.footnote)}</small></p>"
 
 
 Dependence = Literal["none", "little", "partly", "full", "unknown"]
-"""How far a map depends on what the network has learned, by what is left of it when layers are random."""
+"""How far a map depends on what the network has learned, by its similarity to the map with random layers."""
 MEANING: dict[Dependence, str] = {
-    "none": "it does not show what this network learned",
-    "little": "it hardly shows what the upper layers, which tell the classes apart, have learned",
-    "partly": "it shows in part what this network learned",
+    "none": "it does not depend on what this network learned",
+    "little": "it hardly depends on what the upper layers, which separate the classes, have learned",
+    "partly": "it depends in part on what this network learned",
     "full": "it depends on what this network learned",
-    "unknown": "whether it depends on the upper layers alone takes more stages to tell",
+    "unknown": "more stages are needed to tell whether it depends on the upper layers alone",
 }
 
 
 def dependence(half: float, whole: float) -> Dependence:
-    """What it means that so much of a map is left when about half of the layers, from the output down, and when all are
-    random; NaN for what was not tried.
+    """How far a map depends on the weights, from its similarity with about half of the layers random, from the output
+    down, and with all; NaN for what was not computed.
 
     Example:
         >>> dependence(0.9, 0.8), dependence(0.9, 0.2), dependence(0.4, 0.2), dependence(0.1, 0.1)
@@ -333,12 +335,16 @@ def dependence(half: float, whole: float) -> Dependence:
 
 
 def verdict(half: float, whole: float, share: float = 0.5) -> str:
-    """What is left of a map when a `share` of the layers, from the output down, and when all are random, in words."""
+    """How similar a map stays when a `share` of the layers, from the output down, and when all are random, in words."""
     upper = "half" if abs(share - 0.5) < NEAR else f"{share:.0%}"
-    said = f"keeps {half:.2f} of its map with the upper {upper} of the layers random, {whole:.2f} with all"
+    found = (
+        f"similarity {half:.2f} to the original map with the upper {upper} of the layers random, {whole:.2f} with all"
+    )
     if np.isnan(half):
-        said = f"keeps {whole:.2f} of its map with all layers random"
-    return f"{said}: {MEANING[dependence(half, whole)]}"
+        found = f"similarity {whole:.2f} to the original map with all layers random"
+    if max(half, whole) < 0 or (np.isnan(half) and whole < 0):  # anticorrelated is no degree of similarity
+        found = "unrelated to the original map with random layers"
+    return f"{found}: {MEANING[dependence(half, whole)]}"
 
 
 def seen(explanation: Explanation) -> Image.Image:

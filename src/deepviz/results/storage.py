@@ -319,7 +319,7 @@ class _Reader:
             raise StoredError(f"{self.name} is a zip file, but not one of stored results: it has no header.json")
         header = json.loads(self.member("header.json"))
         if not isinstance(header, dict) or header.get("format") != FORMAT:
-            raise StoredError(f"{self.name} is not a file of stored results: its header says {FORMAT!r} nowhere")
+            raise StoredError(f"{self.name} is not a file of stored results: its header does not name {FORMAT!r}")
         if not isinstance(header["version"], int) or header["version"] > VERSION:
             raise StoredError(
                 f"{self.name} has format {header['version']!r}, this version of DeepViz reads up to {VERSION}: "
@@ -352,7 +352,7 @@ class _Reader:
         width, height = map(int, entry["size"])
         most = Image.MAX_IMAGE_PIXELS or MOST_BYTES
         if not (width > 0 and height > 0 and width * height <= most):
-            raise StoredError(f"{self.name}: a photograph of {width} x {height} is refused; the most is {most} pixels")
+            raise StoredError(f"{self.name}: an image of {width} x {height} is refused; the limit is {most} pixels")
         self.spend(3 * width * height)
         stored = self.archive.getinfo(entry["file"]).file_size
         content = self.member(entry["file"], stored)
@@ -370,7 +370,7 @@ class _Reader:
         picture = pictures[_natural(result["photograph"])]
         geometry = Geometry(_pair(result["geometry"]["size"]), _box(result["geometry"]["box"]))
         if geometry.size != picture.size:
-            raise ValueError(f"a geometry of {geometry.size} on a photograph of {picture.size}")
+            raise ValueError(f"a geometry of {geometry.size} on an image of {picture.size}")
         notes = _frozen(result["notes"])
         if result["metrics"]:
             notes["checks"] = _frozen(result["metrics"])
@@ -411,7 +411,7 @@ def _method_of(result: dict[str, Any]) -> Method:
         method: Method = METHODS.decode(held)
         if (method.view, method.coarse) == (view, coarse):
             return method
-        reason = "it is drawn otherwise in this version"
+        reason = "it is drawn differently in this version"
     except NotStored as error:
         reason = str(error)
     name = str(held.pop("is"))

@@ -158,7 +158,7 @@ def _method(method: Any) -> Method:
     if isinstance(method, Method):
         return method
     if isinstance(method, type) and issubclass(method, Method):
-        raise TypeError(f"methods takes values, got the class {method.__name__}; did you mean {method.__name__}()?")
+        raise TypeError(f"methods takes instances, got the class {method.__name__}; did you mean {method.__name__}()?")
     raise TypeError(f"methods must be 'all', a Method, a name or a list of these, got {method!r}")
 
 
@@ -182,7 +182,7 @@ def _metric(metric: Any) -> Metric:
     if isinstance(metric, Metric):
         return metric
     if isinstance(metric, type) and issubclass(metric, Metric):
-        raise TypeError(f"metrics takes values, got the class {metric.__name__}; did you mean {metric.__name__}()?")
+        raise TypeError(f"metrics takes instances, got the class {metric.__name__}; did you mean {metric.__name__}()?")
     raise TypeError(f"metrics must be a Metric, a name or a list of these, got {metric!r}")
 
 

@@ -155,7 +155,7 @@ def region(image: Prepared, boxes: Sequence[Box]) -> Tensor:
         if seen[0] < seen[2] and seen[1] < seen[3]:
             inside |= pixels_of(torch.tensor([seen], dtype=torch.float64), height, width)[0]
     if not bool(inside.any()):
-        raise TargetError(f"{image.name}: the model saw nothing of what is in its boxes; leave it out")
+        raise TargetError(f"{image.name}: its boxes lie outside the model's input; leave it out")
     return inside
 
 

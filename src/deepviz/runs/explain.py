@@ -236,7 +236,7 @@ class Maps:
     column: int | None
 
     def notes_of(self, row: int) -> dict[str, Any]:
-        """What was found out on the way to one row's map."""
+        """Values and checks out on the way to one row's map."""
         return self.notes.of(row if self.column is None else (row, self.column))
 
 

@@ -65,7 +65,7 @@ class Look:
         return tuple((self.loaded.label(int(k)), float(value)) for value, k in zip(values, indices, strict=True))
 
     def target(self, row: int, k: int) -> ExplainedTarget:
-        """What was explained of one row, with its value."""
+        """Inputs and targets of one row, with its value."""
         objective, value = of_row(self.objectives[k], row), float(self.values[row, k])
         if isinstance(objective, Function):
             return ExplainedTarget(None, objective.name, None, None, objective.function, objective)
@@ -195,7 +195,7 @@ def _is_class(objective: Objective) -> bool:
 
 
 def asked_of(target: ExplainedTarget) -> Objective:
-    """What was explained, to be asked for again."""
+    """Inputs and targets, to be asked for again."""
     if target.objective is not None:
         return target.objective
     return Function(target.function, target.label) if target.index is None else Logit(target.index)

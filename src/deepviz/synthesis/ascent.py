@@ -19,7 +19,7 @@ from deepviz.probe.chunks import spans
 from deepviz.probe.gradient import differentiate, fresh_leaf
 from deepviz.probe.seeds import generator_of
 from deepviz.synthesis.canvas import Canvas, Size
-from deepviz.synthesis.looking import look, runs
+from deepviz.synthesis.scoring import evaluate_objectives, runs
 from deepviz.synthesis.transforms import Transform, transformed
 
 ROWS = 4
@@ -147,7 +147,7 @@ class Ascent:
 
     def _look(self, view: Tensor, pixels: Tensor, rows: slice) -> tuple[Tensor, Tensor]:
         along = None if self.along is None else self.along.rows(rows)
-        return look(self.call, self.loaded, self.objectives[rows], view, pixels, along)
+        return evaluate_objectives(self.call, self.loaded, self.objectives[rows], view, pixels, along)
 
     def _update(self, state: State, gradient: Tensor, number: int) -> None:
         share = (number - 1) / max(1, self.steps - 1)

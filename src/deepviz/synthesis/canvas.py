@@ -54,8 +54,8 @@ class Pixels(Canvas):
         True
     """
 
-    level: Annotated[float, Ge(0), Le(1), "The grey at the start, from 0 (black) to 1 (white)."] = 0.5
-    noise: Annotated[float, Ge(0), "Standard deviation of the noise at the start, in pixels from 0 to 1."] = 0.01
+    level: Annotated[float, Ge(0), Le(1), "Initial grey level, from 0 (black) to 1 (white)."] = 0.5
+    noise: Annotated[float, Ge(0), "Standard deviation of the initial noise, in pixels from 0 to 1."] = 0.01
 
     def start(self, channels: int, size: Size, generator: torch.Generator) -> Tensor:
         """Grey with a little noise."""
@@ -99,11 +99,11 @@ class Fourier(Canvas):
 
     # amplitudes that fall faster are 0 in single precision
     decay: Annotated[
-        float, Ge(-4), Le(4), "Power of the frequency by which amplitudes fall; natural photographs have about 1."
+        float, Ge(-4), Le(4), "Power of the frequency by which amplitudes fall; natural images have about 1."
     ] = 1.0
     noise: Annotated[float, Ge(0), "Standard deviation of the parameters at the start."] = 0.5
     limit: Annotated[
-        float | None, Gt(0), "Most magnitude of a frequency, relative to natural photographs; None: any."
+        float | None, Gt(0), "Most magnitude of a frequency, relative to natural images; None: unlimited."
     ] = 1.0
 
     def start(self, channels: int, size: Size, generator: torch.Generator) -> Tensor:
@@ -154,7 +154,7 @@ class Magnitude(Canvas):
         (1, 3, 8, 8)
     """
 
-    spectrum: Annotated[NaturalImages | None, "Magnitudes and colours of other photographs."] = None
+    spectrum: Annotated[NaturalImages | None, "Magnitudes and colours computed from other images."] = None
     contrast: Annotated[float, Gt(0), "Factor on the magnitudes."] = 1.0
 
     def start(self, channels: int, size: Size, generator: torch.Generator) -> Tensor:

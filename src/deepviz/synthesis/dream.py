@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 import os
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import KW_ONLY, dataclass, fields
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 import numpy as np
 import torch
@@ -17,6 +18,7 @@ from torch import Tensor, nn
 from deepviz.errors import GenerationError, ModelError, TargetError
 from deepviz.files import probe_folder
 from deepviz.models import Preprocess, load_model, open_photo
+from deepviz.names import renamed_keywords
 from deepviz.notes import Notes
 from deepviz.objectives import Energy, Logit, Objective
 from deepviz.objectives.bound import objectives_of
@@ -29,10 +31,11 @@ from deepviz.probe.gradient import differentiate, fresh_leaf
 from deepviz.probe.seeds import generator_of
 from deepviz.synthesis.ascent import ROWS, Step
 from deepviz.synthesis.generated import Frame, Generated, as_bytes, model_record, warn_of_stillness
-from deepviz.synthesis.looking import check_kind, check_layers, class_of, look, title_of
 from deepviz.synthesis.record import plain
+from deepviz.synthesis.scoring import check_kind, check_layers, class_of, evaluate_objectives, title_of
 
 
+@renamed_keywords(target_class="target")
 @dataclass(frozen=True, eq=False)
 class DeepDream:
     """A photograph, changed so that a layer answers more strongly (Mordvintsev, Olah and Tyka 2015).
@@ -58,10 +61,10 @@ class DeepDream:
     """
 
     model: Annotated[Any, "A module, a loaded model, a name, or None for the bundled one."]
-    layer: Annotated[Layer, "The layer whose energy grows, as `deepviz layers` lists them."] = None
+    layer: Annotated[Layer, "The layer whose activations are amplified, as `deepviz layers` lists them."] = None
     _: KW_ONLY
-    target_class: Annotated[int | str | None, "A class whose logit grows instead."] = None
-    objective: Annotated[Objective | None, "Any other objective instead."] = None
+    target: Annotated[int | str | None, "A class whose logit is increased instead."] = None
+    objective: Annotated[Objective | None, "Another objective to maximise instead."] = None
     octaves: Annotated[int, Ge(1), "Sizes of the picture, the smallest first."] = 4
     octave_scale: Annotated[float, Gt(1), "Each octave is larger than the one before by this factor."] = 1.4
     steps: Annotated[int, Ge(1), "Steps in each octave."] = 12
@@ -69,17 +72,23 @@ class DeepDream:
     side: Annotated[
         int | None, Ge(1), "Longer side of the picture; None: twice that of the model's input, at most its own."
     ] = None
-    seed: Annotated[Seed, "Of the tiles' shifts."] = 0
+    seed: Annotated[Seed, "Seed of the tiles' shifts."] = 0
     preprocess: Annotated[
-        Preprocess | Callable[..., Any] | None, "The model's input, if the model does not tell it itself."
+        Preprocess | Callable[..., Any] | None, "The model's preprocessing, if it cannot be read from the model."
     ] = None
+
+    @property
+    def target_class(self) -> int | None:
+        """The former name of `target`."""
+        warnings.warn("target_class is deprecated: use target", DeprecationWarning, stacklevel=2)
+        return cast(int | None, self.target)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "model", load_model(self.model, preprocess=self.preprocess))
-        if isinstance(self.target_class, str):
-            object.__setattr__(self, "target_class", self.model.index(self.target_class))
-        if sum(given is not None for given in (self.layer, self.target_class, self.objective)) != 1:
-            raise TargetError("a dream is of one thing: give a layer, a target_class or an objective")
+        if isinstance(self.target, str):
+            object.__setattr__(self, "target", self.model.index(self.target))
+        if sum(given is not None for given in (self.layer, self.target, self.objective)) != 1:
+            raise TargetError("DeepDream takes exactly one of layer, target and objective")
         if isinstance(self.layer, nn.Module):
             object.__setattr__(self, "layer", layer_name(original(self.model.module), self.layer))
         if isinstance(self.objective, Objective):
@@ -92,14 +101,14 @@ class DeepDream:
             )
         check_kind(self._objective, Objective, "an objective")
         if self._objective.joint:
-            raise TargetError(f"a dream is of one picture, which {self._objective} has nothing to compare with")
+            raise TargetError(f"DeepDream takes one image, so {self._objective} has nothing to compare it with")
         check_layers(original(self.model.module), [self._objective])
 
     @property
     def _objective(self) -> Objective:
         if self.objective is not None:
             return self.objective
-        return Energy(self.layer) if self.layer is not None else Logit(self.target_class)  # type: ignore[arg-type]
+        return Energy(self.layer) if self.layer is not None else Logit(self.target)  # type: ignore[arg-type]
 
     def __call__(
         self,
@@ -223,8 +232,8 @@ class DeepDream:
         for rows in spans(len(tiles), ROWS):
             # with a graph, as at each step: it tells whether the model ends in a sigmoid
             leaf = fresh_leaf(torch.cat(tiles[rows]))
-            looked, _ = look(call, self.model, [self._objective] * len(leaf), leaf, leaf)
-            values.append(looked.detach())
+            score, _ = evaluate_objectives(call, self.model, [self._objective] * len(leaf), leaf, leaf)
+            values.append(score.detach())
         return _mean(values)
 
     def _covered(self, image: Tensor) -> list[tuple[slice, slice]]:
@@ -239,8 +248,8 @@ class DeepDream:
         total, values = torch.zeros_like(image), []
         for rows in spans(len(boxes), ROWS):
             tiles = fresh_leaf(torch.cat([rolled[:, :, down, along] for down, along in boxes[rows]]))
-            looked, _ = look(call, self.model, [self._objective] * len(tiles), tiles, tiles)
-            (g,) = differentiate(looked.sum(), [tiles]) if looked.requires_grad else (None,)
+            score, _ = evaluate_objectives(call, self.model, [self._objective] * len(tiles), tiles, tiles)
+            (g,) = differentiate(score.sum(), [tiles]) if score.requires_grad else (None,)
             if g is None or not bool(g.isfinite().all()):
                 raise GenerationError(
                     f"the objective ({self._objective}) has no finite gradient at step {number + 1}: "
@@ -248,7 +257,7 @@ class DeepDream:
                 )
             for (down, along), part in zip(boxes[rows], g, strict=True):
                 total[0, :, down, along] += part
-            values.append(looked.detach())
+            values.append(score.detach())
         return total.roll([-by for by in shift], (2, 3)), _mean(values)
 
 

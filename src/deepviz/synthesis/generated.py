@@ -26,7 +26,7 @@ from deepviz.files import encoded, versions, write_bytes, write_picture
 from deepviz.models import LoadedModel
 from deepviz.models.weights import weights_hash
 from deepviz.notes import warn
-from deepviz.render.contact import Print, contact_sheet
+from deepviz.render.contact import Thumbnail, contact_sheet
 
 STRIP = 8
 """Pictures on a strip of the steps."""
@@ -108,8 +108,8 @@ class Generated:
 
     def sheet(self) -> Image.Image:
         """All images with their captions on one page."""
-        prints = [Print(image, self.titles[row], self._detail(row)) for row, image in enumerate(self.images)]
-        return contact_sheet(prints, footer=self._footer)
+        thumbnails = [Thumbnail(image, self.titles[row], self._detail(row)) for row, image in enumerate(self.images)]
+        return contact_sheet(thumbnails, footer=self._footer)
 
     def strip(self, row: int = 0) -> Image.Image:
         """How image `row` came about: some of its frames, and the finished image.
@@ -118,8 +118,8 @@ class Generated:
             ValueError: if no frames were kept: call the generator with `every` or `save_dir`.
         """
         frames = self._some_frames()
-        prints = [Print(as_picture(frame.pixels[row]), f"step {frame.step}") for frame in frames]
-        return contact_sheet(prints, title=self.titles[row], footer=self._footer, columns=len(prints))
+        thumbnails = [Thumbnail(as_picture(frame.pixels[row]), f"step {frame.step}") for frame in frames]
+        return contact_sheet(thumbnails, title=self.titles[row], footer=self._footer, columns=len(thumbnails))
 
     def save(self, folder: str | Path) -> list[Path]:
         """Write `generated.json`, the images, their strips and animations: GIF, and MP4 where ffmpeg is installed.
@@ -257,7 +257,7 @@ def warn_of_stillness(generated: Generated) -> None:
     if still:
         listed = ", ".join(dict.fromkeys(still[:3])) + (", ..." if len(still) > 3 else "")
         warn(
-            f"the gradient was zero at every step for {listed}, so what is shown is the start (a channel that never "
+            f"zero gradient at every step for {listed}, so the starting noise is shown (a channel that never "
             "fires, or rounding inside the model?); try another seed, start or layer"
         )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import operator
 import os
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import KW_ONLY, dataclass, fields, replace
 from pathlib import Path
@@ -17,6 +18,7 @@ from deepviz.errors import DeepVizError, GenerationError, ImageError, ModelError
 from deepviz.files import probe_folder
 from deepviz.inputs import Inputs
 from deepviz.models import LoadedModel, Preprocess, load_model
+from deepviz.names import renamed_keywords
 from deepviz.notes import Notes, warn
 from deepviz.objectives import Logit, Objective
 from deepviz.objectives.bound import objectives_of
@@ -28,15 +30,16 @@ from deepviz.probe.seeds import generator_of
 from deepviz.synthesis.ascent import Ascent, Step
 from deepviz.synthesis.canvas import Canvas, Fourier, Size
 from deepviz.synthesis.generated import Frame, Generated, as_bytes, model_record, warn_of_stillness
-from deepviz.synthesis.looking import check_kind, check_layers, class_of, title_of
 from deepviz.synthesis.presets import Optimizer, find_preset
 from deepviz.synthesis.record import plain, value_of
+from deepviz.synthesis.scoring import check_kind, check_layers, class_of, title_of
 from deepviz.synthesis.transforms import Transform
 
 FRAMES = 24
 """Pictures kept of the way, unless `every` says otherwise."""
 
 
+@renamed_keywords(target_class="target")
 @dataclass(frozen=True, eq=False)
 class ImageGenerator:
     """The image that makes an objective large: what a class, a channel, a direction looks like to the network.
@@ -72,31 +75,37 @@ class ImageGenerator:
     """
 
     model: Annotated[Any, "A module, a loaded model, a name, or None for the bundled one."]
-    target_class: Annotated[Any, "An index or a label, or several of them."] = None
+    target: Annotated[Any, "An index or a label, or several of them."] = None
     _: KW_ONLY
     objective: Annotated[Any, "Instead of a class: an objective, or several, an image for each."] = None
-    preset: Annotated[str, "Where the settings come from that are not given: lucid, maco or simonyan."] = "lucid"
+    preset: Annotated[str, "Preset that provides settings not given: lucid, maco or simonyan."] = "lucid"
     # None: the preset's, from __post_init__ on
     canvas: Annotated[Canvas, "What is optimised: Fourier(), Magnitude() or Pixels()."] = None  # type: ignore[assignment]
-    transforms: Annotated[tuple[Transform, ...], "How the image is shaken at each step, in order."] = None  # type: ignore[assignment]
+    transforms: Annotated[tuple[Transform, ...], "Random augmentations applied at each step, in order."] = None  # type: ignore[assignment]
     steps: Annotated[int, Ge(1), "Steps of the ascent; each costs one gradient per image."] = None  # type: ignore[assignment]
     lr: Annotated[float, Gt(0), "Learning rate at the first step."] = None  # type: ignore[assignment]
-    cooling: Annotated[float, Gt(0), "What the learning rate is multiplied by at the last step."] = None  # type: ignore[assignment]
+    cooling: Annotated[float, Gt(0), "Factor on the learning rate at the last step."] = None  # type: ignore[assignment]
     optimizer: Annotated[Optimizer, "adam, or ascent: plain gradient ascent."] = None  # type: ignore[assignment]
     penalty: Annotated[
         Objective | Literal[0] | None,
         "Subtracted from each objective, such as 1e-4 * L2(); None: the preset's, for classes; 0: none.",
     ] = None
-    start: Annotated[Any, "A photograph to start from, instead of noise."] = None
+    start: Annotated[Any, "An image to start from, instead of noise."] = None
     copies: Annotated[int, Ge(1), "Images for each target, from different noise."] = 1
-    seed: Annotated[Seed, "Of the noise at the start and of the transforms."] = 0
+    seed: Annotated[Seed, "Seed of the initial noise and of the transforms."] = 0
     size: Annotated[int | Size | None, Ge(1), "Pixels of a side, or (height, width); None: the model's input."] = None
     preprocess: Annotated[
-        Preprocess | Callable[..., Any] | None, "The model's input, if the model does not tell it itself."
+        Preprocess | Callable[..., Any] | None, "The model's preprocessing, if it cannot be read from the model."
     ] = None
     extra: Annotated[
         Any, "What the model takes beside the image: tensors with a row for each image drawn, or `deepviz.shared`."
     ] = None
+
+    @property
+    def target_class(self) -> tuple[int, ...]:
+        """The former name of `target`."""
+        warnings.warn("target_class is deprecated: use target", DeprecationWarning, stacklevel=2)
+        return cast(tuple[int, ...], self.target)
 
     def __post_init__(self) -> None:
         preset = find_preset(self.preset)
@@ -111,7 +120,7 @@ class ImageGenerator:
         self._set("model", load_model(self.model, preprocess=self.preprocess))
         self._set("transforms", _several(self.transforms))
         self._set("objective", tuple(self._resolved(one) for one in _several(self.objective)))
-        self._set("target_class", tuple(self._index(target) for target in _several(self.target_class)))
+        self._set("target", tuple(self._index(one) for one in _several(self.target)))
         self._check()
 
     def _set(self, name: str, value: Any) -> None:
@@ -125,7 +134,7 @@ class ImageGenerator:
                 raise TypeError
             index = operator.index(target)
         except TypeError:
-            raise TargetError(f"a target_class is a class index or a label, got {target!r}") from None
+            raise TargetError(f"a target is a class index or a label, got {target!r}") from None
         labels = self.model.labels
         if index < 0 or (labels is not None and index >= len(labels)):
             there = "" if labels is None else f": the model has {len(labels)} classes, 0 to {len(labels) - 1}"
@@ -147,8 +156,8 @@ class ImageGenerator:
         drawn = (*self.objective, *_several(self._penalty))
         for value in drawn:
             check_kind(value, Objective, "an objective")
-        if bool(self.target_class) == bool(self.objective):
-            raise TargetError("give either a target_class, such as 282 or 'tiger cat', or an objective")
+        if bool(self.target) == bool(self.objective):
+            raise TargetError("give either a target, such as 282 or 'tiger cat', or an objective")
         if not isinstance(self.model.preprocess, Preprocess):
             raise ModelError(
                 f"the size and normalisation of what {self.model.name} takes are not known: pass "
@@ -161,11 +170,11 @@ class ImageGenerator:
     def _check_copies(self) -> None:
         """Copies differ in the noise that they start from, and in nothing else."""
         if self.start is not None:
-            raise ValueError(f"{self.copies} copies would be one image, as all begin with the photograph: use copies=1")
+            raise ValueError(f"{self.copies} copies would be identical, as all start from the same image: use copies=1")
         first, second = (self._noise(copy) for copy in range(2))
         if torch.equal(first, second):
             raise ValueError(
-                f"{self.copies} copies would be one image, as {self.canvas} starts without noise: use copies=1, or a "
+                f"{self.copies} copies would be identical, as {self.canvas} starts without noise: use copies=1, or a "
                 "canvas with noise, such as Pixels(noise=0.01)"
             )
 
@@ -205,7 +214,7 @@ class ImageGenerator:
     @property
     def objectives(self) -> tuple[Objective, ...]:
         """What each image is drawn for; copies stand next to each other."""
-        drawn = self.objective or tuple(Logit(target) for target in self.target_class)
+        drawn = self.objective or tuple(Logit(one) for one in self.target)
         penalty = self._penalty
         if penalty is not None:
             drawn = tuple(objective - penalty for objective in drawn)
@@ -353,7 +362,9 @@ class ImageGenerator:
             ModelError: if the file holds no such record, or the model has to be given. A warning where its weights,
                 the number of threads or the versions are others: the images may differ.
         """
-        held = read_record(record)
+        held = dict(read_record(record))
+        if "target_class" in held:  # as records of version 0.1 name it
+            held.setdefault("target", held.pop("target_class"))
         said = dict(held["model"])
         if model is None and said["source"] == "module":
             raise ModelError(f"the record is of a module ({said['name']}): give it as model=")
@@ -371,7 +382,7 @@ class ImageGenerator:
         except DeepVizError:
             raise
         except (TypeError, ValueError, AttributeError, RuntimeError) as error:
-            raise ModelError(f"the record cannot be drawn again: {' '.join(str(error).split())}") from error
+            raise ModelError(f"the record cannot be reproduced: {' '.join(str(error).split())}") from error
         now = made.settings()
         other = [name for name in ("threads", "versions") if held.get(name) != now[name]]
         other += ["weights"] * (said["sha256"] != now["model"]["sha256"])
@@ -402,7 +413,7 @@ def read_record(record: str | os.PathLike[str] | Mapping[str, Any]) -> Mapping[s
         held = record if isinstance(record, Mapping) else json.loads(Path(record).read_text(encoding="utf-8"))
         held = held.get("settings", held)
         if not {"name", "source", "sha256"} <= set(held["model"]):
-            raise TypeError("its model is not told")
+            raise TypeError("its model is not recorded")
     except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
         raise ModelError(f"{record} holds no record of generated images: {error}") from error
     return cast(Mapping[str, Any], held)

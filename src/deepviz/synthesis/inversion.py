@@ -14,7 +14,7 @@ from deepviz.probe.call import Call
 from deepviz.probe.capture import layer_name
 from deepviz.synthesis.canvas import Fourier
 from deepviz.synthesis.generator import ImageGenerator
-from deepviz.synthesis.looking import answers
+from deepviz.synthesis.scoring import run_with_layers
 
 SMOOTHNESS = 1e-5
 """Weight of the total variation against the relative distance of the activations."""
@@ -51,7 +51,7 @@ def inversion(
     x = loaded.prepare(photo).x[None].to(*loaded.home)
     with borrowed(module), torch.no_grad():
         call = Call(module, Notes())
-        _, maps = call.in_layout(x, lambda laid: answers(call, laid, {layer}))
+        _, maps = call.in_layout(x, lambda laid: run_with_layers(call, laid, {layer}))
     objective = Match(layer, maps[layer][0].cpu()) - SMOOTHNESS * TotalVariation()
     canvas = {} if "preset" in options else {"canvas": Fourier(limit=None)}
     return ImageGenerator(loaded, objective=objective, **{"transforms": (), **canvas, **options})

@@ -96,7 +96,7 @@ def measured(photographs: Tensor | Sequence[Any]) -> NaturalImages:
     Raises:
         ImageError: if they are something else.
     """
-    asked = "photographs must be (P, H, W, 3), all of one size, with floating pixels from 0 to 1"
+    asked = "images must be (P, H, W, 3), all of one size, with floating pixels from 0 to 1"
     if not isinstance(photographs, Tensor):
         try:
             photographs = torch.stack([torch.as_tensor(photograph) for photograph in photographs])
@@ -120,7 +120,7 @@ def measured(photographs: Tensor | Sequence[Any]) -> NaturalImages:
     power = spectrum.abs().square().mean(0)
     magnitude = _binned(power).sqrt() if max(height, width) > 1 else torch.zeros(1)
     if not bool((magnitude > 0).all()):
-        raise ImageError("these photographs are too plain, or too small, to have a spectrum: give larger ones, or more")
+        raise ImageError("these images are too uniform or too small to compute a spectrum: give larger ones, or more")
     return NaturalImages(mean, covariance, magnitude, len(pixels))
 
 

@@ -38,7 +38,7 @@ def value_of(held: Any) -> Any:
     try:
         found = _CODEC.decode(held)
     except NotStored as error:
-        raise ModelError(f"the record cannot be drawn again: {error}") from error
+        raise ModelError(f"the record cannot be reproduced: {error}") from error
     for objective in found if isinstance(found, tuple) else [found]:
         if isinstance(objective, Objective):
             _check(objective)

@@ -150,7 +150,7 @@ VIEWS = {
 def _summary(explanations: Sequence[Explanation], photographs: int) -> str:
     methods = len({catalog.key(one.method) for one in explanations})
     models = list(dict.fromkeys(one.model for one in explanations))
-    return " · ".join([_counted(photographs, "photograph"), _counted(methods, "method"), _listed(models, 2)])
+    return " · ".join([_counted(photographs, "image"), _counted(methods, "method"), _listed(models, 2)])
 
 
 def _counted(count: int, word: str) -> str:
@@ -165,9 +165,9 @@ def _listed(names: Sequence[str], most: int) -> str:
 def _tables(explanations: Sequence[Explanation]) -> str:
     return "\n".join(
         [
-            _table("What was explained", *_explained(explanations)),
+            _table("Inputs and targets", *_explained(explanations)),
             _table("How", *_methods(explanations)),
-            _table("What was found", *_found(explanations)),
+            _table("Values and checks", *_found(explanations)),
             _table("With", *_with(explanations)),
         ]
     )
@@ -189,7 +189,7 @@ def _table(title: str, head: Sequence[str], body: Sequence[Sequence[str]]) -> st
 
 
 def _explained(explanations: Sequence[Explanation]) -> tuple[Sequence[str], list[Sequence[str]]]:
-    head = ("Photograph", "Pixels", "Seen by the model", "Class", "Probability", "Score", "Prepared")
+    head = ("Image", "Pixels", "Model input region", "Class", "Probability", "Score", "Prepared")
     return head, [
         (
             one.source,
@@ -231,7 +231,7 @@ def _options(method: Method) -> str:
 
 
 def _found(explanations: Sequence[Explanation]) -> tuple[Sequence[str], list[Sequence[str]]]:
-    head = ("Photograph", "Class", "Method", "Layer", "Scale", "Notes", "Checks", "Warnings")
+    head = ("Image", "Class", "Method", "Layer", "Scale", "Notes", "Checks", "Warnings")
     return head, [
         (
             one.source,

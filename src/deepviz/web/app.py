@@ -26,7 +26,6 @@ from deepviz.results.explanation import ExplainedTarget, Explanation
 from deepviz.results.storage import packed
 from deepviz.viewer import photograph as lossless
 from deepviz.viewer import record, report_page
-from deepviz.web.desk import FIRST, FIRST_PHOTOGRAPHS, Desk
 from deepviz.web.drawings import Drawing
 from deepviz.web.files import data_url, jpeg, page_files, sheets
 from deepviz.web.forms import (
@@ -40,23 +39,24 @@ from deepviz.web.forms import (
     Wanted,
     described,
 )
+from deepviz.web.image_store import StoredImage, TooLarge, UnknownImage
 from deepviz.web.jobs import Check, Job
 from deepviz.web.limits import Limits
-from deepviz.web.photographs import Kept, TooLarge, UnknownPhotograph
+from deepviz.web.model_service import Busy, NotFound
 from deepviz.web.safety import LOOPBACK, Guard
-from deepviz.web.served import Busy, Forgotten
 from deepviz.web.snippets import as_commands, as_python
+from deepviz.web.state import FIRST, FIRST_IMAGES, AppState
 from deepviz.web.trust import PARTS, Part
 
 PATIENCE = 15.0
 """Seconds that a question about a job waits for news."""
 THUMBNAIL, CHANNELS = 192, 16
-STATUS: dict[type[DeepVizError], int] = {UnknownPhotograph: 404, Forgotten: 404, Busy: 429, TooLarge: 413}
+STATUS: dict[type[DeepVizError], int] = {UnknownImage: 404, NotFound: 404, Busy: 429, TooLarge: 413}
 TYPES = {".html": "text/html", ".js": "text/javascript", ".css": "text/css"}
 
 After = Annotated[int | None, Query(ge=0, le=10**9)]
 JobId = Annotated[str, InPath(pattern=r"^[0-9a-f]{32}$")]
-PhotographId = Annotated[ContentId, InPath()]
+ImageId = Annotated[ContentId, InPath()]
 ResultId = Annotated[ContentId, InPath()]
 ModelName = Annotated[ModelId, InPath()]
 
@@ -98,7 +98,7 @@ def create_app(
     """
     token = secrets.token_urlsafe(32) if token is None else token
     limits = limits or Limits()
-    desk = Desk.of([models] if isinstance(models, LoadedModel) else list(models), photographs, limits)
+    state = AppState.of([models] if isinstance(models, LoadedModel) else list(models), photographs, limits)
     app = FastAPI(
         title="DeepViz",
         version=versions()["deepviz"],
@@ -106,20 +106,20 @@ def create_app(
         docs_url=None,  # their pages come from another site
         redoc_url=None,
         default_response_class=Json,
-        lifespan=lambda _: desk.open(),
+        lifespan=lambda _: state.open(),
     )
     app.add_middleware(Guard, token=token, hosts=hosts, limits=limits)
     app.state.token = token
-    app.state.desk = desk
+    app.state.deepviz = state
     app.add_exception_handler(DeepVizError, _told_error)
     app.add_exception_handler(HTTPException, _told_http_error)
     app.add_exception_handler(RequestValidationError, _told_invalid)
-    _add_listings(app, desk)
-    _add_photographs(app, desk, limits)
-    _add_jobs(app, desk)
-    _add_drawings(app, desk)
-    _add_checks(app, desk)
-    _add_downloads(app, desk)
+    _add_listings(app, state)
+    _add_images(app, state, limits)
+    _add_jobs(app, state)
+    _add_drawings(app, state)
+    _add_checks(app, state)
+    _add_downloads(app, state)
     _add_pages(app)
     return app
 
@@ -136,51 +136,51 @@ def _add_pages(app: FastAPI) -> None:
         app.get(f"/{path}", include_in_schema=False)(answering(content, kind))
 
 
-def _add_listings(app: FastAPI, desk: Desk) -> None:
+def _add_listings(app: FastAPI, state: AppState) -> None:
     @app.get("/api/start")
     def start() -> dict[str, Any]:
         """What a page needs to open."""
         return {
             "versions": versions(),
-            "models": [served.described() for served in desk.models.values()],
-            "photographs": desk.first[:FIRST_PHOTOGRAPHS],
+            "models": [service.described() for service in state.models.values()],
+            "photographs": state.first[:FIRST_IMAGES],
             "methods": list(FIRST),
-            "job": None if desk.opening is None else desk.opening.id,
+            "job": None if state.opening is None else state.opening.id,
         }
 
     @app.get("/api/models")
     def models() -> list[dict[str, Any]]:
         """The models that can be chosen."""
-        return [served.described() for served in desk.models.values()]
+        return [service.described() for service in state.models.values()]
 
     @app.get("/api/models/{model}/methods")
     def methods(model: ModelName) -> list[dict[str, Any]]:
         """The methods with their options, and why some do not apply to the model."""
-        served = desk.model(model)
-        with served.admitted():
-            reasons = served.reasons()
+        service = state.model(model)
+        with service.admitted():
+            reasons = service.reasons()
         return [{**described(name), "reason": reasons.get(name, "")} for name in catalog.METHODS]
 
     @app.get("/api/models/{model}/layers")
     def layers(model: ModelName) -> dict[str, Any]:
         """The model's modules, and which of them the CAM methods can explain."""
-        served = desk.model(model)
-        with served.admitted():
-            return served.layers().to_dict()
+        service = state.model(model)
+        with service.admitted():
+            return service.layers().to_dict()
 
     @app.get("/api/models/{model}/labels")
     def labels(model: ModelName) -> list[str]:
         """The names of the classes, by index; empty if they have none."""
-        return list(desk.model(model).loaded.labels or ())
+        return list(state.model(model).loaded.labels or ())
 
 
-def _add_photographs(app: FastAPI, desk: Desk, limits: Limits) -> None:
+def _add_images(app: FastAPI, state: AppState, limits: Limits) -> None:
     uploads = BoundedSemaphore(8)
 
     @app.get("/api/photographs")
     def photographs() -> list[dict[str, Any]]:
         """The photographs that can be explained."""
-        return [_photograph(kept) for kept in desk.photographs.listed()]
+        return [_photograph(kept) for kept in state.photographs.listed()]
 
     @app.post(
         "/api/photographs",
@@ -195,35 +195,35 @@ def _add_photographs(app: FastAPI, desk: Desk, limits: Limits) -> None:
     async def upload(request: Request, name: Annotated[str, Query(max_length=500)] = "photograph") -> dict[str, Any]:
         """Take in a photograph: the body is the file."""
         if not uploads.acquire(blocking=False):
-            raise Busy("too many photographs are being read; try again in a moment")
+            raise Busy("too many images are being read; try again in a moment")
         try:
             content = await request.body()
-            return _photograph(await run_in_threadpool(desk.photographs.upload, content, name))
+            return _photograph(await run_in_threadpool(state.photographs.upload, content, name))
         finally:
             uploads.release()
 
     @app.get("/api/photographs/{photograph}", response_class=Response)
-    def picture(photograph: PhotographId, size: Annotated[int, Query(ge=16, le=2048)] = THUMBNAIL) -> Response:
+    def picture(photograph: ImageId, size: Annotated[int, Query(ge=16, le=2048)] = THUMBNAIL) -> Response:
         """The photograph, encoded anew, never the bytes that were uploaded: PNG if its longer side is at most `size`,
         so that what is drawn on it is what Python draws; shrunk to that as JPEG if not."""
-        whole = desk.photographs.photo(photograph).picture
+        whole = state.photographs.photo(photograph).picture
         if max(whole.size) <= size:
             return Response(lossless(whole), media_type="image/png")
         return Response(jpeg(whole, size), media_type="image/jpeg")
 
     @app.get("/api/models/{model}/photographs/{photograph}/predictions")
-    def predictions(model: ModelName, photograph: PhotographId) -> list[dict[str, Any]]:
+    def predictions(model: ModelName, photograph: ImageId) -> list[dict[str, Any]]:
         """The best classes, best first."""
-        served = desk.model(model)
-        with served.admitted():
-            return [_class(target) for target in served.predictions(photograph)]
+        service = state.model(model)
+        with service.admitted():
+            return [_class(target) for target in service.predictions(photograph)]
 
     @app.get("/api/models/{model}/photographs/{photograph}/activations")
-    def activations(model: ModelName, photograph: PhotographId, layer: Annotated[LayerName, Query()]) -> dict[str, Any]:
+    def activations(model: ModelName, photograph: ImageId, layer: Annotated[LayerName, Query()]) -> dict[str, Any]:
         """The strongest channels of a layer, drawn on the photograph."""
-        served = desk.model(model)
-        with served.admitted():
-            found = served.activations(photograph, layer)
+        service = state.model(model)
+        with service.admitted():
+            found = service.activations(photograph, layer)
         strengths = found.strengths
         return {
             "layer": found.layer,
@@ -241,125 +241,125 @@ def _add_photographs(app: FastAPI, desk: Desk, limits: Limits) -> None:
         }
 
 
-def _add_jobs(app: FastAPI, desk: Desk) -> None:
+def _add_jobs(app: FastAPI, state: AppState) -> None:
     @app.post("/api/jobs", status_code=202)
     def submit(asked: Comparison) -> dict[str, Any]:
         """Explain: every method for every class of every photograph."""
-        cells = desk.cells(asked)
+        cells = state.cells(asked)
         wanted = sum(len(cell.targets or (0,)) for cell in cells)
-        if wanted > desk.jobs.limits.cells:
-            raise HTTPException(422, f"{wanted} maps in one job, more than {desk.jobs.limits.cells}")
-        return desk.jobs.submit(desk.model(asked.model), cells).tell()
+        if wanted > state.jobs.limits.cells:
+            raise HTTPException(422, f"{wanted} maps in one job, more than {state.jobs.limits.cells}")
+        return state.jobs.submit(state.model(asked.model), cells).status()
 
     @app.get("/api/jobs/{job}")
     async def watch(job: JobId, after: After = None) -> dict[str, Any]:
         """How a job stands; with `after`, as soon as it stands otherwise than in that version."""
         found = _job(job)
         await _news(found, after)
-        return found.tell()
+        return found.status()
 
     @app.delete("/api/jobs/{job}")
     def cancel(job: JobId) -> dict[str, Any]:
         """Stop a job before its next map; what is there stays."""
         found = _job(job)
         found.cancel()
-        return found.tell()
+        return found.status()
 
     def _job(job: str) -> Job:
-        found = desk.jobs.find(job)
+        found = state.jobs.find(job)
         if found is None:
-            raise HTTPException(404, "no such job; it was over long ago, or never was")
+            raise HTTPException(404, "job not found (expired or unknown)")
         return found
 
 
-def _add_drawings(app: FastAPI, desk: Desk) -> None:
+def _add_drawings(app: FastAPI, state: AppState) -> None:
     @app.post("/api/drawings", status_code=202)
     def draw(wanted: Wanted) -> dict[str, Any]:
         """Draw what channels of a layer look for."""
         channels = tuple(dict.fromkeys(wanted.channels))
-        if len(channels) > desk.drawings.limits.channels:
-            raise HTTPException(422, f"{len(channels)} channels at once, more than {desk.drawings.limits.channels}")
-        served = desk.model(wanted.model)
-        return desk.drawings.start(served, wanted.layer, channels, wanted.steps, wanted.seed).tell()
+        if len(channels) > state.drawings.limits.channels:
+            raise HTTPException(422, f"{len(channels)} channels at once, more than {state.drawings.limits.channels}")
+        service = state.model(wanted.model)
+        return state.drawings.start(service, wanted.layer, channels, wanted.steps, wanted.seed).status()
 
     @app.get("/api/drawings/{drawing}")
     async def watch(drawing: JobId, after: After = None) -> dict[str, Any]:
         """How a drawing stands; with `after`, as soon as it stands otherwise than in that version."""
         found = _drawing(drawing)
         await _news(found, after)
-        return await run_in_threadpool(found.tell)
+        return await run_in_threadpool(found.status)
 
     @app.post("/api/drawings/{drawing}/pause")
     def pause(drawing: JobId) -> dict[str, Any]:
         """Wait after the step under way."""
         found = _drawing(drawing)
         found.pause()
-        return found.tell()
+        return found.status()
 
     @app.post("/api/drawings/{drawing}/resume")
     def resume(drawing: JobId) -> dict[str, Any]:
         """Go on with a drawing that was paused."""
         found = _drawing(drawing)
         found.resume()
-        return found.tell()
+        return found.status()
 
     @app.delete("/api/drawings/{drawing}")
     def stop(drawing: JobId) -> dict[str, Any]:
         """End a drawing after the step under way; what is drawn stays."""
         found = _drawing(drawing)
         found.stop()
-        return found.tell()
+        return found.status()
 
     @app.get("/api/drawings/{drawing}/channels/{channel}", response_class=Response)
     def image(drawing: JobId, channel: Annotated[int, InPath(ge=0, le=1_000_000)]) -> Response:
         """A channel's image as it is now, PNG."""
         found = _drawing(drawing).image(channel)
         if found is None:
-            raise HTTPException(404, f"channel {channel} is not drawn here, or not yet")
+            raise HTTPException(404, f"channel {channel} has no image here yet")
         return Response(encoded(found), media_type="image/png")
 
     def _drawing(drawing: str) -> Drawing:
-        found = desk.drawings.find(drawing)
+        found = state.drawings.find(drawing)
         if found is None:
-            raise HTTPException(404, "no such drawing; it was over long ago, or never was")
+            raise HTTPException(404, "drawing not found (expired or unknown)")
         return found
 
 
-def _add_checks(app: FastAPI, desk: Desk) -> None:
+def _add_checks(app: FastAPI, state: AppState) -> None:
     @app.post("/api/checks", status_code=202)
     def check(asked: Checked) -> dict[str, Any]:
         """Find out how far maps of one model can be believed: all curves, then all randomisation strips."""
-        results = [desk.result(one) for one in dict.fromkeys(asked.results)]
+        results = [state.result(one) for one in dict.fromkeys(asked.results)]
         if len({one.model for one in results}) > 1:
-            raise HTTPException(422, "these maps are of several models: ask for each by itself")
+            raise HTTPException(422, "these maps are from several models; request each model separately")
         tasks = [Check(one, part) for part in PARTS for one in results]
-        return desk.jobs.submit(desk.model(results[0].model), tasks).tell()
+        return state.jobs.submit(state.model(results[0].model), tasks).status()
 
     @app.get("/api/results/{result}/checks/{part}")
     def part(result: ResultId, part: Part) -> dict[str, Any]:
-        """What was found: the "curves" of a map, or its randomisation "strip"."""
-        one = desk.result(result)
-        known = desk.model(one.model).known_check(one, part)
+        """Values and checks: the "curves" of a map, or its randomisation "strip"."""
+        one = state.result(result)
+        known = state.model(one.model).known_check(one, part)
         if known is None:
-            raise Forgotten(f"the {part} of {result[:12]} were not asked for, or are forgotten; check again")
+            raise NotFound(f"the {part} of {result[:12]} not found (expired or not requested); check again")
         return known
 
 
-def _add_downloads(app: FastAPI, desk: Desk) -> None:
+def _add_downloads(app: FastAPI, state: AppState) -> None:
     @app.get("/api/results/{result}")
     def result(result: ResultId) -> dict[str, Any]:
         """One map with its values and all that is known of it."""
-        return record(desk.result(result).explanation)
+        return record(state.result(result).explanation)
 
     @app.post("/api/snippets")
     def snippets(asked: Comparisons) -> dict[str, str]:
         """What a page shows as Python code and as commands."""
-        blocks = [desk.block(one) for one in asked.comparisons]
+        blocks = [state.block(one) for one in asked.comparisons]
         return {"python": as_python(blocks), "command": as_commands(blocks)}
 
     def _download(path: str, name: str, kind: str, make: Callable[[list[Explanation]], bytes], what: str) -> None:
         def download(asked: Results) -> Response:
-            explanations = [desk.result(one).explanation for one in asked.results]
+            explanations = [state.result(one).explanation for one in asked.results]
             headers = {"Content-Disposition": f'attachment; filename="{name}"'}
             return Response(make(explanations), media_type=kind, headers=headers)
 
@@ -378,7 +378,7 @@ async def _news(of: Job | Drawing, after: int | None) -> None:
         await asyncio.sleep(0.03)
 
 
-def _photograph(kept: Kept) -> dict[str, Any]:
+def _photograph(kept: StoredImage) -> dict[str, Any]:
     return {"id": kept.id, "name": kept.name, "width": kept.size[0], "height": kept.size[1]}
 
 

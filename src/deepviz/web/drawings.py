@@ -21,7 +21,7 @@ from deepviz.synthesis import Channel, Generated, ImageGenerator, Step
 from deepviz.synthesis.generated import as_bytes, as_picture
 from deepviz.web.files import data_url, jpeg
 from deepviz.web.limits import Limits
-from deepviz.web.served import Busy, Served
+from deepviz.web.model_service import Busy, ModelService
 
 State = Literal["running", "paused", "done", "failed", "stopped"]
 LAST: tuple[State, ...] = ("done", "failed", "stopped")
@@ -49,7 +49,7 @@ class Drawing:
 
     Args:
         id: random; whoever knows it may watch, pause and stop.
-        served: the model.
+        service: the model.
         layer: its name.
         channels: which, in the order asked for.
         generator: draws them.
@@ -57,7 +57,7 @@ class Drawing:
     """
 
     id: str
-    served: Served
+    service: ModelService
     layer: str
     channels: tuple[int, ...]
     generator: ImageGenerator
@@ -80,7 +80,7 @@ class Drawing:
         """Whether nothing more will come."""
         return self.state in LAST
 
-    def tell(self) -> dict[str, Any]:
+    def status(self) -> dict[str, Any]:
         """How it stands, with the pictures of the way."""
         with self._changed:
             self._asked = monotonic()
@@ -129,7 +129,7 @@ class Drawing:
     def run(self) -> None:
         """Draw, step by step, each with the model to itself."""
         try:
-            with self.served.alone() as others:
+            with self.service.alone() as others:
 
                 def between(step: Step) -> None:
                     self._take(step)
@@ -169,7 +169,7 @@ class Drawing:
         Raises:
             _Stopped: if it is to end, or nobody has asked for it for long.
         """
-        self.served.give_way()
+        self.service.give_way()
         sleep(TURN)
         with self._changed:
             while not self.over:
@@ -209,7 +209,7 @@ class Drawings:
         self._threads: list[Thread] = []
         self._lock = Lock()
 
-    def start(self, served: Served, layer: str, channels: tuple[int, ...], steps: int, seed: int) -> Drawing:
+    def start(self, service: ModelService, layer: str, channels: tuple[int, ...], steps: int, seed: int) -> Drawing:
         """Begin to draw.
 
         Raises:
@@ -217,12 +217,12 @@ class Drawings:
             DeepVizError: if the layer or the model cannot be drawn for, or a channel is not there.
         """
         objective = [Channel(layer, channel) for channel in channels]
-        generator = ImageGenerator(served.loaded, objective=objective, steps=steps, seed=seed)
-        _check_channels(served, layer, objective)
-        drawing = Drawing(secrets.token_hex(16), served, layer, channels, generator)
+        generator = ImageGenerator(service.loaded, objective=objective, steps=steps, seed=seed)
+        _check_channels(service, layer, objective)
+        drawing = Drawing(secrets.token_hex(16), service, layer, channels, generator)
         with self._lock:
             if sum(not one.over for one in self._drawings.values()) >= self.limits.drawings:
-                raise Busy(f"{self.limits.drawings} drawings are under way already: stop one, or try again soon")
+                raise Busy(f"{self.limits.drawings} drawings are running already; stop one, or try again soon")
             self._drawings[drawing.id] = drawing
             while len(self._drawings) > KEPT:
                 self._forget_one()
@@ -256,14 +256,14 @@ def _far(pixels: Tensor, others: Tensor) -> Tensor:
     return (pixels.int() - others.int()).abs().flatten(1).amax(1)
 
 
-def _check_channels(served: Served, layer: str, objective: Sequence[Channel]) -> None:
+def _check_channels(service: ModelService, layer: str, objective: Sequence[Channel]) -> None:
     """Refuse channels that the layer does not have, without asking the model again.
 
     Raises:
         LayerError: as the drawing would.
     """
-    with served.admitted():
-        tree = served.layers()
+    with service.admitted():
+        tree = service.layers()
     shape = next((row.shape for row in tree if row.name == layer), None)
     if shape is not None:
         maps = as_maps(layer, torch.empty(shape, device="meta"), tree.input[2:])

@@ -124,7 +124,9 @@ def _value(method: str, option: Option, given: str | MethodForm) -> Any:
         inner = given if isinstance(given, MethodForm) else MethodForm(name=given)
         takes_methods = {one.name for one in catalog.options(_class_of(inner)) if Method in one.kinds}
         if takes_methods & inner.options.keys():
-            raise MethodError(f"{method}: {inner.name} is itself made of a method; one inside another is enough here")
+            raise MethodError(
+                f"{method}: {inner.name} itself wraps a method; only one level of nesting is supported here"
+            )
         return method_of(inner)
     if isinstance(given, MethodForm):
         raise MethodError(f"{method}: {option.name} takes {option.takes}, not a method")

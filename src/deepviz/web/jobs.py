@@ -15,7 +15,7 @@ from deepviz.methods import Method
 from deepviz.runs.runner import run
 from deepviz.web.forms import Target
 from deepviz.web.limits import Limits
-from deepviz.web.served import Busy, NotApplicable, Result, Served
+from deepviz.web.model_service import Busy, ModelService, NotApplicable, Result
 from deepviz.web.trust import Part
 
 State = Literal["queued", "running", "done", "failed", "cancelled"]
@@ -29,10 +29,10 @@ class Task(Protocol):
     def column(self) -> int:
         """Of the page's grid."""
 
-    def ready(self, served: Served) -> bool:
+    def ready(self, service: ModelService) -> bool:
         """Whether nothing has to be computed for it."""
 
-    def do(self, served: Served) -> list[dict[str, Any]]:
+    def do(self, service: ModelService) -> list[dict[str, Any]]:
         """What the page is told of it, once it is done.
 
         Raises:
@@ -60,13 +60,13 @@ class Cell:
     def __str__(self) -> str:
         return str(self.method)
 
-    def ready(self, served: Served) -> bool:
+    def ready(self, service: ModelService) -> bool:
         """Whether all of its maps are there."""
-        return self.targets is not None and served.cached(self.photograph, self.method, self.targets) is not None
+        return self.targets is not None and service.cached(self.photograph, self.method, self.targets) is not None
 
-    def do(self, served: Served) -> list[dict[str, Any]]:
+    def do(self, service: ModelService) -> list[dict[str, Any]]:
         """The ids of its maps, and where in the page's grid they are."""
-        targets = served.chosen(self.photograph, self.targets)
+        targets = service.chosen(self.photograph, self.targets)
         return [
             {
                 "photograph": self.photograph,
@@ -74,7 +74,7 @@ class Cell:
                 "target": one.target,
                 "id": one.id,
             }
-            for one in served.explained(self.photograph, self.method, targets)
+            for one in service.explained(self.photograph, self.method, targets)
         ]
 
     def parts(self) -> Sequence[Cell]:
@@ -104,13 +104,13 @@ class Check:
         what = {"curves": "Curves", "strip": "Randomisation"}[self.part]
         return f"{what} of {self.result.explanation.title}"
 
-    def ready(self, served: Served) -> bool:
+    def ready(self, service: ModelService) -> bool:
         """Whether it is known."""
-        return served.known_check(self.result, self.part) is not None
+        return service.known_check(self.result, self.part) is not None
 
-    def do(self, served: Served) -> list[dict[str, Any]]:
+    def do(self, service: ModelService) -> list[dict[str, Any]]:
         """Which part is known now."""
-        served.checked(self.result, self.part)
+        service.checked(self.result, self.part)
         return [self.place]
 
     def parts(self) -> Sequence[Task]:
@@ -129,12 +129,12 @@ class Job:
 
     Args:
         id: random; whoever knows it may watch and cancel.
-        served: the model.
+        service: the model.
         tasks: what there is to do, in this order.
     """
 
     id: str
-    served: Served
+    service: ModelService
     tasks: Sequence[Task]
     state: State = "queued"
     done: int = 0
@@ -151,7 +151,7 @@ class Job:
         """Whether nothing more will come."""
         return self.state in LAST
 
-    def tell(self) -> dict[str, Any]:
+    def status(self) -> dict[str, Any]:
         """How it stands."""
         with self._lock:
             return {
@@ -188,12 +188,12 @@ class Job:
 
     def take(self, task: Task) -> None:
         """Do one task. One of which nothing comes is told, and the others are done all the same."""
-        self.served.give_way()
+        self.service.give_way()
         parts = task.parts() or [task]
 
         def work(batch: Sequence[Task]) -> list[dict[str, Any]]:
             try:
-                return (task if len(batch) == len(parts) else batch[0]).do(self.served)
+                return (task if len(batch) == len(parts) else batch[0]).do(self.service)
             except NotApplicable as error:
                 self._change(left_out={**self.left_out, task.column: str(error)})
                 return []
@@ -226,20 +226,22 @@ class Jobs:
         self._threads: list[Thread] = []
         self._lock = Lock()
 
-    def submit(self, served: Served, tasks: Sequence[Task]) -> Job:
+    def submit(self, service: ModelService, tasks: Sequence[Task]) -> Job:
         """Take a job. One that needs no computing is done at once, whatever is waiting.
 
         Raises:
             Busy: if the queue is full.
         """
-        job = Job(secrets.token_hex(16), served, tasks)
-        if all(task.ready(served) for task in tasks):
+        job = Job(secrets.token_hex(16), service, tasks)
+        if all(task.ready(service) for task in tasks):
             job.run()
         else:
             try:
-                self._queue(served).put_nowait(job)
+                self._queue(service).put_nowait(job)
             except Full:
-                raise Busy(f"{self.limits.queued} jobs wait for {served.loaded.name} already; try again soon") from None
+                raise Busy(
+                    f"{self.limits.queued} jobs are queued for {service.loaded.name} already; try again soon"
+                ) from None
         with self._lock:
             self._jobs[job.id] = job
             while len(self._jobs) > self.limits.jobs:
@@ -251,14 +253,14 @@ class Jobs:
         with self._lock:
             return self._jobs.get(job_id)
 
-    def _queue(self, served: Served) -> Queue[Job | None]:
+    def _queue(self, service: ModelService) -> Queue[Job | None]:
         with self._lock:
-            if served.id not in self._queues:
-                queue = self._queues[served.id] = Queue(self.limits.queued)
-                thread = Thread(target=_work, args=(queue,), name=f"deepviz {served.id}", daemon=True)
+            if service.id not in self._queues:
+                queue = self._queues[service.id] = Queue(self.limits.queued)
+                thread = Thread(target=_work, args=(queue,), name=f"deepviz {service.id}", daemon=True)
                 self._threads.append(thread)
                 thread.start()
-            return self._queues[served.id]
+            return self._queues[service.id]
 
     def stop(self) -> None:
         """Cancel everything and let the threads end."""

@@ -84,7 +84,7 @@ class Guard:
         """Why a request is not answered: status and reason; None if it is."""
         host = host_name(headers.get("host", ""))
         if host not in self.hosts:
-            return 421, f"this server does not answer for host {host[:100]!r}; see --allow-host"
+            return 421, f"host {host[:100]!r} is not allowed; see --allow-host"
         origin = headers.get("origin")
         if origin is not None and host_name(urlsplit_host(origin)) not in self.hosts:
             return 403, "requests from other sites are refused"

@@ -43,7 +43,7 @@ def as_python(blocks: Sequence[Block]) -> str:
     blocks = _joined(blocks)
     lines = ["import deepviz", *_imports(method for block in blocks for method in block.methods), ""]
     if any(row.uploaded for block in blocks for row in block.rows):
-        lines += ["# photographs that were uploaded have no path here: give theirs", ""]
+        lines += ["# uploaded images have no path on the server: fill in your own", ""]
     lines.append("explanations = []")
     said: dict[str, str] = {}
     for block in blocks:

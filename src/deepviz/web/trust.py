@@ -125,7 +125,7 @@ def strip_of(loaded: LoadedModel, image: Prepared, explanation: Explanation) -> 
 def _badge(kept: dict[str, float] | None) -> dict[str, Any]:
     """What the method keeps, in a word and in a sentence; None if its map is blank on a random network."""
     if kept is None:
-        return {"images": 1, "grade": "unknown", "said": "is blank with random weights: there is nothing to compare"}
+        return {"images": 1, "grade": "unknown", "said": "is blank with random weights, so it cannot be compared"}
     half, whole = kept["half"], kept["all"]
     said = verdict(half, whole, kept["share"])
     return {"images": kept["images"], "all": whole, "grade": dependence(half, whole), "said": said}

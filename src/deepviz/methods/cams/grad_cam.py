@@ -104,6 +104,6 @@ def warn_of_negative(session: Session, cam: Tensor) -> None:
     """Say for which rows the ReLU leaves nothing though there is evidence, all of it against the class."""
     lowest, highest = cam.flatten(2 if session.several else 1).aminmax(dim=-1)
     session.notes.warn_of_zero(
-        "Grad-CAM is all zero: at this layer all evidence is against the class; relu=False shows it",
+        "Grad-CAM is all zero: at this layer all evidence is against the class; use relu=False to see it",
         ((highest <= 0) & (lowest < 0)).cpu(),
     )

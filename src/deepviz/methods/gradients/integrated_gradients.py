@@ -134,8 +134,8 @@ class IntegratedGradients(Method):
         missed = _rows_first([not integral.reached for integral in found], shape)
         if bool(missed.any()):
             session.notes.warn(
-                f"integrated gradients did not reach a gap of {self.tolerance:g} within {self.max_steps} points; "
-                "raise max_steps",
+                f"integrated gradients did not reach a completeness gap of {self.tolerance:g} within "
+                f"{self.max_steps} points; raise max_steps",
                 missed,
             )
         means: Tensor = torch.stack([integral.mean for integral in found]).unflatten(0, shape)
@@ -163,7 +163,7 @@ class IntegratedGradients(Method):
 
 
 def _rows_first(values: list[int] | list[bool], shape: tuple[int, ...]) -> Tensor:
-    """What was found objective by objective, (K, N) or (N,), as (N, K) or (N,)."""
+    """Values and checks objective by objective, (K, N) or (N,), as (N, K) or (N,)."""
     return torch.tensor(values).view(shape).movedim(-1, 0)
 
 

@@ -17,7 +17,7 @@ export const DEFAULTS = Object.freeze({
 });
 
 const CHOICES = {
-  view: { overlay: "Overlay", map: "Map", image: "Photograph" },
+  view: { overlay: "Overlay", map: "Map", image: "Image" },
   sign: { both: "± both", positive: "+", negative: "−", magnitude: "|x|" },
   scale: { own: "Each map", method: "Each method", all: "All" },
   size: { s: "S", m: "M", l: "L" },
@@ -52,7 +52,7 @@ export class Toolbar {
     this.inputs = {};
     const opacity = this.slider("opacity", "Opacity", 100, (share) => `${share} %`, 100);
     const threshold = this.slider("threshold", "Threshold", 99, (part) => (part ? `top ${Math.round(100 - part)} %` : "off"), 1);
-    threshold.title = "Draws only the values of largest magnitude";
+    threshold.title = "Show only the values of largest magnitude";
     const more = make(
       "div",
       { class: "dv-more", id: freshId("more") },
@@ -155,7 +155,7 @@ export class Toolbar {
         { class: "dv-buttons" },
         button("−", "Zoom out (−)", 1 / 1.5),
         button("+", "Zoom in (+)", 1.5),
-        button("Fit", "Whole photograph (0)", 0),
+        button("Fit", "Whole image (0)", 0),
       ),
     );
   }

@@ -65,7 +65,7 @@ export class Tile {
     this.element.classList.toggle("dv-pending", !record && Boolean(pending));
     this.element.classList.toggle("dv-failed", !record && !pending);
     setText(this.wait, record || pending ? "" : (reason ?? "no map"));
-    const about = record ? `${record.method}: ${record.caption}, on ${record.source}` : `${title ?? ""}: ${reason ?? "being computed"}`;
+    const about = record ? `${record.method}: ${record.caption}, on ${record.source}` : `${title ?? ""}: ${reason ?? "computing"}`;
     this.frame.setAttribute("aria-label", about);
     this.frame.setAttribute("aria-busy", String(!record && Boolean(pending)));
   }

@@ -30,7 +30,7 @@ export async function call(path, { method = "GET", json, body, signal } = {}) {
       answer = await fetch(`api/${path}`, { method, headers, body, signal, keepalive, credentials: "omit", cache: "no-store" });
     } catch (error) {
       if (error.name === "AbortError") throw error;
-      throw new Refused(0, "The server does not answer. Is deepviz serve still running?");
+      throw new Refused(0, "Cannot reach the server. Is deepviz serve still running?");
     }
     if (answer.ok) return answer;
     if (answer.status === 429 && attempt < 8) {
@@ -47,7 +47,7 @@ export const post = async (path, json, options = {}) => (await call(path, { ...o
 export const bytes = async (path, options) => (await call(path, options)).arrayBuffer();
 
 export async function upload(file) {
-  const name = encodeURIComponent(file.name || "pasted photograph");
+  const name = encodeURIComponent(file.name || "pasted image");
   return (await call(`photographs?name=${name}`, { method: "POST", body: file })).json();
 }
 
@@ -89,6 +89,6 @@ async function reason(answer) {
   try {
     return (await answer.json()).detail;
   } catch {
-    return `The server answered ${answer.status}.`;
+    return `The server returned status ${answer.status}.`;
   }
 }

@@ -93,7 +93,7 @@ function restore(said) {
   if (known.models.some((model) => model.id === said.model)) view.model = said.model;
   const wanted = strings(said.photographs);
   const kept = wanted.filter((id) => there.has(id));
-  if (kept.length < wanted.length) say("Some photographs of this link are no longer on the server: upload them again.", true);
+  if (kept.length < wanted.length) say("Some images in this link are no longer on the server: upload them again.", true);
   if (kept.length) view.photographs = kept;
   if (typeof said.active === "string") view.active = said.active;
   for (const [id, indices] of Object.entries(said.targets ?? {})) {
@@ -199,7 +199,7 @@ function togglePhotograph(id) {
   const at = view.photographs.indexOf(id);
   if (at < 0) view.photographs.push(id);
   else if (view.photographs.length > 1) view.photographs.splice(at, 1);
-  else return say("One photograph stays: choose another first.");
+  else return say("Keep at least one image selected.");
   view.active = at < 0 ? id : view.photographs[0];
   redraw();
   compareSoon();
@@ -218,7 +218,7 @@ function pin(index) {
   const at = now.indexOf(index);
   if (at < 0) now.push(index);
   else if (now.length > 1) now.splice(at, 1);
-  else return say("One class stays: pin another first.");
+  else return say("Keep at least one class selected.");
   view.targets[view.active] = now;
   redraw();
   compareSoon();
@@ -228,7 +228,7 @@ function toggleMethod(name) {
   const at = view.methods.findIndex((one) => one.name === name);
   if (at >= 0 && view.methods.length === 1) {
     redraw();
-    return say("One method stays: choose another first.");
+    return say("Keep at least one method selected.");
   }
   if (at >= 0) view.methods.splice(at, 1);
   else view.methods.push({ name });
@@ -264,7 +264,7 @@ function toggleLayer(layer) {
   const at = view.layers.indexOf(layer);
   if (at < 0) view.layers.push(layer);
   else if (view.layers.length > 1) view.layers.splice(at, 1);
-  else say("One layer stays: choose another first.");
+  else say("Keep at least one layer selected.");
   redraw();
   compareSoon();
 }
@@ -345,7 +345,7 @@ function dropPhotograph(photograph) {
   view.photographs = view.photographs.filter((id) => id !== photograph);
   if (!view.photographs.length && known.photographs.length) view.photographs = [known.photographs[0].id];
   view.active = view.photographs.includes(view.active) ? view.active : (view.photographs[0] ?? "");
-  say(`The server has forgotten ${gone.name}: add it again to see it.`, true);
+  say(`${gone.name} is no longer on the server: add it again.`, true);
   compareSoon();
 }
 
@@ -378,7 +378,7 @@ async function explainGroup(group, mine, signal) {
       take(state, group, !waiting || !opening);
       if (waiting && opening) showJob(opening);
     }, signal);
-    if (last.state === "cancelled") throw new DOMException("cancelled elsewhere", "AbortError");
+    if (last.state === "cancelled") throw new DOMException("cancelled by another page", "AbortError");
     if (last.state === "failed" && !last.failures.length) for (const one of group) fail(one, last.error);
   }
 }
@@ -567,16 +567,16 @@ async function takeAway(what) {
     const results = cells.filter((one) => typeof one === "string");
     const missing = cells.filter((one) => one === null).length;
     if (!results.length) return say("There is nothing to save yet.");
-    say("Being written …");
+    say("Saving …");
     const answer = await call(what, { method: "POST", json: { results } });
     download(await answer.blob(), FILES[what]);
-    say(missing ? `${FILES[what]} saved, without ${missing} maps that are still to come` : `${FILES[what]} saved`, missing > 0);
+    say(missing ? `${FILES[what]} saved without ${missing} maps that are still being computed` : `${FILES[what]} saved`, missing > 0);
   } catch (error) {
     if (error.status !== 404) return tell(error);
     if (await dropForgotten().catch(() => false)) return;
     found.clear();
     compareSoon();
-    say("The server has forgotten some of the maps. They are computed again: save once they are there.", true);
+    say("Some maps have expired and are being recomputed: save again when they are ready.", true);
   }
 }
 
@@ -608,7 +608,7 @@ function wireOnce() {
   $("find").addEventListener("submit", (event) => {
     event.preventDefault();
     const index = classNamed($("class-name").value.trim());
-    if (index === null) return say("No class is called so.", true);
+    if (index === null) return say("No class with that name.", true);
     if (known.labels.length && index >= known.labels.length) return say(`There is no class ${index}: the model has ${known.labels.length}.`, true);
     $("class-name").value = "";
     if (!targetsOf(view.active).includes(index)) pin(index);
@@ -638,7 +638,7 @@ function wireOnce() {
     const pasted = [...(event.clipboardData?.files ?? [])];
     const files = pasted.filter((file) => file.type.startsWith("image/"));
     if (files.length) add(files);
-    else if (pasted.length) say("What was pasted is no photograph.", true);
+    else if (pasted.length) say("The clipboard holds no image.", true);
   });
   let depth = 0;
   const carries = (event) => event.dataTransfer?.types.includes("Files");

@@ -4,7 +4,7 @@ import { call, get, post } from "./api.js";
 import { download, element, say } from "./elements.js";
 
 const GROUP = 4; // channels drawn together: fewer come faster, more cost less each
-const STILL = "Nothing to see: the channel is flat around the noise it began with. Try the layer before its activation, or another seed.";
+const STILL = "This channel has zero gradient at the starting noise. Try the layer before its activation, or another seed.";
 
 export class Drawings {
   #shown = new Map(); // by channel: where its image goes
@@ -18,7 +18,7 @@ export class Drawings {
   // `failed`: errors.
   constructor(failed) {
     this.failed = failed;
-    this.bar = element("progress", { max: 1, value: 0, "aria-label": "Steps drawn" });
+    this.bar = element("progress", { max: 1, value: 0, "aria-label": "Steps done" });
     this.text = element("span", { role: "status" });
     this.pauser = element("button", { type: "button", class: "quiet", onclick: () => this.#pause() }, "Pause");
     this.stopper = element("button", { type: "button", class: "quiet", onclick: () => this.stop() }, "Stop");
@@ -28,7 +28,7 @@ export class Drawings {
       { id: "drawing-steps" },
       ...[[60, "60, a sketch"], [200, "200"], [400, "400, finer"]].map(([steps, title]) => element("option", { value: String(steps), selected: steps === 200 }, title)),
     );
-    this.all = element("button", { type: "button", class: "quiet", onclick: () => this.draw([...this.#shown.keys()]) }, "Draw what they look for");
+    this.all = element("button", { type: "button", class: "quiet", onclick: () => this.draw([...this.#shown.keys()]) }, "Generate feature visualisations");
     this.under = element("div", { class: "under", hidden: true }, this.bar, this.pauser, this.stopper, this.text);
     this.bars = element(
       "div",
@@ -52,8 +52,8 @@ export class Drawings {
 
   // The figure of a channel: its image, and what can be done with it.
   figure(channel) {
-    const image = element("img", { alt: `What channel ${channel} looks for`, hidden: true });
-    const draw = element("button", { type: "button", class: "quiet", "aria-label": `Draw what channel ${channel} looks for`, onclick: () => this.draw([channel]) }, "Draw");
+    const image = element("img", { alt: `Feature visualisation of channel ${channel}`, hidden: true });
+    const draw = element("button", { type: "button", class: "quiet", "aria-label": `Generate a feature visualisation of channel ${channel}`, onclick: () => this.draw([channel]) }, "Draw");
     const save = element("button", { type: "button", class: "quiet", "aria-label": `Save the image of channel ${channel}`, hidden: true, onclick: () => this.#save(channel) }, "Save");
     const told = element("span", { class: "told" });
     const holder = element("div", { class: "wanted" }, image, element("p", {}, draw, save, told));
@@ -132,7 +132,7 @@ export class Drawings {
     const done = now.state === "done";
     for (const { channel, picture, score, still } of now.channels) {
       if (!picture) continue;
-      const found = still ? (done ? STILL : "no slope so far") : score.toPrecision(3);
+      const found = still ? (done ? STILL : "zero gradient so far") : score.toPrecision(3);
       const told = done && still ? found : `${now.step} of ${now.steps}: ${found}`;
       this.#made.set(keys.get(channel), { picture, drawing: now.id, told, still, done });
     }
@@ -165,7 +165,7 @@ export class Drawings {
     const rest = this.#queue.length ? `, ${this.#queue.length} to come` : "";
     const text = `${state === "paused" ? "Paused" : "Drawing"} ${names}${rest}`;
     if (this.text.textContent !== text) this.text.textContent = text; // said aloud when it is set
-    this.pauser.textContent = state === "paused" ? "Go on" : "Pause";
+    this.pauser.textContent = state === "paused" ? "Resume" : "Pause";
   }
 
   async #pause() {

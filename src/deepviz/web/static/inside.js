@@ -18,7 +18,7 @@ export function drawTree(tree, chosen, choose) {
           "aria-pressed": String(row.layer === chosen),
           disabled: !row.grid,
           title: row.grid ? `${row.layer}: ${row.parameters.toLocaleString("en")} parameters` : `${row.layer}: ${row.reason}`,
-          "aria-label": `${row.layer}, ${row.type}, ${shape || "no answer of its own"}`,
+          "aria-label": `${row.layer}, ${row.type}, ${shape || "no output of its own"}`,
           onclick: () => choose(row.layer),
         },
         element("span", { class: `layer depth-${wanted ? 0 : Math.min(row.depth, 4)}` }, wanted ? row.layer : row.layer.split(".").pop()),
@@ -38,7 +38,7 @@ export async function drawChannels(model, photograph, layer, drawings, retry) {
   const mine = ++asked;
   const hint = $("channels-hint");
   $("channels-title").textContent = layer;
-  hint.textContent = `What ${photograph.name} does here …`;
+  hint.textContent = `Activations for ${photograph.name} …`;
   $("channels").classList.add("stale");
   drawings.at(model, layer);
   try {
@@ -47,7 +47,7 @@ export async function drawChannels(model, photograph, layer, drawings, retry) {
     if (mine !== asked) return true; // another layer was chosen meanwhile
     const [h, w] = found.grid;
     const silent = found.silent ? `, ${found.silent} of them silent here` : "";
-    hint.textContent = `${found.channels} channels of ${w} × ${h}${silent}. The ${found.strongest.length} that answer ${photograph.name} most, each on its own scale.`;
+    hint.textContent = `${found.channels} channels of ${w} × ${h}${silent}. The ${found.strongest.length} with the strongest activations for ${photograph.name}, each on its own scale.`;
     drawings.clear();
     $("channels-drawing").replaceChildren(drawings.bars);
     $("channels").replaceChildren(

@@ -42,7 +42,7 @@ export function drawPhotographs(all, shown, active, { toggle, activate, add }) {
     id: "file",
     onchange: () => add([...input.files]),
   });
-  const adder = element("label", { class: "photograph add", title: "Add photographs" }, input, element("span", {}, "Add"));
+  const adder = element("label", { class: "photograph add", title: "Add images" }, input, element("span", {}, "Add"));
   keepFocus($("photographs"), () => $("photographs").replaceChildren(...tiles, adder));
 }
 
@@ -96,7 +96,7 @@ function versusOf(one, classes, versus) {
       class: "versus",
       id: `versus-${one.index}`,
       "aria-label": `Compare ${one.label} with`,
-      title: `Compare with: what speaks for ${one.label} and not for another class`,
+      title: `Compare with: evidence for ${one.label} rather than another class`,
       onchange: () => versus(one.index, Number(choice.value)),
     },
     new Option("vs", "", true, true),

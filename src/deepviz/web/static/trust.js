@@ -7,14 +7,14 @@ import { element } from "./elements.js";
 
 const METRICS = {
   deletion: { title: "Deletion", said: "most relevant pixels removed", good: "lower is better" },
-  insertion: { title: "Insertion", said: "most relevant pixels put into a blur", good: "higher is better" },
+  insertion: { title: "Insertion", said: "most relevant pixels inserted into a blurred image", good: "higher is better" },
 };
 const GRADES = {
   full: ["✓", "Depends on the weights"],
   partly: ["◐", "Depends in part on the weights"],
   little: ["!", "Hardly depends on the upper layers"],
   none: ["✕", "Does not depend on the weights"],
-  unknown: ["?", "Not known"],
+  unknown: ["?", "Unknown"],
 };
 const FIRST = 0.2; // of the pixels, where the cursor begins
 const WIDTH = 240;
@@ -64,7 +64,7 @@ export class Trust {
           element("h3", {}, row.title, element("span", { class: "of" }, ` ${row.detail}`)),
           row.cells.length
             ? element("div", { class: "cards" }, ...row.cells.map((cell) => this.#card(cell).element))
-            : element("p", { class: "hint" }, "Its maps are still to come."),
+            : element("p", { class: "hint" }, "Its maps are still being computed."),
         ),
       ),
     );
@@ -215,7 +215,7 @@ class Card {
     this.canvas = element("canvas", { class: "perturbed", role: "img", width: 224, height: 224 });
     this.reading = element("p", { class: "reading" });
     this.charts = Object.keys(METRICS).map((metric) => new Chart(metric, title, moved));
-    this.said = element("p", { class: "said" }, "Being computed …");
+    this.said = element("p", { class: "said" }, "Computing …");
     this.strip = element("ol", { class: "strip", "aria-label": `${title} while layers get random weights` });
     this.verdict = element("p", { class: "said" });
     this.element = element(
@@ -250,7 +250,7 @@ class Card {
     const [sign, words] = GRADES[badge.grade];
     this.badge.className = `badge ${badge.grade}`;
     this.badge.replaceChildren(element("span", { "aria-hidden": "true" }, sign), ` ${words}`);
-    this.verdict.textContent = `${this.title} ${badge.said} (${badge.images > 1 ? `${badge.images} photographs` : "one photograph"}).`;
+    this.verdict.textContent = `${this.title} ${badge.said} (${badge.images > 1 ? `${badge.images} images` : "one image"}).`;
     this.strip.replaceChildren(
       ...stages.map(({ share, kept, picture }, n) => {
         const where = n === 0 ? "trained" : `${Math.round(100 * share)} % random`;
@@ -263,7 +263,7 @@ class Card {
 
   // What is not there yet is said to come, or not to.
   wait() {
-    this.#untold("Being computed …", "…");
+    this.#untold("Computing …", "…");
   }
 
   giveUp(reason) {
@@ -293,7 +293,7 @@ class Card {
     for (const chart of this.charts) chart.point(chart.metric === metric ? step : null);
     const { points, chance } = curves[metric];
     this.reading.replaceChildren(
-      `${percent} % ${metric === "deletion" ? "removed" : "put in"}: `,
+      `${percent} % ${metric === "deletion" ? "removed" : "inserted"}: `,
       element("b", {}, points[step].toFixed(2)),
       ` (random map ${chance.points[step].toFixed(2)})`,
     );

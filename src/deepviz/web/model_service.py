@@ -26,8 +26,8 @@ from deepviz.runs.explain import explain_items
 from deepviz.runs.look import predicted
 from deepviz.web import trust
 from deepviz.web.forms import Target, result_key
+from deepviz.web.image_store import ImageStore
 from deepviz.web.limits import Limits
-from deepviz.web.photographs import Photographs
 from deepviz.web.trust import Part
 
 T = TypeVar("T")
@@ -46,11 +46,11 @@ class NotApplicable(DeepVizError):
     """A method that this model cannot be explained with; the message says why."""
 
 
-class Forgotten(DeepVizError):
+class NotFound(DeepVizError):
     """A result that the server does not have, or not any more."""
 
 
-class Recent(Generic[T]):
+class LRUCache(Generic[T]):
     """Values by key within a bound on their cost, the least recently used forgotten first; safe among threads."""
 
     def __init__(self, most: int, cost: Callable[[T], int] = lambda _: 1) -> None:
@@ -111,7 +111,7 @@ def result_bytes(result: Result) -> int:
 
 
 @dataclass
-class Served:
+class ModelService:
     """A model that the server answers with.
 
     Args:
@@ -124,8 +124,8 @@ class Served:
 
     id: str
     loaded: LoadedModel
-    photographs: Photographs
-    results: Recent[Result]
+    photographs: ImageStore
+    results: LRUCache[Result]
     limits: Limits
     _lock: Lock = field(default_factory=Lock)
     _counting: Lock = field(default_factory=Lock)
@@ -135,10 +135,10 @@ class Served:
 
     def __post_init__(self) -> None:
         self.weights = weights_hash(self.loaded.module)
-        self._predictions: Recent[list[ExplainedTarget]] = Recent(REMEMBERED)
-        self._activations: Recent[Activations] = Recent(4)
-        self._chance: Recent[trust.Areas] = Recent(REMEMBERED)
-        self._checks: Recent[dict[str, Any]] = Recent(REMEMBERED)
+        self._predictions: LRUCache[list[ExplainedTarget]] = LRUCache(REMEMBERED)
+        self._activations: LRUCache[Activations] = LRUCache(4)
+        self._chance: LRUCache[trust.Areas] = LRUCache(REMEMBERED)
+        self._checks: LRUCache[dict[str, Any]] = LRUCache(REMEMBERED)
 
     @property
     def _network(self) -> str:
@@ -196,7 +196,7 @@ class Served:
             self._activations, f"{photograph} {layer}", lambda: viz_activations(self.loaded, photo, layer)
         )
 
-    def _once(self, answers: Recent[T], key: str, compute: Callable[[], T]) -> T:
+    def _once(self, answers: LRUCache[T], key: str, compute: Callable[[], T]) -> T:
         found = answers.get(key)
         if found is None:
             with self._lock:

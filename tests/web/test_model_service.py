@@ -6,13 +6,13 @@ import torch
 import small_models
 from deepviz import catalog
 from deepviz.models import LoadedModel
+from deepviz.web.image_store import ImageStore
 from deepviz.web.limits import Limits
-from deepviz.web.photographs import Photographs
-from deepviz.web.served import Busy, Recent, Served, ids_of
+from deepviz.web.model_service import Busy, LRUCache, ModelService, ids_of
 
 
 def test_the_least_recently_used_is_forgotten_first():
-    kept = Recent(10, len)
+    kept = LRUCache(10, len)
     for key in "abc":
         kept.put(key, "xxx")
     assert kept.get("a") == "xxx"
@@ -24,7 +24,7 @@ def test_the_least_recently_used_is_forgotten_first():
 
 
 def test_what_alone_is_too_much_is_kept_until_the_next():
-    kept = Recent(1, len)
+    kept = LRUCache(1, len)
     kept.put("a", "xxx")
     assert kept.get("a") == "xxx"
     kept.put("b", "xxx")
@@ -32,7 +32,7 @@ def test_what_alone_is_too_much_is_kept_until_the_next():
 
 
 def test_what_is_dropped_makes_room():
-    kept = Recent(2)
+    kept = LRUCache(2)
     kept.put("a", 1)
     kept.put("b", 2)
     kept.drop(lambda key, _: key == "a")
@@ -54,13 +54,13 @@ def test_every_model_has_an_id_of_its_own_that_an_address_can_hold():
     ]
 
 
-def served(model, **limits):
+def service(model, **limits):
     bounds = Limits(**limits)
-    return Served("small", model, Photographs(bounds, lambda _: None), Recent(10**9), bounds)
+    return ModelService("small", model, ImageStore(bounds, lambda _: None), LRUCache(10**9), bounds)
 
 
 def test_so_many_wait_and_no_more():
-    small = served(small_models.good(), waiting=1)
+    small = service(small_models.good(), waiting=1)
     with small.admitted():
         with pytest.raises(Busy, match="small is busy"), small.admitted():
             pass
@@ -71,7 +71,7 @@ def test_so_many_wait_and_no_more():
 
 @pytest.mark.filterwarnings("ignore::deepviz.DeepVizWarning")
 def test_every_method_that_does_not_apply_has_its_reason():
-    assert served(small_models.good()).reasons() == {}
-    reasons = served(small_models.no_rectifier()).reasons()
+    assert service(small_models.good()).reasons() == {}
+    reasons = service(small_models.no_rectifier()).reasons()
     assert set(reasons) == {"guided-backprop", "deconvolution", "guided-grad-cam"}
-    assert set(served(small_models.failing()).reasons()) == set(catalog.METHODS)
+    assert set(service(small_models.failing()).reasons()) == set(catalog.METHODS)

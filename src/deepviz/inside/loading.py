@@ -88,7 +88,7 @@ def feature_maps(call: Call, x: Tensor, layer: str | nn.Module) -> tuple[str, Gr
     def remember(inputs: Any, output: Any) -> None:
         answer = spatial_tensor(output)
         if answer is None:
-            raise LayerError(f"layer {chosen.name!r} has no tensor to show, but {describe(output)}")
+            raise LayerError(f"layer {chosen.name!r} returned no tensor to show: {describe(output)}")
         # a clone: the next layer may be an in-place ReLU
         found.append(answer.detach().clone())
 
@@ -104,7 +104,7 @@ def feature_maps(call: Call, x: Tensor, layer: str | nn.Module) -> tuple[str, Gr
     assert isinstance(grid, Grid)
     maps = grid.maps(answer).float().cpu().contiguous()
     if not bool(maps.isfinite().all()):
-        raise LayerError(f"layer {chosen.name!r} answers with NaN or infinity; look at an earlier one")
+        raise LayerError(f"layer {chosen.name!r} returns NaN or infinity; choose an earlier one")
     return chosen.name, grid, maps
 
 

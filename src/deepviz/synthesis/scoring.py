@@ -1,4 +1,4 @@
-"""One look of the network at some views: what the objectives say of it."""
+"""The values of objectives for a batch of views, from one forward pass."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from deepviz.probe.seen import Seen
 from deepviz.probe.session import Session
 
 
-def look(
+def evaluate_objectives(
     call: Call,
     loaded: LoadedModel,
     objectives: Sequence[Objective],
@@ -54,9 +54,9 @@ def look(
     inputs = Inputs(x) if along is None else along.put((x,))
     grids = grids_of(Session(call, inputs, bind(None, len(x))), layers) if layers else {}
     if along is None:
-        output, maps = call.in_layout(x, lambda laid: answers(call, laid, layers, grids))
+        output, maps = call.in_layout(x, lambda laid: run_with_layers(call, laid, layers, grids))
     else:
-        output, maps = call.in_layout(along.put((x,)), lambda laid: answers(call, laid, layers, grids))
+        output, maps = call.in_layout(along.put((x,)), lambda laid: run_with_layers(call, laid, layers, grids))
     seen = Seen(output, (preprocess.normalise(pixels),), maps, loaded.kind)
     if any(isinstance(part, (OfClass, Predicted)) for objective in objectives for part in objective.parts()):
         seen = replace(seen, reading=seen.read())  # once, from all rows
@@ -66,10 +66,10 @@ def look(
     return values, _chances(seen, objectives)
 
 
-def answers(
+def run_with_layers(
     call: Call, x: Tensor | Inputs, layers: set[str], grids: Mapping[str, Grid] | None = None
 ) -> tuple[Any, dict[str, Tensor]]:
-    """The model's output, and what the layers answered on the way, as maps on their grids, where these are known."""
+    """The model's output, and the outputs of the layers, as maps on their grids where these are known."""
     known = grids or {}
     maps: dict[str, Tensor] = {}
     image = x.leaves[0] if isinstance(x, Inputs) else x

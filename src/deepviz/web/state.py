@@ -17,47 +17,47 @@ from deepviz.errors import DeepVizError, DeepVizWarning
 from deepviz.models import LoadedModel, example_photo
 from deepviz.web.drawings import Drawings
 from deepviz.web.forms import Comparison, Row, Target, method_of, target_of
+from deepviz.web.image_store import ImageStore
 from deepviz.web.jobs import Cell, Job, Jobs
 from deepviz.web.limits import Limits
-from deepviz.web.photographs import Photographs
-from deepviz.web.served import Forgotten, Recent, Result, Served, ids_of, result_bytes
+from deepviz.web.model_service import LRUCache, ModelService, NotFound, Result, ids_of, result_bytes
 from deepviz.web.snippets import Block, Shown
 
 FIRST = ("grad-cam", "guided-backprop", "integrated-gradients", "smooth-grad")
 """The methods of the comparison that a page opens with, cheap ones first."""
-FIRST_PHOTOGRAPHS = 2
+FIRST_IMAGES = 2
 EXAMPLES = ("chelsea", "coffee")
 
 
 @dataclass(eq=False)
-class Desk:
+class AppState:
     """What the routes work with."""
 
-    models: dict[str, Served]
-    photographs: Photographs
-    results: Recent[Result]
+    models: dict[str, ModelService]
+    photographs: ImageStore
+    results: LRUCache[Result]
     jobs: Jobs
     drawings: Drawings
     first: list[str]
     opening: Job | None = None
 
     @classmethod
-    def of(cls, models: Sequence[LoadedModel], paths: Iterable[Path] | None, limits: Limits) -> Desk:
+    def of(cls, models: Sequence[LoadedModel], paths: Iterable[Path] | None, limits: Limits) -> AppState:
         """Everything, connected; the photographs are read, nothing is computed."""
-        results: Recent[Result] = Recent(limits.results_bytes, result_bytes)
-        served: dict[str, Served] = {}
+        results: LRUCache[Result] = LRUCache(limits.results_bytes, result_bytes)
+        services: dict[str, ModelService] = {}
 
         def forgotten(photograph: str) -> None:
             results.drop(lambda _, result: result.photograph == photograph)
-            for model in served.values():
+            for model in services.values():
                 model.forget(photograph)
 
-        photographs = Photographs(limits, forgotten)
+        photographs = ImageStore(limits, forgotten)
         files = list(map(example_photo, EXAMPLES)) if paths is None else list(paths)
         first = photographs.add_files(files)
         for model_id, loaded in zip(ids_of(models), models, strict=True):
-            served[model_id] = Served(model_id, loaded, photographs, results, limits)
-        return cls(served, photographs, results, Jobs(limits), Drawings(limits), list(dict.fromkeys(first)))
+            services[model_id] = ModelService(model_id, loaded, photographs, results, limits)
+        return cls(services, photographs, results, Jobs(limits), Drawings(limits), list(dict.fromkeys(first)))
 
     @asynccontextmanager
     async def open(self) -> AsyncIterator[None]:
@@ -76,7 +76,7 @@ class Desk:
 
     def _submit_first(self) -> None:
         """Take the comparison that a page opens with as the first job."""
-        photographs = self.first[:FIRST_PHOTOGRAPHS]
+        photographs = self.first[:FIRST_IMAGES]
         methods = [catalog.method(name) for name in FIRST]
         cells = [Cell(one, None, method, n) for n, method in enumerate(methods) for one in photographs]
         if cells:
@@ -84,12 +84,12 @@ class Desk:
 
     def warm_up(self) -> None:
         """Find out what applies to the first model before anyone asks."""
-        served = next(iter(self.models.values()))
+        service = next(iter(self.models.values()))
         with suppress(DeepVizError):  # the page asks the same, and is told
-            served.layers()
-            served.reasons()
+            service.layers()
+            service.reasons()
 
-    def model(self, model_id: str) -> Served:
+    def model(self, model_id: str) -> ModelService:
         """A model by id."""
         if model_id not in self.models:
             raise HTTPException(404, f"no model {model_id!r}; there are {', '.join(self.models)}")
@@ -99,7 +99,7 @@ class Desk:
         """A result by id."""
         found = self.results.get(result_id)
         if found is None:
-            raise Forgotten(f"no result {result_id[:12]}: it was forgotten; explain again")
+            raise NotFound(f"result {result_id[:12]} not found (expired or unknown); explain again")
         return found
 
     def block(self, asked: Comparison) -> Block:

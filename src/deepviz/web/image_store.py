@@ -27,12 +27,12 @@ class TooLarge(ImageError):
     """A photograph with more pixels than the server takes."""
 
 
-class UnknownPhotograph(ImageError):
+class UnknownImage(ImageError):
     """An id of no photograph that the server has, or not any more."""
 
 
 @dataclass(frozen=True, eq=False)
-class Kept:
+class StoredImage:
     """A photograph that the server has.
 
     Args:
@@ -61,7 +61,7 @@ def decoded(content: bytes, name: str, limits: Limits) -> Photo:
     except Image.DecompressionBombError:
         raise TooLarge(f"{name} has more than {limits.pixels} pixels") from None
     except Exception:  # a broken file can make Pillow's readers raise almost anything
-        raise ImageError(f"{name} is no image of a known format: {', '.join(FORMATS)}") from None
+        raise ImageError(f"{name} is not in a supported image format: {', '.join(FORMATS)}") from None
     if width * height > limits.pixels:
         raise TooLarge(f"{name} is {width} x {height}, more than {limits.pixels} pixels")
     if max(width, height) > LONGEST * max(1, min(width, height)):
@@ -85,14 +85,14 @@ def safe_name(name: str) -> str:
     return shown[:80] or "photograph"
 
 
-class Photographs:
-    """Photographs by content id; the decoded ones within a bound, the least recently used forgotten first."""
+class ImageStore:
+    """Images by content id; the decoded ones in an LRU cache of bounded size."""
 
     def __init__(self, limits: Limits, forgotten: Callable[[str], None]) -> None:
         self.limits = limits
         self._forgotten = forgotten
         self._lock = Lock()
-        self._kept: dict[str, Kept] = {}
+        self._kept: dict[str, StoredImage] = {}
         self._opened: OrderedDict[str, Photo] = OrderedDict()
         self._bytes = 0
 
@@ -109,7 +109,7 @@ class Photographs:
                 warn(f"left out: {error}")
         return ids
 
-    def upload(self, content: bytes, name: str) -> Kept:
+    def upload(self, content: bytes, name: str) -> StoredImage:
         """Take in the bytes of a file. The same bytes are the same photograph.
 
         Raises:
@@ -117,41 +117,41 @@ class Photographs:
         """
         return self._add(content, safe_name(name), None)
 
-    def _add(self, content: bytes, name: str, path: Path | None) -> Kept:
+    def _add(self, content: bytes, name: str, path: Path | None) -> StoredImage:
         content_id = hashlib.sha256(content).hexdigest()
         with self._lock:
             known = self._kept.get(content_id)
         if known is not None:
             return known
         photo = decoded(content, name, self.limits)
-        kept = Kept(content_id, name, photo.picture.size, path)
+        kept = StoredImage(content_id, name, photo.picture.size, path)
         with self._lock:
             self._kept[content_id] = kept
             self._remember(content_id, photo)
         return kept
 
-    def listed(self) -> list[Kept]:
+    def listed(self) -> list[StoredImage]:
         """Those that can be explained, in the order in which they came."""
         with self._lock:
             return list(self._kept.values())
 
-    def info(self, content_id: str) -> Kept:
+    def info(self, content_id: str) -> StoredImage:
         """What is known of one.
 
         Raises:
-            UnknownPhotograph: if the server does not have it.
+            UnknownImage: if the server does not have it.
         """
         with self._lock:
             try:
                 return self._kept[content_id]
             except KeyError:
-                raise UnknownPhotograph(f"no photograph {content_id[:12]}: it was forgotten; upload it again") from None
+                raise UnknownImage(f"image {content_id[:12]} not found (expired or unknown); upload it again") from None
 
     def photo(self, content_id: str) -> Photo:
         """One, decoded.
 
         Raises:
-            UnknownPhotograph: if the server does not have it.
+            UnknownImage: if the server does not have it.
             ImageError: if its file is not there any more.
         """
         kept = self.info(content_id)

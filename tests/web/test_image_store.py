@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from deepviz.errors import DeepVizWarning, ImageError
+from deepviz.web.image_store import FORMATS, ImageStore, UnknownImage, safe_name
 from deepviz.web.limits import Limits
-from deepviz.web.photographs import FORMATS, Photographs, UnknownPhotograph, safe_name
 from pictures import picture_file, png_header
 
 SVG = b'<svg xmlns="http://www.w3.org/2000/svg" width="9" height="9"><script>alert(1)</script></svg>'
@@ -26,7 +26,7 @@ def frames():
 
 def kept(**limits):
     forgotten = []
-    return Photographs(Limits(**limits), forgotten.append), forgotten
+    return ImageStore(Limits(**limits), forgotten.append), forgotten
 
 
 @pytest.mark.parametrize("kind", FORMATS)
@@ -176,7 +176,7 @@ def test_uploads_are_forgotten_least_recently_used_first():
     new = photographs.upload(picture_file(colour=(9, 9, 9)), "9.png").id
     assert forgotten == [ids[1]]
     assert [one.id for one in photographs.listed()] == [ids[0], ids[2], new]
-    with pytest.raises(UnknownPhotograph, match="upload it again"):
+    with pytest.raises(UnknownImage, match="upload it again"):
         photographs.photo(ids[1])
 
 

@@ -1,4 +1,4 @@
-"""One look of the network: what the objectives of a batch say of it."""
+"""The values of objectives for a batch of views."""
 
 import math
 
@@ -12,7 +12,7 @@ from deepviz.objectives import Function, Output, Predicted
 from deepviz.probe.borrow import borrowed
 from deepviz.probe.call import Call
 from deepviz.synthesis import L2, Channel, Diversity, Energy, Logit
-from deepviz.synthesis.looking import answers, as_maps, class_of, look, runs
+from deepviz.synthesis.scoring import as_maps, class_of, evaluate_objectives, run_with_layers, runs
 from networks import CASES, all_scores
 
 SOUND = sorted(set(CASES) - {"odd"})
@@ -23,7 +23,7 @@ def looked(case, objectives, size=None, pixels=None):
     loaded = LoadedModel(net, case, Preprocess(image[1:]), output="binary" if case == "one-logit" else "auto")
     view = torch.rand(len(objectives), 3, *(size or image[1:]), generator=torch.Generator().manual_seed(0)).double()
     with borrowed(net):
-        told = look(Call(net, Notes()), loaded, objectives, view, view if pixels is None else pixels)
+        told = evaluate_objectives(Call(net, Notes()), loaded, objectives, view, view if pixels is None else pixels)
         with torch.no_grad():
             output = all_scores(net(loaded.preprocess.normalise(view))) if size is None else None
     return (*told, output, loaded.preprocess.normalise(view))
@@ -87,7 +87,7 @@ def test_a_layer_that_is_not_called(case):
     net = CASES[case].model()
     net.idle = torch.nn.Conv2d(3, 3, 1)
     with pytest.raises(LayerError, match="'idle' is never called"), borrowed(net):
-        answers(Call(net, Notes()), torch.zeros(1, 3, 12, 12).double(), {"idle"})
+        run_with_layers(Call(net, Notes()), torch.zeros(1, 3, 12, 12).double(), {"idle"})
     assert not any(module._forward_hooks for module in net.modules())
 
 
@@ -123,7 +123,7 @@ def test_probabilities_follow_what_the_outputs_are(kind, chance):
     loaded = LoadedModel(net, "plain", Preprocess(image[1:]), output=kind)
     view = torch.rand(1, 3, *image[1:], generator=torch.Generator().manual_seed(0)).double()
     with borrowed(net):
-        values, chances = look(Call(net, Notes()), loaded, [Logit(1)], view, view)
+        values, chances = evaluate_objectives(Call(net, Notes()), loaded, [Logit(1)], view, view)
     assert torch.allclose(chances, chance(values.detach()), equal_nan=True)
 
 
