@@ -126,3 +126,12 @@ def test_the_worked_example_is_exact_on_a_linear_model(monkeypatch):
     check_method(catalog.find("occlusion:Occlusion")(patch=5))
     change = model(x) - model(0 * x)
     torch.testing.assert_close(falls.sum((-3, -2, -1)), change.gather(1, torch.tensor([[1, 4], [0, 2]])))
+
+
+@pytest.mark.filterwarnings("ignore::deepviz.DeepVizWarning")
+@pytest.mark.parametrize("name", ["how_it_works.md", "your_model.md"])
+def test_the_examples_of_a_page_run(name, monkeypatch):
+    monkeypatch.chdir(ROOT / "docs")
+    cells = [re.sub(r"^:.*\n", "", cell) for cell in blocks(page(name), r"\{code-cell\} ipython3")]
+    assert cells
+    exec(compile("\n".join(cells), name, "exec"), {})

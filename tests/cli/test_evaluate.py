@@ -112,7 +112,7 @@ def test_a_region_metric_on_a_small_input(evaluate):
 @pytest.mark.parametrize(
     ("arguments", "code", "said"),
     [
-        ([], 2, "give photographs"),
+        ([], 2, "give images"),
         (["photos", "--metric", "deletoin"], 2, "did you mean 'deletion'"),
         (["photos", "--metric", "deletion(steps=0)"], 2, "steps must be at least 1"),
         (["photos", "--metric", "deletion(steps=2.5)"], 2, "steps must be a whole number, got 2.5"),
@@ -150,7 +150,7 @@ def test_an_interrupted_run_keeps_what_is_done(evaluate, monkeypatch):
     monkeypatch.setattr(command, "evaluate_items", interrupted)
     code, _, err = evaluate("photos", *QUICK)
     assert code == 130
-    assert "interrupted after 2 of 3 photographs" in err
+    assert "interrupted after 2 of 3 images" in err
     assert len(json.loads(Path("deepviz-out/evaluation.json").read_text())["images"]) == 2
 
 

@@ -34,7 +34,7 @@ def sanity(tmp_path, monkeypatch, capsys):
 def test_a_strip_the_curves_and_a_verdict(sanity):
     code, out, err = sanity("cat.png", *QUICK)
     assert (code, err) == (0, "")
-    assert out.startswith("Gradient  keeps ")
+    assert out.startswith("Gradient  similarity ")
     names = ["cat_sanity.png", "sanity.json", "sanity_curves.png"]
     assert sorted(os.listdir("deepviz-out")) == names
     assert all(str(Path("deepviz-out", name)) in out for name in names)

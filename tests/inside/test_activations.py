@@ -67,7 +67,7 @@ def test_silent_channels_are_said_to_be_so():
     assert activations.silent == (0,)
     assert "2 channels, 1 of them silent" in repr(activations)
     assert activations.scale(0).note == "all zero"
-    assert "1 of 2 channels are silent" in activations._repr_html_()
+    assert "1 of 2 channels are zero everywhere" in activations._repr_html_()
 
 
 def test_a_map_with_negative_values_is_drawn_about_zero_and_each_has_its_own_scale():
@@ -153,7 +153,7 @@ def test_a_misspelt_layer_has_its_nearest_names():
 
 
 def test_a_layer_that_answers_nan_is_an_error():
-    with pytest.raises(LayerError, match="layer '0' answers with NaN or infinity"):
+    with pytest.raises(LayerError, match="layer '0' returns NaN or infinity"):
         viz_activations(patterns([[float("nan"), 1.0]]), torch.rand(3, 4, 8), "0")
 
 

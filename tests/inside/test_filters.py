@@ -100,7 +100,7 @@ def test_a_linear_layer_that_does_not_take_pixels_as_they_are():
 
 
 def test_layers_without_kernels_of_colours():
-    with pytest.raises(LayerError, match=r"layer '1' \(ReLU\) does not look at the image's colours as they are"):
+    with pytest.raises(LayerError, match=r"layer '1' \(ReLU\) is not applied to the image's colour channels"):
         viz_filters(plain(), "1")
     with pytest.raises(LayerError, match=r"'2' \(Conv2d, weight 8 x 6 x 3 x 3\) .*; layer '0' does"):
         viz_filters(plain(), "2")

@@ -318,8 +318,8 @@ def test_boxes_are_those_of_each_photograph():
     ("boxes", "said"),
     [
         ([], "0 lists of boxes for 1 images"),
-        ([[]], "saw nothing"),
-        ([[(0, 0, 9, 40)]], "saw nothing"),
+        ([[]], "outside the model"),
+        ([[(0, 0, 9, 40)]], "outside the model"),
         ([[(4, 4, 4, 12)]], "a box is left, top, right, bottom"),
         ([[(4, 4, 12)]], "a box is left, top, right, bottom"),
         ([[(float("nan"), 4, 12, 12)]], "a box is left, top, right, bottom"),
@@ -333,7 +333,7 @@ def test_boxes_that_are_none(boxes, said):
 
 def test_boxes_need_to_know_what_the_model_sees():
     model = deepviz.load_model(Summing(), preprocess=lambda picture: torch.rand(3, 20, 20))
-    with pytest.raises(TargetError, match="which part of the photograph"):
+    with pytest.raises(TargetError, match="which part of the image"):
         deepviz.evaluate(model, spotted(12, 14), "gradient", "pointing-game", boxes=[[(4, 4, 12, 12)]])
 
 

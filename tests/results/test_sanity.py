@@ -92,8 +92,8 @@ def test_what_does_not_apply_has_no_verdict():
 @pytest.mark.parametrize(
     ("half", "whole", "said"),
     [
-        (0.9, 0.9, "does not show what this network learned"),
-        (0.9, 0.3, "hardly shows what the upper layers"),
+        (0.9, 0.9, "does not depend on what this network learned"),
+        (0.9, 0.3, "hardly depends on what the upper layers"),
         (0.4, 0.1, "in part"),
         (0.1, 0.4, "in part"),
         (0.2, 0.1, "depends on what this network learned"),
@@ -101,7 +101,12 @@ def test_what_does_not_apply_has_no_verdict():
 )
 def test_verdicts_in_words(half, whole, said):
     assert said in verdict(half, whole)
-    assert f"keeps {half:.2f}" in verdict(half, whole)
+    assert f"similarity {half:.2f}" in verdict(half, whole)
+
+
+def test_negative_correlations_are_no_similarity():
+    assert verdict(-0.2, -0.37).startswith("unrelated to the original map with random layers: it depends")
+    assert "-0.37" not in verdict(float("nan"), -0.37)
 
 
 def test_everything_but_the_maps_is_plain_for_json():
@@ -208,7 +213,7 @@ def test_a_blank_map_is_nothing_to_compare():
         assert found.kept()[0] == found.similarities["absolute-spearman"][0, 0, -1]
     with pytest.warns(DeepVizWarning):
         none = deepviz.sanity_check(Dying(), x[1:], Positive(), stages=2)
-    assert none.verdicts == {"Positive part": "its map is blank with all layers random: there is nothing to compare"}
+    assert none.verdicts == {"Positive part": "its map is blank with all layers random, so it cannot be compared"}
     assert none.summary == {}
     assert json.loads(json.dumps(none.as_json(), allow_nan=False))["blank"] == {"Positive part": 1}
     assert none.strip().width > 100
@@ -218,7 +223,7 @@ def test_one_stage_says_nothing_of_the_upper_half():
     found = deepviz.sanity_check(network(), X, Gradient(), stages=1)
     (said,) = found.verdicts.values()
     assert "half" not in said
-    assert "takes more stages to tell" in said
+    assert "more stages are needed" in said
     assert np.isnan(found.kept(0.5)).all()
 
 

@@ -95,4 +95,4 @@ def test_a_model_that_cannot_be_randomised_is_checked_all_the_same():
     with pytest.warns(DeepVizWarning, match="no check by random weights: a scripted model"):
         (one,) = checked(loaded, image, explanations)
     assert one.notes["checks"]["kept"] is None
-    assert "keeps" not in one.notes["checks"]["in words"]
+    assert "similarity" not in one.notes["checks"]["in words"]

@@ -270,7 +270,9 @@ def test_a_model_without_a_graph():
 
 def test_a_picture_that_never_moved_is_told_of():
     silent = nn.Sequential(nn.Threshold(1e9, 0.0), network())
-    with pytest.warns(DeepVizWarning, match="zero at every step for image, lynx, so what is shown is the start"):
+    with pytest.warns(
+        DeepVizWarning, match="zero gradient at every step for image, lynx, so the starting image is shown"
+    ):
         dream(target=2, model=small(silent))(PHOTO)
 
 

@@ -577,7 +577,7 @@ def test_a_model_without_a_gradient(how):
 
 
 def test_an_image_that_never_moved_is_told_of():
-    with pytest.warns(DeepVizWarning, match="zero at every step for red fox, so what is shown is the start"):
+    with pytest.warns(DeepVizWarning, match="zero gradient at every step for red fox, so the starting image is shown"):
         made = generator(1, model=small(Cut("zero")), canvas=Pixels())()
     assert torch.equal(made.tensor, made.tensor.clamp(0, 1))
     silent = nn.Sequential(network()[0], nn.Threshold(1e9, 0.0), *network()[1:])
@@ -770,7 +770,7 @@ def test_a_record_warns_of_other_weights_threads_and_versions():
 )
 def test_records_that_were_changed(changed):
     drawn = generator(1)
-    with pytest.raises(ModelError, match=r"the record cannot be (drawn again|read): "):
+    with pytest.raises(ModelError, match=r"the record cannot be (reproduced|read): "):
         ImageGenerator.from_json({**drawn.settings(), **changed}, drawn.model)
 
 
@@ -841,7 +841,7 @@ def test_a_row_of_extra_for_each_image_is_asked_for():
 
 
 def test_the_former_name_of_target_is_still_accepted():
-    loaded = generator().model
+    loaded = generator(1).model
     with pytest.warns(DeprecationWarning, match="target_class= is deprecated: use target="):
         made = ImageGenerator(loaded, target_class=[1, 2])
     assert made.target == (1, 2)

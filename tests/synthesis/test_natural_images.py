@@ -133,7 +133,7 @@ def test_grey_photographs():
     ids=range(8),
 )
 def test_photographs_without_statistics(given):
-    with pytest.raises(ImageError, match="photographs"):
+    with pytest.raises(ImageError, match="images"):
         measured(given)
 
 

@@ -78,8 +78,8 @@ def in_words(checks: dict[str, Any]) -> str:
     Example:
         >>> in_words({"deletion": 0.1, "insertion": 0.1, "of a random map": {"deletion": 0.3, "insertion": 0.2},
         ...           "kept": {"half": 0.8, "all": 0.4, "images": 1, "share": 0.5}})
-        'deletion 0.10, better than a random map (0.30); insertion 0.10, no better (0.20); on this model the map's \
-similarity to the original is 0.80 with 50% of the layers random, 0.40 with all (1 image)'
+        'deletion 0.10, better than a random map (0.30); insertion 0.10, no better (0.20); similarity to \
+the map of a randomised model 0.80 with 50% of the layers random, 0.40 with all (1 image)'
     """
     random, kept = checks["of a random map"], checks["kept"]
     # to the digits that are shown: what looks equal is not called better
@@ -92,9 +92,7 @@ similarity to the original is 0.80 with 50% of the layers random, 0.40 with all 
     if kept is not None:
         images = f"{kept['images']:.0f} image{'s' if kept['images'] > 1 else ''}"
         half = "" if math.isnan(kept["half"]) else f"{kept['half']:.2f} with {kept['share']:.0%} of the layers random, "
-        message += (
-            f"; on this model the map's similarity to the original is {half}{kept['all']:.2f} with all ({images})"
-        )
+        message += f"; similarity to the map of a randomised model {half}{kept['all']:.2f} with all ({images})"
     return message
 
 

@@ -142,7 +142,7 @@ def region(image: Prepared, boxes: Sequence[Box]) -> Tensor:
     """
     if OWN_VIEW in image.notes:
         raise TargetError(
-            f"{image.name}: its preprocessing does not say which part of the photograph the model sees, so boxes "
+            f"{image.name}: its preprocessing does not say which part of the image the model sees, so boxes "
             "cannot be placed: give a deepviz.Preprocess"
         )
     height, width = image.x.shape[1:]

@@ -257,7 +257,7 @@ def warn_of_stillness(generated: Generated) -> None:
     if still:
         listed = ", ".join(dict.fromkeys(still[:3])) + (", ..." if len(still) > 3 else "")
         warn(
-            f"zero gradient at every step for {listed}, so the starting noise is shown (a channel that never "
+            f"zero gradient at every step for {listed}, so the starting image is shown (a channel that never "
             "fires, or rounding inside the model?); try another seed, start or layer"
         )
 
