@@ -229,7 +229,7 @@ def set_method(words, name, **options):
         ("gradient", {"unheard": 1}, "Gradient has unheard, which this version does not know"),
         ("no-such-method", {}, "'no-such-method' is not one of this version"),
         ("os:system", {"command": "true"}, "os has no system"),
-        ("grad-cam", {}, "it is drawn otherwise"),
+        ("grad-cam", {}, "it is drawn differently"),
         ("integrated-gradients", {"baseline": {"not stored": "tensor (3, 1, 1)"}}, "its baseline, tensor"),
     ],
 )

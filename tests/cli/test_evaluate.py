@@ -86,7 +86,7 @@ def test_a_photograph_without_a_line_and_one_that_is_none_are_left_out(evaluate)
     assert "2 images" in out
     assert "1.png: it has no line in the --labels file" in err
     assert "3.png is not an image" in err
-    assert err.endswith("2 of 4 photographs failed\n")
+    assert err.endswith("2 of 4 images failed\n")
 
 
 def test_a_class_that_there_is_not_costs_one_photograph(evaluate):
@@ -96,7 +96,7 @@ def test_a_class_that_there_is_not_costs_one_photograph(evaluate):
     assert "1 image, " in out
     assert "1.png: class 5000 is out of range" in err
     assert "2.png: " in err
-    assert err.endswith("2 of 3 photographs failed\n")
+    assert err.endswith("2 of 3 images failed\n")
 
 
 def test_a_region_metric_on_a_small_input(evaluate):

@@ -178,7 +178,7 @@ def test_one_bad_photograph_among_several(explain):
     code, out, err = explain("photos", *QUICK)
     assert code == 4
     assert err == (
-        "deepviz: photos/05.png is not an image in a format that Pillow can read\ndeepviz: 1 of 11 photographs failed\n"
+        "deepviz: photos/05.png is not an image in a format that Pillow can read\ndeepviz: 1 of 11 images failed\n"
     )
     assert [line.split(":")[0] for line in out.splitlines() if ".png: " in line] == [
         f"{number:02}.png" for number in range(11) if number != 5
@@ -332,7 +332,10 @@ def test_the_device_moves_the_model(explain):
         (["--smooth-grad-samples", "1"], ["samples must be at least 2, got 1"]),
         (["--smooth-grad-of", "gradeint"], ["no method 'gradeint'", "did you mean 'gradient'"]),
         (["--integrated-gradients-rule", "simpson"], ["--integrated-gradients-rule", "trapezoid"]),
-        (["-m", "gradient", "--smooth-grad-samples", "5"], ["--smooth-grad-samples is for a method that is not run"]),
+        (
+            ["-m", "gradient", "--smooth-grad-samples", "5"],
+            ["--smooth-grad-samples has no effect: its method isn't selected"],
+        ),
         (["-m", "gradient", "--layer", "1"], ["--layer is for methods that take one, not for gradient"]),
     ],
     ids=" ".join,
@@ -579,7 +582,7 @@ def test_interrupted(explain):
     assert code == 130
     assert err.count("\n") == 1
     done = len([line for line in out.splitlines() if ".png: " in line])
-    assert f"{done} of 12 photographs are in deepviz-out" in err
+    assert f"{done} of 12 images are in deepviz-out" in err
     assert len(written()) == 2 * done
     assert not any(name.endswith(".part") for name in written())
 

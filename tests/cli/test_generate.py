@@ -65,8 +65,8 @@ def test_json(command):
 @pytest.mark.parametrize(
     ("arguments", "code", "words"),
     [
-        ([], 2, "say what to draw"),
-        (["1", "--layer", "0", "--channels", "1"], 2, "say what to draw"),
+        ([], 2, "nothing to generate"),
+        (["1", "--layer", "0", "--channels", "1"], 2, "nothing to generate"),
         (["--layer", "0"], 2, "--channels"),
         (["--channels", "1"], 2, "--layer"),
         (["--layer", "0", "--channels", "5-2"], 2, "5-2"),
@@ -74,7 +74,7 @@ def test_json(command):
         (["1", "--lr", "0"], 2, "lr must be above 0"),
         (["1", "--every", "0"], 2, "--every"),
         (["1", "--seed", "99999999999999999999"], 2, "seed must be from 0"),
-        (["1", "--preset", "simonyan", "--copies", "2"], 2, "2 copies would be one image"),
+        (["1", "--preset", "simonyan", "--copies", "2"], 2, "2 copies would be identical"),
         (["1", "--preset", "lucit"], 2, "lucid"),
         (["10000"], 3, "out of range"),
         (["no such thing"], 3, "no"),

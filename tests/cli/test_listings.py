@@ -54,7 +54,7 @@ def test_layers_of_a_bare_module_at_another_size(capsys):
 
 
 @pytest.mark.parametrize(
-    ("model", "word"), [("small_models:nothing", "cannot be imported"), ("resnet5", "no model is called 'resnet5'")]
+    ("model", "word"), [("small_models:nothing", "cannot be imported"), ("resnet5", "unknown model 'resnet5'")]
 )
 def test_layers_of_no_model(capsys, model, word):
     assert run(["layers", model]) == 3

@@ -93,4 +93,4 @@ def test_interrupted_it_keeps_what_is_done(sanity, monkeypatch):
     monkeypatch.setattr(command, "randomize_items", interrupted)
     code, _, err = sanity("cat.png", *QUICK)
     assert code == 130
-    assert "interrupted after 1 of 1 photographs: deepviz-out/cat_sanity.png" in err
+    assert "interrupted after 1 of 1 images: deepviz-out/cat_sanity.png" in err

@@ -90,7 +90,7 @@ def test_beyond_this_machine_it_says_what_that_means(started):
     assert json.loads(ask(link, "api/models"))
     process.send_signal(signal.SIGINT)
     _, told = process.communicate(timeout=20)
-    assert "listening beyond this machine" in told
+    assert "which other machines can reach" in told
     assert "whoever has the link" in told
 
 
@@ -107,7 +107,7 @@ def test_every_start_has_a_token_of_its_own(started):
         (["--port", "70000"], 2, "--port must be from 0 to 65535"),
         (["--model", "small_models:good", "--model", "small_models:good", "--weights", "random"], 2, "for one model"),
         (["--photos", "/nothing/here"], 3, "does not exist"),
-        (["--model", "resnet5"], 3, "no model is called"),
+        (["--model", "resnet5"], 3, "unknown model"),
         (["--host", "no.such.host.invalid", "--model", "small_models:good"], 3, "cannot listen on"),
         (["--device", "mps"], 2, "finds none on this machine"),
     ],

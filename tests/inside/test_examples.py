@@ -137,7 +137,7 @@ def test_a_folder_and_unreadable_photographs(tmp_path):
         Image.fromarray(np.full((40, 50, 3), 60 * number, np.uint8)).save(tmp_path / f"{number}.png")
     (tmp_path / "1.png").write_bytes(b"no image")
     loaded = LoadedModel(network(), "small", PREPROCESS)
-    with pytest.warns(DeepVizWarning, match=r"skipped 1 of 3 photographs: .*1.png is not an image"):
+    with pytest.warns(DeepVizWarning, match=r"skipped 1 of 3 images: .*1.png is not an image"):
         examples = dataset_examples(loaded, "1", range(8), tmp_path)
     assert examples.seen == 2
     assert [name for name, _ in examples.skipped] == ["1.png"]
@@ -149,7 +149,7 @@ def test_nothing_to_look_at():
     loaded = LoadedModel(network(), "small", PREPROCESS)
     with pytest.raises(ImageError, match="no image was given"):
         dataset_examples(loaded, "1", [0], [])
-    with pytest.raises(ImageError, match=r"none of 2 photographs could be read; the first: a.png does not exist"):
+    with pytest.raises(ImageError, match=r"none of 2 images could be read; the first: a.png does not exist"):
         dataset_examples(loaded, "1", [0], ["a.png", "b.png"])
 
 

@@ -64,7 +64,7 @@ def test_without_a_known_size_the_first_that_is_listed():
 
 
 def test_depthwise_kernels_are_not_of_the_image():
-    with pytest.raises(LayerError, match=r"'depthwise' \(Conv2d, weight 4 x 1 x 3 x 3\) does not look at"):
+    with pytest.raises(LayerError, match=r"'depthwise' \(Conv2d, weight 4 x 1 x 3 x 3\) is not applied to"):
         viz_filters(Late(), "depthwise", preprocess=SMALL)
 
 
@@ -93,7 +93,7 @@ def test_a_linear_patch_embedding_is_laid_out_as_it_reads(order):
 def test_a_linear_layer_that_does_not_take_pixels_as_they_are():
     with pytest.raises(LayerError, match=r"'embed' .* is not applied to the image's colour channels; no convolution"):
         viz_filters(PatchRows((0, 2, 4, 1, 3, 5), stretch=True), "embed", preprocess=SMALL)
-    with pytest.raises(LayerError, match=r"'6' \(Linear, weight 5 x 32\) does not look .*; layer '0' does"):
+    with pytest.raises(LayerError, match=r"'6' \(Linear, weight 5 x 32\) is not applied .*; layer '0' does"):
         viz_filters(plain(), "6", preprocess=SMALL)
     with pytest.raises(LayerError, match="input size is not known: give preprocess="):
         viz_filters(PatchRows((0, 2, 4, 1, 3, 5)), "embed")

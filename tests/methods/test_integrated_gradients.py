@@ -121,7 +121,7 @@ def test_a_smaller_tolerance_takes_more_points_and_rows_differ():
 @pytest.mark.filterwarnings("ignore:.*misses the change in score")
 def test_a_tolerance_that_is_not_reached_is_warned_of_and_never_hidden_by_rescaling():
     model, x = CASES["plain"].model(), CASES["plain"].images(2)
-    with pytest.warns(DeepVizWarning, match="did not reach a gap of 1e-09 within 12 points"):
+    with pytest.warns(DeepVizWarning, match="did not reach a completeness gap of 1e-09 within 12 points"):
         result = IntegratedGradients(tolerance=1e-9, max_steps=12).attribute(model, x, 1)
     assert int(result.notes.rows["points"].max()) <= 12
     change = (model(x) - model(0 * x))[:, 1].detach()

@@ -233,7 +233,7 @@ def test_grey_arrays():
     [
         (np.zeros((3, 8, 8), np.uint8), "torch tensor"),
         (np.zeros((2, 3, 8, 8), np.uint8), r"got \(2, 3, 8, 8\)"),
-        (np.zeros((0, 8), np.uint8), "without pixels"),
+        (np.zeros((0, 8), np.uint8), "an empty"),
         (np.zeros((8, 8), np.int64), "int64"),
         (np.full((8, 8), 255.0), "scale them to 0 to 1"),
         (np.full((8, 8), np.nan), "nan"),

@@ -128,7 +128,7 @@ def test_weights_go_into_a_copy_of_a_given_module(tmp_path):
 
 
 def test_given_module_cannot_be_made_random():
-    with pytest.raises(ModelError, match="given with its weights"):
+    with pytest.raises(ModelError, match="comes with its weights"):
         load_model(network(), weights="random")
 
 

@@ -106,7 +106,7 @@ def test_more_than_one_reading_is_an_error_that_lists_them(text, ways):
         ("fox - wolff", r"'fox - wolff' cannot be read: no class named 'wolff'; did you mean 'wolf'"),
         ("twin", "2 classes are called 'twin': give one of the indices 9"),
         ("twin - fox", "2 classes are called 'twin'"),
-        ("fox - ", "no class is called"),
+        ("fox - ", "no class named"),
         ("fox * wolf", "cannot be read"),
         ("0.5", "no class named '0.5'"),
         ("logit(-1)", "from 0 up"),

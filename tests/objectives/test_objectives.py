@@ -494,7 +494,7 @@ def test_an_item_that_is_not_there():
         place((HEADS["age"], HEADS["pose"]), 2)
     with pytest.raises(TargetError, match="name a field first"):
         place({"boxes": [torch.zeros(3, 4)]}, 0)
-    with pytest.raises(TargetError, match="not one row for each of 2"):
+    with pytest.raises(TargetError, match="not have one row for each of 2"):
         place(torch.zeros(3, 4), 0)
 
 

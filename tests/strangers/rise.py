@@ -40,7 +40,7 @@ class RISE(Method):
     masks: Annotated[int, Ge(1), "Masks; the cost is this many forward passes."] = 4000
     cells: Annotated[int, Ge(1), "Cells of a mask along each side."] = 7
     visible: Annotated[float, Gt(0), Lt(1), "Share of the cells that are visible."] = 0.5
-    value: Annotated[Literal["score", "probability"], "What is read of the model."] = "score"
+    value: Annotated[Literal["score", "probability"], "The quantity measured."] = "score"
     baseline: Annotated[Baseline, "What stands where nothing is visible."] = 0.0
     seed: Annotated[Seed, "Seed of the masks."] = 0
 

@@ -417,9 +417,9 @@ def test_starts_that_are_none(start, words):
         (
             {"target": 1, "copies": 2, "start": PHOTO},
             ValueError,
-            "2 copies would be one image, as all begin with",
+            "2 copies would be identical, as all start from",
         ),
-        ({"target": 1, "copies": 3, "preset": "simonyan"}, ValueError, "3 copies would be one.*without noise"),
+        ({"target": 1, "copies": 3, "preset": "simonyan"}, ValueError, "3 copies would be identical.*without noise"),
         (
             {"target": 1, "copies": 2, "canvas": Fourier(noise=0)},
             ValueError,

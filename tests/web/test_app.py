@@ -145,7 +145,7 @@ def test_why_one_class_and_not_another(client, photograph):
     code = client.post("/api/snippets", json={"comparisons": [compare(photograph, targets=asked[:2])]}).json()
     assert "target=['logit(3) - logit(1)', 1]" in code["python"]
     assert "--target 'logit(3) - logit(1)' --target 1" in code["command"]
-    for wrong, words in (("no such class", "no class is called"), ("direction(3)", "holds a tensor"), ("-1", "0 up")):
+    for wrong, words in (("no such class", "no class named"), ("direction(3)", "holds a tensor"), ("-1", "0 up")):
         answer = client.post("/api/jobs", json=compare(photograph, targets=[wrong]))
         assert answer.status_code == 422
         assert words in answer.json()["detail"]

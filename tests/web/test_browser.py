@@ -272,7 +272,7 @@ def test_no_channel_that_was_asked_for_is_lost(visit):
 
     app.state.deepviz.drawings._drawings.clear()
     first.get_by_role("button", name=re.compile("Save")).click()
-    page.until("document.getElementById('toast').innerText.includes('no such drawing')")
+    page.until("document.getElementById('toast').innerText.includes('drawing not found')")
     assert draw.is_visible()
     page.close(allowed=("/api/drawings/", "404"))
 

@@ -161,7 +161,7 @@ def test_a_channel_without_a_slope_is_told():
     service = ModelService("small", loaded, ImageStore(limits, lambda _: None), LRUCache(1), limits)
     objective = [Channel("3", 1), Channel("3", 3)]
     drawing = Drawing("0", service, "3", (1, 3), ImageGenerator(loaded, objective=objective, steps=20))
-    with pytest.warns(DeepVizWarning, match="gradient was zero"):
+    with pytest.warns(DeepVizWarning, match="zero gradient at every step"):
         drawing.run()
     assert [one["still"] for one in drawing.status()["channels"]] == [False, True]
     short = Drawing("0", service, "2", (0,), ImageGenerator(loaded, objective=Channel("2", 0), steps=1))

@@ -64,7 +64,11 @@ def test_the_layer_goes_to_methods_that_take_one():
         ("smooth-grad", {"noise": "-1"}, "above 0"),
         ("smooth-grad", {"of": "os:system"}, "no method"),
         ("smooth-grad", {"of": "small_models:Strange"}, "no method"),
-        ("smooth-grad", {"of": MethodForm(name="smooth-grad", options={"of": "gradient"})}, "one inside another"),
+        (
+            "smooth-grad",
+            {"of": MethodForm(name="smooth-grad", options={"of": "gradient"})},
+            "only one level of nesting",
+        ),
         ("integrated-gradients", {"rule": "best"}, "rule must be"),
         ("integrated-gradients", {"steps": MethodForm(name="gradient")}, "not a method"),
         ("grad-cam", {"relu": "perhaps"}, "true or false"),

@@ -131,7 +131,7 @@ def test_an_upload_is_no_example_of_the_package(loaded):
     """Whatever its name: what the package calls chelsea is a cat."""
     code = as_python(loaded, [Shown("chelsea.png", None, uploaded=True)], [Gradient()])
     assert "example_photo" not in code
-    assert "# photographs that were uploaded" in code
+    assert "# uploaded images" in code
     code = as_python(loaded, [Shown("/somewhere/chelsea.png", None, example="chelsea")], [Gradient()])
     assert 'deepviz.example_photo("chelsea")' in code
     assert "uploaded" not in code

@@ -133,8 +133,8 @@ def viz_filters(model: Model, layer: str | nn.Module | None = None, *, preproces
         torch.Size([16, 3, 5, 5])
         >>> viz_filters(net, "2")
         Traceback (most recent call last):
-        deepviz.errors.LayerError: layer '2' (Conv2d, weight 8 x 16 x 3 x 3) does not look at the image's \
-colours as they are; layer '0' does
+        deepviz.errors.LayerError: layer '2' (Conv2d, weight 8 x 16 x 3 x 3) is not applied to the image's \
+colour channels; layer '0' does
     """
     loaded, call = take_model(model, preprocess=preprocess)
     with borrowed(call.model), torch.no_grad():
