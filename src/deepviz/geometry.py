@@ -1,4 +1,4 @@
-"""Where the pixels came from: the place of the model's input on the original photograph."""
+"""Where the pixels came from: the place of the model's input on the original image."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Geometry:
-    """The rectangle of the original photograph that the model saw.
+    """The rectangle of the original image that the model saw.
 
     Resizing and cropping keep the axes straight, so one rectangle tells all of it: the model's input, whatever
     its size in pixels, is the picture inside `box`.
 
     Args:
-        size: (width, height) of the original photograph, upright, in pixels.
-        box: (left, top, right, bottom) in pixels of the photograph, fractions allowed. It may reach outside the
-            photograph where the preprocessing pads.
+        size: (width, height) of the original image, upright, in pixels.
+        box: (left, top, right, bottom) in pixels of the image, fractions allowed. It may reach outside the
+            image where the preprocessing pads.
 
     Example:
-        A 400 x 300 photograph, resized to 256 on its shorter side and cropped to the central 224 x 224:
+        A 400 x 300 image, resized to 256 on its shorter side and cropped to the central 224 x 224:
 
         >>> geometry = Geometry.resize_crop(size=(400, 300), resized=(341, 256), crop=(224, 224))
         >>> [round(value, 2) for value in geometry.box]
@@ -44,7 +44,7 @@ class Geometry:
         return cls(size, (left * sx, top * sy, (left + crop[0]) * sx, (top + crop[1]) * sy))
 
     def scaled(self, size: tuple[int, int]) -> Geometry:
-        """The same part of the photograph, once that is resized to `size` = (width, height)."""
+        """The same part of the image, once that is resized to `size` = (width, height)."""
         across, down = size[0] / self.size[0], size[1] / self.size[1]
         left, top, right, bottom = self.box
         return Geometry(size, (left * across, top * down, right * across, bottom * down))
@@ -52,7 +52,7 @@ class Geometry:
     def on_input(
         self, box: tuple[float, float, float, float], size: tuple[int, int]
     ) -> tuple[float, float, float, float]:
-        """A box (left, top, right, bottom) of the photograph in the pixels of the model's input, whose `size` is
+        """A box (left, top, right, bottom) of the image in the pixels of the model's input, whose `size` is
         (width, height), cut to what the model saw; where it saw nothing of it, the sides meet.
 
         Example:
@@ -74,5 +74,5 @@ class Geometry:
 
     @property
     def covers_all(self) -> bool:
-        """Whether the model saw the whole photograph."""
+        """Whether the model saw the whole image."""
         return self == Geometry.whole(self.size)

@@ -52,7 +52,11 @@ def application() -> App:
     app.command("deepviz.cli.generate:generate", name="generate", help="Generate feature visualisations.")
     app.command("deepviz.cli.generate:dream", name="dream", help="DeepDream: amplify a layer's activations.")
     app.command("deepviz.cli.inside:activations", name="activations", help="Show a layer's feature maps for an image.")
-    app.command("deepviz.cli.inside:channels", name="channels", help="Show what a layer's channels look for.")
+    app.command(
+        "deepviz.cli.inside:channels",
+        name="channels",
+        help="Visualise a layer's channels: generated images and most activating patches.",
+    )
     app.command("deepviz.cli.inside:filters", name="filters", help="Show first-layer filters.")
     app.command("deepviz.cli.serve:serve", name="serve", help="Compare methods and classes in a browser.")
     app.command("deepviz.cli.report:report", name="report", help="Build a standalone HTML report from stored results.")

@@ -1,4 +1,4 @@
-"""`deepviz evaluate`: methods by metrics over photographs, as a table."""
+"""`deepviz evaluate`: methods by metrics over images, as a table."""
 
 from __future__ import annotations
 
@@ -123,13 +123,13 @@ def evaluate(
 
 @dataclass(frozen=True)
 class Known:
-    """What is known of photographs by their names: the class to explain, and where the object is."""
+    """What is known of images by their names: the class to explain, and where the object is."""
 
     classes: dict[str, int | str] | None
     boxes: dict[str, list[Box]] | None
 
     def case(self, name: str, image: Prepared, labels: Sequence[str] | None) -> Item:
-        """The photograph with what is known of it.
+        """The image with what is known of it.
 
         Raises:
             TargetError: if it has no line in a file that was given, or the model saw nothing of the object.
@@ -150,7 +150,7 @@ def judge(
     controls: bool,
     judged: list[ImageScores],
 ) -> None:
-    """Judge photograph by photograph, adding to `judged` what is done."""
+    """Judge image by image, adding to `judged` what is done."""
     rows = with_controls(methods, controls)
     each = len(rows) * len(metrics)
     said: set[str] = set()
@@ -185,7 +185,7 @@ def judge(
 
 
 def _cases(photographs: Photographs, loaded: LoadedModel, known: Known) -> Iterator[Item]:
-    """Each photograph with what is known of it; one of which too little is has failed."""
+    """Each image with what is known of it; one of which too little is has failed."""
     for image in photographs.prepared(loaded):
         try:
             yield known.case(photographs.opened[image].name, image, loaded.labels)

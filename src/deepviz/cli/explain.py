@@ -1,4 +1,4 @@
-"""`deepviz explain`: photographs in, sheets and maps out."""
+"""`deepviz explain`: images in, sheets and maps out."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def explain(
     json: Annotated[bool, Parameter(negative="", help="Print the results as JSON.")] = False,
     options: Annotated[MethodOptions, Parameter(name="*")] = NOTHING_GIVEN,  # type: ignore[valid-type]
 ) -> int:
-    """Explain a model's predictions for photographs: a sheet for each, and the single maps.
+    """Explain a model's predictions for images: a sheet for each, and the single maps.
 
     PHOTOS are files or folders; without any, the bundled example image is explained. The model is the
     bundled EfficientNet-Lite0 unless --model names another. All methods are run unless -m names some.
@@ -116,7 +116,7 @@ def _explain_all(
     check: bool,
     quiet: bool,
 ) -> None:
-    """Explain photograph by photograph, writing what is done and keeping account of what fails."""
+    """Explain image by image, writing what is done and keeping account of what fails."""
     with warnings.catch_warnings(), progress_bar() as progress:
         # every warning is in the notes of its explanation, and printed from there
         warnings.simplefilter("ignore", DeepVizWarning)
@@ -161,7 +161,7 @@ class Report:
 
     Args:
         photographs: those that are explained.
-        output: the folder of the results, with a folder for each photograph.
+        output: the folder of the results, with a folder for each image.
         format: of the single maps.
         keep: whether to keep the explanations, for a page of all.
     """
@@ -176,11 +176,11 @@ class Report:
 
     @property
     def finished(self) -> int:
-        """Photographs done or failed."""
+        """Images done or failed."""
         return len(self.done) + len(self.photographs.failed)
 
     def write(self, found: ImageOutcomes) -> str:
-        """Write one photograph's sheet and maps, and say so."""
+        """Write one image's sheet and maps, and say so."""
         photograph = self.photographs.close(found.image)
         folder = self.output / own_name(photograph.stem, self.folders)
         page = write_picture(folder / "sheet.png", sheet(found.explanations, predictions=found.predictions))

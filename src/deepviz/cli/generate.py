@@ -1,4 +1,4 @@
-"""`deepviz generate` and `deepviz dream`: pictures of what the network wants to see."""
+"""`deepviz generate` and `deepviz dream`: feature visualisation and DeepDream."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def generate(
     output: Output = FOLDER,
     json: Json = False,
 ) -> int:
-    """Draw what a network wants to see: classes by label or index, or channels of a layer.
+    """Generate feature visualisations: classes by label or index, or channels of a layer.
 
     Each picture is written with a strip and an animation of its way, and generated.json, which draws all of them again.
     The model is the bundled EfficientNet-Lite0 unless --model names another.
@@ -105,9 +105,9 @@ def dream(
     output: Output = FOLDER,
     json: Json = False,
 ) -> int:
-    """Change a photograph so that a layer, or a class, answers more strongly (DeepDream).
+    """DeepDream: amplify a layer's activations, or a class's logit, on an image.
 
-    Without a photograph the example of the package is taken; the model is the bundled EfficientNet-Lite0 unless --model
+    Without an image the bundled example is used; the model is the bundled EfficientNet-Lite0 unless --model
     names another.
     """
     check_device(device)

@@ -39,7 +39,7 @@ def activations(
     output: Output = FOLDER,
     json: Json = False,
 ) -> int:
-    """Draw a layer's maps of a photograph, the strongest channels first, each on the photograph."""
+    """Draw a layer's maps of an image, the strongest channels first, each on the image."""
     if photo is None:
         print("deepviz: no image given; using the bundled example", file=sys.stderr)
     wanted = None if channels is None else channel_list(channels)
@@ -72,7 +72,7 @@ def channels(
     output: Output = FOLDER,
     json: Json = False,
 ) -> int:
-    """Show what channels of a layer look for: drawn images, beside the parts of photographs that activate them."""
+    """Visualise a layer's channels: generated images beside the image patches that activate them most."""
     keep_memory()
     wanted = channel_list(channels)
     paths = None if photos is None else find_photos(photos)

@@ -1,4 +1,4 @@
-"""The photographs that a command is given: found, opened one by one, and accounted for."""
+"""The images that a command is given: found, opened one by one, and accounted for."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from deepviz.models import LoadedModel, Prepared, find_photos
 
 @dataclass
 class Photographs:
-    """Photographs to work on, and what became of them.
+    """Images to work on, and what became of them.
 
     Args:
         paths: those that were found.
-        failed: why a photograph, or a folder, gave nothing.
+        failed: why an image, or a folder, gave nothing.
         opened: those under way.
     """
 
@@ -28,7 +28,7 @@ class Photographs:
 
     @classmethod
     def found(cls, given: Iterable[str]) -> Photographs:
-        """The photographs that were named, as files or folders; a folder without any has failed."""
+        """The images that were named, as files or folders; a folder without any has failed."""
         photographs = cls()
         for path in given:
             try:
@@ -39,11 +39,11 @@ class Photographs:
 
     @property
     def total(self) -> int:
-        """Photographs found and not found."""
+        """Images found and not found."""
         return len(self.paths) + sum(path not in map(str, self.paths) for path in self.failed)
 
     def prepared(self, loaded: LoadedModel) -> Iterator[Prepared]:
-        """Each photograph as the model's input, opened when it is its turn; one that cannot be opened is skipped."""
+        """Each image as the model's input, opened when it is its turn; one that cannot be opened is skipped."""
         for path in self.paths:
             try:
                 prepared = loaded.prepare(path)
@@ -54,11 +54,11 @@ class Photographs:
             yield prepared
 
     def close(self, image: Prepared) -> Path:
-        """Where a photograph that is done came from."""
+        """Where an image that is done came from."""
         return self.opened.pop(image)
 
     def fail(self, image: Prepared, error: DeepVizError) -> None:
-        """Take down that nothing came of this photograph."""
+        """Take down that nothing came of this image."""
         self.failed[str(self.close(image))] = str(error)
 
     def tell_failures(self) -> None:

@@ -1,4 +1,4 @@
-"""`deepviz report`: stored results as one page to send on."""
+"""`deepviz report`: a standalone HTML report from stored results."""
 
 from __future__ import annotations
 

@@ -56,7 +56,7 @@ def sanity(
     """Check whether the methods' maps depend on what the network has learned (Adebayo et al. 2018).
 
     PHOTOS are files or folders; without any, the bundled example image is used. Writes a strip of maps
-    for each photograph, the curves of all and sanity.json. The verdicts are saved for deepviz explain --check.
+    for each image, the curves of all and sanity.json. The verdicts are saved for deepviz explain --check.
     """
     if stages < 1:
         raise UsageError(f"--stages must be at least 1, got {stages}")
@@ -108,7 +108,7 @@ def _examine(
     examined: list[RandomizationResult],
     written: list[Path],
 ) -> None:
-    """Examine photograph by photograph, writing the strip of each."""
+    """Examine image by image, writing the strip of each."""
     taken: set[str] = set()
     each = len(methods) * (stages + 1)
     with warnings.catch_warnings(), progress_bar() as progress:

@@ -1,4 +1,4 @@
-"""What the inner layers look like: their tree, their maps of a photograph, their kernels, what activates them most."""
+"""What the inner layers look like: their tree, their maps of an image, their kernels, what activates them most."""
 
 from deepviz.inside.activations import Activations, viz_activations
 from deepviz.inside.channels import Channels, viz_channels

@@ -1,4 +1,4 @@
-"""`viz_activations`: the feature maps of a photograph at a layer."""
+"""`viz_activations`: the feature maps of an image at a layer."""
 
 from __future__ import annotations
 
@@ -37,12 +37,12 @@ Channels = Literal["top"] | int | Sequence[int] | None
 SHOWN = 16
 """Maps in the picture if no number is asked for."""
 COARSE = 20
-"""Maps with more rows and columns would drown in the photograph's own detail."""
+"""Maps with more rows and columns would drown in the image's own detail."""
 
 
 @dataclass(frozen=True, eq=False)
 class Activations:
-    """The feature maps of one photograph at one layer.
+    """The feature maps of one image at one layer.
 
     Args:
         maps: (C, h, w), float32 on the CPU: all channels of the layer, as it answers.
@@ -50,10 +50,10 @@ class Activations:
         shown: how many of them the picture shows.
         layer: its name.
         grid: how the layer's answer lies on the image.
-        image: the photograph, upright; or the model's own input, drawn.
+        image: the image, upright; or the model's own input, drawn.
         geometry: where the model's input lies on `image`.
         model: its name.
-        source: name of the photograph.
+        source: name of the image.
     """
 
     maps: Tensor
@@ -73,7 +73,7 @@ class Activations:
 
     @cached_property
     def signed(self) -> bool:
-        """Whether the layer answers with negative values too, so that the maps are drawn about zero."""
+        """Whether the layer's output has negative values, so that the maps are drawn about zero."""
         return bool((self.maps < 0).any())
 
     @property
@@ -83,7 +83,7 @@ class Activations:
 
     @cached_property
     def silent(self) -> tuple[int, ...]:
-        """The channels that are zero everywhere on this photograph; of all photographs, these would be dead."""
+        """The channels that are zero everywhere on this image; of all images, these would be dead."""
         return tuple((self.maps == 0).flatten(1).all(1).nonzero()[:, 0].tolist())
 
     def scale(self, channel: int) -> Scale:
@@ -98,13 +98,13 @@ class Activations:
         return Scale.of(self.maps[index].numpy(), self.signed, percentile=99.5 if self.fine else 100.0)
 
     def heatmap(self, channel: int, *, cmap: str | None = None, scale: Scale | None = None) -> Image.Image:
-        """One map alone, at the size of its place on the photograph, in colour."""
+        """One map alone, at the size of its place on the image, in colour."""
         left, top, right, bottom = self.geometry.box
         size = (max(1, round(right - left)), max(1, round(bottom - top)))
         return draw_heatmap(self.maps[channel].numpy(), scale or self.scale(channel), cmap, size=size)
 
     def overlay(self, channel: int, *, cmap: str | None = None, scale: Scale | None = None) -> Image.Image:
-        """One map on the photograph, at the photograph's size; what the model did not see is dimmed.
+        """One map on the image, at the image's size; what the model did not see is dimmed.
 
         Fine maps, and those with a sign, are drawn on its grey ghost: they would drown in its details and colours.
         """
@@ -114,7 +114,7 @@ class Activations:
         )
 
     def sheet(self) -> Image.Image:
-        """The photograph, and a tile per channel, each on its own scale, whose range the tile shows."""
+        """The image, and a tile per channel, each on its own scale, whose range the tile shows."""
         channels = self.order[: self.shown]
         _, h, w = self.maps.shape
         return draw_sheet(
@@ -168,7 +168,7 @@ class Activations:
 def viz_activations(
     model: Model, image: ImageLike, layer: str | nn.Module, channels: Channels = None, *, preprocess: Any = None
 ) -> Activations:
-    """The feature maps of a photograph at a layer, drawn on the photograph.
+    """The feature maps of an image at a layer, drawn on the image.
 
     Channels are ordered by their mean positive activation, strongest first:
 

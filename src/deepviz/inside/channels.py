@@ -1,4 +1,4 @@
-"""`viz_channels`: what each channel of a layer looks for, drawn and found, side by side."""
+"""`viz_channels`: feature visualisations of channels beside the images that activate them most."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ INK, FAINT = "#16181d", "#6b7280"
 
 @dataclass(frozen=True, eq=False)
 class Channels:
-    """Channels of a layer: for each a generated image, and the parts of photographs that activate it most.
+    """Channels of a layer: for each a generated image, and the parts of images that activate it most.
 
     Args:
         layer: its name.
         channels: which, in the order asked for.
         generated: an image for each.
-        examples: from photographs; None if none were given.
+        examples: from images; None if none were given.
     """
 
     layer: str
@@ -40,7 +40,7 @@ class Channels:
     examples: Examples | None
 
     def sheet(self) -> Image.Image:
-        """A row per channel (without photographs, the images alone)."""
+        """A row per channel (without images, the images alone)."""
         if self.examples is None:
             return self.generated.sheet()
         rows = [self.examples.row(channel) for channel in self.channels]
@@ -90,14 +90,14 @@ def viz_channels(
     looked: Callable[[int], object] | None = None,
     **options: Any,
 ) -> Channels:
-    """What channels of a layer look for: an image that makes each large, and the parts of photographs that do.
+    """Feature visualisations of a layer's channels, beside the image patches that activate each most.
 
     Args:
         model: an `nn.Module`, a `LoadedModel`, a name ("timm:resnet50"), or None for the bundled model.
         layer: a name from `viz_layers`, or the module.
         channels: which channels.
-        photos: a folder, or photographs (see `dataset_examples`); None: only drawn.
-        most: how many parts of photographs for each channel.
+        photos: a folder, or images (see `dataset_examples`); None: only drawn.
+        most: how many parts of images for each channel.
         preprocess: as for `deepviz.explain`.
         progress: called with the number of images that have been searched, and then with each `Step` of the generation.
         drawn: deprecated: use `progress`.
@@ -107,11 +107,11 @@ def viz_channels(
     A KeyboardInterrupt ends the part that is under way, and what there is, is returned.
 
     Pitfall: a channel is not a concept. Many answer to several unlike things, and the drawn image shows one;
-    the photographs are only as varied as the folder.
+    the images are only as varied as the folder.
 
     Raises:
         LayerError: if there is no such layer or channel, none is asked for, or the layer has no channels.
-        ImageError: if there is no photograph that can be read.
+        ImageError: if there is no image that can be read.
         TypeError: for an option that is not this function's to choose.
 
     Example:

@@ -1,4 +1,4 @@
-"""`dataset_examples`: which parts of which photographs activate a channel most."""
+"""`dataset_examples`: which parts of which images activate a channel most."""
 
 from __future__ import annotations
 
@@ -42,13 +42,13 @@ INK, FAINT = "#16181d", "#6b7280"
 
 @dataclass(frozen=True, eq=False)
 class Example:
-    """A part of a photograph that activates a channel.
+    """A part of an image that activates a channel.
 
     Args:
         crop: the part, at most 256 pixels long.
         value: the activation.
-        source: name of the photograph.
-        box: (left, top, right, bottom) of the part on the photograph, in its pixels.
+        source: name of the image.
+        box: (left, top, right, bottom) of the part on the image, in its pixels.
         position: (row, column) on the layer's grid.
         whole: whether the part is all that the model saw, with the position marked, since the position may depend
             on all of it.
@@ -67,16 +67,16 @@ class Example:
 
 @dataclass(frozen=True, eq=False)
 class Examples:
-    """What activates the channels of a layer most, among the photographs that were seen.
+    """What activates the channels of a layer most, among the images that were seen.
 
     Args:
-        found: for each channel its examples, strongest first, at most one per photograph; none where no photograph
+        found: for each channel its examples, strongest first, at most one per image; none where no image
             activates it (above zero).
         layer: its name.
         model: its name.
         field: what a position of the layer sees; None for the whole image.
-        seen: the number of photographs that went through the model.
-        skipped: (name, reason) of photographs that could not be read.
+        seen: the number of images that went through the model.
+        skipped: (name, reason) of images that could not be read.
         complete: False if it was interrupted.
     """
 
@@ -176,11 +176,11 @@ def dataset_examples(
     progress: Callable[[int], object] | None = None,
     preprocess: Any = None,
 ) -> Examples:
-    """The parts of photographs that activate channels of a layer most.
+    """The parts of images that activate channels of a layer most.
 
-    Of each photograph counts the position where the channel is largest, and what that position sees of it (its
+    Of each image counts the position where the channel is largest, and what that position sees of it (its
     receptive field), cut to what the model saw; where that is the whole image, the whole image with the position
-    marked. Photographs that do not activate a channel (above zero) are no examples of it.
+    marked. Images that do not activate a channel (above zero) are no examples of it.
 
     Args:
         model: an `nn.Module`, a `LoadedModel`, a name ("timm:resnet50"), or None for the bundled model.
@@ -189,15 +189,15 @@ def dataset_examples(
         photos: a folder, a PIL image, or paths, PIL images, arrays or tensors, as many as you like: they are read one
             by one, and memory does not grow with their number.
         most: how many examples of each channel.
-        progress: takes the number of photographs that are done.
+        progress: takes the number of images that are done.
         preprocess: as for `deepviz.explain`.
 
-    A photograph that cannot be read is skipped, with a `DeepVizWarning` at the end. A KeyboardInterrupt ends the
+    An image that cannot be read is skipped, with a `DeepVizWarning` at the end. A KeyboardInterrupt ends the
     search, and what was found so far is returned with `complete=False`.
 
     Raises:
         LayerError: if there is no such layer or channel, or the layer has no spatial map.
-        ImageError: if there is no photograph that can be read.
+        ImageError: if there is no image that can be read.
 
     Example:
         >>> import torch
@@ -246,7 +246,7 @@ def _nothing_read(skipped: list[tuple[str, str]]) -> str:
 def _batches(
     loaded: LoadedModel, photos: Iterable[ImageLike], skipped: list[tuple[str, str]]
 ) -> Iterator[list[Prepared]]:
-    """Photographs of equal size, as many as go through the model together; the unreadable ones into `skipped`."""
+    """Images of equal size, as many as go through the model together; the unreadable ones into `skipped`."""
     batch: list[Prepared] = []
     for number, photo in enumerate(photos):
         try:
@@ -310,7 +310,7 @@ class _Search:
 def _example(
     image: Prepared, value: float, position: tuple[int, int], grid: tuple[int, int], sees: ReceptiveField | None
 ) -> Example:
-    """The part of the photograph that `position` sees."""
+    """The part of the image that `position` sees."""
     height, width = image.x.shape[-2:]
     whole = sees is None or (sees.size[0] >= height and sees.size[1] >= width)
     if whole or sees is None:
@@ -340,7 +340,7 @@ def _centre(
 
 
 def _on_photo(box: Box, size: tuple[int, int], geometry: Geometry) -> Box:
-    """A box in input pixels as a box on the photograph, cut to it."""
+    """A box in input pixels as a box on the image, cut to it."""
     left, top, right, bottom = geometry.box
     across, down = (right - left) / size[1], (bottom - top) / size[0]
     x0, y0, x1, y1 = (left + box[0] * across, top + box[1] * down, left + box[2] * across, top + box[3] * down)

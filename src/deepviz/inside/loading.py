@@ -1,4 +1,4 @@
-"""What every question about the inner layers starts from: a model, a photograph, and what a layer answers to it."""
+"""What every question about the inner layers starts from: a model, an image, and what a layer answers to it."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def on_its_device(x: Tensor, module: nn.Module) -> Tensor:
 
 
 def neutral_input(loaded: LoadedModel) -> Tensor:
-    """Noise (1, C, H, W) of the size that the model's photographs have.
+    """Noise (1, C, H, W) of the size that the model's images have.
 
     Raises:
         ImageError: if that size is not known.
@@ -80,7 +80,7 @@ def feature_maps(call: Call, x: Tensor, layer: str | nn.Module) -> tuple[str, Gr
     Without a graph; tokens are laid out on their grid, class and register tokens left out.
 
     Raises:
-        LayerError: if the layer is not called exactly once, has no spatial map, or answers with NaN or infinity.
+        LayerError: if the layer is not called exactly once, has no spatial map, or returns NaN or infinity.
     """
     chosen = choose_layer(asked(call, x), layer, still=True)
     found: list[Tensor] = []

@@ -167,7 +167,7 @@ def viz_layers(model: Model, image: ImageLike | Inputs | None = None, *, preproc
     Args:
         model: an `nn.Module`, a `LoadedModel`, a name ("timm:resnet50"), or None for the bundled model.
         image: what the model is run on, since shapes depend on its size: a path, PIL image, array, a tensor
-            (C, H, W), (C, L) or (C, D, H, W), or `deepviz.Inputs`; None: noise of the size that the model's photographs
+            (C, H, W), (C, L) or (C, D, H, W), or `deepviz.Inputs`; None: noise of the size that the model's images
             have.
         preprocess: as for `deepviz.explain`.
 

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 RESAMPLES = 10_000
 LEVEL = 0.95
 FEWEST = 3
-"""Below so many images there is no interval worth the name."""
+"""Below this many images an interval is meaningless."""
 FEWEST_TO_DIFFER = 10
 """Below so many, the interval is too narrow: two equal rows would be called different one time in five."""
 

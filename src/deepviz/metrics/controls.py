@@ -1,4 +1,4 @@
-"""Maps that know nothing of the model: the control rows of every table.
+"""Model-independent baselines: the control rows of every table.
 
 A method whose maps do not beat them says nothing about the model (Adebayo et al. 2018 compare with an edge detector
 for just that). They are not offered to explain pictures, so they live here and not among the methods.

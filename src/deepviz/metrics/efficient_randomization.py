@@ -22,7 +22,7 @@ class EfficientRandomization(Metric):
         q = (H(M(f_r, x)) - H(M(f, x))) / H(M(f, x)),    H = -sum_b p_b log p_b
 
     p_b is the share of the map's values in bin b of `bins` equal ones between its least and largest value. Higher is
-    better: a method that depends on the network draws noise for one that knows nothing, and noise spreads evenly
+    better: a method that depends on the network draws noise for an untrained one, and noise spreads evenly
     over the bins. From -1 up; 0 for a map that stays as complex as it was, and for a method that ignores the network.
 
     Cost: two maps of the method, and a copy of the model. Maps are taken as in `ParameterRandomization`, cascading:

@@ -31,7 +31,7 @@ class PointingGame(RegionMetric):
     Errors: see `Metric.__call__`; ValueError for a region that is missing, empty, of a wrong shape or off the image.
 
     Pitfall: it measures whether the map is where a person sees the object. A model that goes by the background is
-    explained truly by a map that misses. Photographs have their object in the middle: compare with the centred
+    explained truly by a map that misses. Images have their object in the middle: compare with the centred
     Gaussian, which scores high without knowing anything.
 
     Reference: Zhang, Bargal, Lin, Brandt, Shen and Sclaroff, "Top-down Neural Attention by Excitation Backprop"

@@ -1,4 +1,4 @@
-"""A name, path or module -> a model, its preprocessing and its labels; and the photographs that go in."""
+"""A name, path or module -> a model, its preprocessing and its labels; and the images that go in."""
 
 from deepviz.models.images import Photo, example_photo, find_photos, open_photo
 from deepviz.models.load import load_model

@@ -1,4 +1,4 @@
-"""Opening photographs: whatever a picture is stored as, what comes out is upright, 8 bits, RGB and whole."""
+"""Opening images: whatever a picture is stored as, what comes out is upright, 8 bits, RGB and whole."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _pillow_settings = Lock()
 
 @dataclass(frozen=True, eq=False)
 class Photo:
-    """A photograph, opened.
+    """An image, opened.
 
     Args:
         picture: upright, mode RGB, fully decoded.
@@ -44,7 +44,7 @@ class Photo:
 
 
 def open_photo(source: PhotoSource) -> Photo:
-    """Open a photograph.
+    """Open an image.
 
     Args:
         source: a path; a PIL image; or an array (H, W), (H, W, 1), (H, W, 3) or (H, W, 4) of bool, uint8, uint16,
@@ -71,7 +71,7 @@ def open_photo(source: PhotoSource) -> Photo:
 
 
 def example_photo(name: str = "chelsea") -> Path:
-    """A photograph in the package: "chelsea", a cat, or "coffee", a cup.
+    """An image in the package: "chelsea", a cat, or "coffee", a cup.
 
     Raises:
         ImageError: for another name.
@@ -87,9 +87,9 @@ def example_photo(name: str = "chelsea") -> Path:
 
 
 def find_photos(paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]]) -> list[Path]:
-    """The photographs that `paths` name: files as given, a folder's images sorted by name, not its sub-folders.
+    """The images that `paths` name: files as given, a folder's images sorted by name, not its sub-folders.
 
-    A file is not looked at here, so that one bad photograph does not stop the others.
+    A file is not looked at here, so that one bad image does not stop the others.
 
     Raises:
         ImageError: for a folder without an image.
@@ -150,7 +150,7 @@ def _decoding(name: str) -> Iterator[None]:
 
 @contextmanager
 def _strict_pillow() -> Iterator[None]:
-    """Half a photograph is an error, and so is one above the pixel limit, whatever the program has set."""
+    """Half an image is an error, and so is one above the pixel limit, whatever the program has set."""
     with _pillow_settings, warnings.catch_warnings():
         warnings.simplefilter("error", Image.DecompressionBombWarning)
         lenient = ImageFile.LOAD_TRUNCATED_IMAGES

@@ -1,4 +1,4 @@
-"""A model with what is known about it: how a photograph becomes its input, and what its classes are called."""
+"""A model with what is known about it: how an image becomes its input, and what its classes are called."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class LoadedModel:
     Args:
         module: takes (N, C, H, W).
         name: as captions show it.
-        preprocess: photograph -> input; a `Preprocess`, or a callable from a PIL image to a tensor (C, H, W).
+        preprocess: image -> input; a `Preprocess`, or a callable from a PIL image to a tensor (C, H, W).
         labels: the classes' names, by index.
         weights: where the weights come from, as captions show it.
         source: what was asked for, such as "timm:resnet50".
@@ -97,12 +97,12 @@ class LoadedModel:
         return (torch.device("cpu"), torch.float32) if first is None else (first.device, first.dtype)
 
     def prepare(self, source: PhotoSource | Photo | Tensor) -> Prepared:
-        """The model's input for a photograph, or a tensor (C, H, W) or (1, C, H, W) taken as such an input.
+        """The model's input for an image, or a tensor (C, H, W) or (1, C, H, W) taken as such an input.
 
         Pictures give float32, a tensor keeps its type and device.
 
         Raises:
-            ImageError: if the photograph cannot be opened, no preprocessing is known for it or it fails on it, or a
+            ImageError: if the image cannot be opened, no preprocessing is known for it or it fails on it, or a
                 tensor has another shape or type.
         """
         if isinstance(source, Tensor):

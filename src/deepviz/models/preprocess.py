@@ -1,4 +1,4 @@
-"""From a photograph to a model's input, and the way back to its pixels."""
+"""From an image to a model's input, and the way back to its pixels."""
 
 from __future__ import annotations
 

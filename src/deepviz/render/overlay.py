@@ -1,4 +1,4 @@
-"""A map in its place on the photograph."""
+"""A map in its place on the image."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from deepviz.render.colour import Scale, Values, as_map, colour, finite
 
 OPACITY = 0.85
 GHOST = 0.4
-"""How much of its contrast the photograph keeps under a map of single pixels."""
+"""How much of its contrast the image keeps under a map of single pixels."""
 DIMMED = 0.55
-"""How bright the part of the photograph is drawn that the model did not see."""
+"""How bright the part of the image is drawn that the model did not see."""
 
 
 def place(values: Values, geometry: Geometry) -> NDArray[np.float32]:
-    """A map (h, w) at the pixels of the photograph: (H, W), bilinear, NaN where the model did not look.
+    """A map (h, w) at the pixels of the image: (H, W), bilinear, NaN where the model did not look.
 
     The map's cells tile `geometry.box`; pixel centres are sampled at their place in it (not at aligned corners), and
     the outermost half cells keep the border's values.
@@ -64,16 +64,16 @@ def overlay(
     opacity: float = OPACITY,
     fine: bool = False,
 ) -> Image.Image:
-    """The map on the photograph, at the photograph's size.
+    """The map on the image, at the image's size.
 
-    A pixel's opacity is `opacity` times its share of the scale, so the photograph shows where there is no evidence.
+    A pixel's opacity is `opacity` times its share of the scale, so the image shows where there is no evidence.
     What the model did not see is dimmed to 55 %.
 
-    Maps of single pixels (`fine`) would drown in the photograph's own detail: they are drawn on its grey ghost, dark
+    Maps of single pixels (`fine`) would drown in the image's own detail: they are drawn on its grey ghost, dark
     under unsigned and light under signed values, with the square root of that share.
 
     Raises:
-        ValueError: for values that are not one finite map, a photograph of another size than the geometry's, and an
+        ValueError: for values that are not one finite map, an image of another size than the geometry's, and an
             opacity outside 0 to 1.
     """
     if photo.size != geometry.size:
@@ -86,7 +86,7 @@ def overlay(
     strength = scale.strength(placed)
     alpha = np.rint(255 * opacity * (np.sqrt(strength) if fine else strength)).astype(np.uint8)
     base = _ghost(photo, scale.signed) if fine else photo.convert("RGB")
-    # in bytes, by Pillow: floats take twice the memory, which counts on photographs of many megapixels
+    # in bytes, by Pillow: floats take twice the memory, which counts on images of many megapixels
     drawn = Image.composite(Image.fromarray(colour(placed, scale, cmap)), base, Image.fromarray(alpha))
     drawn.paste(base.point([round(DIMMED * level) for level in range(256)] * 3), mask=Image.fromarray(unseen))
     return drawn

@@ -1,4 +1,4 @@
-"""One page of many maps: the photograph, what the model said, and a tile per explanation."""
+"""One page of many maps: the image, what the model said, and a tile per explanation."""
 
 from __future__ import annotations
 
@@ -57,11 +57,11 @@ def sheet(
     geometry: Geometry | None = None,
     footer: str = "",
 ) -> Image.Image:
-    """The photograph with the model's predictions, then the tiles in a grid, section by section.
+    """The image with the model's predictions, then the tiles in a grid, section by section.
 
     Args:
         title: of the page.
-        photo: the photograph; the part that the model saw is framed if it did not see all.
+        photo: the image; the part that the model saw is framed if it did not see all.
         sections: headings with their tiles, in reading order.
         predictions: (label, probability), drawn as bars, at most five.
         geometry: where the model looked.
@@ -155,7 +155,7 @@ def _even_columns(count: int, aspect: float) -> int:
 
 
 def _framed(photo: Image.Image, geometry: Geometry | None, size: tuple[int, int]) -> Image.Image:
-    """The photograph at `size`, with a white line, edged with black, about what the model saw if not all."""
+    """The image at `size`, with a white line, edged with black, about what the model saw if not all."""
     picture = photo.convert("RGB").resize(size, Image.Resampling.LANCZOS, reducing_gap=3.0)
     if geometry is None or geometry.covers_all:
         return picture

@@ -91,14 +91,14 @@ class Explanation:
     Args:
         attribution: raw signed values, float32 on the CPU: (C, H, W) in the model's input, or (1, h, w) at the
             layer's own resolution; (C, L) of a signal, (C, D, H, W) of a volume or clip, (F,) of a table.
-        image: the original photograph, upright; or the model's own input, drawn.
+        image: the original image, upright; or the model's own input, drawn.
         geometry: where the model's input lies on `image`.
         method: the method, with its options.
         target: class, label, probability, score.
         model: name of the model, and of its weights.
-        source: name of the photograph.
+        source: name of the image.
         notes: what was found out on the way: "layer" and "grid", "overridden", "completeness gap",
-            "standard error", "warnings", "weights" if they are random, and what was done to the photograph.
+            "standard error", "warnings", "weights" if they are random, and what was done to the image.
         versions: of deepviz and torch.
         space: the spatial shape of the model's input, if it is no image: (L,), or (D, H, W).
         input: which of several explained inputs it is of, "x[1]" or "x['left']"; "" if there is one alone.
@@ -181,7 +181,7 @@ class Explanation:
         return "random weights" if self.notes.get("weights") == "random" else ""
 
     def heatmap(self, *, cmap: str | None = None, scale: Scale | None = None) -> Image.Image:
-        """The map alone, at the size of its place on the photograph, in colour; of a table a bar for each entry."""
+        """The map alone, at the size of its place on the image, in colour; of a table a bar for each entry."""
         if self.layout == "table":
             return bar_chart(self.values[0], scale or self.scale, cmap=cmap)
         left, top, right, bottom = self.geometry.box
@@ -191,7 +191,7 @@ class Explanation:
     def overlay(
         self, *, cmap: str | None = None, scale: Scale | None = None, opacity: float | None = None
     ) -> Image.Image:
-        """The map on the original photograph, at the photograph's size; what the model did not see is dimmed.
+        """The map on the original image, at the image's size; what the model did not see is dimmed.
 
         Of a table, a bar for each entry.
         """
@@ -215,7 +215,7 @@ class Explanation:
         return self.heatmap() if view == "heatmap" else self.grey()
 
     def placed(self) -> NDArray[np.float32]:
-        """The drawn values at the photograph's own pixels, NaN where the model did not look."""
+        """The drawn values at the image's own pixels, NaN where the model did not look."""
         return place(self.values, self.geometry)
 
     def save(self, path: str | os.PathLike[str], view: Picture = "overlay") -> Path:
@@ -277,7 +277,7 @@ class Explanation:
         )
 
     def _shrunk(self) -> Explanation:
-        """The same on the photograph in a tile's size, if that is smaller: less to draw."""
+        """The same on the image in a tile's size, if that is smaller: less to draw."""
         size = fitted(self.image.size)
         if self.layout == "table":
             return self
@@ -344,14 +344,14 @@ def _in_words(value: Any) -> str:
 
 
 def sheet(explanations: Sequence[Explanation], *, predictions: Sequence[tuple[str, float]] = ()) -> Image.Image:
-    """One picture of many explanations of one photograph: a section per class, a tile per method.
+    """One picture of many explanations of one image: a section per class, a tile per method.
 
     Args:
-        explanations: of one photograph, as `explain` returns them.
+        explanations: of one image, as `explain` returns them.
         predictions: (label, probability) lines for the head of the sheet; by default the explained classes.
 
     Raises:
-        ValueError: if there is nothing to draw, or several photographs.
+        ValueError: if there is nothing to draw, or several images.
     """
     if not explanations:
         raise ValueError("no explanations to draw")
@@ -401,7 +401,7 @@ def _of_one_item(explanations: Sequence[Explanation]) -> bool:
 
 
 def _photographs(explanations: Sequence[Explanation]) -> list[Explanation]:
-    """One explanation of each photograph."""
+    """One explanation of each image."""
     found: list[Explanation] = []
     for explanation in explanations:
         if not any(_same_photograph(explanation, other) for other in found):

@@ -1,4 +1,4 @@
-"""Results in a file and back: one zip with a JSON header, the photographs, and maps of 16 bits.
+"""Results in a file and back: one zip with a JSON header, the images, and maps of 16 bits.
 
 The format is described for readers without DeepViz in docs/results.md.
 """
@@ -47,12 +47,12 @@ WEIGHTS = "weights sha256"
 
 
 def save_explanations(explanations: Sequence[Explanation], path: str | os.PathLike[str]) -> Path:
-    """Write results, with their photographs, to one `.deepviz` file; `load_explanations` reads it.
+    """Write results, with their images, to one `.deepviz` file; `load_explanations` reads it.
 
-    Values are kept to half of 1/65535 of their range, photographs exactly, each once however many results share it.
+    Values are kept to half of 1/65535 of their range, images exactly, each once however many results share it.
 
     Args:
-        explanations: as `explain` returns them; any number, of any photographs, models and methods.
+        explanations: as `explain` returns them; any number, of any images, models and methods.
         path: of the file; without an ending it gets `.deepviz`.
 
     Returns:
@@ -145,7 +145,7 @@ def _add(archive: zipfile.ZipFile, name: str, content: bytes, compression: int) 
 
 
 class Photographs:
-    """Each photograph once, however many results share it: `pictures`, in RGB and without profiles."""
+    """Each image once, however many results share it: `pictures`, in RGB and without profiles."""
 
     def __init__(self) -> None:
         self.entries: list[dict[str, Any]] = []
@@ -173,7 +173,7 @@ def without_profile(picture: Image.Image) -> Image.Image:
 
 
 def _described(explanation: Explanation) -> dict[str, Any]:
-    """Everything about a result but its map and photograph, as plain values."""
+    """Everything about a result but its map and image, as plain values."""
     notes = dict(explanation.notes)
     target = explanation.target
     return {

@@ -1,4 +1,4 @@
-"""What does the network want to see? `ImageGenerator`, and what it is made of."""
+"""Feature visualisation: `ImageGenerator`, and what it is made of."""
 
 from deepviz.objectives import (
     L2,

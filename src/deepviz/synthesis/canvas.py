@@ -81,14 +81,14 @@ class Fourier(Canvas):
 
         pixel = sigmoid(4 (L z + m - 1/2)),   z = F^-1[ s(f) (a + i b) ],   s(f) = c / max(f, f_1)^decay
 
-    a + i b are the parameters; L L^T is the covariance of natural photographs' colours and m their mean, so that
+    a + i b are the parameters; L L^T is the covariance of natural images' colours and m their mean, so that
     for moderate values pixel = L z + m; f_1 is the lowest frequency of the canvas, and c makes z of variance near 1
     (0.94 at 224 x 224) for parameters of variance 1. A step of equal size in every parameter changes coarse structure
     more than fine, as natural images vary. A grey canvas (C = 1) takes the mean of L's first column.
 
-    After each step no frequency's magnitude may exceed `limit` times that of natural photographs (the projection makes
+    After each step no frequency's magnitude may exceed `limit` times that of natural images (the projection makes
     of the magnitudes of Fel et al. 2023 a bound; None: no bound, as in Olah et al.). Frequency 0, the mean colour, has
-    the magnitude 0 there, as the mean of photographs is m: a limit, whatever its size, holds the mean of z at 0.
+    the magnitude 0 there, as the mean of images is m: a limit, whatever its size, holds the mean of z at 0.
 
     Example:
         >>> import torch
@@ -138,13 +138,13 @@ class Fourier(Canvas):
 
 @dataclass(frozen=True)
 class Magnitude(Canvas):
-    """Only the phase is free; the magnitudes are those of natural photographs (MACO, Fel et al. 2023).
+    """Only the phase is free; the magnitudes are those of natural images (MACO, Fel et al. 2023).
 
         pixel = sigmoid(4 (L z + m - 1/2)),   z = F^-1[ r(f) exp(i phase) ]
 
-    The magnitudes r come from 64 photographs (`benchmarks/natural_images.py`), or from `spectrum`, which
-    `measured(photographs)` makes of the user's own; at frequency 0, the mean colour, r is 0. High frequencies cannot
-    grow beyond those of photographs, which keeps the noise out that other canvases need transforms and penalties
+    The magnitudes r come from 64 images (`benchmarks/natural_images.py`), or from `spectrum`, which
+    `measured(images)` makes of the user's own; at frequency 0, the mean colour, r is 0. High frequencies cannot
+    grow beyond those of images, which keeps the noise out that other canvases need transforms and penalties
     against.
 
     Example:
@@ -186,7 +186,7 @@ def _amplitudes(decay: float, size: Size) -> Tensor:
 
 @lru_cache(maxsize=8)
 def _most(decay: float, size: Size) -> Tensor:
-    """The magnitude of parameters that draws that of natural photographs, (3, H, W // 2 + 1)."""
+    """The magnitude of parameters that draws that of natural images, (3, H, W // 2 + 1)."""
     return natural_images().spectrum(size) / _amplitudes(decay, size)
 
 

@@ -1,4 +1,4 @@
-"""`DeepDream`: more of whatever a layer sees in a photograph."""
+"""`DeepDream`: more of whatever a layer sees in an image."""
 
 from __future__ import annotations
 
@@ -38,19 +38,19 @@ from deepviz.synthesis.scoring import check_kind, check_layers, class_of, evalua
 @renamed_keywords(target_class="target")
 @dataclass(frozen=True, eq=False)
 class DeepDream:
-    """A photograph, changed so that a layer answers more strongly (Mordvintsev, Olah and Tyka 2015).
+    """DeepDream: amplify a layer's activations on an image (Mordvintsev, Olah and Tyka 2015).
 
         I <- I + lr g / mean |g|,   g = dO/dI
 
-    from the smallest octave to the photograph's own size; what was added to one octave is enlarged and carried into the
+    from the smallest octave to the image's own size; what was added to one octave is enlarged and carried into the
     next. The objective O is the layer's energy, the mean of its squared activations, or any other; for a class, its
     logit. Pictures larger than the model's input are covered with tiles of that size, shifted at random at each step,
-    so that any model takes any photograph.
+    so that any model takes any image.
 
-    Errors: LayerError (an unknown layer; with the nearest names), ImageError (the photograph), TargetError,
+    Errors: LayerError (an unknown layer; with the nearest names), ImageError (the image), TargetError,
     GenerationError (NaN). Ctrl-C ends the dream and returns what there is.
 
-    Pitfall: the picture shows what the layer is sensitive to, not what is in the photograph.
+    Pitfall: the picture shows what the layer is sensitive to, not what is in the image.
 
     Example:
         >>> import deepviz, torch
@@ -117,7 +117,7 @@ class DeepDream:
         *,
         progress: Callable[[Step], object] | None = None,
     ) -> Generated:
-        """Dream of a photograph.
+        """Dream of an image.
 
         Args:
             photo: a path, PIL image or array.

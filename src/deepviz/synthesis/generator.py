@@ -1,4 +1,4 @@
-"""`ImageGenerator`: the image that a network wants to see."""
+"""`ImageGenerator`: feature visualisation by gradient ascent."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class ImageGenerator:
 
     by gradient ascent on the parameters of a `canvas`, which draws I; at each step the image is shaken by random
     `transforms` before the network sees it, so that only what survives them is kept (Olah et al. 2017). The presets:
-    "lucid", spatial frequencies and decorrelated colours; "maco", phases under the magnitudes of natural photographs
+    "lucid", spatial frequencies and decorrelated colours; "maco", phases under the magnitudes of natural images
     (Fel et al. 2023); "simonyan", plain ascent on pixels with an L2 penalty.
 
     Several targets are drawn together, at one batched cost; each image is what it would be if drawn alone. The same
@@ -112,7 +112,7 @@ class ImageGenerator:
         if _several(self.objective):
             preset = replace(preset, penalty=None)
         if self.start is not None and self.canvas is None and isinstance(preset.canvas, Fourier):
-            # a photograph may be darker or rougher than most: a limit would change it at the first step
+            # an image may be darker or rougher than most: a limit would change it at the first step
             preset = replace(preset, canvas=replace(preset.canvas, limit=None))
         for name in (field.name for field in fields(preset) if hasattr(self, field.name)):
             if getattr(self, name) is None:
@@ -294,7 +294,7 @@ class ImageGenerator:
         return (self.size, self.size) if isinstance(self.size, int) else cast(Size, tuple(self.size))
 
     def _parameters(self) -> Tensor:
-        """Where the ascent starts, (N, ...), where the model is: of the photograph, or of noise that depends on the
+        """Where the ascent starts, (N, ...), where the model is: of the image, or of noise that depends on the
         copy alone, so that an image is the same whatever is drawn beside it."""
         device, dtype = self.model.home
         dtype = torch.promote_types(dtype, torch.float32)
@@ -313,7 +313,7 @@ class ImageGenerator:
         return self.canvas.start(len(self.model.preprocess.mean), self._canvas_size, generator_of(self.seed, -copy))
 
     def _photograph(self) -> Tensor:
-        """What to start from as pixels (C, H, W) of 8 bits: a photograph, cut as the model's preprocessing cuts it, or
+        """What to start from as pixels (C, H, W) of 8 bits: an image, cut as the model's preprocessing cuts it, or
         a tensor of such pixels."""
         channels, size = len(self.model.preprocess.mean), self._canvas_size
         if isinstance(self.start, Tensor):

@@ -1,4 +1,4 @@
-"""What a layer kept of a photograph."""
+"""What a layer kept of an image."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ SMOOTHNESS = 1e-5
 def inversion(
     model: Any, photo: Any, layer: str, *, preprocess: Preprocess | None = None, **options: Any
 ) -> ImageGenerator:
-    """A generator of the image whose activations at a layer match a photograph's (Mahendran and Vedaldi 2015).
+    """A generator of the image whose activations at a layer match an image's (Mahendran and Vedaldi 2015).
 
         I* = argmin_I  |A(I) - A(photo)|^2 / |A(photo)|^2 + lambda TV(I)
 
-    What the image shares with the photograph, the layer kept; what it lacks or invents, the layer did not tell apart.
+    What the image shares with the image, the layer kept; what it lacks or invents, the layer did not tell apart.
 
     Args:
         model: as `ImageGenerator` takes it.
@@ -35,7 +35,7 @@ def inversion(
         layer: its name, as `deepviz layers` lists them.
         preprocess: as `ImageGenerator` takes it.
         options: of `ImageGenerator`, such as steps, canvas or seed; no transforms by default, since the layer's maps
-            know where things are, and with no preset a `Fourier` canvas without a limit, since a photograph may be
+            know where things are, and with no preset a `Fourier` canvas without a limit, since an image may be
             darker or rougher than most.
 
     Example:

@@ -1,4 +1,4 @@
-"""What natural photographs have in common: the covariance of their colours, the magnitudes of their spectrum."""
+"""What natural images have in common: the covariance of their colours, the magnitudes of their spectrum."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ LEAST_VARIANCE = 1e-8
 
 @dataclass(frozen=True, eq=False)
 class NaturalImages:
-    """Statistics of photographs.
+    """Statistics of images.
 
     Args:
         mean: (3,) of red, green and blue, pixels from 0 to 1.
@@ -48,7 +48,7 @@ class NaturalImages:
         """L (3, 3) with L L^T the covariance: pixel = L z + mean, the columns its principal axes, longest first."""
         variances, axes = torch.linalg.eigh(self.covariance)
         axes = torch.where(axes.sum(0) < 0, -axes, axes)  # brighter is positive, whatever the solver's sign
-        # grey photographs vary along one axis alone; the floor lets L be inverted all the same
+        # grey images vary along one axis alone; the floor lets L be inverted all the same
         L: Tensor = (axes * variances.clamp_min(LEAST_VARIANCE).sqrt()).flip(1)
         return L
 
@@ -85,13 +85,13 @@ class NaturalImages:
 
 @cache
 def natural_images() -> NaturalImages:
-    """The table that comes with the package: 64 photographs of ImageNet's classes (`benchmarks/natural_images.py`)."""
+    """The table that comes with the package: 64 images of ImageNet's classes (`benchmarks/natural_images.py`)."""
     held = json.loads(Path(__file__).with_name("natural_images.json").read_text(encoding="utf-8"))
     return NaturalImages.from_json(held)
 
 
 def measured(photographs: Tensor | Sequence[Any]) -> NaturalImages:
-    """The statistics of photographs (P, H, W, 3), pixels from 0 to 1.
+    """The statistics of images (P, H, W, 3), pixels from 0 to 1.
 
     Raises:
         ImageError: if they are something else.

@@ -13,12 +13,12 @@ from deepviz.viewer.reports import embedded
 
 
 def compare(explanations: Sequence[Explanation], **settings: Any) -> Any:
-    """The interactive viewer for a notebook cell: a row for each photograph and class, a column for each method.
+    """The interactive viewer for a notebook cell: a row for each image and class, a column for each method.
 
-    What it shows is as in a report (values of 8 bits, photographs of at most 640 pixels), and is kept in the notebook.
+    What it shows is as in a report (values of 8 bits, images of at most 640 pixels), and is kept in the notebook.
 
     Args:
-        explanations: as `explain` returns them, of one or many photographs.
+        explanations: as `explain` returns them, of one or many images.
         settings: what the controls start with: `opacity`, `threshold` (a percentile), `view` ("overlay", "map",
             "image"), `sign` ("both", "positive", "negative", "magnitude"), `scale` ("own", "method", "all"),
             `contours`, `size` ("s", "m", "l").

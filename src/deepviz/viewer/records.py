@@ -118,12 +118,12 @@ def base85(data: bytes) -> str:
 
 
 def photograph(image: Image.Image) -> bytes:
-    """A photograph as PNG, with just the numbers that Python draws on: without a colour profile."""
+    """An image as PNG, with just the numbers that Python draws on: without a colour profile."""
     return encoded(without_profile(image))
 
 
 def rows(explanations: Sequence[Explanation], photographs: Photographs) -> list[tuple[int, list[Explanation]]]:
-    """The explanations in rows of one photograph and class each, in the order in which they come.
+    """The explanations in rows of one image and class each, in the order in which they come.
 
     Args:
         explanations: of any models, layers and methods: what they were made with does not matter.

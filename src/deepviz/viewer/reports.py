@@ -25,20 +25,20 @@ from deepviz.viewer.assets import bundle, static_files
 from deepviz.viewer.records import record, rows, words
 
 SIDE = 640
-"""Longer side of a photograph in the report, in pixels."""
+"""Longer side of an image in the report, in pixels."""
 QUALITY = 80
 
 
 def report(explanations: Sequence[Explanation], path: str | os.PathLike[str], *, title: str | None = None) -> Path:
     """Write a report: one HTML file that shows the maps in the viewer, offline, with how they were made.
 
-    Photographs are JPEG of at most 640 pixels, values have 8 bits: to look at, not to compute with;
+    Images are JPEG of at most 640 pixels, values have 8 bits: to look at, not to compute with;
     `save_explanations` keeps the data.
 
     Args:
-        explanations: as `explain` returns them; a row for each photograph and class, a column for each method.
+        explanations: as `explain` returns them; a row for each image and class, a column for each method.
         path: of the file; without an ending it gets `.html`.
-        title: of the page; by default the photographs' names.
+        title: of the page; by default the images' names.
 
     Returns:
         The path.
@@ -105,7 +105,7 @@ def _json(data: Any) -> str:
 
 
 def embedded(explanations: Sequence[Explanation]) -> dict[str, Any]:
-    """All that the viewer draws, small enough to lie in a page: photographs as data URLs, rows of records."""
+    """All that the viewer draws, small enough to lie in a page: images as data URLs, rows of records."""
     photographs = Photographs()
     found = [
         {

@@ -1,4 +1,4 @@
-"""The web app behind `deepviz serve`: photographs, methods and classes compared in a browser."""
+"""The web app behind `deepviz serve`: images, methods and classes compared in a browser."""
 
 from deepviz.errors import MissingExtra
 

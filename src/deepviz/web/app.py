@@ -86,7 +86,7 @@ def create_app(
         hosts: names that the server answers for, without ports.
         limits: its bounds.
 
-    A photograph that cannot be read is left out with a warning.
+    An image that cannot be read is left out with a warning.
 
     Example:
         >>> import deepviz, torch
@@ -179,7 +179,7 @@ def _add_images(app: FastAPI, state: AppState, limits: Limits) -> None:
 
     @app.get("/api/photographs")
     def photographs() -> list[dict[str, Any]]:
-        """The photographs that can be explained."""
+        """The images that can be explained."""
         return [_photograph(kept) for kept in state.photographs.listed()]
 
     @app.post(
@@ -193,7 +193,7 @@ def _add_images(app: FastAPI, state: AppState, limits: Limits) -> None:
         },
     )
     async def upload(request: Request, name: Annotated[str, Query(max_length=500)] = "photograph") -> dict[str, Any]:
-        """Take in a photograph: the body is the file."""
+        """Take in an image: the body is the file."""
         if not uploads.acquire(blocking=False):
             raise Busy("too many images are being read; try again in a moment")
         try:
@@ -204,7 +204,7 @@ def _add_images(app: FastAPI, state: AppState, limits: Limits) -> None:
 
     @app.get("/api/photographs/{photograph}", response_class=Response)
     def picture(photograph: ImageId, size: Annotated[int, Query(ge=16, le=2048)] = THUMBNAIL) -> Response:
-        """The photograph, encoded anew, never the bytes that were uploaded: PNG if its longer side is at most `size`,
+        """The image, encoded anew, never the bytes that were uploaded: PNG if its longer side is at most `size`,
         so that what is drawn on it is what Python draws; shrunk to that as JPEG if not."""
         whole = state.photographs.photo(photograph).picture
         if max(whole.size) <= size:
@@ -220,7 +220,7 @@ def _add_images(app: FastAPI, state: AppState, limits: Limits) -> None:
 
     @app.get("/api/models/{model}/photographs/{photograph}/activations")
     def activations(model: ModelName, photograph: ImageId, layer: Annotated[LayerName, Query()]) -> dict[str, Any]:
-        """The strongest channels of a layer, drawn on the photograph."""
+        """The strongest channels of a layer, drawn on the image."""
         service = state.model(model)
         with service.admitted():
             found = service.activations(photograph, layer)
@@ -244,7 +244,7 @@ def _add_images(app: FastAPI, state: AppState, limits: Limits) -> None:
 def _add_jobs(app: FastAPI, state: AppState) -> None:
     @app.post("/api/jobs", status_code=202)
     def submit(asked: Comparison) -> dict[str, Any]:
-        """Explain: every method for every class of every photograph."""
+        """Explain: every method for every class of every image."""
         cells = state.cells(asked)
         wanted = sum(len(cell.targets or (0,)) for cell in cells)
         if wanted > state.jobs.limits.cells:

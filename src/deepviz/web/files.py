@@ -34,7 +34,7 @@ def data_url(content: bytes, kind: str = "jpeg") -> str:
 
 
 def sheets(explanations: Sequence[Explanation]) -> bytes:
-    """The sheets of all photographs in one PNG, below each other."""
+    """The sheets of all images in one PNG, below each other."""
     by_photograph: dict[int, list[Explanation]] = {}
     for explanation in explanations:
         by_photograph.setdefault(id(explanation.image), []).append(explanation)

@@ -44,14 +44,14 @@ Expression = Annotated[str, Field(min_length=1, max_length=300, description="Suc
 
 
 class Row(Form):
-    """Classes of one photograph, or expressions of classes; none: the predicted one."""
+    """Classes of one image, or expressions of classes; none: the predicted one."""
 
     photograph: ContentId
     targets: Annotated[list[ClassIndex | Expression] | None, Field(min_length=1, max_length=20)] = None
 
 
 class Comparison(Form):
-    """What a page compares: every method for every class of every photograph."""
+    """What a page compares: every method for every class of every image."""
 
     model: ModelId
     rows: Annotated[list[Row], Field(min_length=1, max_length=32)]

@@ -1,4 +1,4 @@
-"""The photographs of a server: those that it was started with, and those that were uploaded."""
+"""The images of a server: those that it was started with, and those that were uploaded."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ from deepviz.web.limits import Limits
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "AVIF", "BMP")
 LONGEST = 64
-"""Times its shorter side, the longer side of a photograph: preprocessing scales the shorter one up."""
+"""Times its shorter side, the longer side of an image: preprocessing scales the shorter one up."""
 
 
 class TooLarge(ImageError):
-    """A photograph with more pixels than the server takes."""
+    """An image with more pixels than the server takes."""
 
 
 class UnknownImage(ImageError):
-    """An id of no photograph that the server has, or not any more."""
+    """An id of no image that the server has, or not any more."""
 
 
 @dataclass(frozen=True, eq=False)
 class StoredImage:
-    """A photograph that the server has.
+    """An image that the server has.
 
     Args:
         id: SHA-256 of the file's bytes.
@@ -49,7 +49,7 @@ class StoredImage:
 
 
 def decoded(content: bytes, name: str, limits: Limits) -> Photo:
-    """The photograph in a file's bytes: its first frame, upright, RGB.
+    """The image in a file's bytes: its first frame, upright, RGB.
 
     Raises:
         TooLarge: by the pixels that its header tells of, before anything is decoded.
@@ -97,7 +97,7 @@ class ImageStore:
         self._bytes = 0
 
     def add_files(self, paths: Iterable[Path]) -> list[str]:
-        """Take in photographs of this machine, which are read again whenever they are needed; their ids.
+        """Take in images of this machine, which are read again whenever they are needed; their ids.
 
         One that cannot be read is left out with a warning.
         """
@@ -110,7 +110,7 @@ class ImageStore:
         return ids
 
     def upload(self, content: bytes, name: str) -> StoredImage:
-        """Take in the bytes of a file. The same bytes are the same photograph.
+        """Take in the bytes of a file. The same bytes are the same image.
 
         Raises:
             ImageError: as `decoded` does.

@@ -50,7 +50,7 @@ class Task(Protocol):
 
 @dataclass(frozen=True)
 class Cell:
-    """One method for some classes of one photograph: computed together."""
+    """One method for some classes of one image: computed together."""
 
     photograph: str
     targets: tuple[Target, ...] | None

@@ -12,10 +12,10 @@ class Limits:
     """The bounds of a server. What is above them is refused or forgotten, never half done.
 
     Args:
-        upload_bytes: of one photograph's file.
+        upload_bytes: of one image's file.
         request_bytes: of any other request.
-        pixels: of one photograph, by its header, before anything is decoded.
-        photographs_bytes: of all decoded photographs that are kept; the least recently used is forgotten first.
+        pixels: of one image, by its header, before anything is decoded.
+        photographs_bytes: of all decoded images that are kept; the least recently used is forgotten first.
         results_bytes: of all maps that are kept, likewise.
         queued: jobs that wait for one model; more are answered with 429.
         waiting: other requests that wait for one model; more are answered with 429.

@@ -35,7 +35,7 @@ TOP = 10
 PATIENCE = 2.0
 """Seconds that a job lets others go first before each of its maps."""
 REMEMBERED = 256
-"""Answers that are small: the predictions of so many photographs."""
+"""Answers that are small: the predictions of so many images."""
 
 
 class Busy(DeepVizError):
@@ -91,7 +91,7 @@ class Result:
     """One map that was computed.
 
     Args:
-        id: hash of what determines it: model with weights, photograph, method with options, class.
+        id: hash of what determines it: model with weights, image, method with options, class.
         photograph: its id.
         model: its id.
         explanation: the map.
@@ -106,7 +106,7 @@ class Result:
 
 
 def result_bytes(result: Result) -> int:
-    """What a result takes in memory; its photograph is counted where photographs are kept."""
+    """What a result takes in memory; its image is counted where images are kept."""
     return result.explanation.attribution.numel() * 4 + 4096
 
 
@@ -183,14 +183,14 @@ class ModelService:
             yield others
 
     def predictions(self, photograph: str) -> list[ExplainedTarget]:
-        """The best classes of a photograph, best first."""
+        """The best classes of an image, best first."""
         return self._once(self._predictions, photograph, lambda: self._predict(photograph))
 
     def _predict(self, photograph: str) -> list[ExplainedTarget]:
         return predicted(self.loaded, self.loaded.prepare(self.photographs.photo(photograph)), TOP)
 
     def activations(self, photograph: str, layer: str) -> Activations:
-        """The feature maps of a photograph at a layer."""
+        """The feature maps of an image at a layer."""
         photo = self.photographs.photo(photograph).picture
         return self._once(
             self._activations, f"{photograph} {layer}", lambda: viz_activations(self.loaded, photo, layer)
@@ -241,7 +241,7 @@ class ModelService:
                 yield from ((name, one.reason) for one in found.missing)
 
     def explained(self, photograph: str, method: Method, targets: Sequence[Target]) -> list[Result]:
-        """One method's maps for classes of one photograph: those that are there, the others computed together.
+        """One method's maps for classes of one image: those that are there, the others computed together.
 
         Raises:
             NotApplicable: if the method does not apply to the model.
@@ -312,7 +312,7 @@ class ModelService:
         return [best]
 
     def forget(self, photograph: str) -> None:
-        """Drop what was computed of a photograph that is not kept any more."""
+        """Drop what was computed of an image that is not kept any more."""
         self._predictions.drop(lambda key, _: key == photograph)
         self._activations.drop(lambda key, _: key.startswith(photograph))
         self._chance.drop(lambda key, _: key.startswith(photograph))

@@ -19,7 +19,7 @@ class Shown:
     Args:
         photograph: its path, or what the page calls it.
         targets: the classes, or expressions of them; None for the predicted one.
-        example: which example photograph of the package it is, if it is one.
+        example: which example image of the package it is, if it is one.
         uploaded: whether its path is not known.
     """
 
@@ -62,7 +62,7 @@ def as_python(blocks: Sequence[Block]) -> str:
 def as_commands(blocks: Sequence[Block]) -> str:
     """The comparison as `deepviz explain` commands, one for each choice of model, layer and classes."""
     commands = [words for block in blocks for words in _commands(block)]
-    if len(commands) > 1:  # each into a folder of its own: they may be of the same photographs
+    if len(commands) > 1:  # each into a folder of its own: they may be of the same images
         commands = [[*words, "-o", f"deepviz-out/{number}"] for number, words in enumerate(commands, 1)]
     return "\n".join([*(" ".join(map(shlex.quote, words)) for words in commands), ""])
 
@@ -91,7 +91,7 @@ def _joined(blocks: Sequence[Block]) -> list[Block]:
 
 
 def _by_targets(rows: Sequence[Shown]) -> list[tuple[tuple[Target, ...] | None, list[Shown]]]:
-    """The photographs of each choice of classes: they are explained together."""
+    """The images of each choice of classes: they are explained together."""
     found: dict[tuple[Target, ...] | None, list[Shown]] = {}
     for row in rows:
         found.setdefault(row.targets, []).append(row)

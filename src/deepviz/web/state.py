@@ -1,4 +1,4 @@
-"""What the routes work with: models, photographs, results, and the work under way."""
+"""What the routes work with: models, images, results, and the work under way."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class AppState:
 
     @classmethod
     def of(cls, models: Sequence[LoadedModel], paths: Iterable[Path] | None, limits: Limits) -> AppState:
-        """Everything, connected; the photographs are read, nothing is computed."""
+        """Everything, connected; the images are read, nothing is computed."""
         results: LRUCache[Result] = LRUCache(limits.results_bytes, result_bytes)
         services: dict[str, ModelService] = {}
 
@@ -116,7 +116,7 @@ class AppState:
         return Shown(str(kept.path), targets, example)
 
     def cells(self, asked: Comparison) -> list[Cell]:
-        """The work of a comparison, method by method, the photographs known to be there."""
+        """The work of a comparison, method by method, the images known to be there."""
         for row in asked.rows:
             self.photographs.info(row.photograph)
         methods = [method_of(form, asked.layer) for form in asked.methods]

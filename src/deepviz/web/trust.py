@@ -35,7 +35,7 @@ Areas = dict[str, dict[str, Any]]
 
 
 def curves_of(loaded: LoadedModel, image: Prepared, explanation: Explanation, chance: Areas) -> dict[str, Any]:
-    """The curves of a map with those of a random one, and what it takes to draw the photograph at each of their points.
+    """The curves of a map with those of a random one, and what it takes to draw the image at each of their points.
 
     Returns:
         For JSON: "curves" by metric, each with its points and area, and those of the random map; "picture", the
