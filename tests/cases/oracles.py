@@ -126,7 +126,13 @@ def right_or_refused(
 
 def said(notes: Any) -> str:
     """All that a result says about itself, as one text: of an explanation's notes, or of one row of a call's."""
-    return str(notes if isinstance(notes, dict) else notes.of(0)).lower()
+
+    def parts(value: Any) -> list[str]:
+        if isinstance(value, dict):
+            return [text for pair in value.items() for one in pair for text in parts(one)]
+        return [text for one in value for text in parts(one)] if isinstance(value, (tuple, list)) else [str(value)]
+
+    return "; ".join(parts(notes if isinstance(notes, dict) else notes.of(0))).lower()
 
 
 def value(tensor: Tensor) -> float:

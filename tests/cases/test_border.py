@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 import deepviz
-from cases.oracles import ALL, LAYER_METHODS, cam, gradient, images, on_kinds, right_or_refused, said, seeded
+from cases.oracles import ALL, LAYER_METHODS, SOME, cam, gradient, images, on_kinds, right_or_refused, said, seeded
 from deepviz.errors import DeepVizError, LayerError, ModelError, NothingOverridden
 from deepviz.methods import GradCAM, Gradient, GuidedBackprop, GuidedGradCAM, SmoothGrad
 from networks import assert_same
@@ -23,6 +23,7 @@ pytestmark = pytest.mark.filterwarnings(
     "ignore:None of the inputs have requires_grad",  # a reentrant checkpoint in a pass that needs no graph
 )
 every_method = pytest.mark.parametrize("method", ALL.values(), ids=ALL.keys())
+some_methods = pytest.mark.parametrize("method", SOME.values(), ids=SOME.keys())
 
 
 class Probe(nn.Module):
@@ -39,6 +40,9 @@ class Probe(nn.Module):
         self.backbone.requires_grad_(False)
 
     def forward(self, x):
+        if self.how == "everything":
+            with torch.no_grad():
+                return self.head(self.backbone(x).mean((2, 3)))
         if self.how in ("no_grad", "with an update", "with a buffer's update"):
             with torch.no_grad():
                 f = self.backbone(x)
@@ -84,7 +88,7 @@ class Quiet(nn.Module):
 
 
 X = images(5, 3, 10, 10)
-FROZEN = ["no_grad", "decorator", "set_grad_enabled", "set_grad_enabled as a call", "no_grad inside"]
+FROZEN = ["no_grad", "everything", "decorator", "set_grad_enabled", "set_grad_enabled as a call", "no_grad inside"]
 
 
 def probe(how):
@@ -121,6 +125,22 @@ def test_a_layer_of_a_frozen_backbone_can_be_named(how):
 @pytest.mark.parametrize("how", ["with an update", "with a buffer's update"])
 def test_an_update_in_place_under_no_grad_does_not_crash(method, how):
     assert_same(method(probe(how), X, 1), method(seeded(Probe), X, 1))
+
+
+@some_methods
+def test_a_model_that_leaves_gradients_off_does_not_leave_them_off_for_the_caller(method):
+    class Leaking(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.net = Probe()
+
+        def forward(self, x):
+            torch.set_grad_enabled(False)
+            return self.net(x)
+
+    net = seeded(Leaking)
+    assert_same(method(net, X, 1), method(net.net, X, 1))
+    assert torch.is_grad_enabled()
 
 
 class Stopped(nn.Module):
