@@ -405,7 +405,10 @@ def placed(method):
         return [method]
     layers = ("blocks.1.0", "blocks.2", "stem", "blocks.0.1")
     inner = not hasattr(method, "layer")
-    return [method, *(replace(method, of=method.of.at_layer(n)) if inner else replace(method, layer=n) for n in layers)]
+    return [
+        method,
+        *(replace(method, of=replace(method.of, layer=n)) if inner else replace(method, layer=n) for n in layers),
+    ]
 
 
 @every_method
@@ -596,7 +599,7 @@ class Answered:
 WRAPS = {
     "dataclass": lambda y, h: Answered(y, h),
     "nested mapping": lambda y, h: {"out": {"logits": y}, "features": h},
-    "tuple in a list": lambda y, h: [(y, h)],
+    "tuple in a tuple": lambda y, h: ((y, h), "text"),
 }
 
 

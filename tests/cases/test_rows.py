@@ -26,7 +26,7 @@ from cases.oracles import (
     seeded,
     value,
 )
-from deepviz.errors import DeepVizWarning, NothingOverridden
+from deepviz.errors import DeepVizWarning, LayerError, NothingOverridden
 from deepviz.methods import GradCAM, Gradient, IntegratedGradients, SmoothGrad
 from networks import assert_same, plain
 
