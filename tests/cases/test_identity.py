@@ -21,6 +21,8 @@ from deepviz.methods import (
     Method,
     SmoothGrad,
 )
+from deepviz.runs.checks import checked
+from deepviz.runs.verdicts import recall, remember
 from networks import assert_same
 
 pytestmark = pytest.mark.filterwarnings("ignore::deepviz.errors.DeepVizWarning")
@@ -90,49 +92,34 @@ def test_each_layer_has_a_verdict_of_its_own(net):
         assert list(both.summary.values())[row] == pytest.approx(alone)
 
 
-def trust():
-    """Where verdicts are remembered, and where they are shown beside a map."""
-    try:
-        from deepviz.results import sanity
-    except ImportError:
-        from deepviz import sanity
-    try:
-        from deepviz.results import checks
-    except ImportError:
-        from deepviz import checks
-    return sanity, checks
-
-
 def test_a_remembered_verdict_is_shown_beside_its_own_layer_alone(net):
-    sanity, checks = trust()
     loaded = deepviz.load_model(net)
     first, third = (deepviz.sanity_check(net, X, GradCAM(n, relu=False), stages=2) for n in ("1", "3"))
     (of_first,), (of_third,) = first.summary.values(), third.summary.values()
     assert of_first["half"] != pytest.approx(of_third["half"], abs=1e-3)
-    sanity.remember(first)
+    remember(first)
 
     def kept(method):
         (explanation,) = deepviz.explain(loaded, X[0], method)
-        (checked,) = checks.checked(loaded, loaded.prepare(X[0]), [explanation])
-        return checked.notes["checks"]["kept"]
+        (one,) = checked(loaded, loaded.prepare(X[0]), [explanation])
+        return one.notes["checks"]["kept"]
 
     assert kept(GradCAM("1", relu=False))["half"] == pytest.approx(of_first["half"])
     assert kept(GradCAM("1", relu=False))["images"] == 2
     assert kept(GradCAM("3", relu=False))["images"] == 1  # found here, on this image
     assert kept(GradCAM("3", relu=False))["half"] != pytest.approx(of_first["half"], abs=1e-6)
-    sanity.remember(third)
+    remember(third)
     assert kept(GradCAM("3", relu=False))["half"] == pytest.approx(of_third["half"])
     assert kept(GradCAM("1", relu=False))["half"] == pytest.approx(of_first["half"])
 
 
 def test_verdicts_are_by_all_options_and_not_by_their_caption(net):
-    sanity, _ = trust()
     methods = [SmoothGrad(samples=2), SmoothGrad(samples=2, seed=1), SmoothGrad(samples=2, noise=0.5)]
     methods += [IntegratedGradients(steps=2, baseline=torch.full((3, 1, 1), value)) for value in (0.0, 1.0)]
     found = deepviz.sanity_check(net, X[:1], methods, stages=2)
     assert len(found.verdicts) == 5
-    sanity.remember(found)
-    assert len(sanity.recall(found.key)) == 5
+    remember(found)
+    assert len(recall(found.key)) == 5
 
 
 def test_a_layer_given_as_a_module_is_that_layer_by_name(net):

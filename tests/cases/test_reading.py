@@ -94,7 +94,7 @@ def test_a_list_is_all_of_its_classes_for_every_image(net, target):
     numbers = judged.values.reshape(4)
     for place, (row, k) in enumerate([(0, 0), (0, 1), (1, 0), (1, 1)]):
         alone = deepviz.evaluate(net, X[row : row + 1], "gradient", QUICK, target=k, controls=False)
-        assert numbers[place] == pytest.approx(float(alone.values), rel=1e-5)
+        assert numbers[place] == pytest.approx(float(alone.values.item()), rel=1e-5)
     kept = deepviz.sanity_check(net, X, "gradient", stages=1, target=target)
     assert [one.maps[0][0].target.index for one in kept.examined] == [0, 1, 0, 1]
 
