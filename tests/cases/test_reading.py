@@ -14,6 +14,7 @@ from cases.oracles import Counted, found_or_refused, gradient, images, seeded
 from deepviz.errors import DeepVizError
 from deepviz.methods import GradCAM, Gradient, GuidedGradCAM, IntegratedGradients, Method, SmoothGrad
 from deepviz.metrics import Deletion
+from deepviz.probe.reference import Baseline, reference
 from networks import assert_same
 
 pytestmark = pytest.mark.filterwarnings("ignore::deepviz.errors.DeepVizWarning")
@@ -238,12 +239,10 @@ def test_numbers_of_numpy_are_numbers():
 class Difference(Method):
     """A stranger's method with a baseline, which may be named by colour."""
 
-    baseline: Annotated[float | str | torch.Tensor, "What it is compared with."] = 0.0
+    baseline: Annotated[Baseline, "What it is compared with."] = 0.0
     title: ClassVar[str] = "Difference"
 
     def maps(self, session, *more):
-        from deepviz.probe.reference import reference
-
         x = session.x[0] if not more else more[0]
         found = x - reference(x, self.baseline)
         return session.x.map(lambda _: found) if not more else found
