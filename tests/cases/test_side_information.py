@@ -520,12 +520,15 @@ def test_inputs_of_unequal_rows_are_an_error():
         Gradient()(seeded(Pair), (images(4, 3, 8, 8), images(3, 1, 6, 10)), 1)
 
 
-def test_an_item_with_several_inputs_is_explained_as_one():
+def test_an_item_with_several_inputs_is_one_item_with_a_map_for_each():
     net, a, b = seeded(Pair), images(1, 3, 8, 8), images(1, 1, 6, 10)
+    expected = gradient(lambda z: net(z, b)[:, 1], a)[0], gradient(lambda z: net(a, z)[:, 1], b)[0]
     for item in (deepviz.Inputs((a, b)), deepviz.Inputs({"left": a, "right": b})):
         found = deepviz.explain(net, item, "gradient", target=1)
-        assert len(found) == 1
-        assert found[0].target.score == pytest.approx(value(net(a, b)[0, 1]), rel=1e-5)
+        assert len(found) == 2
+        for one, maps in zip(found, expected, strict=True):
+            assert_same(one.attribution, maps.float(), 1e-5)
+            assert one.target.score == pytest.approx(value(net(a, b)[0, 1]), rel=1e-5)
 
 
 def test_a_list_of_pictures_remains_many_images():
