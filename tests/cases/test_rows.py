@@ -150,7 +150,7 @@ class AlwaysTraining(nn.BatchNorm2d):
         return F.batch_norm(h, None, None, self.weight, self.bias, training=True, eps=self.eps)
 
 
-def unlike(n=5):
+def unlike(n=3):
     """Images that differ as those of a real batch do."""
     x = images(n, 3, 10, 10)
     x[1:2] *= 3
@@ -159,9 +159,9 @@ def unlike(n=5):
 
 
 @quiet
-@on_kinds("coupling", COUPLINGS, 2)
+@on_kinds("coupling", COUPLINGS)
 def test_each_of_coupled_rows_is_explained_as_if_alone(method, coupling):
-    net, x = seeded(lambda: Coupled(COUPLINGS[coupling])), unlike()
+    net, x = seeded(lambda: Coupled(COUPLINGS[coupling])), unlike(5)
     alone = rows_alone(lambda row: method(net, x[row : row + 1], 1), range(5))
     assert_same(method(net, x, 1), alone)
 
@@ -169,7 +169,7 @@ def test_each_of_coupled_rows_is_explained_as_if_alone(method, coupling):
 @quiet
 @on_kinds("coupling", BY_PLACE)
 def test_rows_that_see_those_before_them_are_explained_as_if_alone_or_refused(method, coupling):
-    net, x = seeded(lambda: Coupled(BY_PLACE[coupling])), unlike()
+    net, x = seeded(lambda: Coupled(BY_PLACE[coupling])), unlike(5)
     alone = rows_alone(lambda row: method(net, x[row : row + 1], 1), range(5))
     right_or_refused(lambda: method(net, x, 1), alone, names=r"batch|rows")
 
@@ -193,7 +193,7 @@ def test_the_methods_on_coupled_rows_are_their_definitions(coupling):
 @quiet
 @pytest.mark.parametrize("coupling", COUPLINGS)
 def test_the_predicted_class_of_coupled_rows_is_that_of_each_alone(coupling):
-    net, x = seeded(lambda: Coupled(COUPLINGS[coupling])), unlike()
+    net, x = seeded(lambda: Coupled(COUPLINGS[coupling])), unlike(5)
     expected = torch.cat([net(x[row : row + 1]).argmax(1) for row in range(5)])
     assert torch.equal(Gradient().attribute(net, x).classes, expected)
 

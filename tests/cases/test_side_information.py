@@ -316,8 +316,8 @@ class Kept(nn.Module):
 HOWS = ["attribute", "first rows", "buffer", "added", "multiplied", "by position", "repeated", "last rows"]
 
 
-@on_kinds("how", HOWS, 2)
-@pytest.mark.parametrize("n", [3, ROWS])
+@on_kinds("how", HOWS)
+@pytest.mark.parametrize("n", [3, 5])
 def test_side_information_kept_on_a_module_is_right_or_refused(method, how, n):
     net, x, table = setting(n)
     target = 1 if n == 3 else None
