@@ -12,7 +12,6 @@ from torch import nn
 import deepviz
 from cases.oracles import (
     ALL,
-    LAYER_METHODS,
     Counted,
     cam,
     gradient,
@@ -328,7 +327,7 @@ def one_image(how):
 def test_a_model_that_takes_exactly_one_image_is_explained_row_by_row(method, how, n):
     x = images(n, 3, 6, 6)
     expected = method(seeded(batched), x, 1)
-    if how == "no batch axis" and method in LAYER_METHODS.values():  # nor have its layers' answers one
+    if how == "no batch axis" and method.requires.layer:  # nor have its layers' answers one
         right_or_refused(lambda: method(one_image(how), x, 1), expected, error=LayerError)
     else:
         assert_same(method(one_image(how), x, 1), expected)
