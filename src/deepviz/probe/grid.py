@@ -153,8 +153,15 @@ def given_grid(shape: Size, size: Size | None, skip: Sequence[int] | None) -> Gr
         return None
     kind: Kind = "tokens" if shape[0] == 1 else "tokens, sequence first"
     length = shape[1] if kind == "tokens" else shape[0]
-    others = tuple(sorted({position % length for position in skip or ()}))
-    return Grid(kind, size, others) if length == math.prod(size) + len(others) else None
+    others = skipped(skip or (), length)
+    return Grid(kind, size, others) if others is not None and length == math.prod(size) + len(others) else None
+
+
+def skipped(skip: Sequence[int], length: int) -> tuple[int, ...] | None:
+    """The positions to skip from 0 up, where negative ones count from the end; None if one is not there."""
+    if any(not -length <= position < length for position in skip):
+        return None
+    return tuple(sorted({position % length for position in skip}))
 
 
 def in_proportion(size: Size, space: Size) -> bool:
@@ -180,15 +187,18 @@ def halves(size: Size) -> Iterator[Size]:
 def token_sizes(length: int, space: Size, known: Iterable[Size] = ()) -> list[tuple[Size, int]]:
     """Grids that `length` tokens may lie on, and how many would be left over, the likely ones first.
 
-    First the grids known of earlier layers (a patch embedding's), the last seen first, then what merging their cells
-    would make of them; then square patches that divide the image and leave the fewest tokens over; then such that do
-    not divide it. At most 16 tokens are left over by a grid that is only guessed.
+    The grids known of earlier layers (a patch embedding's), the last seen first, and no others if one of them fits.
+    Else what merging their cells would make of them; then square patches that divide the image and leave the fewest
+    tokens over; then such that do not divide it. At most 16 tokens are left over by a grid that is only guessed.
     """
     found: dict[Size, int] = {}
     seen = list(dict.fromkeys(reversed(list(known))))
     for size in seen:
         if 0 <= length - math.prod(size) <= MOST_BESIDE:
             found.setdefault(size, length - math.prod(size))
+    if found:
+        # of several, a small one leaves over what are cells of a larger one
+        return [(size, left) for size, left in found.items() if left <= MOST_PREFIX] or list(found.items())
     for size in seen:
         for half in halves(size):
             if 0 <= length - math.prod(half) <= MOST_PREFIX:

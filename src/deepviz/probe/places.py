@@ -37,7 +37,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from deepviz.probe.grid import Grid, Kind, Size, flattened, follows, ordered, orders, spread_cells, token_sizes
+from deepviz.probe.grid import Grid, Kind, Size, flattened, follows, ordered, orders, skipped, spread_cells, token_sizes
 from deepviz.probe.seeds import generator_of
 
 NO_GRADIENT = "it returns a result without a gradient"
@@ -64,6 +64,12 @@ STEPPED = 2
 """Grids, the likeliest, for which that is done."""
 BETWEEN = 0.6
 """Of what an image token gains at its place, what a token must gain somewhere to be taken for one."""
+NEXT = 2
+"""Cells before and after a token's own, in reading order, that may not show more of it."""
+CONFIRMED = 10 / 12
+"""Of the image tokens that were looked at, the part of which that must be true."""
+CLEARLY = 0.5
+"""Of how far image tokens usually are ahead of those next to them, what each must be."""
 STEP = 0.7
 """Nats that speak against other tokens in the middle."""
 
@@ -186,11 +192,12 @@ def proposed(
             kinds.append(("tokens, sequence first", shape[0]))
         for kind, length in kinds:
             sizes = token_sizes(length, space, known) if size is None else [(size, length - math.prod(size))]
+            given = None if skip is None else skipped(skip, length)
             for one, left in sizes:
                 if skip is None and left >= 0:
                     found.append(Grid(kind, one, tuple(range(left))))
-                elif skip is not None and left == len(set(skip)):
-                    found.append(Grid(kind, one, tuple(sorted({position % length for position in skip}))))
+                elif given is not None and left == len(given):
+                    found.append(Grid(kind, one, given))
     return found
 
 
@@ -232,6 +239,15 @@ class _Look:
         if len(alive) < 2 or 3 * len(alive) < 2 * len(alone):
             return [], torch.zeros(0, *self.image.shape[2:])
         return [position for position, _ in alive], torch.stack([energy / energy.sum() for _, energy in alive])
+
+    def told(self, borders: Sequence[int]) -> set[int]:
+        """The positions that were looked at alone, or together with other borders of a layout."""
+        return {
+            position
+            for positions, _ in self.seen
+            if len(positions) == 1 or set(positions) <= set(borders)
+            for position in positions
+        }
 
     def gains(self, grid: Grid) -> list[tuple[int, Tensor]]:
         """For each position looked at, log of its energy in every cell over the mean cell's, in the grid's order."""
@@ -352,7 +368,7 @@ def _tokens(look: _Look, proposals: list[Grid], free: bool) -> Place:
             break
         rivals = [one for one in layouts if one.proposal == best.proposal and one.score > best.score - DOUBT]
         rest = [position for position in looked if [position] not in [seen for seen, _ in look.seen]]
-        differing = _differing(rivals)
+        differing = _differing(rivals) or _apart(best, look.told(best.borders))
         if differing:
             look.at(first, differing)
             continue
@@ -363,7 +379,7 @@ def _tokens(look: _Look, proposals: list[Grid], free: bool) -> Place:
     if not found.believed:
         return _refused(found, look.backwards, "tokens")
     doubtful = any(one.score > best.score - DOUBT and best.contradicts(one) for one in layouts[1:])
-    if doubtful or not best.possible:
+    if doubtful or not best.possible or not _confirmed(look, best):
         return Place(None, "it cannot be told which of its tokens are the image's", found.r, look.backwards)
     return Place(best.grid, "", found.r, look.backwards)
 
@@ -395,6 +411,21 @@ class _Layout:
             *range(self.after + self.proposal.cells, length),
         ]
         return replace(self.proposal, skip=tuple(skip))
+
+    @property
+    def plain(self) -> bool:
+        """Whether it is given, or all other tokens are first or last."""
+        return self.given or self.before == self.after in (0, len(self.proposal.skip))
+
+    @property
+    def borders(self) -> list[int]:
+        """Image tokens that tell, if they are where the layout says, that the other tokens are too: the first and the
+        last, and those before and after several in the middle, which might be apart."""
+        if self.plain or not self.possible:
+            return []
+        image = [position for position in range(self.proposal.cells + self.after) if self.place(position) is not None]
+        inner = [self.at - 1, self.at + self.after - self.before] if self.after - self.before > 1 else []
+        return list(dict.fromkeys([image[0], image[-1], *inner]))
 
     def contradicts(self, other: _Layout) -> bool:
         """Whether both cannot be right; shifts that only another number of tokens would explain do not count."""
@@ -464,6 +495,40 @@ def _agreement(look: _Look, layout: _Layout) -> Agreement:
     if len(image) < 2:
         return Agreement()
     return agreement(P[image], [cell for cell in cells if cell is not None], layout.proposal)
+
+
+def _apart(layout: _Layout, told: set[int]) -> list[int]:
+    """Borders of the layout that are still to be looked at, as many as do not disturb each other."""
+    found: list[int] = []
+    for position in layout.borders:
+        if position not in told and all(abs(position - other) > 3 * NEXT for other in found):
+            found.append(position)
+    return found
+
+
+def _confirmed(look: _Look, layout: _Layout) -> bool:
+    """Whether the image tokens see their own place more than those next to it in reading order, beyond what all see.
+
+    Where other tokens may have shifted some, 10 of 12 must, and none may see the next place far more. If the others
+    are neither all first nor all last, each that was looked at must, and clearly, those at the borders among them.
+    """
+    if not layout.proposal.skip:
+        return True
+    told = look.told(layout.borders)
+    placed = [(position, gain) for position, gain in look.gains(layout.proposal) if position in told]
+    placed = [(position, gain) for position, gain in placed if layout.place(position) is not None]
+    usual = torch.stack([gain for _, gain in placed]).mean(0)
+    ahead: dict[int, float] = {}
+    for position, gain in placed:
+        cell, more = layout.place(position), gain - usual
+        assert cell is not None
+        beside = torch.cat([more[max(0, cell - NEXT) : cell], more[cell + 1 : cell + NEXT + 1]])
+        ahead[position] = float(more[cell] - beside.max())
+    values = torch.tensor(list(ahead.values()))
+    if int((values >= 0).sum()) < CONFIRMED * len(values) or float(values.min()) < -UNLIKELY:
+        return False
+    clear = bool((values >= CLEARLY * values.median()).all())
+    return layout.plain or (clear and all(position in ahead for position in layout.borders))
 
 
 def _differing(rivals: list[_Layout]) -> list[int]:
