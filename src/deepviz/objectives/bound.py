@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -21,8 +21,8 @@ from deepviz.objectives.classes import (
     pick,
 )
 from deepviz.objectives.expression import parse
-from deepviz.objectives.function import Function
-from deepviz.objectives.objective import Objective, Rows
+from deepviz.objectives.function import Function, weakly
+from deepviz.objectives.objective import Objective, Rows, Sum
 from deepviz.probe.outputs import Reading, chosen_field, describe, read_outputs
 from deepviz.probe.seen import Seen
 
@@ -104,6 +104,12 @@ class Bound:
         if not self._classes_alone:
             return None
         return self._choice if self.shape else self._choice[:, 0]
+
+    @property
+    def question(self) -> Hashable:
+        """What findings about the model are remembered by: which class it is does not matter there, and callables,
+        which may hold the model, are not kept alive."""
+        return "class" if self._classes_alone else tuple(map(_question, self.objectives))
 
     def take(self, rows: Rows) -> Bound:
         """What is explained of some of the rows; with a slice, a class decided there is decided here too."""
@@ -278,3 +284,10 @@ def _of_array(target: Any, n: int, labels: Sequence[str] | None) -> tuple[list[O
 
 def _resolved(objective: Objective, labels: Sequence[str] | None) -> Objective:
     return objective.replaced(lambda part: part.resolved(labels) if isinstance(part, OfClass) else part)
+
+
+def _question(objective: Objective) -> Hashable:
+    if isinstance(objective, Sum):
+        return tuple((weight, _question(term)) for weight, term in objective.terms)
+    known = weakly(objective.function) if isinstance(objective, Function) else None
+    return objective if known is None else known

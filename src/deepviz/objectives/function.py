@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
+from inspect import ismethod
 from typing import Annotated, Any
+from weakref import WeakMethod, ref
 
 import torch
 from torch import Tensor
@@ -70,6 +72,16 @@ class Function(Objective):
 
     def __str__(self) -> str:
         return self.name
+
+
+def weakly(function: Callable[..., Any] | None) -> Hashable | None:
+    """What a callable is known by without being kept alive; None if it cannot be."""
+    try:
+        found = WeakMethod(function) if ismethod(function) else ref(function)
+        hash(found)
+    except TypeError:
+        return None
+    return found
 
 
 def _name(function: Any) -> str:

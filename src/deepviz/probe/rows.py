@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -53,7 +53,7 @@ def habits_of(session: Session) -> Habits:
     Raises:
         ModelError: for side information on the model that does not follow the rows, naming `extra=`.
     """
-    question = (session.state, session.inputs.signature(), session.kind, _question(session))
+    question = (session.state, session.inputs.signature(), session.kind, session.score.question)
     # what was found for one image holds for several, unless its rows could not go together
     of_one, of_several = (*question, 1), (*question, 2)
     known = _known.get(session.model, of_one)
@@ -66,12 +66,6 @@ def habits_of(session: Session) -> Habits:
             "size (F.dropout without training=self.training?), so this map is one draw of many"
         )
     return habits
-
-
-def _question(session: Session) -> Any:
-    """What of the score matters here: which class it is does not."""
-    score = session.score
-    return "class" if score.indices is not None else score.objectives
 
 
 def _found(session: Session) -> Habits:
