@@ -156,6 +156,18 @@ class Method(Frozen, ABC):
         changed: dict[str, Any] = {name: layer for name in having(type(self), "layer") if getattr(self, name) is None}
         return self._with(changed, lambda method: method.with_layer(layer))
 
+    def layers_by_name(self, model: nn.Module) -> Method:
+        """The same method with layers given as modules by their names, as results hold them.
+
+        A module that is not part of `model` stays: whoever looks for its map says so.
+        """
+        given = {name: getattr(self, name) for name in having(type(self), "layer")}
+        names = {module: name for name, module in model.named_modules() if name}
+        changed: dict[str, Any] = {
+            name: names[layer] for name, layer in given.items() if isinstance(layer, nn.Module) and layer in names
+        }
+        return self._with(changed, lambda method: method.layers_by_name(model))
+
     def _with(self, changed: dict[str, Any], inside: Callable[[Method], Method]) -> Method:
         """The same method with other values, and the methods inside it changed; itself if nothing is another."""
         own = {field.name: getattr(self, field.name) for field in fields(self)}

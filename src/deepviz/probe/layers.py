@@ -19,7 +19,7 @@ from deepviz.errors import DeepVizError, LayerError
 from deepviz.inputs import Leaves
 from deepviz.probe.border import PastNoGrad
 from deepviz.probe.capture import layer_name, refuse_graphs, spatial_tensor
-from deepviz.probe.gradient import Independent, differentiate, fresh_leaf
+from deepviz.probe.gradient import Independent, broken, differentiate, fresh_leaf
 from deepviz.probe.grid import Grid, Nowhere, Rearranged, Size, given_grid
 from deepviz.probe.lineage import Lineage
 from deepviz.probe.places import INDEPENDENT, NO_GRADIENT, Answer, Place, place, proposed
@@ -186,7 +186,8 @@ def _named(session: Session, name: str, size: Size | None, skip: Sequence[int] |
         why = " (are frames or windows folded into its rows?)" if folded else ""
         raise LayerError(
             f"layer {name!r} has no spatial map: it answers a tensor {shape} for an input "
-            f"{(rows, *session.image().shape[1:])}{why}; choose an earlier layer (see: deepviz layers)"
+            f"{(rows, *session.image().shape[1:])}{why}; choose an earlier layer (see: deepviz layers), "
+            "or give a callable (N, ...) -> (N, D, *grid) as grid="
         )
     raise LayerError(_refusal(name, place_, session.image().ndim - 2, size, skip))
 
@@ -254,12 +255,9 @@ def _place_of(one: LayerAnswer, image: Tensor, size: Size | None = None, skip: S
 
 
 def _default(session: Session) -> Layer:
-    # a callable may explain another head of the model, which another layer feeds, and may hold the model itself
-    if session.score.indices is None:
-        found = _search(session)
-    else:
-        key = (session.state, session.inputs.signature())
-        found = _found.once(session.model, key, lambda: _search(session))
+    # a callable may explain another head of the model, which another layer feeds
+    key = (session.state, session.inputs.signature(), session.score.question)
+    found = _found.once(session.model, key, lambda: _search(session))
     if isinstance(found, str):
         raise LayerError(found)
     return found
@@ -446,6 +444,8 @@ def _on_noise(session: Session, look: Callable[[Session], T]) -> T:
             if noise is image:
                 break
     assert failure is not None
+    if isinstance(failure, Independent):
+        raise Independent(broken(one.call, one.inputs)) from failure
     raise failure
 
 

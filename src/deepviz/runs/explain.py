@@ -16,6 +16,7 @@ from deepviz.methods.method import Method
 from deepviz.models import LoadedModel, Prepared, Preprocess
 from deepviz.notes import Notes, warn
 from deepviz.objectives import Objective
+from deepviz.probe.borrow import original
 from deepviz.results.explanation import ExplainedTarget, Explanation
 from deepviz.results.outcomes import Failed, ImageOutcomes, Missing, Outcome, Skipped
 from deepviz.runs.asked import Item
@@ -56,7 +57,8 @@ def explain_items(
         on_error: takes an item that the model has no finite scores for, and the others go on.
         sinks: take each result.
     """
-    work = _Explaining(loaded, tuple(methods), top_k, lenient, needed, progress)
+    named = tuple(method.layers_by_name(original(loaded.module)) for method in methods)
+    work = _Explaining(loaded, named, top_k, lenient, needed, progress)
     together = batches(items, _alike, ROWS)
     yield from run(together, work.outcomes, on_error=on_error, sinks=sinks)
 
