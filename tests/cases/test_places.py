@@ -1060,9 +1060,9 @@ def test_guided_grad_cam_is_upsampled_linearly_along_every_axis(space):
 def test_signals_and_volumes_can_be_explained_in_one_line(space):
     kind, shape = SPACES[space]
     net, x = seeded(lambda: volume(kind)), images(2, 2, *shape)
-    for several, n in ((x, 2), ([x[0], x[1]], 2), (x[0], 1)):
-        if kind == 1 and several is not x and n == 1:
-            continue  # (C, L) is no more a signal than a picture without channels
+    # three axes are a picture, (C, H, W), and four are pictures: signals are given one by one, a volume with its batch
+    both, one = ([x[0], x[1]], x[0]) if kind == 1 else (x, x[:1])
+    for several, n in ((both, 2), ([x[0], x[1]], 2), (one, 1)):
         found = deepviz.explain(net, several, ["gradient", "grad-cam"], target=1)
         assert len(found) == 2 * n
         assert_same(found[0].attribution, gradient(lambda z: net(z)[:, 1], x[:1])[0].float(), 1e-5)

@@ -78,7 +78,8 @@ def items_of(loaded: LoadedModel, images: Images, target: Targets = None, extra:
                 raise TypeError("images are Inputs, which hold their own extra: give extra= there")
             leaves = prepared_leaves(loaded, image)
             items += [Item(_main(of), inputs=image, input_row=row, leaves=of) for row, of in enumerate(leaves)]
-        elif isinstance(image, Tensor) and image.ndim in (2, 5):  # a signal, volumes
+        elif isinstance(image, Tensor) and (image.ndim in (2, 5) or (image.ndim == 4 and len(image) > 1)):
+            # a signal, volumes, one volume of a list
             inputs = Inputs(image if image.ndim == 5 else image[None])
             items += [Item(leaf) for (leaf,) in prepared_leaves(loaded, inputs)]
         else:
