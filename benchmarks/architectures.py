@@ -144,7 +144,7 @@ timm("resnetv2_18", "norm")
 timm("resnetv2_50x1_bit", "norm")
 timm("rexnet_100", "features")
 timm("selecsls42", "head")
-timm("shvit_s1", "stages")
+timm("shvit_s1", {"stages": channels_first, r"stages\.2\..*": channels_first})
 timm("starnet_s050", "norm")
 timm("tresnet_m", "body")
 timm("ese_vovnet19b_slim", "stages")
@@ -173,9 +173,13 @@ timm(
         "window_ratio": (32, 32, 16, 32),
     },
 )
-timm("levit_conv_128s", "stages", options=SIZED)
+timm("levit_conv_128s", {"stages": channels_first, r"stages\.[12]\..*": channels_first}, options=SIZED)
 timm("mobilevit_xxs", "final_conv", options=SIZED)
-timm("mobilevitv2_050", r"stages\.4\.\d|stages|stages\.4", options=SIZED)
+timm(
+    "mobilevitv2_050",
+    {r"stages(\.4(\.\d)?)?": channels_first, r"stages\.4\.1\.conv_1x1": channels_first},
+    options=SIZED,
+)
 timm("pvt_v2_b0", "stages")
 timm("samvit_base_patch16", "neck", options={**TINY, "global_attn_indexes": (1,)}, named={"blocks.0": channels_last})
 timm("swiftformer_xs", "norm", options=SIZED)
@@ -184,8 +188,8 @@ timm(
     "stages",
     options={"img_size": SIZE, "embed_dim": 12, "depths": (1, 1, 2, 1), "num_heads": (1, 2, 3, 4)},
 )
-timm("tiny_vit_5m_224", "stages")
-timm("visformer_tiny", "norm", options=SIZED)
+timm("tiny_vit_5m_224", {"stages": channels_first, r"stages\.3\..*": channels_first})
+timm("visformer_tiny", {"norm": channels_first, r"stage3\..*": channels_first}, options=SIZED)
 timm(
     "Nest",
     "norm",
@@ -279,7 +283,8 @@ timm("deit3_small_patch16_224", r"blocks\.1\.norm1", CLASS_FIRST, options=TINY)
 timm("efficientformer_l1", "norm", tokens(7, 7), image=(3, 224, 224))
 timm("eva02_tiny_patch14_224", "norm", tokens(8, 10, before=1), options=TINY14, image=(3, 112, 140))
 timm("vit_base_patch16_dinov3", "norm", tokens(*PATCHES, before=5), options=TINY)
-timm("gemma4_vit_167m", "encoder", tokens(*PATCHES), options=TINY)
+# its attention is sharp: behind it, a token sees another one's place most
+timm("gemma4_vit_167m", r"encoder\.patch_embed", tokens(*PATCHES), options=TINY)
 timm(
     "hiera_tiny_224",
     r"blocks\.4",
@@ -287,7 +292,11 @@ timm(
     options={"img_size": SIZE, "embed_dim": 24, "stages": (1, 1, 2, 1)},
     shuffled={"blocks.0": unrolled(24, 32), "blocks.2": unrolled(6, 8)},
 )
-timm("levit_128s", {r"stages(\.2.*)?": tokens(2, 2), r"stages\.1(\.(?!downsample).*)?": tokens(3, 4)}, options=SIZED)
+timm(
+    "levit_128s",
+    {r"stages(\.2.*)?": tokens(2, 2), r"stages\.1(\.blocks(\.\d(\.(attn|mlp|drop_path\d))?)?)?": tokens(3, 4)},
+    options=SIZED,
+)
 timm(
     "gMLP",
     "norm",
@@ -543,7 +552,7 @@ TOWER = rf"{PYRAMID}|head\.classification_head\.conv(\..*)?"
 detector("fasterrcnn_mobilenet_v3_large_320_fpn", PYRAMID, **RESIZED, **PROPOSED)
 detector("MaskRCNN", PYRAMID, **RESIZED, **PROPOSED)
 detector("RetinaNet", TOWER, **RESIZED, score_thresh=0.0)
-detector("FCOS", TOWER, **RESIZED, score_thresh=0.0)
+detector("FCOS", rf"{TOWER}|head\.regression_head\.conv(\..*)?", **RESIZED, score_thresh=0.0)
 detector(
     "ssdlite320_mobilenet_v3_large",
     rf"{PYRAMID}|head\.classification_head\.module_list\.\d\.0(\..*)?",
@@ -716,8 +725,7 @@ hugging_face(
 )
 hugging_face(
     "LevitForImageClassification",
-    r"levit(\.encoder)?",
-    tokens(2, 2),
+    {r"levit(\.encoder)?": tokens(2, 2), r"levit\.encoder\.stages\.0\.layers\.\d": tokens(6, 6)},
     options={
         "image_size": 96,
         "hidden_sizes": [32, 48, 64],
@@ -730,7 +738,7 @@ hugging_face(
 )
 hugging_face(
     "MobileViTForImageClassification",
-    r"mobilevit(\.(conv_1x1_exp))?",
+    r"mobilevit(\.conv_1x1_exp(\..*)?)?",
     options={
         "hidden_sizes": [24, 32, 48],
         "neck_hidden_sizes": [8, 16, 16, 24, 32, 48, 64],
@@ -1052,7 +1060,9 @@ def clip_model(name: str, last: Rules, layout: Layout = channels_first, **option
     )
 
 
-clip_model("VideoMAEForVideoClassification", r"model\.videomae(\..*)?", tokens(2, 4, 4))
+clip_model(
+    "VideoMAEForVideoClassification", r"model\.videomae(\.(encoder|layernorm|encoder\.layer\.1))?", tokens(2, 4, 4)
+)
 clip_model("TimesformerForVideoClassification", r"model\.timesformer\.encoder\.layer\.0", space_then_time(4, 4, 4))
 clip_model(
     "VivitForVideoClassification",
@@ -1267,36 +1277,6 @@ volumes(
     out_channels=3,
     channels=(8, 16, 32),
     strides=(2, 2),
-    scores=centre,
-)
-volumes(
-    "SegResNet",
-    r"up_layers(\..*)?|conv_final\.[01]",
-    spatial_dims=3,
-    in_channels=1,
-    out_channels=3,
-    init_filters=8,
-    scores=centre,
-)
-volumes(
-    "UNETR",
-    r"decoder2(\..*)?",
-    in_channels=1,
-    out_channels=3,
-    img_size=(32, 48, 32),
-    feature_size=8,
-    hidden_size=48,
-    mlp_dim=96,
-    num_heads=2,
-    scores=centre,
-)
-volumes(
-    "SwinUNETR",
-    r"decoder1(\..*)?",
-    image=(1, 32, 64, 32),
-    in_channels=1,
-    out_channels=3,
-    feature_size=12,
     scores=centre,
 )
 

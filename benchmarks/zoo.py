@@ -504,33 +504,53 @@ def misplaced(architecture: Architecture) -> dict[str, str]:
 
 
 def cells_elsewhere(architecture: Architecture, model: nn.Module, layer: str, layout: Layout) -> str:
-    """ "" if each cell's gradient is strongest at that cell or at a neighbour of it."""
-    images = architecture.images(1)
+    """ "" if what each cell sees of the image, more than others do, is strongest or has its middle about there."""
+    images = architecture.images(2)  # of one, torch may take another gradient of batch normalisation
     try:
         A, leaf, *_ = activation(architecture, model, images, layer)
     except IndexError:
         return ""  # not called
+    if A.ndim != leaf.ndim and layout is channels_first:
+        return ""  # a part that works on something else
     A = layout(A)
-    grid = A.shape[2:]
+    grid = tuple(A.shape[2:])
     generator = torch.Generator().manual_seed(3)
     probe = torch.randn(A.shape[1], generator=generator, dtype=torch.float64).to(A.dtype)
-    away = []
     cells = list(itertools.product(*map(range, grid)))
-    cells = cells[:: max(1, len(cells) // 48)]
+    cells = cells[:: max(1, len(cells) // 24)]
+    pool = nn.functional.adaptive_avg_pool2d if len(grid) == 2 else nn.functional.adaptive_avg_pool3d
+    shares = []
     for cell in cells:
         value = (A[(0, slice(None), *cell)] * probe).sum()
         (gradient,) = torch.autograd.grad(value, leaf, retain_graph=True)
-        space = gradient[0].pow(2).sum(0)
-        share = nn.functional.adaptive_avg_pool2d if space.ndim == 2 else nn.functional.adaptive_avg_pool3d
-        strongest = share(space[None], tuple(grid))[0]
-        place = torch.unravel_index(strongest.argmax(), tuple(grid))
-        if max(abs(int(at) - wanted) for at, wanted in zip(place, cell, strict=True)) > 1:
-            away.append(cell)
-    return (
-        f"{len(away)} of {len(cells)} cells of {'x'.join(map(str, grid))} lie elsewhere"
-        if len(away) > len(cells) / 10
-        else ""
-    )
+        seen = pool(gradient[0].pow(2).sum(0)[None], grid)[0]
+        shares.append(seen / seen.sum().clamp_min(1e-300))
+    more = torch.stack(shares) - torch.stack(shares).mean(0)
+    away, centres = 0, []
+    for own, cell in zip(more.clamp_min(0), cells, strict=True):
+        place = torch.unravel_index(own.argmax(), grid)
+        away += max(abs(int(at) - wanted) for at, wanted in zip(place, cell, strict=True)) > 1
+        centres.append([along(own, axis) for axis in range(len(grid))])
+    places, centres = torch.tensor(cells, dtype=torch.float64), torch.tensor(centres, dtype=torch.float64)
+    agree = [float(torch.corrcoef(torch.stack([places[:, n], centres[:, n]]))[0, 1]) for n in long_axes(grid)]
+    if away <= len(cells) / 10 or min(agree) >= AGREEMENT:
+        return ""
+    shown = "x".join(map(str, grid))
+    return f"{away} of {len(cells)} cells of {shown} lie elsewhere, correlation {min(agree):.2f}"
+
+
+AGREEMENT = 0.8
+"""Of the places of cells and the middles of what they see, where they all see everything."""
+
+
+def along(weights: Tensor, axis: int) -> float:
+    """The centroid on one axis."""
+    sums = weights.sum(tuple(n for n in range(weights.ndim) if n != axis)).double()
+    return float((sums * torch.arange(len(sums))).sum() / sums.sum().clamp_min(1e-300))
+
+
+def long_axes(grid: Sequence[int]) -> list[int]:
+    return [axis for axis, length in enumerate(grid) if length > 1]
 
 
 # --------------------------------------------------------------------------------------------------------- the table
@@ -642,7 +662,11 @@ on one CPU thread:
 
 Which layers these are, and how their output lies on the image, stands in `benchmarks/architectures.py`, written from
 the authors' code; `--check-layouts` verifies it by the gradients of single cells. *Refused* is an error that says why
-and what to do, where that is the right answer. *Wrong* is anything else."""
+and what to do, where that is the right answer. *Wrong* is anything else.
+
+Not in the table yet: MONAI's SegResNet and UNETR, whose first answers were wrong by this table and are not explained
+(SegResNet: the layer `act_mod`, which no rule names; UNETR: 28 rectifiers overridden where the oracle sees 12), and
+SwinUNETR, which was not asked."""
 
 
 def main() -> int:
@@ -693,4 +717,6 @@ def check_layouts(chosen: Iterable[Architecture]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    import zoo  # the module that the architectures import
+
+    sys.exit(zoo.main())

@@ -66,3 +66,10 @@ def test_a_wrong_layout_is_told():
 def test_a_layer_that_may_not_be_chosen_is_told():
     one = replace(ARCHITECTURES["timm test_byobnet"], last="head")
     assert zoo.judge(one)["default layer"].verdict == "wrong"
+
+
+def test_the_written_tables_hold_all_of_them_and_nothing_wrong():
+    written = (HERE / "ZOO.md").read_text()
+    assert [name for name in ARCHITECTURES if f"| {name} |" not in written] == []
+    assert "| wrong" not in written
+    assert (HERE.parent / "docs" / "zoo.md").read_text() == written

@@ -404,17 +404,18 @@ def test_the_models_output_itself_is_not_chosen(ending):
     assert GradCAM(layer="last", relu=False)(model, x, score).shape == (2, 1, 8, 12)  # whoever names it has it
 
 
-def test_two_maps_of_which_the_output_is_the_sum_are_not_chosen():
-    class Sum(_Segmenter):
+@pytest.mark.parametrize("join", [torch.add, lambda a, b: (a.sigmoid() * b.sigmoid()).sqrt()])
+def test_two_maps_of_which_the_output_is_made_are_not_chosen(join):
+    class Two(_Segmenter):
         def __init__(self):
-            super().__init__(None)
+            super().__init__(join)
             self.finer = nn.Conv2d(4, 5, 1)
 
         def forward(self, x):
             h = torch.relu(self.body(x))
-            return self.last(h) + self.finer(h)
+            return self.ending(self.last(h), self.finer(h))
 
-    model, x = Sum().eval(), torch.rand(1, 3, 8, 12)
+    model, x = Two().eval(), torch.rand(1, 3, 8, 12)
     score = lambda output: output[:, 1].flatten(1).sum(1)  # noqa: E731
     assert GradCAM(relu=False).attribute(model, x, score).notes.facts["layer"] == "body"
 

@@ -588,16 +588,17 @@ _MOVES_NAMES = (
     "Softmax LogSoftmax LogSigmoid Contiguous Index IndexSelect Gather MaskedSelect Topk Sort"
 )
 _MOVES = frozenset(_MOVES_NAMES.split())
-_SCALES = frozenset(("Mul", "Div", "Neg", "Exp", "Clamp", "ClampMin"))
-"""Operators that show a map in other units, where the image has no part in their other operand."""
-_SUMS = frozenset(("Add", "Sub"))
+_SCALES = frozenset(("Neg", "Exp", "Log", "Sqrt", "Pow", "Clamp", "ClampMin"))
+"""Operators that show a map in other units."""
+_JOINS = frozenset(("Add", "Sub", "Mul", "Div"))
+"""The same where the image has no part in their other operand; else the output is of two maps."""
 
 
 def _read_out(seen: _Pass) -> set[Any]:
     """Edges of the tensors that the score reads from the model's output, and of what they only show again.
 
     A view, a crop, an enlarged copy, the softmax, some entries or a multiple of a map is the map itself: its gradient
-    there says nothing. So are the two maps of which the output is the sum.
+    there says nothing. So are the two maps of which the output is the sum or the product.
     """
     assert seen.values is not None
     outputs = {_edge(tensor) for tensor in _tensors(seen.output) if tensor.grad_fn is not None}
@@ -620,16 +621,16 @@ def _read_out(seen: _Pass) -> set[Any]:
     found: dict[Any, bool] = {}
     shown = [(edge, False) for edge in read]
     while shown:
-        edge, summed = shown.pop()
-        if edge in found and (summed or not found[edge]):
+        edge, joined = shown.pop()
+        if edge in found and (joined or not found[edge]):
             continue
-        found[edge] = summed
+        found[edge] = joined
         assert edge[0] is not None
         below = [other for other in edge[0].next_functions if other[0] in from_image]
         name = edge[0].name().removeprefix("torch::autograd::").rstrip("0123456789").removesuffix("Backward")
-        if name in _MOVES or name.startswith("Upsample") or (name in _SCALES | _SUMS and len(below) == 1):
-            shown.extend((other, summed) for other in below)
-        elif name in _SUMS and not summed:
+        if name in _MOVES or name.startswith("Upsample") or (name in _SCALES | _JOINS and len(below) == 1):
+            shown.extend((other, joined) for other in below)
+        elif name in _JOINS and not joined:
             shown.extend((other, True) for other in below)
     return {torch.autograd.graph.GradientEdge(node, number) for node, number in found}
 
