@@ -440,7 +440,7 @@ def test_huge_photographs_are_refused_unread():
     def huge(words):
         words["photographs"][0]["size"] = [65000, 65000]
 
-    assert "a photograph of 65000 x 65000 is refused" in refused(changed(packed([explained()]), header=huge))
+    assert "an image of 65000 x 65000 is refused" in refused(changed(packed([explained()]), header=huge))
 
 
 def test_bombs_are_refused(monkeypatch):
