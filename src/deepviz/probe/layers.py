@@ -119,8 +119,8 @@ def choose_layer(
     Raises:
         LayerError: if there is no such layer, or its output does not lie on the image as far as can be told.
     """
+    refuse_graphs(session.model)
     if layer is None:
-        refuse_graphs(session.model)
         if grid is not None or skip is not None:
             raise LayerError("grid= and skip= say how the output of one layer lies on the image: name it with layer=")
         return _default(session)
