@@ -132,7 +132,7 @@ def test_channels_last_and_a_model_that_takes_views():
     ("layer", "channels", "message"),
     [
         ("7", None, r"no layer '7' in this model"),
-        ("6", None, r"layer '6' has no spatial map: it answers a tensor \(1, 5\)"),
+        ("6", None, r"layer '6' has no spatial map: its output is a tensor \(1, 5\)"),
         ("2", [0, 8], r"channel 8 is out of range: layer '2' has 8, 0 to 7"),
         ("2", [-1], r"channel -1 is out of range"),
         ("2", [0.5], r"a channel is a whole number, got 0.5"),

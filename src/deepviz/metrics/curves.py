@@ -92,7 +92,7 @@ class ExchangeMetric(CurveMetric):
         n, between = len(x), torch.arange(1, self.steps, dtype=torch.int32)
         rows = torch.arange(n).repeat_interleave(len(between))
         steps = between.repeat(n).to(x.device)
-        start, end = session.call.laid(start), session.call.laid(end)
+        start, end = session.call.to_layout(start), session.call.to_layout(end)
 
         def make(chunk: slice) -> Tensor:
             of = rows[chunk]

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from deepviz.errors import DeepVizError, ModelError, ModelFailed, TargetFailed
 from deepviz.inputs import Inputs
 from deepviz.notes import Notes
-from deepviz.probe.chunks import Joined, in_chunks
+from deepviz.probe.chunks import RowBuffer, in_chunks
 
 T = TypeVar("T")
 X = TypeVar("X", Tensor, Inputs)
@@ -33,11 +33,11 @@ class Call:
 
     def by_rows(self, x: Tensor, compute: Callable[[slice], Tensor], graph: bool = True) -> Tensor:
         """`compute` for chunks of the rows of `x`, joined; `graph` says whether it keeps a graph of all layers."""
-        joined = Joined(len(x))
+        joined = RowBuffer(len(x))
         in_chunks(self.model, x, lambda rows: joined.put(rows, compute(rows)), graph)
         return joined.whole
 
-    def laid(self, x: Tensor) -> Tensor:
+    def to_layout(self, x: Tensor) -> Tensor:
         """`x` (N, C, H, W) in the memory layout that suits machine and model; other shapes contiguous.
 
         Convolutions on a CPU run faster on `channels_last` input; a model that takes views of its feature maps
@@ -49,7 +49,7 @@ class Call:
 
     def in_layout(self, x: X, compute: Callable[[X], T]) -> T:
         """`compute(x)` with `x` laid out; if that fails, in the plain layout, which is remembered if it helps."""
-        laid = _each(x, self.laid)
+        laid = _each(x, self.to_layout)
         if all(tensor.is_contiguous() for tensor in ([laid] if isinstance(laid, Tensor) else laid.leaves)):
             return compute(laid)
         try:

@@ -71,7 +71,7 @@ def spans(total: int, size: int) -> Iterator[slice]:
         yield slice(start, stop)
 
 
-class Joined:
+class RowBuffer:
     """Values and checks chunk by chunk, as one tensor; a chunk that is tried again replaces what it has put there."""
 
     def __init__(self, total: int) -> None:
@@ -101,7 +101,7 @@ def in_chunks(
 
     `most` is the largest chunk that the model allows, 1 for one that mixes its rows.
 
-    `work` must store its result only when it has succeeded, or by row (`Joined`), since its rows may be tried again.
+    `work` must store its result only when it has succeeded, or by row (`RowBuffer`), since its rows may be tried again.
 
     Raises:
         ModelFailed: if not even one row fits.

@@ -185,7 +185,7 @@ def _named(session: Session, name: str, size: Size | None, skip: Sequence[int] |
         rows = 1 if folded else session.n
         why = " (are frames or windows folded into its rows?)" if folded else ""
         raise LayerError(
-            f"layer {name!r} has no spatial map: it answers a tensor {shape} for an input "
+            f"layer {name!r} has no spatial map: its output is a tensor {shape} for an input "
             f"{(rows, *session.image().shape[1:])}{why}; choose an earlier layer (see: deepviz layers), "
             "or give a callable (N, ...) -> (N, D, *grid) as grid="
         )

@@ -18,7 +18,7 @@ from deepviz.probe.border import PastNoGrad, contiguous_at_batch_norm, refuse_in
 from deepviz.probe.borrow import borrowed, original
 from deepviz.probe.call import Call
 from deepviz.probe.capture import answering, layer_name, spatial_tensor
-from deepviz.probe.chunks import Joined, chunk_rows, in_chunks
+from deepviz.probe.chunks import RowBuffer, chunk_rows, in_chunks
 from deepviz.probe.gradient import Independent, backward, broken, coverage_of, fresh_leaf, note_coverage
 from deepviz.probe.grid import Grid, as_maps
 from deepviz.probe.layers import grids_of
@@ -160,9 +160,9 @@ class Session:
         known = replace(self.known, state=None, looked=False, values={})
         return replace(self, call=Call(model, Notes()), known=known)
 
-    def laid(self) -> Session:
+    def to_layout(self) -> Session:
         """The same with inputs in the memory layout that suits machine and model."""
-        return replace(self, inputs=self.inputs.map(self.call.laid))
+        return replace(self, inputs=self.inputs.map(self.call.to_layout))
 
     # chunks
 
@@ -194,14 +194,14 @@ class Session:
             compute: called with the session of a chunk, its inputs laid out for speed; it may be called again.
             graph: whether it keeps a graph of all layers, which takes more memory.
         """
-        joined: dict[int, Joined] = {}
+        joined: dict[int, RowBuffer] = {}
         most = self.habits.most
 
         def work(rows: slice) -> None:
             part = self if self.n == rows.stop - rows.start else self.take(rows)
             found = part.in_layout(compute)
             for place, value in enumerate(found):
-                joined.setdefault(place, Joined(self.n)).put(rows, value)
+                joined.setdefault(place, RowBuffer(self.n)).put(rows, value)
 
         in_chunks(self.model, _largest(self.x), work, graph, most)
         return [joined[place].whole for place in sorted(joined)]
@@ -236,8 +236,8 @@ class Session:
 
     def _note_past_no_grad(self) -> None:
         self.notes.warn(
-            "the model runs a part under torch.no_grad(), which cuts every way from the score back: gradients were "
-            "taken through it all the same"
+            "a part of the model runs under torch.no_grad(), so the score has no gradient path to the input: gradients "
+            "were computed through that part anyway"
         )
 
     # forward
@@ -308,7 +308,7 @@ class Session:
             precision: of the forward passes.
         """
         self._look_once()
-        joined = Joined(len(rows))
+        joined = RowBuffer(len(rows))
         like = _largest(self.x)[:1]
 
         def work(chunk: slice) -> None:

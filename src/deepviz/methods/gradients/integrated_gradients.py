@@ -89,7 +89,7 @@ class IntegratedGradients(Method):
         """(x - x') times the mean gradient on the path."""
         start = session.x.map(lambda leaf: reference(leaf, self.baseline))
         change = _change(session, start)
-        session, start = session.laid(), start.map(session.call.laid)
+        session, start = session.to_layout(), start.map(session.call.to_layout)
         mean = self._uniform(session, start) if self.tolerance is None else self._adaptive(session, start)
         R = session.x.map(lambda x, start, mean: session.beside((x - start).to(mean)) * mean, start, mean)
         total = torch.stack([part.flatten(2 if session.several else 1).sum(-1) for part in R]).sum(0)

@@ -69,7 +69,7 @@ class SmoothGrad(Method):
     def maps(self, session: Session) -> Leaves | Tensor:
         """The statistic of M(x + e_i) over the samples, in one pass."""
         session.decide()
-        session = session.laid()
+        session = session.to_layout()
         noisy = [is_image_like(x) for x in session.x]
         if not any(noisy):
             noisy = [True] * len(noisy)
@@ -103,7 +103,7 @@ class SmoothGrad(Method):
 
     def _draw(self, samples: range, x: Tensor, session: Session) -> Tensor:
         """Standard normal noise (n, ...) of some samples, drawn on the CPU so that every device sees the same."""
-        e = session.call.laid(x[:1].expand(len(samples), *x.shape[1:]).clone())
+        e = session.call.to_layout(x[:1].expand(len(samples), *x.shape[1:]).clone())
         for sample, noise in zip(samples, e, strict=True):
             generator = generator_of(self.seed, sample)
             noise.copy_(
