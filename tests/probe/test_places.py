@@ -360,7 +360,7 @@ def test_channels_last_maps_are_recognised():
     conv = nn.Conv2d(3, 8, 4, 4)
     result = checked(lambda x: conv(x).movedim(1, -1), torch.rand(1, 3, 16, 24))
     assert result.grid == Grid("channels last", (4, 6))
-    assert result.agreement > 0.99
+    assert result.agreement.r > 0.99
     assert result.backwards <= CELLS
 
 
@@ -391,7 +391,7 @@ def test_an_explanation_says_how_the_grid_is_known():
     model = made(**LAYOUTS["class token in the middle"]).float()
     (found,) = explain(model, torch.rand(3, 32, 32), GradCAM(relu=False), target=1)
     assert found.notes["grid"] == "4 x 4 + 1 other tokens, tokens"
-    assert found.notes["place"].startswith("checked, r = ")
+    assert found.notes["place"].startswith("checked: r = ")
 
 
 @pytest.mark.parametrize(
