@@ -116,8 +116,9 @@ def contiguous_at_batch_norm(model: nn.Module) -> Iterator[None]:
         if isinstance(output, Tensor) and output.requires_grad and inputs and inputs[0].is_contiguous():
             output.register_hook(plain)
 
-    def plain(gradient: Tensor) -> Tensor | None:
-        return None if gradient.is_contiguous() else gradient.contiguous()
+    def plain(gradient: Tensor | None) -> Tensor | None:
+        # an operator without a derivative sends none
+        return None if gradient is None or gradient.is_contiguous() else gradient.contiguous()
 
     handles = [
         module.register_forward_hook(hook)
