@@ -409,3 +409,12 @@ def test_objectives_read_a_layer_on_the_grid_that_was_found(name):
     handle.remove()
     (wanted,) = torch.autograd.grad(model._laid(heard[0])[:, 3, 1, 2].sum(), leaf)
     torch.testing.assert_close(found, wanted, rtol=1e-9, atol=1e-12)
+
+
+def test_time_in_the_place_of_channels_is_not_taken_for_depth():
+    """(N, frames, channels, h, w) looks like a volume of three slices; its grid of 2 x 4 x 4 has no such axis."""
+    conv = nn.Conv3d(3, WIDTH, (2, 8, 8), (2, 8, 8))
+    for seed in range(5):
+        image = torch.randn(1, 4, 3, 32, 32, generator=torch.Generator().manual_seed(seed))
+        result = checked(lambda x: conv(x.transpose(1, 2)).flatten(2).transpose(1, 2), image, known=[(2, 4, 4)])
+        assert result.grid is None

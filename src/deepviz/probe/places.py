@@ -12,8 +12,8 @@ everywhere) is taken off, Q_c = max(0, P_c - mean_{b != c} P_b), and then, on ev
     the centroids of Q_c must correlate with the cells' places, r >= 0.9,
     and those of P_c must move with the places, by at least a tenth of the way;
 
-or, since tokens that all see much of some others drag the centroids, at the places of at least 10 in 12 cells no other
-of these cells may have a larger P_c.
+tokens that all see much of some others drag the centroids: there r >= 0.7 is enough, if at the places of at least 10
+in 12 cells no other of these cells has a larger P_c.
 
 Tokens may be shifted, which r hardly shows: a class token in the middle of 24 x 24 leaves r at 1.00. Each layout of the
 others (first, last, in between, one stretch in the middle) is scored by what the cells see at their own places,
@@ -53,6 +53,8 @@ FIRST = 8
 CORRELATION = 0.9
 OWN = 0.83
 """The part of the cells whose place no other may see more of, where the correlation is not reached."""
+CORRELATION_OF_OWN = 0.7
+"""The correlation that is enough then; without any, one axis may be another than is thought."""
 MOVES = 0.1
 MOVES_OF_FEW = 0.25
 """The same where fewer than 8 cells were compared, among which a high correlation may be chance."""
@@ -99,9 +101,9 @@ class Agreement:
     @property
     def believed(self) -> bool:
         """Whether that is enough."""
-        if self.cells >= FIRST and self.own >= OWN:
-            return True
-        return self.r >= CORRELATION and self.slope >= (MOVES if self.cells >= FIRST else MOVES_OF_FEW)
+        if self.cells < FIRST:
+            return self.r >= CORRELATION and self.slope >= MOVES_OF_FEW
+        return self.r >= (CORRELATION_OF_OWN if self.own >= OWN else CORRELATION) and self.slope >= MOVES
 
     @property
     def hopeless(self) -> bool:
