@@ -380,7 +380,7 @@ def test_other_preprocessing_is_drawn_on_the_models_own_input():
 
     (found,) = deepviz.viz_backprop(network(), picture(), preprocess=own)
     assert found.overlay().size == (24, 24)
-    assert any("own input" in text for text in found.notes["photograph"])
+    assert any("model's input" in text for text in found.notes["photograph"])
 
 
 @pytest.mark.parametrize("channels", [1, 2, 4])

@@ -231,14 +231,14 @@ def test_a_sheet_shows_one_photograph():
     with pytest.raises(ValueError, match="no explanations"):
         deepviz.sheet([])
     other = deepviz.explain(good(), picture(seed=1), "gradient", target=0)
-    with pytest.raises(ValueError, match="one photograph, got 2: image, image"):
+    with pytest.raises(ValueError, match="one image, got 2: image, image"):
         deepviz.sheet(explained() + other)
 
 
 def test_a_sheet_compares_pictures_not_names():
     one, other = (deepviz.viz_backprop(network(), x, target=0) for x in torch.randn(2, 3, 32, 32))
     assert one[0].source == other[0].source == "tensor"
-    with pytest.raises(ValueError, match="one photograph, got 2: tensor, tensor"):
+    with pytest.raises(ValueError, match="one image, got 2: tensor, tensor"):
         deepviz.sheet(one + other)
     renamed = [replace(one, source="other.png") for one in explained("grad-cam")]
     assert deepviz.sheet(explained() + renamed).size == deepviz.sheet(explained(["gradient", "grad-cam"])).size

@@ -73,7 +73,7 @@ def test_what_ignores_the_model_gets_no_more_complex(net):
 
 
 def test_a_map_that_is_the_same_everywhere_has_no_relative_rise(net):
-    with pytest.warns(DeepVizWarning, match="same everywhere"):
+    with pytest.warns(DeepVizWarning, match="is constant"):
         assert EfficientRandomization()(net, X, Drawn(flat=True)).tolist() == [0, 0, 0]
 
 

@@ -147,7 +147,7 @@ class Gated(nn.Module):
         return self.head((first + (last - 50).relu()).mean((2, 3)))
 
 
-@pytest.mark.filterwarnings("ignore:.*random network is the same everywhere")
+@pytest.mark.filterwarnings("ignore:.*random network is constant")
 @pytest.mark.parametrize("of", [GradCAM, GuidedGradCAM])
 def test_the_layer_stays_the_one_that_was_found_in_the_trained_network(of):
     torch.manual_seed(4)
@@ -211,10 +211,10 @@ def test_noise_on_the_image_does_not_move_a_linear_models_maps():
 
 
 def test_a_map_that_is_the_same_everywhere_is_unlike_and_said_so(net):
-    with pytest.warns(DeepVizWarning, match="of a random network is the same everywhere"):
+    with pytest.warns(DeepVizWarning, match="of a random network is constant"):
         found = ParameterRandomization()(net, X, Watched(at=1, value=0.0))
     assert found.tolist() == [0, 0, 0]
-    with pytest.warns(DeepVizWarning, match="of the trained network is the same everywhere"):
+    with pytest.warns(DeepVizWarning, match="of the trained network is constant"):
         found = ParameterRandomization()(net, X, Watched(at=0, value=0.5))
     assert found.tolist() == [0, 0, 0]
 

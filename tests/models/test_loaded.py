@@ -51,7 +51,7 @@ def test_callable_preprocess_is_drawn_on_its_own_output():
     assert prepared.x.shape == (3, 15, 20)
     assert prepared.photo.size == prepared.geometry.size == (20, 15)
     assert prepared.geometry.covers_all
-    assert "own input" in prepared.notes[0]
+    assert "model's input" in prepared.notes[0]
 
 
 @pytest.mark.parametrize("wrong", [lambda p: np.zeros(3), lambda p: torch.zeros(2, 3, 4, 4), lambda p: torch.zeros(4)])

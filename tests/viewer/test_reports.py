@@ -160,7 +160,7 @@ def test_each_control_changes_what_is_drawn(opened):
         lambda: page.get_by_label("Scale").select_option(label="All"),
         lambda: page.get_by_label("Contours").check(),
         lambda: page.get_by_label("Map", exact=True).check(force=True),
-        lambda: page.get_by_label("Photograph", exact=True).check(force=True),
+        lambda: page.get_by_label("Image", exact=True).check(force=True),
     ):
         change()
         after = settled(page)

@@ -161,7 +161,7 @@ def test_how_far_maps_can_be_believed(visit, monkeypatch, tmp_path):
     insertion.focus()
     ui.keyboard.press("Home")
     ui.keyboard.press("ArrowRight")
-    assert first.locator(".reading").inner_text().startswith("5 % put in")
+    assert first.locator(".reading").inner_text().startswith("5 % inserted")
     assert insertion.get_attribute("aria-valuenow") == "5"
     ui.keyboard.press("End")
     assert ui.evaluate(shown) == whole, "all pixels put in, or none taken away"
@@ -186,7 +186,7 @@ def test_channels_are_drawn_while_one_watches(visit, tmp_path):
     page.until("document.querySelectorAll('#channels .wanted').length === 8")
     ui.select_option("#drawing-steps", "400")
     first = ui.locator("#channels figure").first
-    first.get_by_role("button", name=re.compile("Draw what channel")).click()
+    first.get_by_role("button", name=re.compile("Generate a feature visualisation of channel")).click()
     image = "document.querySelector('#channels .wanted img').src"
     page.until(f"{image}.startsWith('data:')")
     before = ui.evaluate(image)
@@ -254,7 +254,7 @@ def test_no_channel_that_was_asked_for_is_lost(visit):
 
     ui.select_option("#drawing-steps", "400")
     first = ui.locator("#channels figure").first
-    draw = first.get_by_role("button", name=re.compile("Draw what channel"))
+    draw = first.get_by_role("button", name=re.compile("Generate a feature visualisation of channel"))
     draw.click()
     page.until("document.querySelector('#channels .told').innerText.includes('of 400')")
     assert draw.get_attribute("aria-disabled") == "true"
@@ -420,7 +420,7 @@ def test_a_forgotten_photograph_goes_alone(visit, tmp_path):
     photographs._forgotten(mine)
     ui.check("#method-gradient")
     page.drawn(15)
-    assert "has forgotten mine.png" in ui.inner_text("#toast")
+    assert "mine.png is no longer on the server" in ui.inner_text("#toast")
 
     ui.locator("#stage button", has_text="+").first.click()
     page.until("document.getElementById('stage').style.getPropertyValue('--dv-zoom') > 1")
@@ -600,7 +600,7 @@ def test_what_is_refused_is_said(visit, tmp_path):
     page.drawn(8)
     (tmp_path / "a.png").write_bytes(b"<svg></svg>")
     page.page.set_input_files("#file", str(tmp_path / "a.png"))
-    page.until("document.getElementById('toast').textContent.includes('a.png is no image')")
+    page.until("document.getElementById('toast').textContent.includes('a.png is not an image')")
     page.page.fill("#class-name", "no such class")
     page.page.keyboard.press("Enter")
     page.until("document.getElementById('toast').textContent === 'No class with that name.'")

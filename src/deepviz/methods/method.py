@@ -96,7 +96,7 @@ class Method(Frozen, ABC):
     ) -> Attribution:
         """As a call, with the explained classes and the notes (layer, coverage, completeness gap, warnings)."""
         inputs, score = asked(model, x, target, extra)
-        with opened(model, inputs, score, output) as session:
+        with opened(model, inputs, score, output, check=self.requires != Needs()) as session:
             found = self.maps(session)
             leaves = _by_leaf(session, found)
             for remark in sorted(score.remarks):

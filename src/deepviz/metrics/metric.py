@@ -159,7 +159,7 @@ def judging(model: nn.Module, x: Any, target: Any, extra: Any = None, output: Ki
     inputs, score = asked(model, x, target, extra)
     if score.shape:
         raise ValueError(f"a metric judges one target per row, (N,), got {score.shape[0]} per row")
-    with opened(model, inputs, score, output) as session:
+    with opened(model, inputs, score, output, check=False) as session:
         image = session.image()
         if image.ndim != 4:
             raise ValueError(f"metrics judge maps of images (N, C, H, W), got an input {tuple(image.shape)}")

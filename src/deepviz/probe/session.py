@@ -471,8 +471,12 @@ def _largest(leaves: Leaves) -> Tensor:
 
 
 @contextmanager
-def opened(model: nn.Module, inputs: Inputs, score: Any, kind: Kind = "auto") -> Iterator[Session]:
-    """The model borrowed for one call; its warnings are issued when the call has succeeded."""
+def opened(model: nn.Module, inputs: Inputs, score: Any, kind: Kind = "auto", check: bool = True) -> Iterator[Session]:
+    """The model borrowed for one call; its warnings are issued when the call has succeeded.
+
+    `check`: whether the rows are checked at once, before any of them is asked for alone or changed; if not, at the
+    first pass of all rows, for what may not ask the model at all.
+    """
     module = original(model)
     notes = Notes()
     refuse_inference_tensors(module)
@@ -481,8 +485,8 @@ def opened(model: nn.Module, inputs: Inputs, score: Any, kind: Kind = "auto") ->
     with borrowed(module):
         kind = stated_kind(module) if kind == "auto" else check_kind(kind)
         session = Session(Call(module, notes), inputs, score, kind)
-        # of the rows as they came, before any of them is asked for alone or changed
         session.find_grids()
-        session.known.habits = habits_of(session)
+        if check:
+            session.known.habits = habits_of(session)
         yield session
     notes.issue()
