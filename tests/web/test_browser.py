@@ -600,7 +600,7 @@ def test_what_is_refused_is_said(visit, tmp_path):
     page.drawn(8)
     (tmp_path / "a.png").write_bytes(b"<svg></svg>")
     page.page.set_input_files("#file", str(tmp_path / "a.png"))
-    page.until("document.getElementById('toast').textContent.includes('a.png is not an image')")
+    page.until("document.getElementById('toast').textContent.includes('a.png is not in a supported image format')")
     page.page.fill("#class-name", "no such class")
     page.page.keyboard.press("Enter")
     page.until("document.getElementById('toast').textContent === 'No class with that name.'")
