@@ -11,6 +11,7 @@ from torch import Tensor
 
 from deepviz.errors import DeepVizError, ModelError, ModelFailed, TargetError
 from deepviz.notes import Notes
+from deepviz.probe.chunks import chunk_rows
 from deepviz.probe.gradient import differentiate, fresh_leaf
 from deepviz.probe.seeds import generator_of
 from deepviz.probe.state import Memory
@@ -43,12 +44,14 @@ _known: Memory[Habits] = Memory()
 def habits_of(session: Session) -> Habits:
     """The habits of the session's model, for inputs of this shape and this kind of question.
 
-    Three forward passes (of one row, of two, and of the two in the other order) and one backward, once; remembered as
-    long as the model's tensors stay as they are. A row's values must be the same alone and beside another, and the
-    gradient of one row's score with respect to the other row exactly zero; else rows go one at a time. Rows that are
-    told apart by their place in the batch hold side information that does not follow them.
+    Three forward passes (of one row, of two, and of a full chunk that repeats these two in the other order) and one
+    backward, once; remembered as long as the model's tensors stay as they are. A row's values must be the same alone,
+    beside another and anywhere in a chunk, and the gradient of one row's score with respect to the other row exactly
+    zero; else rows go one at a time. Rows that are told apart by their place in the batch hold side information that
+    does not follow them.
 
-    Branches that depend on values are seen only as far as these rows take them.
+    Branches that depend on values are seen only as far as these rows take them, and those that depend on the number of
+    rows only for one, two and a full chunk.
 
     Raises:
         ModelError: for side information on the model that does not follow the rows, naming `extra=`.
@@ -98,21 +101,31 @@ def _found(session: Session) -> Habits:
         if n > 2:
             _check_whole(session.with_notes(one.notes), second, alone)
         return Habits(most=1)
-    turned = _values(pair.take(torch.tensor([1, 0])))
     tolerance = HALF_TOLERANCE if _is_half(session) else TOLERANCE
-    if _apart(both, turned.flip(0)) > tolerance:
+    most: int | None = None
+    other_order = torch.tensor([1, 0])
+    repeats = max(1, min(chunk_rows(session.model, leaf, graph=False) for leaf in session.x) // 2)
+    try:
+        turned = _values(pair.take(other_order.repeat(repeats)))
+    except (DeepVizError, RuntimeError):
+        # a full chunk may be more than it takes
+        most, repeats = 2, 1
+        turned = _values(pair.take(other_order))
+    if _apart(both[other_order.repeat(repeats)], turned) > tolerance:
         again = _values(pair)
         unlike = _apart(both, again)
         if unlike > tolerance:
-            return Habits(most=1 if mixed else None, unlike=unlike)
-        # a row that sees those before it is explained alone; else what it is told apart by is its place
-        if mixed or _values_and_mixing(pair, of=1)[1]:
+            return Habits(most=1 if mixed else most, unlike=unlike)
+        # a row that sees those before it, or others further away, is explained alone; else what it is told apart by
+        # is its place
+        near = repeats > 1 and _apart(both.flip(0), _values(pair.take(other_order))) <= tolerance
+        if mixed or near or _values_and_mixing(pair, of=1)[1]:
             return Habits(most=1)
         raise ModelError(_by_place("what it returns for a row depends on the row's place in the batch"))
     apart = _apart(both[beside : beside + 1], alone)
     if apart > tolerance and not mixed and _apart(alone, _values(one)) > tolerance:
-        return Habits(unlike=apart)
-    return Habits(most=1 if mixed or apart > tolerance else None)
+        return Habits(most=most, unlike=apart)
+    return Habits(most=1 if mixed or apart > tolerance else most)
 
 
 def _check_whole(session: Session, row: int, alone: Tensor) -> None:

@@ -1,0 +1,46 @@
+"""Rows that meet only further apart than two, or only in greater numbers, are explained as if alone."""
+
+import pytest
+import torch
+from torch import nn
+
+from deepviz.methods import Gradient, IntegratedGradients
+from deepviz.methods.gradients.quadrature import quadrature
+from networks import Case, assert_same
+
+
+class Meeting(nn.Module):
+    def __init__(self, how):
+        super().__init__()
+        self.conv, self.head, self.how = nn.Conv2d(3, 6, 3), nn.Linear(6, 3), how
+
+    def forward(self, x):
+        return self.head(self.how(self.conv(x).relu().mean((2, 3))))
+
+
+def two_before(f):
+    """Half of the features of two rows before, as a shift in time does to the frames of a clip."""
+    return f + 0.5 * torch.cat([torch.zeros_like(f[:2]), f])[: len(f)]
+
+
+def groups_of_four(f):
+    return f + 0.5 * f.view(-1, 4, 6).mean(1).repeat_interleave(4, 0) if len(f) % 4 == 0 else f
+
+
+def of_many_rows(f):
+    return 2 * f if len(f) > 2 else f
+
+
+@pytest.mark.parametrize("how", [two_before, groups_of_four, of_many_rows])
+def test_what_happens_only_among_more_than_two_rows_is_seen(how):
+    case = Case(lambda: Meeting(how))
+    model, x = case.model(), case.images(5)
+
+    def gradient(one):
+        leaf = one.clone().requires_grad_()
+        return torch.autograd.grad(model(leaf)[0, 1], leaf)[0]
+
+    assert_same(Gradient()(model, x, 1), torch.cat([gradient(x[k : k + 1]) for k in range(5)]), 1e-12)
+    a, w = quadrature("gauss-legendre", 8)
+    path = sum(float(weight) * gradient(float(point) * x[:1]) for point, weight in zip(a, w, strict=True))
+    assert_same(IntegratedGradients(steps=8)(model, x[:1], 1), path * x[:1], 1e-12)
