@@ -38,6 +38,10 @@ _ALONG_CHANNELS_NAMES = "cat concat concatenate chunk split tensor_split softmax
 _ALONG_CHANNELS = frozenset(_ALONG_CHANNELS_NAMES.split())
 
 
+PADDED = 8
+"""Positions along an axis that padding may add, or an eighth of those there are."""
+
+
 class Lineage(TorchFunctionMode):
     """Follows, in one forward pass, which tensors depend on an image, and which lie on it as (N, D, *grid)."""
 
@@ -96,7 +100,11 @@ class Lineage(TorchFunctionMode):
             same = all(one.shape[2:] == result.shape[2:] for one in depending)
             return dim in (1, 1 - self._axes) and same and all(self._laid[one] for one in depending)
         if name == "pad":
-            return bool(self._laid[depending[0]])
+            operand = depending[0]
+            sides = zip(operand.shape[2:], result.shape[2:], strict=True)
+            # a window takes a few positions off again; by more, cells no longer lie where the image is
+            few = all(padded - side <= max(PADDED, side // 8) for side, padded in sides)
+            return bool(self._laid[operand]) and few
         if name == "getitem":
             return self._laid[depending[0]] and _only_channels(args[1])
         return False

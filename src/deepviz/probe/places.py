@@ -91,16 +91,21 @@ class Agreement:
         slope: the least slope.
         own: the part of the cells whose place no other cell sees more of.
         cells: how many were compared.
+        reached: the part of the cells that see anything of their own places: of a model that cuts its image, or pads
+            it by a lot, cells lie where they see nothing.
     """
 
     r: float = 0.0
     slope: float = 0.0
     own: float = 0.0
     cells: int = 0
+    reached: float = 1.0
 
     @property
     def believed(self) -> bool:
         """Whether that is enough."""
+        if self.reached < CONFIRMED:
+            return False
         if self.cells < FIRST:
             return self.r >= CORRELATION and self.slope >= MOVES_OF_FEW
         return self.r >= (CORRELATION_OF_OWN if self.own >= OWN else CORRELATION) and self.slope >= MOVES
@@ -113,7 +118,10 @@ class Agreement:
     @property
     def words(self) -> str:
         """As the result says it."""
-        return f"r = {self.r:.2f}, {round(self.own * self.cells)} of {self.cells} cells"
+        said = f"r = {self.r:.2f}, {round(self.own * self.cells)} of {self.cells} cells"
+        if self.reached < CONFIRMED:
+            said += "; others see nothing of their places: does the model crop or pad its image?"
+        return said
 
 
 @dataclass(frozen=True)
@@ -351,7 +359,8 @@ def agreement(P: Tensor, cells: Sequence[int], grid: Grid) -> Agreement:
         moved = min(moved, float(a @ plain[:, axis] / (a @ a)))
     at = _shares(P, grid)[:, torch.tensor(cells)]
     own_ = float((at.argmax(0) == torch.arange(len(cells))).float().mean())
-    return Agreement(least, moved, own_, len(cells))
+    reached = float((at.diagonal() > 0).float().mean())
+    return Agreement(least, moved, own_, len(cells), reached)
 
 
 def _shares(P: Tensor, grid: Grid) -> Tensor:
