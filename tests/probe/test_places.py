@@ -418,3 +418,48 @@ def test_time_in_the_place_of_channels_is_not_taken_for_depth():
         image = torch.randn(1, 4, 3, 32, 32, generator=torch.Generator().manual_seed(seed))
         result = checked(lambda x: conv(x.transpose(1, 2)).flatten(2).transpose(1, 2), image, known=[(2, 4, 4)])
         assert result.grid is None
+
+
+class Moved(nn.Module):
+    """A convolutional network that first does something to its image."""
+
+    def __init__(self, first):
+        super().__init__()
+        self.first = first
+        self.body = nn.Sequential(
+            nn.Conv2d(3, 6, 3, padding=1), nn.ReLU(), nn.Conv2d(6, 6, 3, stride=2, padding=1), nn.ReLU()
+        )
+        self.head = nn.Linear(6, CLASSES)
+
+    def forward(self, x):
+        return self.head(self.body(self.first(x)).mean((2, 3)))
+
+
+MOVED = {
+    "mirrored": lambda x: x.flip(3),
+    "turned by 90 degrees": lambda x: torch.rot90(x, 1, (2, 3)),
+    "rolled": lambda x: x.roll(20, 3),
+    "the centre": lambda x: x[:, :, 14:-14, 14:-14],
+    "the left half": lambda x: x[..., :24],
+    "the upper left quarter": lambda x: x[:, :, :24, :24],
+    "padded to the right": lambda x: nn.functional.pad(x, (0, 48)),
+    "padded all round": lambda x: nn.functional.pad(x, (24, 24, 24, 24)),
+}
+
+
+@pytest.mark.parametrize("layer", [None, "body.3"])
+@pytest.mark.parametrize("first", MOVED)
+def test_a_model_that_moves_its_image_is_refused(first, layer):
+    model = Moved(MOVED[first]).eval()
+    with pytest.raises(LayerError, match="grid="):
+        GradCAM(layer)(model, torch.rand(1, 3, 48, 48), 1)
+
+
+@pytest.mark.parametrize("first", [lambda x: x, lambda x: x.transpose(2, 3), lambda x: nn.functional.pad(x, (1,) * 4)])
+def test_what_leaves_the_image_in_place_or_turns_its_axes_is_right(first):
+    model, x = Moved(first).double().eval(), torch.rand(1, 3, 48, 48, dtype=torch.float64)
+    A = model.body(first(x))
+    (dA,) = torch.autograd.grad(model.head(A.mean((2, 3)))[0, 1], A)
+    cam = (dA.mean((2, 3), keepdim=True) * A).sum(1, keepdim=True).detach()
+    cam = cam.transpose(2, 3) if torch.equal(first(x), x.transpose(2, 3)) else cam
+    assert torch.allclose(GradCAM("body.3", relu=False)(model, x, 1), cam, atol=1e-12)

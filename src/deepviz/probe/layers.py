@@ -103,8 +103,8 @@ def choose_layer(
     """The layer asked for, or the last one that holds a spatial map and has a gradient, and its place on the image.
 
     Of modules that answer with the same tensor, the outermost is named. Layers are looked for with noise of the
-    input's shape, in three ranges, so that the find depends on the model and the shape alone. Values and checks is
-    remembered for the model as long as its modules, parameters and buffers stay as they are.
+    input's shape, in three ranges, so that the result depends on the model and the shape alone. It is remembered for
+    the model as long as its modules, parameters and buffers stay as they are.
 
     What is not known by construction (convolutions leave every cell where it is) costs a place check: one forward
     pass of one image and at most 12 backward passes for a named layer, or for each layer that is tried; once.

@@ -46,6 +46,7 @@ from deepviz.probe.seeds import generator_of
 
 NO_GRADIENT = "it returns a result without a gradient"
 INDEPENDENT = "it does not depend on the image"
+FEW_DEPEND = "many of its cells do not depend on the image (does the model pad it?)"
 CELLS = 12
 """Backward passes that a check takes at most."""
 FIRST = 8
@@ -377,7 +378,8 @@ def _refused(found: Agreement, backwards: int, what: str) -> Place:
 
 
 def _nothing(look: _Look) -> Place:
-    return Place(None, INDEPENDENT, None, look.backwards)
+    some = any(bool(energy.any()) for _, energy in look.seen)
+    return Place(None, FEW_DEPEND if some else INDEPENDENT, None, look.backwards)
 
 
 def _cells(look: _Look, proposals: list[Grid]) -> Place:
