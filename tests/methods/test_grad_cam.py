@@ -317,16 +317,16 @@ def test_a_layer_that_hands_on_a_view_is_explained():
     class Viewed(nn.Module):
         def __init__(self):
             super().__init__()
-            self.conv, self.same, self.head = nn.Conv2d(3, 4, 3, padding=1), nn.Identity(), nn.Linear(4, 2)
+            self.conv, self.same, self.head = nn.Conv2d(3, 8, 3, padding=1), nn.Identity(), nn.Linear(4, 2)
 
         def forward(self, x):
-            halves = self.conv(x).chunk(2, dim=3)
+            halves = self.conv(x).chunk(2, dim=1)
             return self.head((self.same(halves[0]) * halves[1]).mean((2, 3)))
 
     model, x = Viewed().double().eval(), torch.rand(2, 3, 8, 8, dtype=torch.float64)
     cam = GradCAM(layer="same", relu=False)(model, x, 1)
-    A, B = model.conv(x).detach().chunk(2, dim=3)
-    dA = model.head.weight[1].detach().view(1, 4, 1, 1) * B / 32
+    A, B = model.conv(x).detach().chunk(2, dim=1)
+    dA = model.head.weight[1].detach().view(1, 4, 1, 1) * B / 64
     expected = (dA.mean((2, 3), keepdim=True) * A).sum(1, keepdim=True)
     assert torch.allclose(cam, expected, atol=1e-12)
 

@@ -44,3 +44,25 @@ def test_what_happens_only_among_more_than_two_rows_is_seen(how):
     a, w = quadrature("gauss-legendre", 8)
     path = sum(float(weight) * gradient(float(point) * x[:1]) for point, weight in zip(a, w, strict=True))
     assert_same(IntegratedGradients(steps=8)(model, x[:1], 1), path * x[:1], 1e-12)
+
+
+def minus_the_mean(f):
+    return f - 0.5 * f.mean(0, keepdim=True)
+
+
+class Switched(Meeting):
+    def __init__(self):
+        super().__init__(minus_the_mean)
+        self.mixes = False
+
+    def forward(self, x):
+        return super().forward(x) if self.mixes else self.head(self.conv(x).relu().mean((2, 3)))
+
+
+def test_what_was_found_of_a_model_is_found_again_once_a_setting_changes():
+    case = Case(Switched)
+    model, x = case.model(), case.images(3)
+    Gradient()(model, x, 1)  # finds that rows go together
+    model.mixes = True
+    alone = torch.cat([Gradient()(model, x[k : k + 1], 1) for k in range(3)])
+    assert_same(Gradient()(model, x, 1), alone, 1e-12)

@@ -105,12 +105,16 @@ def _restore() -> None:
 
 
 @contextmanager
-def contiguous_at_batch_norm(model: nn.Module) -> Iterator[None]:
+def contiguous_at_batch_norm(modules: list[nn.Module]) -> Iterator[list[bool]]:
     """Inside, gradients arrive at batch normalisation in the plain layout.
 
     Of one row, torch (up to 2.13, on a CPU) computes a wrong gradient where an evaluated batch normalisation has an
     input in the plain layout and its gradient comes in another, as it does from tokens that were maps before.
+
+    Yields:
+        A list that grows by one for each gradient that came in another layout.
     """
+    met: list[bool] = []
 
     def hook(module: nn.Module, inputs: Any, output: Any) -> None:
         if isinstance(output, Tensor) and output.requires_grad and inputs and inputs[0].is_contiguous():
@@ -118,15 +122,14 @@ def contiguous_at_batch_norm(model: nn.Module) -> Iterator[None]:
 
     def plain(gradient: Tensor | None) -> Tensor | None:
         # an operator without a derivative sends none
-        return None if gradient is None or gradient.is_contiguous() else gradient.contiguous()
+        if gradient is None or gradient.is_contiguous():
+            return None
+        met.append(True)
+        return gradient.contiguous()
 
-    handles = [
-        module.register_forward_hook(hook)
-        for module in model.modules()
-        if isinstance(module, nn.modules.batchnorm._BatchNorm) and not isinstance(module, torch.jit.ScriptModule)
-    ]
+    handles = [module.register_forward_hook(hook) for module in modules]
     try:
-        yield
+        yield met
     finally:
         for handle in handles:
             handle.remove()

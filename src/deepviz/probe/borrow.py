@@ -29,13 +29,14 @@ def original(model: nn.Module) -> nn.Module:
 
 
 @contextmanager
-def borrowed(model: nn.Module) -> Iterator[None]:
+def borrowed(model: nn.Module, modules: list[nn.Module] | None = None) -> Iterator[None]:
     """Eval mode, sub-module by sub-module, and gradients on; everything as before afterwards, torch's random state too.
 
     The flags are set directly, because a module's own `train()` may do more than set a flag (LoRA layers merge
-    their weights there). Compiled parts run eagerly: rules and hooks do not reach inside compiled code.
+    their weights there). Compiled parts run eagerly: rules and hooks do not reach inside compiled code. `modules`: all
+    of the model's, if they are known.
     """
-    modules = list(model.modules())
+    modules = list(model.modules()) if modules is None else modules
     with ExitStack() as stack:
         stack.enter_context(torch.inference_mode(False))
         stack.enter_context(torch.enable_grad())
@@ -71,7 +72,7 @@ def _evaluating(modules: list[nn.Module]) -> Iterator[None]:
         with _counting:
             for module in modules:
                 # a part of a frozen ScriptModule has no such flag
-                if getattr(module, "training", False) or module in _borrowers:
+                if getattr(module, "training", False) or (_borrowers and module in _borrowers):
                     _borrowers[module] = _borrowers.get(module, 0) + 1
                     held.append(module)
                     module.training = False

@@ -77,12 +77,13 @@ def layer_gradient(session: Session, layer: str) -> tuple[Tensor, Tensor]:
     Raises:
         LayerError: if the layer is not called exactly once, or the score does not depend on it.
     """
-    if not session.known.past_no_grad:
-        try:
-            return _above(session, layer)
-        except (_NoNewGraph, Independent, ModelFailed):
-            pass  # the graph of all layers may do, and says better why not
-    return session.depending(lambda: _along(session, layer))
+    with session.right_layouts(layer):
+        if not session.known.past_no_grad:
+            try:
+                return _above(session, layer)
+            except (_NoNewGraph, Independent, ModelFailed):
+                pass  # the graph of all layers may do, and says better why not
+        return session.depending(lambda: _along(session, layer))
 
 
 class _NoNewGraph(LayerError):
@@ -192,7 +193,8 @@ def layer_and_input_gradient(session: Session, layer: str, rule: Rule) -> tuple[
         note_coverage(session.call, coverage)
         return answer, plain, guided
 
-    return session.depending(both)
+    with session.right_layouts((layer, "and input")):
+        return session.depending(both)
 
 
 def _remembering(found: list[tuple[Tensor, Any]], layer: str) -> Callable[[Any, Any], None]:

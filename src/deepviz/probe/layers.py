@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from deepviz.errors import DeepVizError, LayerError
 from deepviz.inputs import Leaves
-from deepviz.probe.border import PastNoGrad
+from deepviz.probe.border import PastNoGrad, contiguous_at_batch_norm
 from deepviz.probe.capture import layer_name, refuse_graphs, spatial_tensor
 from deepviz.probe.gradient import Independent, broken, differentiate, fresh_leaf
 from deepviz.probe.grid import Grid, Nowhere, Rearranged, Size, given_grid
@@ -119,13 +119,15 @@ def choose_layer(
     Raises:
         LayerError: if there is no such layer, or its output does not lie on the image as far as can be told.
     """
-    refuse_graphs(session.model)
+    if session.survey.graphs:
+        refuse_graphs(session.model)
     if layer is None:
         if grid is not None or skip is not None:
             raise LayerError("grid= and skip= say how the output of one layer lies on the image: name it with layer=")
         return _default(session)
     name = layer_name(session.model, layer)
-    refuse_graphs(session.model, name)
+    if session.survey.graphs:
+        refuse_graphs(session.model, name)
     if callable(grid):
         if skip is not None:
             raise LayerError("a callable as grid= leaves out other tokens itself: give no skip= beside it")
@@ -432,6 +434,7 @@ def _on_noise(session: Session, look: Callable[[Session], T]) -> T:
     for noise, past in tried if not session.known.past_no_grad else tried[2:]:
         try:
             with ExitStack() as stack:
+                stack.enter_context(contiguous_at_batch_norm(session.survey.batch_norms))
                 if past:
                     stack.enter_context(PastNoGrad())
                 return one.with_image(noise).in_layout(look)

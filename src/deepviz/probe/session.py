@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, TypeVar
@@ -27,7 +27,7 @@ from deepviz.probe.reference import reference
 from deepviz.probe.rows import Habits, habits_of
 from deepviz.probe.rules import Override, Rule, refuse_scripted
 from deepviz.probe.seen import Seen
-from deepviz.probe.state import state_of
+from deepviz.probe.state import Memory, State, Survey, survey
 
 T = TypeVar("T")
 Value = Literal["probability", "score"]
@@ -36,13 +36,15 @@ VALUES: tuple[Value, Value] = ("score", "probability")
 Precision = Literal["full", "bfloat16"]
 """The forward passes as the model is, or under bfloat16 autocast: faster, with three significant digits."""
 
+_odd_layouts: Memory[bool] = Memory()
+
 
 @dataclass(eq=False)
 class Known:
     """What one call found out about its model, shared by every session that is made of another.
 
     Args:
-        state: what findings are remembered by.
+        survey: what the model is like.
         habits: how the model treats the rows of a batch.
         past_no_grad: whether gradients are taken past the model's own `no_grad`.
         has_no_grad: False once it is known that the model has none on its way.
@@ -50,7 +52,7 @@ class Known:
         values: what was found of them.
     """
 
-    state: tuple[Any, ...] | None = None
+    survey: Survey | None = None
     habits: Habits | None = None
     past_no_grad: bool = False
     has_no_grad: bool = True
@@ -157,7 +159,7 @@ class Session:
 
     def of_model(self, model: nn.Module) -> Session:
         """The same question to another model, which must be in eval mode: a copy with other weights."""
-        known = replace(self.known, state=None, looked=False, values={})
+        known = replace(self.known, survey=None, looked=False, values={})
         return replace(self, call=Call(model, Notes()), known=known)
 
     def to_layout(self) -> Session:
@@ -175,11 +177,16 @@ class Session:
         return self.known.habits
 
     @property
-    def state(self) -> tuple[Any, ...]:
+    def survey(self) -> Survey:
+        """What the model is like, as one walk through it finds."""
+        if self.known.survey is None:
+            self.known.survey = survey(self.model)
+        return self.known.survey
+
+    @property
+    def state(self) -> State:
         """What findings about the model are remembered by."""
-        if self.known.state is None:
-            self.known.state = state_of(self.model)
-        return self.known.state
+        return self.survey.state
 
     def chunk(self, graph: bool = True) -> int:
         """Rows that go through the model together."""
@@ -246,8 +253,6 @@ class Session:
         """What one forward pass of all rows shows; `keep`: whether the inputs are needed as they are afterwards."""
         maps: dict[str, Tensor] = {}
         with ExitStack() as stack:
-            if self.n == 1:
-                stack.enter_context(contiguous_at_batch_norm(self.model))
             for layer in sorted(self.score.layers):
                 stack.enter_context(answering(self.model, layer, self._remembering(maps, layer)))
             output = self.call.run(self.inputs, keep)
@@ -386,6 +391,22 @@ class Session:
 
     # backward
 
+    @contextmanager
+    def right_layouts(self, way: Hashable) -> Iterator[None]:
+        """Inside, gradients of one row come to batch normalisation in a layout that torch gets right.
+
+        `way` is where the gradient is taken to. Hooks that see to it slow a pass down, so they are left out from the
+        second pass on where the first met no other layout.
+        """
+        norms = self.survey.batch_norms
+        key = (self.state, self.inputs.signature(), self.score.question, way)
+        if self.n > 1 or not norms or self.x[0].device.type != "cpu" or _odd_layouts.get(self.model, key) is False:
+            yield
+            return
+        with contiguous_at_batch_norm(norms) as met:
+            yield
+        _odd_layouts.put(self.model, key, bool(met))
+
     def gradient(self, rule: Rule | None = None) -> Leaves:
         """dS/dx of every row, (N, ...) or (N, K, ...) for each explained tensor; through `rule` at rectifiers."""
         return self.gradient_and_values(rule)[0]
@@ -395,9 +416,10 @@ class Session:
 
         def chunk(part: Session) -> tuple[Tensor, ...]:
             leaves = part.x.map(fresh_leaf)
-            values = part.forward_with_rule(leaves, rule)
-            coverage = coverage_of(values, rule, leaves)
-            gradients = part.backward(values, leaves)
+            with part.right_layouts(rule is not None):
+                values = part.forward_with_rule(leaves, rule)
+                coverage = coverage_of(values, rule, leaves)
+                gradients = part.backward(values, leaves)
             note_coverage(part.call, coverage)
             return (*gradients, values.detach())
 
@@ -479,12 +501,14 @@ def opened(model: nn.Module, inputs: Inputs, score: Any, kind: Kind = "auto", ch
     """
     module = original(model)
     notes = Notes()
-    refuse_inference_tensors(module)
+    whole = survey(module)
+    if whole.inference:
+        refuse_inference_tensors(module)
     for layer in sorted(score.layers):
         layer_name(module, layer)  # one that is not there is named before any work
-    with borrowed(module):
+    with borrowed(module, whole.modules):
         kind = stated_kind(module) if kind == "auto" else check_kind(kind)
-        session = Session(Call(module, notes), inputs, score, kind)
+        session = Session(Call(module, notes), inputs, score, kind, Known(survey=whole))
         session.find_grids()
         if check:
             session.known.habits = habits_of(session)
