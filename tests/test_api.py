@@ -18,6 +18,7 @@ from deepviz.errors import (
     TargetError,
 )
 from deepviz.methods import GradCAM, Gradient, GradTimesImage, GuidedBackprop, IntegratedGradients, SmoothGrad
+from deepviz.objectives import Channel, Predicted, Probability
 from deepviz.runs.asked import choose_methods
 from small_models import (
     LABELS,
@@ -132,6 +133,18 @@ def test_a_class_in_every_form(target):
     expected = Gradient()(good().module, images(), 2)
     assert [(one.target.index, one.target.label) for one in found] == [(2, "lynx")] * 2
     assert torch.allclose(torch.stack([one.attribution for one in found]), expected, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "target", [Predicted(1) - Predicted(), [None, first_class], [Predicted(), Channel("0", 1)], [None, Probability(1)]]
+)
+def test_what_is_not_classes_alone_in_every_form(target):
+    """Its images are one row of a tensor, whose layout in memory is not that of a tensor by itself."""
+    net, x = network(), images(1)
+    found = deepviz.explain(net, x[0], Gradient(), target=target)
+    every = target if isinstance(target, list) else [target]
+    for one, explained in zip(every, found, strict=True):
+        assert torch.allclose(explained.attribution, Gradient()(net, x, one)[0], atol=1e-6)
 
 
 def test_one_class_per_image():

@@ -127,6 +127,18 @@ class Inputs:
         """Whether `x` is a single tensor."""
         return isinstance(self.x, Tensor)
 
+    @property
+    def has_extra_rows(self) -> bool:
+        """Whether `extra` holds tensors with a row per image."""
+        found = []
+
+        def note(tensor: Tensor) -> Tensor:
+            found.append(tensor)
+            return tensor
+
+        _mapped(self.extra, note)
+        return bool(found)
+
     def rows(self, rows: Rows) -> Inputs:
         """Some of the rows, each with its own part of `extra`."""
         return self._with([part[_on(rows, part)] for part in self._parts().values()], rows)

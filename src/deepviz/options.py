@@ -362,7 +362,7 @@ def content(value: Any) -> Any:
 
 def digest(tensor: Tensor) -> str:
     """The SHA-256 of a tensor's values, in hex, wherever it is and however it is laid out; -0.0 is 0.0."""
-    values = tensor.detach().to("cpu").resolve_conj().contiguous()
+    values = tensor.detach().to("cpu").resolve_conj().clone(memory_format=torch.contiguous_format)
     if values.is_floating_point():
         values = values + 0.0
     return sha256(values.reshape(-1).view(torch.uint8).numpy().tobytes()).hexdigest()

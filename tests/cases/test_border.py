@@ -15,6 +15,7 @@ import deepviz
 from cases.oracles import ALL, LAYER_METHODS, SOME, cam, gradient, images, on_kinds, right_or_refused, said, seeded
 from deepviz.errors import DeepVizError, LayerError, ModelError, NothingOverridden
 from deepviz.methods import GradCAM, Gradient, GuidedBackprop, GuidedGradCAM, SmoothGrad
+from deepviz.objectives import Channel
 from networks import assert_same
 
 pytestmark = pytest.mark.filterwarnings(
@@ -696,6 +697,12 @@ def test_a_graph_without_layers_is_the_same_error_for_every_layer_method(kind, l
         told.add((refused.type, str(refused.value)))
     assert len(told) == 1
     assert re.search("export" if kind == "exported" else "script", told.pop()[1].lower())
+
+
+@pytest.mark.parametrize("kind", GRAPHS)
+def test_a_channel_of_a_graph_without_layers_is_that_error_too(kind):
+    with pytest.raises(LayerError, match="export" if kind == "exported" else "script"):
+        Gradient()(GRAPHS[kind](), X, Channel("2", 1))
 
 
 @pytest.mark.parametrize("kind", GRAPHS)

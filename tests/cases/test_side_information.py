@@ -19,7 +19,7 @@ from cases.oracles import (
     seeded,
     value,
 )
-from deepviz.errors import DeepVizError
+from deepviz.errors import DeepVizError, ModelError
 from deepviz.methods import GradCAM, Gradient, GradTimesImage, GuidedBackprop, IntegratedGradients, SmoothGrad
 from networks import assert_same
 
@@ -170,6 +170,27 @@ def test_what_has_no_rank_goes_as_it_is():
 def test_a_tensor_that_is_neither_by_row_nor_shared_is_an_error_that_names_both(n):
     with pytest.raises(WRONG, match=r"(?s)extra.*shared|shared.*extra"):
         Gradient()(seeded(WithCamera), images(n, 3, 8, 8), 1, extra=(CAMERA,))
+
+
+class Summed(WithCamera):
+    """Which takes of the matrix what has no size of its own, so that nothing fails."""
+
+    def forward(self, image, camera):
+        return self.head(self.cnn(image).mean((2, 3)) * camera.square().sum())
+
+
+@every_method
+@pytest.mark.parametrize("n", [2, 3])
+def test_a_matrix_of_which_a_sum_is_taken_does_not_become_per_row_either(method, n):
+    net, x = seeded(Summed), images(n, 3, 8, 8)
+    with pytest.raises(ModelError, match=r"rows of extra= beside its own.*deepviz\.shared"):
+        method(net, x, 1, extra=(CAMERA[:n],))
+
+
+def test_one_image_may_have_a_row_of_which_a_sum_is_taken():
+    net, x = seeded(Summed), images(1, 3, 8, 8)
+    expected = gradient(lambda z: net(z, CAMERA[:1])[:, 1], x)
+    assert_same(Gradient()(net, x, 1, extra=(CAMERA[:1],)), expected)
 
 
 @every_method

@@ -48,6 +48,26 @@ TARGETS = {
 }
 
 
+@pytest.mark.parametrize(
+    ("one", "other", "same"),
+    [
+        (1, None, True),
+        ("cat - ant", "bee - 0.5 * cat", True),
+        ("cat - ant", 2, True),
+        ([0, 1], Probability(2), True),
+        (Channel("a", 1), Channel("a", 2), True),
+        (Channel("a", 1), Channel("b", 1), False),
+        (Channel("a", 1), 1, False),
+        (Similarity(torch.ones(3)), Similarity(torch.zeros(3) + 2), True),
+        (Output("head", 1), Output("other", 1), False),
+        (first, first, True),
+        (first, lambda output: output[:, 0], False),
+    ],
+)
+def test_what_is_found_of_a_model_is_found_once_for_one_kind_of_question(one, other, same):
+    assert (bind(one, 3, LABELS).question == bind(other, 3, LABELS).question) == same
+
+
 @pytest.mark.parametrize("name", TARGETS)
 def test_values(name):
     target, expected = TARGETS[name]

@@ -139,10 +139,18 @@ def test_what_is_given_in_full_is_believed(shape, size, skip, grid):
 
 def test_a_function_as_grid_must_return_maps():
     tokens = torch.rand(2, 6, 4)
-    turned = Rearranged(lambda values: values.transpose(1, 2).unflatten(2, (2, 3)))
+    turned = Rearranged(lambda values: values.transpose(1, 2).unflatten(2, (2, 3)), 2, 2)
     assert turned.maps(tokens).shape == (2, 4, 2, 3)
-    with pytest.raises(LayerError, match=r"must return maps \(N, D, \*grid\), got \(2, 6\) of \(2, 6, 4\)"):
-        Rearranged(lambda values: values.mean(2)).maps(tokens)
+    for function, got in (
+        (lambda values: values.mean(2), r"\(2, 6\)"),
+        (lambda values: values, r"\(2, 6, 4\)"),  # tokens are no second axis of the image
+        (lambda values: values[:1].transpose(1, 2).unflatten(2, (2, 3)), r"\(1, 4, 2, 3\)"),
+        (lambda values: None, "NoneType"),
+    ):
+        with pytest.raises(LayerError, match=rf"must return maps \(2, D, height, width\), got {got} of \(2, 6, 4\)"):
+            Rearranged(function, 2, 2).maps(tokens)
+    with pytest.raises(LayerError, match=r"the callable given as grid= failed on \(2, 6, 4\): .*unflatten"):
+        Rearranged(lambda values: values.unflatten(1, (5, 5)), 2, 2).maps(tokens)
 
 
 @given(size=st.lists(st.integers(1, 20), min_size=1, max_size=3), count=st.integers(1, 16))

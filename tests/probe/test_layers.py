@@ -13,8 +13,10 @@ from deepviz.errors import LayerError, ModelFailed
 from deepviz.methods import GradCAM
 from deepviz.models import load_model
 from deepviz.models.torchvision_shim import import_timm, import_torchvision
+from deepviz.probe import layers, places
 from deepviz.probe.grid import Grid
 from deepviz.probe.layers import choose_layer, probe_layers
+from deepviz.probe.lineage import Lineage
 from networks import CASES, Case, TinyViT, asked
 
 IMAGE = (64, 96)
@@ -173,6 +175,65 @@ def test_pooling_and_what_follows_is_no_spatial_map():
     }
 
 
+class _Pooled(nn.Module):
+    """Features, pooling to 2 x 2 in one of several spellings, and a linear layer."""
+
+    def __init__(self, spelling):
+        super().__init__()
+        features = [nn.Conv2d(3, 4, 3, padding=1), nn.ReLU()]
+        if spelling == "in the block":
+            features.append(nn.AdaptiveAvgPool2d(2))
+        self.features, self.spelling = nn.Sequential(*features), spelling
+        self.dropout, self.head = nn.Dropout(), nn.Linear(16, 3)
+
+    def forward(self, x):
+        f = self.features(x)
+        if self.spelling == "functional, then dropout":
+            f = self.dropout(F.adaptive_avg_pool2d(f, 2))
+        elif self.spelling == "functional, then arithmetic":
+            f = self.dropout(torch.tanh(2 * F.adaptive_max_pool2d(f, 2) - 1))
+        return self.head(f.flatten(1))
+
+
+@pytest.mark.parametrize(
+    ("spelling", "layer"),
+    [
+        ("in the block", "features.1"),
+        ("functional, then dropout", "features"),
+        ("functional, then arithmetic", "features"),
+    ],
+)
+def test_what_pooling_left_is_not_chosen_whoever_returns_it(spelling, layer):
+    assert told(found(_Pooled(spelling).eval(), torch.rand(1, 3, 8, 8))) == f"{layer} (8 x 8, channels first)"
+
+
+def test_a_gate_made_by_pooling_leaves_a_map_as_it_is():
+    class Gated(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv, self.gate, self.head = nn.Conv2d(3, 4, 3, padding=1), nn.Conv2d(4, 4, 1), nn.Linear(4, 3)
+            self.last = nn.Identity()
+
+        def forward(self, x):
+            f = self.conv(x).relu()
+            f = self.last(f * self.gate(F.adaptive_avg_pool2d(f, 1)).sigmoid())
+            return self.head(f.mean((2, 3)))
+
+    assert told(found(Gated().eval(), torch.rand(1, 3, 8, 8))) == "last (8 x 8, channels first)"
+
+
+def test_channels_are_told_from_parts():
+    """`chunk(x, 2)` cuts the batch or fails, `chunk(x, 2, 1)` the channels, `chunk(x, 2, 2)` the rows of the image."""
+    with Lineage() as lineage:
+        x = torch.rand(2, 4, 6, 6)
+        lineage.start(x)
+        for laid, parts in (
+            (True, (*x.chunk(2, 1), *x.split(2, dim=1), *torch.tensor_split(x, 2, dim=-3), torch.cat([x, x], 1))),
+            (False, (*x.chunk(2, 2), *x.split(2, 3), *x.chunk(2), *x.split(1), torch.cat([x, x], 2))),
+        ):
+            assert [lineage.is_laid(part) for part in parts] == [laid] * len(parts)
+
+
 def test_an_auxiliary_branch_has_no_gradient_and_is_not_found():
     class Branching(nn.Module):
         def __init__(self):
@@ -287,6 +348,19 @@ def test_a_layer_that_is_named_is_looked_at_once():
         model[0].weight.mul_(2)
     found(model, x, "3")
     assert rows == [1, 1]
+
+
+def test_the_place_of_a_layer_is_checked_once_whether_it_is_named_or_found(monkeypatch):
+    case = CASES["vit"]
+    model, x = case.model(), case.images(1)
+    checks = []
+    checked = places.place
+    monkeypatch.setattr(layers, "place", lambda *args, **given: checks.append(1) or checked(*args, **given))
+    first = found(model, x)
+    looked = len(checks)
+    assert looked > 0
+    assert found(model, x, first.name) == first
+    assert len(checks) == looked
 
 
 def test_a_layer_that_the_model_no_longer_has_is_found_anew():

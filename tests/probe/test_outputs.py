@@ -177,6 +177,7 @@ SIGMOID = SCORES.clone().requires_grad_().sigmoid()
         ("logits", SIGMOID, "'logits' is stated, but the model ends in a sigmoid"),
         ("multi-label", SCORES.softmax(1), "'multi-label' is stated, but the model ends in a softmax"),
         ("multi-label", SIGMOID, "outputs are probabilities, not logits"),
+        ("multi-label", SCORES.log_softmax(1), "ends in a log-softmax, one class of 3: output='logits'"),
         ("multi-label", torch.rand(8, 4), "all outputs lie between 0 and 1"),
         ("probabilities", SCORES, "outputs lie outside 0 to 1"),
         ("binary", SCORES, "has 3 outputs, read as one class of 3"),

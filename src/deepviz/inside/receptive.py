@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -17,6 +17,7 @@ from torch.utils.weak import WeakTensorKeyDictionary
 from deepviz.inputs import Inputs, is_image_like
 from deepviz.probe.call import Call
 from deepviz.probe.capture import spatial_tensor
+from deepviz.probe.operators import POINTWISE, operator_name, tensors_in
 
 
 @dataclass(frozen=True)
@@ -149,16 +150,8 @@ Spread = Reaches | Literal["constant", "whole"]
 """Of a tensor: a reach for each of its axes that lies along one of the image's, "constant" if it does not depend on
 the image, "whole" if it may depend on all of it."""
 
-_NAMES = (
-    "relu relu6 leaky_relu elu selu celu gelu silu mish hardswish hardsigmoid hardtanh sigmoid tanh softplus softsign "
-    "tanhshrink hardshrink softshrink logsigmoid log_sigmoid threshold prelu rrelu clamp clip clamp_min clamp_max exp "
-    "expm1 log log1p sqrt rsqrt square abs neg negative reciprocal pow sin cos erf sign floor round dropout dropout1d "
-    "dropout2d alpha_dropout feature_alpha_dropout feature_dropout clone contiguous detach to type float double half "
-    "bfloat16 cpu type_as requires_grad add sub subtract rsub mul multiply div divide true_divide truediv radd rmul "
-    "rtruediv rpow iadd isub imul itruediv addcmul addcdiv lerp where maximum minimum local_response_norm "
-    "channel_shuffle zero fill zeros_like ones_like full_like empty_like rand_like randn_like"
-)
-_POINTWISE = frozenset(_NAMES.split())
+_CONSTANT = ("zero", "fill", "zeros_like", "ones_like", "full_like", "empty_like", "rand_like", "randn_like")
+_POINTWISE = POINTWISE | {"sign", "floor", "round", *_CONSTANT}
 """Operators whose result at a position depends on that position alone (and on channels)."""
 
 _READS_OUT = ("item", "tolist", "numpy", "array", "float", "int", "index", "bool")
@@ -208,14 +201,14 @@ class _Trace(TorchFunctionMode):
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         given = kwargs or {}
-        operands = list(_tensors((args, given)))
+        operands = list(tensors_in((args, given)))
         before = [self.of(operand) for operand in operands]
         result = func(*args, **given)
-        name = func.__name__.split(".")[0].strip("_")
+        name = operator_name(func)
         depends = self.lost or any(spread != "constant" for spread in before)
-        results = list(_tensors(result))
+        results = list(tensors_in(result))
         if name == "setitem" or "out" in given:
-            results = list(_tensors([given.get("out", args[:1])]))
+            results = list(tensors_in([given.get("out", args[:1])]))
             self._answer(results, "whole" if depends else "constant")
         elif results:
             after = _after(name, args, given, operands, before, results[0]) if depends else "constant"
@@ -238,16 +231,6 @@ class _Trace(TorchFunctionMode):
         for other in list(self.seen.keys()):
             if other.untyped_storage().data_ptr() == memory:
                 self.seen[other] = "whole"
-
-
-def _tensors(value: Any) -> Iterator[Tensor]:
-    if isinstance(value, Tensor):
-        yield value
-    elif isinstance(value, (tuple, list)):
-        for one in value:
-            yield from _tensors(one)
-    elif isinstance(value, dict):
-        yield from _tensors(list(value.values()))
 
 
 def _after(

@@ -22,7 +22,9 @@ from deepviz.objectives.classes import (
 )
 from deepviz.objectives.expression import parse
 from deepviz.objectives.function import Function, weakly
-from deepviz.objectives.objective import Objective, Rows, Sum
+from deepviz.objectives.layers import OfLayer
+from deepviz.objectives.objective import Objective, Rows
+from deepviz.objectives.similarity import Similarity
 from deepviz.probe.outputs import Reading, chosen_field, describe, read_outputs
 from deepviz.probe.seen import Seen
 
@@ -107,9 +109,10 @@ class Bound:
 
     @property
     def question(self) -> Hashable:
-        """What findings about the model are remembered by: which class it is does not matter there, and callables,
-        which may hold the model, are not kept alive."""
-        return "class" if self._classes_alone else tuple(map(_question, self.objectives))
+        """What findings about the model are remembered by: which class or channel it is does not matter there, and
+        callables, which may hold the model, are not kept alive."""
+        kinds = tuple(dict.fromkeys(map(_question, self._parts())))
+        return "class" if kinds == ("class",) else kinds
 
     def take(self, rows: Rows) -> Bound:
         """What is explained of some of the rows; with a slice, a class decided there is decided here too."""
@@ -287,7 +290,10 @@ def _resolved(objective: Objective, labels: Sequence[str] | None) -> Objective:
 
 
 def _question(objective: Objective) -> Hashable:
-    if isinstance(objective, Sum):
-        return tuple((weight, _question(term)) for weight, term in objective.terms)
+    """What of a part of a sum matters to how the model treats rows and layers."""
+    if isinstance(objective, (OfClass, Predicted)):
+        return "class"
+    if isinstance(objective, (OfLayer, Similarity)):
+        return type(objective), objective.layers
     known = weakly(objective.function) if isinstance(objective, Function) else None
     return objective if known is None else known

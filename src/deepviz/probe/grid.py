@@ -11,6 +11,7 @@ from typing import Literal
 from torch import Tensor
 
 from deepviz.errors import LayerError
+from deepviz.probe.call import reason
 
 Kind = Literal["channels first", "channels last", "tokens", "tokens, sequence first"]
 Size = tuple[int, ...]
@@ -105,9 +106,17 @@ class Grid:
 
 @dataclass(frozen=True)
 class Rearranged:
-    """A layout that the user's own function makes: (N, ...) -> (N, D, *grid)."""
+    """A layout that the user's own function makes: (N, ...) -> (N, D, *grid).
+
+    Args:
+        function: what the user gave.
+        axes: how many spatial axes the image has, and so the grid.
+        rows: how many images the values are of, once that is known.
+    """
 
     function: Callable[[Tensor], Tensor]
+    axes: int
+    rows: int | None = None
 
     def fits(self, shape: Sequence[int], rows: int) -> bool:
         """Only the function knows."""
@@ -117,12 +126,19 @@ class Rearranged:
         """What the function makes of them.
 
         Raises:
-            LayerError: if that is not (N, D, *grid), with one to three spatial axes.
+            LayerError: if it fails, or that is not (N, D, *grid), with the rows and spatial axes of the images.
         """
-        made = self.function(values)
-        if not isinstance(made, Tensor) or not 1 <= made.ndim - 2 <= 3:
+        try:
+            made = self.function(values)
+        except Exception as error:
+            raise LayerError(f"the callable given as grid= failed on {tuple(values.shape)}: {reason(error)}") from error
+        grid = "length" if self.axes == 1 else "height, width" if self.axes == 2 else "depth, height, width"
+        if not isinstance(made, Tensor) or made.ndim != self.axes + 2 or len(made) != (self.rows or len(made)):
             got = tuple(made.shape) if isinstance(made, Tensor) else type(made).__name__
-            raise LayerError(f"a callable as grid= must return maps (N, D, *grid), got {got} of {tuple(values.shape)}")
+            raise LayerError(
+                f"a callable as grid= must return maps ({self.rows or 'N'}, D, {grid}), got {got} of "
+                f"{tuple(values.shape)}"
+            )
         return made
 
     def __str__(self) -> str:

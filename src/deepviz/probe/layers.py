@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
-import threading
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from deepviz.errors import DeepVizError, LayerError
@@ -20,12 +18,12 @@ from deepviz.inputs import Leaves
 from deepviz.probe.border import PastNoGrad, contiguous_at_batch_norm
 from deepviz.probe.capture import layer_name, refuse_graphs, spatial_tensor
 from deepviz.probe.gradient import Independent, broken, differentiate, fresh_leaf
+from deepviz.probe.graph import edges_of_output
 from deepviz.probe.grid import Grid, Nowhere, Rearranged, Size, given_grid
-from deepviz.probe.lineage import Lineage
-from deepviz.probe.places import INDEPENDENT, NO_GRADIENT, Answer, Place, place, proposed
-from deepviz.probe.rules import leading_to, nodes_behind
+from deepviz.probe.places import INDEPENDENT, NO_GRADIENT, NO_MAP, Answer, Place, place, proposed
 from deepviz.probe.seeds import generator_of
 from deepviz.probe.state import Memory
+from deepviz.probe.watch import Watch, hooked
 
 if TYPE_CHECKING:
     from deepviz.probe.session import Session
@@ -86,7 +84,6 @@ class LayerAnswer:
         return self.refused or ("" if self.grid is not None else NO_MAP)
 
 
-NO_MAP = "no spatial map"
 CONSTRUCTION = "by construction"
 UNHEARD = "nothing was heard of it"
 _found: Memory[Layer | str] = Memory()
@@ -131,7 +128,7 @@ def choose_layer(
     if callable(grid):
         if skip is not None:
             raise LayerError("a callable as grid= leaves out other tokens itself: give no skip= beside it")
-        return Layer(name, Rearranged(grid), "given")
+        return Layer(name, Rearranged(grid, session.image().ndim - 2), "given")
     return _named(session, name, _checked_size(session, grid), skip, still)
 
 
@@ -155,7 +152,7 @@ def grid_of(layer: Layer, answer: Tensor, rows: int) -> Grid | Rearranged:
             f"layer {layer.name!r} returns {tuple(answer.shape)} for {rows} images, which is not "
             f"{layer.grid} as for one: choose another layer (see: deepviz layers)"
         )
-    return layer.grid
+    return replace(layer.grid, rows=rows) if isinstance(layer.grid, Rearranged) else layer.grid
 
 
 def grids_of(session: Session, names: Iterable[str]) -> dict[str, Grid]:
@@ -213,8 +210,14 @@ def _refusal(name: str, found: Place, axes: int, size: Size | None, skip: Sequen
 
 
 def _named_place(session: Session, name: str, size: Size | None, skip: Sequence[int] | None) -> Place:
-    key = (session.state, session.inputs.signature(), name, size, None if skip is None else tuple(skip))
+    key = _place_key(session, name, size, skip)
     return _placed.once(session.model, key, lambda: _look_at(session, name, size, skip))
+
+
+def _place_key(
+    session: Session, name: str, size: Size | None = None, skip: Sequence[int] | None = None
+) -> tuple[Any, ...]:
+    return session.state, session.inputs.signature(), name, size, None if skip is None else tuple(skip)
 
 
 def _look_at(session: Session, name: str, size: Size | None, skip: Sequence[int] | None) -> Place:
@@ -274,12 +277,13 @@ def _search(session: Session) -> Layer | str:
         seen = _measured(part)
         waiting = [one for one in reversed(seen.answers) if one.usable or _unplaced(one)]
         failed: Counter[tuple[int, ...]] = Counter()
-        places: dict[Any, Place] = {}
         while waiting:
             one = waiting.pop(0)
-            _settle(one, seen.image, places)
+            outer = _outermost(one, seen.answers)
+            if _unplaced(one):
+                key = _place_key(session, outer.name)
+                _take(one, _placed.once(session.model, key, partial(_place_of, one, seen.image)))
             if one.usable:
-                outer = _outermost(one, seen.answers)
                 assert one.grid is not None
                 return Layer(outer.name, one.grid, one.place)
             if one.refused and one.refused != NO_MAP:
@@ -426,7 +430,7 @@ class _Everything:
 def _on_noise(session: Session, look: Callable[[Session], T]) -> T:
     """`look` at one row whose image is noise; at the image itself where the model, or the target, fails on that."""
     one = session.take(torch.tensor([0]))
-    if session.score.indices is not None:
+    if session.score.question == "class":
         one = replace(one, score=_Everything())
     image = one.image()
     failure: Exception | None = None
@@ -463,7 +467,7 @@ def _watch_forward(session: Session, read: bool = True, only: str | None = None)
     leaves = session.x.map(fresh_leaf)
     laid = replace(session, inputs=session.inputs.put(Leaves(leaves)))
     image = laid.image()
-    watch = _Watch()
+    watch = Watch()
     watch.start(image)
     heard: list[tuple[nn.Module, int, LayerAnswer]] = []
     calls: Counter[nn.Module] = Counter()
@@ -478,6 +482,7 @@ def _watch_forward(session: Session, read: bool = True, only: str | None = None)
         shape = tuple(tensor.shape)
         answer = Answer.of(tensor) if tensor.requires_grad else None
         one = LayerAnswer(name, type(module).__name__, shape, None, answer, tuple(known), watch.is_laid(tensor))
+        one.internal = "pooling" if watch.is_pooled(tensor) else ""
         if only is None or name == only.partition("#")[0]:
             attention = only is not None and _is_attention(tensor)
             if attention or not (
@@ -493,7 +498,7 @@ def _watch_forward(session: Session, read: bool = True, only: str | None = None)
     seen = _Pass(image, [])
     if read:
         laid.find_grids()  # a pass of its own, which must not be heard here
-    with _hooked(session.model, watch, answered), watch:
+    with hooked(session.model, watch, answered), watch:
         if read:
             shown = laid.look()
             seen.output = shown.output
@@ -502,7 +507,7 @@ def _watch_forward(session: Session, read: bool = True, only: str | None = None)
     if read:
         seen.values = laid.read(shown)
     for module, number, one in heard:
-        one.internal = watch.internal(module)
+        one.internal = one.internal or watch.internal(module)
         if calls[module] > 1:
             one.name += f"#{number}"
     seen.answers = [one for _, _, one in heard]
@@ -516,7 +521,8 @@ def _measured(session: Session) -> _Pass:
         Independent: if the score does not depend on the image.
     """
     seen = _watch_forward(session)
-    raw = _read_out(seen)
+    assert seen.values is not None
+    raw = edges_of_output(seen.values, seen.output, seen.image)
     for one in seen.answers:
         if one.answer is not None and not one.internal and one.answer.edge in raw:
             one.internal = "the model's output itself"
@@ -581,163 +587,3 @@ def _is_attention(answer: Tensor) -> bool:
     if answer.ndim < 3 or answer.shape[-2] != answer.shape[-1] or bool((answer < 0).any()):
         return False
     return bool((answer.float().sum(-1) - 1).abs().max() < 0.01)
-
-
-# the model's output itself
-
-_MOVES_NAMES = (
-    "View UnsafeView Reshape ReshapeAlias Permute Transpose T Unsqueeze Squeeze Select Slice Split "
-    "SplitWithSizes Chunk Unbind Expand Clone Copy ToCopy Alias AsStrided Cat Stack Upsample Sigmoid "
-    "Softmax LogSoftmax LogSigmoid Contiguous Index IndexSelect Gather MaskedSelect Topk Sort"
-)
-_MOVES = frozenset(_MOVES_NAMES.split())
-_SCALES = frozenset(("Neg", "Exp", "Log", "Sqrt", "Pow", "Clamp", "ClampMin"))
-"""Operators that show a map in other units."""
-_JOINS = frozenset(("Add", "Sub", "Mul", "Div"))
-"""The same where the image has no part in their other operand; else the output is of two maps."""
-
-
-def _read_out(seen: _Pass) -> set[Any]:
-    """Edges of the tensors that the score reads from the model's output, and of what they only show again.
-
-    A view, a crop, an enlarged copy, the softmax, some entries or a multiple of a map is the map itself: its gradient
-    there says nothing. So are the two maps of which the output is the sum or the product.
-    """
-    assert seen.values is not None
-    outputs = {_edge(tensor) for tensor in _tensors(seen.output) if tensor.grad_fn is not None}
-    read: list[tuple[Any, int]] = []
-    start = seen.values.grad_fn
-    pending, done = ([start] if start is not None else []), set()
-    if start is not None and (start, 0) in outputs:
-        read, pending = [(start, 0)], []
-    while pending:
-        node = pending.pop()
-        if node in done:
-            continue
-        done.add(node)
-        for edge in node.next_functions:
-            if edge in outputs:
-                read.append(edge)
-            elif edge[0] is not None:
-                pending.append(edge[0])
-    from_image = leading_to(nodes_behind(start), [seen.image])
-    found: dict[Any, bool] = {}
-    shown = [(edge, False) for edge in read]
-    while shown:
-        edge, joined = shown.pop()
-        if edge in found and (joined or not found[edge]):
-            continue
-        found[edge] = joined
-        assert edge[0] is not None
-        below = [other for other in edge[0].next_functions if other[0] in from_image]
-        name = edge[0].name().removeprefix("torch::autograd::").rstrip("0123456789").removesuffix("Backward")
-        if name in _MOVES or name.startswith("Upsample") or (name in _SCALES | _JOINS and len(below) == 1):
-            shown.extend((other, joined) for other in below)
-        elif name in _JOINS and not joined:
-            shown.extend((other, True) for other in below)
-    return {torch.autograd.graph.GradientEdge(node, number) for node, number in found}
-
-
-def _edge(tensor: Tensor) -> tuple[Any, int]:
-    return tensor.grad_fn, tensor.output_nr
-
-
-def _tensors(value: Any, depth: int = 0) -> Iterator[Tensor]:
-    """All tensors in whatever a model returns."""
-    if isinstance(value, Tensor):
-        yield value
-    elif depth > 6:
-        return
-    elif isinstance(value, Mapping):
-        for inner in value.values():
-            yield from _tensors(inner, depth + 1)
-    elif isinstance(value, (tuple, list)):
-        for inner in value:
-            yield from _tensors(inner, depth + 1)
-    elif dataclasses.is_dataclass(value) and not isinstance(value, type):
-        for one in dataclasses.fields(value):
-            yield from _tensors(getattr(value, one.name), depth + 1)
-    elif hasattr(value, "__dict__") and not isinstance(value, (type, nn.Module)):
-        yield from _tensors(vars(value), depth + 1)
-
-
-# watching
-
-
-@contextmanager
-def _hooked(model: nn.Module, watch: _Watch, answered: Callable[[str, nn.Module, Any], None]) -> Iterator[None]:
-    """Inside, `watch` knows which module is running, and `answered` hears every module's output."""
-    owner = threading.get_ident()
-    handles = []
-
-    def entering(module: nn.Module, inputs: Any) -> None:
-        if threading.get_ident() == owner:
-            watch.running.append(module)
-
-    def leaving(name: str) -> Callable[[nn.Module, Any, Any], None]:
-        def hook(module: nn.Module, inputs: Any, output: Any) -> None:
-            if threading.get_ident() == owner:
-                watch.running.pop()
-                answered(name, module, output)
-
-        return hook
-
-    try:
-        for name, module in model.named_modules():
-            if name and not isinstance(module, torch.jit.ScriptModule):
-                handles.append(module.register_forward_pre_hook(entering))
-                handles.append(module.register_forward_hook(leaving(name)))
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
-
-
-_POOLING = {
-    F.adaptive_avg_pool1d,
-    F.adaptive_avg_pool2d,
-    F.adaptive_avg_pool3d,
-    F.adaptive_max_pool1d,
-    F.adaptive_max_pool2d,
-    F.adaptive_max_pool3d,
-    F.adaptive_max_pool1d_with_indices,
-    F.adaptive_max_pool2d_with_indices,
-    F.adaptive_max_pool3d_with_indices,
-    torch.adaptive_avg_pool1d,
-    torch._C._nn.adaptive_avg_pool2d,
-    torch._C._nn.adaptive_avg_pool3d,
-}
-_ATTENTION = {F.scaled_dot_product_attention, F.multi_head_attention_forward}
-_SOFTMAX = {F.softmax, torch.softmax, Tensor.softmax}
-
-
-class _Watch(Lineage):
-    """Learns from the operators which modules are attention (their parts are not feature maps) or pooling."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.running: list[nn.Module] = []
-        self.attention: set[nn.Module] = set()
-        self.pooling: set[nn.Module] = set()
-
-    def __torch_function__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        result = super().__torch_function__(func, types, args, kwargs)
-        if self.running:
-            if func in _ATTENTION or (func in _SOFTMAX and result.ndim >= 3 and result.shape[-1] > 1):
-                self.attention.add(self.running[-1])
-            elif func in _POOLING:
-                self.pooling.add(self.running[-1])
-        return result
-
-    def internal(self, module: nn.Module) -> str:
-        """Why the output of `module` is not a feature map, or "" if it may be one."""
-        if module in self.pooling:
-            return "pooling"
-        if type(module).__module__ == "torch.nn.modules.padding":
-            return "padding"
-        if isinstance(module, nn.RNNBase):
-            return "the steps of a recurrence"
-        inside = any(module is not part and module in set(part.modules()) for part in self.attention)
-        return "inside attention" if inside else ""

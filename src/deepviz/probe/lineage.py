@@ -6,24 +6,14 @@ image lies on it, channels first. That proves a place without a gradient, even w
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils.weak import WeakTensorKeyDictionary
 
-_POINTWISE_NAMES = (
-    "relu relu6 leaky_relu elu selu celu gelu silu mish hardswish hardsigmoid hardtanh sigmoid tanh "
-    "softplus softsign tanhshrink hardshrink softshrink logsigmoid log_sigmoid threshold prelu rrelu "
-    "clamp clip clamp_min clamp_max exp expm1 log log1p sqrt rsqrt square abs neg negative reciprocal pow "
-    "sin cos erf dropout dropout1d dropout2d dropout3d alpha_dropout feature_alpha_dropout "
-    "feature_dropout clone contiguous detach requires_grad to type float double half bfloat16 cpu type_as "
-    "add sub subtract rsub mul multiply div divide true_divide truediv radd rmul rtruediv rpow iadd isub "
-    "imul itruediv addcmul addcdiv lerp where maximum minimum local_response_norm channel_shuffle"
-)
-_POINTWISE = frozenset(_POINTWISE_NAMES.split())
-"""Operators that leave every position where it is."""
+from deepviz.probe.operators import POINTWISE, operator_name, tensors_in
+
 _WINDOWS_NAMES = (
     "conv1d conv2d conv3d conv_transpose1d conv_transpose2d conv_transpose3d avg_pool1d avg_pool2d "
     "avg_pool3d max_pool1d max_pool2d max_pool3d max_pool1d_with_indices max_pool2d_with_indices "
@@ -34,8 +24,8 @@ _WINDOWS_NAMES = (
 )
 _WINDOWS = frozenset(_WINDOWS_NAMES.split())
 """Operators that keep the order of positions along each spatial axis of (N, C, *space)."""
-_ALONG_CHANNELS_NAMES = "cat concat concatenate chunk split tensor_split softmax log_softmax glu"
-_ALONG_CHANNELS = frozenset(_ALONG_CHANNELS_NAMES.split())
+_IN_PARTS = frozenset(("chunk", "split", "tensor_split"))
+_ALONG_CHANNELS = _IN_PARTS | {"cat", "concat", "concatenate", "softmax", "log_softmax", "glu"}
 
 
 PADDED = 8
@@ -56,6 +46,10 @@ class Lineage(TorchFunctionMode):
         self._laid[image] = True
         self._axes = image.ndim
 
+    def depends(self, tensor: Tensor) -> bool:
+        """Whether the image has a part in the tensor."""
+        return tensor in self._laid
+
     def is_laid(self, tensor: Tensor) -> bool:
         """Whether the tensor lies on the image, each spatial axis along one of the image's, in their order."""
         return bool(self._laid.get(tensor, False))
@@ -70,17 +64,17 @@ class Lineage(TorchFunctionMode):
 
     def follow(self, func: Any, args: tuple[Any, ...], given: dict[str, Any], result: Any) -> None:
         """What an operator's result is, by its name and its operands."""
-        operands = list(_tensors((args, given)))
+        operands = list(tensors_in((args, given)))
         depending = [operand for operand in operands if operand in self._laid]
         if not depending:
             return
-        name = getattr(func, "__name__", "").split(".")[0]
-        changed = list(_tensors(result))
-        if name in ("__setitem__", "copy_", "set_") or "out" in given:
-            self._written_to([*changed, *_tensors([args[:1], given.get("out", ())])])
+        name = operator_name(func)
+        changed = list(tensors_in(result))
+        if name in ("setitem", "copy", "set") or "out" in given:
+            self._written_to([*changed, *tensors_in([args[:1], given.get("out", ())])])
             return
         for tensor in changed:
-            laid = self._keeps(name.strip("_"), depending, args, given, tensor)
+            laid = self._keeps(name, depending, args, given, tensor)
             if not laid and any(tensor is operand for operand in operands):
                 self._written_to([tensor])
             self._laid[tensor] = laid
@@ -90,13 +84,15 @@ class Lineage(TorchFunctionMode):
     ) -> bool:
         if result.ndim != self._axes or not any(self._laid[operand] for operand in depending):
             return False
-        if name in _POINTWISE:
+        if name in POINTWISE:
             # what does not lie on the image may be spread over it, from a single position
             return all(self._laid[one] or _single(one, self._axes) for one in depending)
         if name in _WINDOWS:
             return bool(self._laid[depending[0]]) and depending[0] is args[0] if args else False
         if name in _ALONG_CHANNELS:
-            dim = given.get("dim", given.get("axis", args[-1] if args and isinstance(args[-1], int) else 0))
+            # cat(tensors, dim), softmax(x, dim) and glu(x, dim), but chunk(x, chunks, dim)
+            place = 2 if name in _IN_PARTS else 1
+            dim = given.get("dim", given.get("axis", args[place] if len(args) > place else 0))
             same = all(one.shape[2:] == result.shape[2:] for one in depending)
             return dim in (1, 1 - self._axes) and same and all(self._laid[one] for one in depending)
         if name == "pad":
@@ -130,13 +126,3 @@ def _only_channels(key: Any) -> bool:
     if not all(isinstance(part, slice) for part in parts):
         return False
     return all(part == slice(None) for part in (*parts[:1], *parts[2:]))
-
-
-def _tensors(value: Any) -> Iterator[Tensor]:
-    if isinstance(value, Tensor):
-        yield value
-    elif isinstance(value, (tuple, list)):
-        for one in value:
-            yield from _tensors(one)
-    elif isinstance(value, dict):
-        yield from _tensors(list(value.values()))

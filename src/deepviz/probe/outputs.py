@@ -345,6 +345,11 @@ def _contradictions(outputs: Tensor, kind: Kind, sigmoid: bool, softmax: bool) -
         )
     elif kind == "binary" or (kind == "multi-label" and sigmoid):
         yield from _not_logits(many, sigmoid, softmax)
+    elif kind == "multi-label" and many > 1 and _are_log_probabilities(outputs):
+        yield (
+            f"{stated}, so their sigmoid is taken, but the model ends in a log-softmax, one class of {many}: "
+            "output='logits' reads it so"
+        )
     elif kind == "multi-label" and within and outputs.numel() >= ENOUGH:
         yield (
             f"{stated}, so their sigmoid is taken, but all outputs lie between 0 and 1: if they are probabilities, "
@@ -388,6 +393,11 @@ def are_probabilities(scores: Tensor) -> bool:
     if len(scores) == 0:  # which is an error, but not of how they end
         return False
     return bool((scores >= 0).all()) and bool((scores.sum(1) - 1).abs().max() < 1e-3)
+
+
+def _are_log_probabilities(scores: Tensor) -> bool:
+    """Whether scores (N, K) already are a log-softmax: the exponentials of each row have the sum 1."""
+    return len(scores) > 0 and bool(scores.detach().logsumexp(1).abs().max() < 1e-3)
 
 
 _SAME_VALUES = frozenset(

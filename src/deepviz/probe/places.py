@@ -45,6 +45,7 @@ from deepviz.probe.grid import Grid, Kind, Size, flattened, follows, ordered, or
 from deepviz.probe.seeds import generator_of
 
 NO_GRADIENT = "it returns a result without a gradient"
+NO_MAP = "no spatial map"
 INDEPENDENT = "it does not depend on the image"
 FEW_DEPEND = "many of its cells do not depend on the image (does the model pad it?)"
 CELLS = 12
@@ -194,7 +195,7 @@ def place(
         answer = Answer.of(answer)
     proposals = proposed(answer.shape, tuple(image.shape[2:]), known, size, skip)
     if not proposals:
-        return Place(None, "no spatial map")
+        return Place(None, NO_MAP)
     used, best = 0, Place(None)
     kinds = list(dict.fromkeys(grid.kind for grid in proposals))
     sizes = {tuple(one) for one in ([size] if size is not None else known)}

@@ -54,7 +54,8 @@ def habits_of(session: Session) -> Habits:
     rows only for one, two and a full chunk.
 
     Raises:
-        ModelError: for side information on the model that does not follow the rows, naming `extra=`.
+        ModelError: for side information on the model that does not follow the rows, naming `extra=`; and for extra
+            inputs that are not one per row.
     """
     question = (session.state, session.inputs.signature(), session.kind, session.score.question)
     # what was found for one image holds for several, unless its rows could not go together
@@ -120,11 +121,15 @@ def _found(session: Session) -> Habits:
         # is its place
         near = repeats > 1 and _apart(both.flip(0), _values(pair.take(other_order))) <= tolerance
         if mixed or near or _values_and_mixing(pair, of=1)[1]:
+            if n > 1 and not mixed:
+                _check_extra(pair.take(other_order.repeat(repeats)))
             return Habits(most=1)
         raise ModelError(_by_place("what it returns for a row depends on the row's place in the batch"))
     apart = _apart(both[beside : beside + 1], alone)
     if apart > tolerance and not mixed and _apart(alone, _values(one)) > tolerance:
         return Habits(most=most, unlike=apart)
+    if n > 1 and not mixed and apart > tolerance:
+        _check_extra(pair.take(other_order.repeat(repeats)))
     return Habits(most=1 if mixed or apart > tolerance else most)
 
 
@@ -140,6 +145,19 @@ def _check_whole(session: Session, row: int, alone: Tensor) -> None:
         return
     if _apart(whole, alone) > (HALF_TOLERANCE if _is_half(session) else TOLERANCE):
         raise ModelError(_by_place("it returns something else for a row alone than among all, and refuses two"))
+
+
+def _check_extra(chunk: Session) -> None:
+    """Of a model whose rows do not go together: that it is not for want of `shared`.
+
+    Raises:
+        ModelError: if a row's score changes with the rows beside it, and not with the images of these.
+    """
+    if chunk.inputs.has_extra_rows and not _values_and_mixing(chunk, of=chunk.n // 2)[1]:
+        raise ModelError(
+            "a row's score depends on the rows of extra= beside its own, and not on the images of those rows: what is "
+            "the same for all images (a matrix that happens to have as many rows) is given as deepviz.shared(value)"
+        )
 
 
 def _by_place(what: str) -> str:
@@ -163,7 +181,7 @@ def _values_of(session: Session) -> Tensor:
 
 
 def _values_and_mixing(session: Session, of: int = 0) -> tuple[Tensor, bool]:
-    """The scores of two rows, and whether that of one depends on the other."""
+    """The scores of all rows, and whether that of one depends on any other."""
 
     def forward(laid: Session) -> tuple[Tensor, bool]:
         leaves = laid.x.map(fresh_leaf)
@@ -174,7 +192,8 @@ def _values_and_mixing(session: Session, of: int = 0) -> tuple[Tensor, bool]:
             gradients = differentiate(values[of].sum(), list(leaves))
         except ModelFailed:  # what asks for gradients will hear of it
             return values.detach(), False
-        mixed = any(gradient is not None and bool(gradient[1 - of].any()) for gradient in gradients)
+        others = torch.arange(laid.n) != of
+        mixed = any(gradient is not None and bool(gradient.cpu()[others].any()) for gradient in gradients)
         return values.detach(), mixed
 
     return session.in_layout(forward)

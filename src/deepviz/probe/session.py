@@ -17,7 +17,7 @@ from deepviz.options import Baseline
 from deepviz.probe.border import PastNoGrad, contiguous_at_batch_norm, refuse_inference_tensors
 from deepviz.probe.borrow import borrowed, original
 from deepviz.probe.call import Call
-from deepviz.probe.capture import answering, layer_name, spatial_tensor
+from deepviz.probe.capture import answering, layer_name, refuse_graphs, spatial_tensor
 from deepviz.probe.chunks import RowBuffer, chunk_rows, in_chunks
 from deepviz.probe.gradient import Independent, backward, broken, coverage_of, fresh_leaf, note_coverage
 from deepviz.probe.grid import Grid, as_maps
@@ -505,6 +505,8 @@ def opened(model: nn.Module, inputs: Inputs, score: Any, kind: Kind = "auto", ch
     if whole.inference:
         refuse_inference_tensors(module)
     for layer in sorted(score.layers):
+        if whole.graphs:
+            refuse_graphs(module, layer)
         layer_name(module, layer)  # one that is not there is named before any work
     with borrowed(module, whole.modules):
         kind = stated_kind(module) if kind == "auto" else check_kind(kind)
