@@ -17,8 +17,6 @@ from deepviz.probe.outputs import (
     chosen_field,
     class_scores,
     describe,
-    predicted,
-    probabilities,
     read_outputs,
     stated_kind,
 )
@@ -126,28 +124,28 @@ CASES = [
 
 @pytest.mark.parametrize(("kind", "outputs", "chances", "best"), CASES)
 def test_probabilities_and_predictions(kind, outputs, chances, best):
-    found = probabilities(outputs, kind)
+    found = read_outputs(outputs, kind).probabilities(outputs)
     assert (found is None) == (chances is None)
     if chances is not None:
         assert torch.allclose(found, chances, atol=1e-6)
-    assert predicted(outputs, kind).tolist() == best
+    assert read_outputs(outputs, kind).predicted(outputs).tolist() == best
 
 
 def test_ranks():
-    assert predicted(SCORES, "logits", 1).tolist() == [0, 0]
-    assert predicted(SCORES, "multi-label", 2).tolist() == [2, 1]
-    assert predicted(ONE, "binary", 1).tolist() == [0, 1]
+    assert read_outputs(SCORES, "logits").predicted(SCORES, 1).tolist() == [0, 0]
+    assert read_outputs(SCORES, "multi-label").predicted(SCORES, 2).tolist() == [2, 1]
+    assert read_outputs(ONE, "binary").predicted(ONE, 1).tolist() == [0, 1]
     with pytest.raises(TargetError, match="no prediction of rank 3: the model has 3 classes"):
-        predicted(SCORES, "logits", 3)
+        read_outputs(SCORES, "logits").predicted(SCORES, 3)
 
 
 def test_what_predicts_nothing():
     with pytest.raises(TargetError, match=r"embedding of 3 numbers.*no predicted class.*Similarity"):
-        predicted(SCORES, "embedding")
+        read_outputs(SCORES, "embedding").predicted(SCORES)
     with pytest.raises(TargetError, match=r"3 numbers, of which none is predicted.*0 to 2"):
-        predicted(SCORES, "regression")
-    assert probabilities(SCORES, "regression") is None
-    assert probabilities(SCORES, "embedding") is None
+        read_outputs(SCORES, "regression").predicted(SCORES)
+    assert read_outputs(SCORES, "regression").probabilities(SCORES) is None
+    assert read_outputs(SCORES, "embedding").probabilities(SCORES) is None
 
 
 def test_two_classes_of_one_logit():
@@ -300,7 +298,9 @@ def test_the_image_is_the_first_leaf_that_is_one():
 
 
 def test_probabilities_of_a_sure_model_stay_finite():
-    assert math.isclose(float(probabilities(torch.tensor([[1000.0]]), "binary")[0, 1]), 1.0)
+    assert math.isclose(
+        float(read_outputs(torch.tensor([[1000.0]]), "binary").probabilities(torch.tensor([[1000.0]]))[0, 1]), 1.0
+    )
 
 
 def test_an_output_without_rows_is_refused_with_what_it_is():

@@ -13,7 +13,6 @@ from torch import Tensor, nn
 from deepviz.errors import DeepVizError, ModelError, ModelFailed, TargetFailed
 from deepviz.inputs import Inputs
 from deepviz.notes import Notes
-from deepviz.probe.chunks import RowBuffer, in_chunks
 
 T = TypeVar("T")
 X = TypeVar("X", Tensor, Inputs)
@@ -30,12 +29,6 @@ class Call:
     def aside(self) -> Call:
         """The same call for a method inside another."""
         return replace(self, notes=self.notes.aside())
-
-    def by_rows(self, x: Tensor, compute: Callable[[slice], Tensor], graph: bool = True) -> Tensor:
-        """`compute` for chunks of the rows of `x`, joined; `graph` says whether it keeps a graph of all layers."""
-        joined = RowBuffer(len(x))
-        in_chunks(self.model, x, lambda rows: joined.put(rows, compute(rows)), graph)
-        return joined.whole
 
     def to_layout(self, x: Tensor) -> Tensor:
         """`x` (N, C, H, W) in the memory layout that suits machine and model; other shapes contiguous.

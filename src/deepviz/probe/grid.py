@@ -60,11 +60,6 @@ class Grid:
         """The size in the order in which the layer lists its cells."""
         return tuple(self.size[axis] for axis in self.order) if self.order else self.size
 
-    @property
-    def rows_axis(self) -> int:
-        """The axis of the layer's output that runs over the images."""
-        return 1 if self.kind == "tokens, sequence first" else 0
-
     def fits(self, shape: Sequence[int], rows: int) -> bool:
         """Whether a layer's output of this shape, for so many images, can have this layout."""
         shape = tuple(shape)

@@ -365,29 +365,6 @@ def _contradictions(outputs: Tensor, kind: Kind, sigmoid: bool, softmax: bool) -
         yield f"{stated}, but the model has one output: if it is a number, state output='regression'"
 
 
-def probabilities(scores: Tensor, kind: Kind | Reading = "auto") -> Tensor | None:
-    """The probability of each class, (N, K); of one output for two classes (N, 2); None for numbers and embeddings.
-
-    Example:
-        >>> probabilities(torch.tensor([[0.0, 3.0]]), "multi-label")
-        tensor([[0.5000, 0.9526]])
-    """
-    return _reading(scores, kind).probabilities(scores)
-
-
-def predicted(scores: Tensor, kind: Kind | Reading = "auto", rank: int = 0) -> Tensor:
-    """The class of each row, (N,): the best, or with `rank` one after it; of a single number always 0.
-
-    Raises:
-        TargetError: for an embedding or several numbers, which predict no class.
-    """
-    return _reading(scores, kind).predicted(scores, rank)
-
-
-def _reading(scores: Tensor, kind: Kind | Reading) -> Reading:
-    return kind if isinstance(kind, Reading) else read_outputs(scores, kind)
-
-
 def are_probabilities(scores: Tensor) -> bool:
     """Whether scores (N, K) already are a softmax: none negative, each row's sum 1."""
     if len(scores) == 0:  # which is an error, but not of how they end

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -82,7 +81,7 @@ def _found(session: Session) -> Habits:
     except (ModelError, TargetError):
         if n > 1:
             # what fails as a whole too says so of the whole; in the layout in which it just failed
-            _values_of(session.with_notes(one.notes))
+            session.with_notes(one.notes).values_at_once()
             raise ModelError(_by_place(f"it takes these {n} rows together and fails on one of them alone")) from None
         raise
     if n == 1:
@@ -92,9 +91,6 @@ def _found(session: Session) -> Habits:
         if n > 1:
             one = replace(one, inputs=pair.inputs.rows(slice(1, 2)))
             alone = _values(one)
-        beside = 0 if n == 1 else 1
-    else:
-        beside = 1
     try:
         both, mixed = _values_and_mixing(pair)
     except (DeepVizError, RuntimeError):
@@ -125,7 +121,7 @@ def _found(session: Session) -> Habits:
                 _check_extra(pair.take(other_order.repeat(repeats)))
             return Habits(most=1)
         raise ModelError(_by_place("what it returns for a row depends on the row's place in the batch"))
-    apart = _apart(both[beside : beside + 1], alone)
+    apart = _apart(both[second : second + 1], alone)
     if apart > tolerance and not mixed and _apart(alone, _values(one)) > tolerance:
         return Habits(most=most, unlike=apart)
     if n > 1 and not mixed and apart > tolerance:
@@ -169,15 +165,8 @@ def _by_place(what: str) -> str:
 
 
 def _values(session: Session) -> Tensor:
-    """The scores of all rows in one pass, (n,) or (n, K), with a graph only where the choice of a class needs it."""
-    return session.in_layout(_values_of)
-
-
-def _values_of(session: Session) -> Tensor:
-    graph = not session.score.decided
-    with nullcontext() if graph else torch.no_grad():
-        inputs = session.inputs.map(fresh_leaf) if graph else session.inputs
-        return session.read(replace(session, inputs=inputs).look()).detach()
+    """The scores of all rows in one pass, (n,) or (n, K)."""
+    return session.in_layout(lambda laid: laid.values_at_once())
 
 
 def _values_and_mixing(session: Session, of: int = 0) -> tuple[Tensor, bool]:

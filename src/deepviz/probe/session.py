@@ -286,15 +286,15 @@ class Session:
 
     def values(self) -> Tensor:
         """The explained scores of all rows, detached: (N,) or (N, K)."""
+        return self.by_rows(lambda part: (part.values_at_once(),), graph=not self.score.decided)[0]
+
+    def values_at_once(self) -> Tensor:
+        """The same in a single pass of all rows, as they are laid out."""
         # which class is predicted may depend on the output's last operation, which only a graph tells
         graph = not self.score.decided
-
-        def forward(part: Session) -> tuple[Tensor]:
-            with nullcontext() if graph else torch.no_grad():
-                inputs = part.inputs.map(fresh_leaf) if graph else part.inputs
-                return (part.read(replace(part, inputs=inputs).look()).detach(),)
-
-        return self.by_rows(forward, graph)[0]
+        with nullcontext() if graph else torch.no_grad():
+            inputs = self.inputs.map(fresh_leaf) if graph else self.inputs
+            return self.read(replace(self, inputs=inputs).look()).detach()
 
     def ask(
         self,
