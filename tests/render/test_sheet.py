@@ -5,6 +5,7 @@ from PIL import Image
 from deepviz.geometry import Geometry
 from deepviz.render import Scale, Tile, sheet
 from deepviz.render.sheet import MARGIN, NARROWEST, TILE, _even_columns
+from deepviz.render.text import length, wrapped
 
 PAPER = 255
 LONG = "a label that does not end, or only after several more words than fit, with synonyms, and their synonyms"
@@ -163,7 +164,15 @@ def test_the_bar_under_a_narrow_picture_is_as_wide_as_the_picture(size):
     assert right - MARGIN == max(pictures(drawn).any(0).sum(), 150)
 
 
-def test_letters_that_the_font_lacks_are_spelled_with_those_it_has():
-    from deepviz.render.sheet import _cut, _font
+def test_options_and_layers_are_not_cut():
+    """A caption of two lines takes the page further down, and none of its letters is lost."""
+    long = Tile(Image.new("RGB", (40, 30), "#884422"), "Integrated gradients, tolerance 0.001", "tiger cat 0.39", UNIT)
+    assert page(sections=[("", [long])]).height > page(sections=[("", [tile()])]).height
+    assert "".join(wrapped(long.caption, 25, 278, 2)).replace(" ", "") == long.caption.replace(" ", "")
 
-    assert _cut("Ä ß ø Łódź œuf ×", _font(20), 1000) == "A ss o Lodz oeuf x"
+
+def test_long_labels_have_the_room_that_the_bars_leave():
+    label = "a label of several words that would not fit"
+    drawn = np.asarray(page(4, predictions=[(label, 1.0)]))
+    bar = np.argwhere((drawn == (0x3B, 0x5B, 0xDB)).all(2))[:, 1].min()
+    assert bar > MARGIN + TILE + 40 + length(label, 24)

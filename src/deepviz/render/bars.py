@@ -8,7 +8,8 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from deepviz.render.colour import Scale, Values, colour, finite
-from deepviz.render.sheet import FAINT, PAPER, RULE, _cut, _font
+from deepviz.render.sheet import FAINT, PAPER, RULE
+from deepviz.render.text import cut, write
 
 WIDTH, BAR, GAP = 440, 22, 6
 """Of the picture, of a bar and between two, in pixels."""
@@ -46,12 +47,12 @@ def bar_chart(
     for place, entry in enumerate(shown):
         top = GAP + place * (BAR + GAP)
         name = str(entry) if names is None else names[entry]
-        draw.text((GAP, top), _cut(name, _font(16), NAME - 2 * GAP), FAINT, _font(16))
+        write(draw, (GAP, top), cut(name, 16, NAME - 2 * GAP), FAINT, 16)
         share = float(np.clip(values[entry] / scale.high, -1 if scale.signed else 0, 1))
         ends = sorted((zero, zero + reach * share))
         draw.rectangle((ends[0], top, ends[1], top + BAR), tuple(colours[entry].tolist()), outline=RULE)
     draw.line([(zero, 0), (zero, GAP + len(shown) * (BAR + GAP))], FAINT)
     if below:
         text = f"the {len(shown)} largest of {len(values)}"
-        draw.text((GAP, picture.height - BAR - GAP // 2), text, FAINT, _font(16))
+        write(draw, (GAP, picture.height - BAR - GAP // 2), text, FAINT, 16)
     return picture

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 from PIL import Image, ImageDraw
 
-from deepviz.render.sheet import FAINT, INK, PAPER, _cut, _font
+from deepviz.render.sheet import FAINT, INK, PAPER
+from deepviz.render.text import cut, write
 
 BORDER, SPACE = 32, 16
 LONGEST = 256
@@ -63,15 +64,15 @@ def contact_sheet(
     draw = ImageDraw.Draw(page)
     across = page.width - 2 * BORDER
     if title:
-        draw.text((BORDER, BORDER - 8), _cut(title, _font(30), across), INK, _font(30))
+        write(draw, (BORDER, BORDER - 8), cut(title, 30, across), INK, 30)
     for place, (one, picture) in enumerate(zip(thumbnails, pictures, strict=True)):
         x = BORDER + place % columns * (width + SPACE)
         y = top + place // columns * (height + text + SPACE)
         page.paste(picture, (x, y))
-        draw.text((x, y + height + 3), _cut(one.caption, _font(18), width), INK, _font(18))
-        draw.text((x, y + height + 27), _cut(one.detail, _font(15), width), FAINT, _font(15))
+        write(draw, (x, y + height + 3), cut(one.caption, 18, width), INK, 18)
+        write(draw, (x, y + height + 27), cut(one.detail, 15, width), FAINT, 15)
     if footer:
-        draw.text((BORDER, page.height - BORDER), _cut(footer, _font(14), across), FAINT, _font(14))
+        write(draw, (BORDER, page.height - BORDER), cut(footer, 14, across), FAINT, 14)
     return page
 
 

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import unicodedata
-from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
 
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
 from deepviz.geometry import Geometry
 from deepviz.render.colour import Scale
 from deepviz.render.overlay import colour_bar
+from deepviz.render.text import cut, length, wrapped, write
 
 PAPER, INK, FAINT, RULE, ACCENT, ALARM = "#ffffff", "#16181d", "#6b7280", "#e5e7eb", "#3b5bdb", "#b45309"
 MARGIN, GAP = 56, 32
-Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 TILE = 440
 """Longer side of a picture on the sheet, in pixels."""
 NARROWEST = 300
@@ -29,8 +26,8 @@ class Tile:
 
     Args:
         picture: of any size; it is fitted into the tile.
-        caption: the first line, large.
-        detail: the second line, small.
+        caption: large, up to two lines.
+        detail: below it, small, up to two lines.
         scale: what its colours mean, drawn as a bar; None for none.
         warning: what the reader must know, up to three lines.
         checks: how far it can be believed, up to three lines.
@@ -50,7 +47,7 @@ Section = tuple[str, Sequence[Tile]]
 
 def sheet(
     title: str,
-    photo: Image.Image,
+    photo: Image.Image | None,
     sections: Sequence[Section],
     *,
     predictions: Sequence[tuple[str, float]] = (),
@@ -61,7 +58,7 @@ def sheet(
 
     Args:
         title: of the page.
-        photo: the image; the part that the model saw is framed if it did not see all.
+        photo: the image; the part that the model saw is framed if it did not see all. None: the page has a title alone.
         sections: headings with their tiles, in reading order.
         predictions: (label, probability), drawn as bars, at most five.
         geometry: where the model looked.
@@ -72,33 +69,38 @@ def sheet(
     """
     if not any(tiles for _, tiles in sections):
         raise ValueError("no tiles to draw")
-    width, height = fitted(photo.size)
+    width, height = fitted((photo or next(tile for _, tiles in sections for tile in tiles).picture).size)
     cell = max(width, NARROWEST)
     columns = _even_columns(max(len(tiles) for _, tiles in sections), cell / height)
     page_width = 2 * MARGIN + max(columns * (cell + GAP) - GAP, width + GAP + 520)
-    head_height = max(height, _PREDICTIONS_TOP + _PREDICTION * min(len(predictions), _MOST_PREDICTIONS))
+    head_height = _PREDICTIONS_TOP + _PREDICTION * min(len(predictions), _MOST_PREDICTIONS)
+    left = MARGIN
+    if photo is not None:
+        head_height, left = max(height, head_height), MARGIN + width + GAP + 8
     blocks = [_Block(heading, _rows(tiles, columns, cell)) for heading, tiles in sections]
     block_heights = [block.height(height) for block in blocks]
 
     page = Image.new("RGB", (page_width, MARGIN + head_height + GAP + sum(block_heights) + MARGIN), PAPER)
     draw = ImageDraw.Draw(page)
-    page.paste(_framed(photo, geometry, (width, height)), (MARGIN, MARGIN))
-    left = MARGIN + width + GAP + 8
+    if photo is not None:
+        page.paste(framed(photo, geometry, (width, height)), (MARGIN, MARGIN))
     _draw_head(draw, title, predictions, (left, MARGIN, min(page_width - MARGIN, left + 760)))
     y = MARGIN + head_height + GAP
     for block, block_height in zip(blocks, block_heights, strict=True):
         _draw_block(page, draw, block, y, (cell, height))
         y += block_height
     if footer:
-        draw.text(
-            (MARGIN, page.height - MARGIN + 8), _cut(footer, _font(18), page_width - 2 * MARGIN), FAINT, _font(18)
-        )
+        write(draw, (MARGIN, page.height - MARGIN + 8), cut(footer, 18, page_width - 2 * MARGIN), FAINT, 18)
     return page
 
 
 _PREDICTIONS_TOP, _PREDICTION, _MOST_PREDICTIONS = 66, 42, 5
-_HEADING, _CAPTION, _DETAIL, _BAR, _LINE, _SPACE = 64, 44, 30, 42, 22, 22
-"""Heights of what stands around pictures: a section's heading, a tile's lines, the space below."""
+_HEADING, _BAR, _SPACE = 64, 42, 22
+"""Heights of what stands around pictures: a section's heading, a tile's bar, the space below."""
+_CAPTION, _DETAIL, _SMALL = (25, 32), (19, 26), (17, 22)
+"""Sizes of a tile's texts, and the heights of their lines."""
+_ABOVE, _LEAST = 10, 58
+"""Heights of the space above a tile's text, and of the text beside a bar."""
 _BESIDE = 380
 """The width from which a tile has room for its bar beside its caption."""
 _NARROWEST_BAR = 150
@@ -130,15 +132,32 @@ def _rows(tiles: Sequence[Tile], columns: int, cell: int) -> list[_Row]:
 
 
 def _text_height(tile: Tile, cell: int) -> int:
-    below = _BAR if tile.scale is not None and cell < _BESIDE else 0
-    detail = _DETAIL if tile.detail or (tile.scale is not None and not below) else 0
-    return _CAPTION + detail + below + _LINE * len(_lines(tile, cell))
+    top, bottom = (sum(height for *_, height in lines) for lines in _texts(tile, cell))
+    if _is_beside(tile, cell):
+        return _ABOVE + max(top, _LEAST) + bottom
+    return _ABOVE + top + (0 if tile.scale is None else _BAR) + bottom
 
 
-def _lines(tile: Tile, cell: int) -> list[tuple[str, str]]:
-    """The small lines below a tile, with their colour."""
-    said = ((tile.checks, FAINT), (tile.warning, ALARM))
-    return [(line, ink) for text, ink in said for line in _wrapped(text, _font(17), cell, most=3)]
+def _is_beside(tile: Tile, cell: int) -> bool:
+    """Whether the bar of a tile stands beside its caption."""
+    return tile.scale is not None and cell >= _BESIDE
+
+
+Line = tuple[str, str, int, int]
+"""A line of text, its colour, its size, and the height that it takes."""
+
+
+def _texts(tile: Tile, cell: int) -> tuple[list[Line], list[Line]]:
+    """The lines of a tile above and below its bar."""
+
+    def lines(text: str, ink: str, size: tuple[int, int], width: int, most: int) -> list[Line]:
+        return [(line, ink, *size) for line in wrapped(text, size[0], width, most)]
+
+    width = cell - _NARROWEST_BAR - 12 if _is_beside(tile, cell) else cell
+    return (
+        [*lines(tile.caption, INK, _CAPTION, width, 2), *lines(tile.detail, FAINT, _DETAIL, width, 2)],
+        [*lines(tile.checks, FAINT, _SMALL, cell, 3), *lines(tile.warning, ALARM, _SMALL, cell, 3)],
+    )
 
 
 def fitted(size: tuple[int, int]) -> tuple[int, int]:
@@ -154,7 +173,7 @@ def _even_columns(count: int, aspect: float) -> int:
     return min(range(1, most + 1), key=lambda columns: (-count % columns, -columns) if columns > most / 2 else (99, 0))
 
 
-def _framed(photo: Image.Image, geometry: Geometry | None, size: tuple[int, int]) -> Image.Image:
+def framed(photo: Image.Image, geometry: Geometry | None, size: tuple[int, int]) -> Image.Image:
     """The image at `size`, with a white line, edged with black, about what the model saw if not all."""
     picture = photo.convert("RGB").resize(size, Image.Resampling.LANCZOS, reducing_gap=3.0)
     if geometry is None or geometry.covers_all:
@@ -175,11 +194,13 @@ def _draw_head(
     box: tuple[int, int, int],
 ) -> None:
     left, top, right = box
-    draw.text((left, top - 6), _cut(title, _font(40), right - left), INK, _font(40))
+    write(draw, (left, top - 6), cut(title, 40, right - left), INK, 40)
     y = top + _PREDICTIONS_TOP
-    name_width = min(300, (right - left) // 2)
-    for label, probability in predictions[:_MOST_PREDICTIONS]:
-        draw.text((left, y), _cut(label, _font(24), name_width - 16), INK, _font(24))
+    shown = predictions[:_MOST_PREDICTIONS]
+    longest = max((length(label, 24) for label, _ in shown), default=0.0)
+    name_width = round(min(max(300.0, longest + 16), right - left - 84 - _NARROWEST_BAR))
+    for label, probability in shown:
+        write(draw, (left, y), cut(label, 24, name_width - 16), INK, 24)
         bar = left + name_width
         full = right - 84 - bar
         draw.rounded_rectangle((bar, y + 8, bar + full, y + 22), 7, fill=RULE)
@@ -188,7 +209,7 @@ def _draw_head(
             draw.rounded_rectangle((bar, y + 8, bar + filled, y + 22), 7, fill=ACCENT)
         elif filled > 0:
             draw.rectangle((bar + 3, y + 9, bar + max(4, filled), y + 21), fill=ACCENT)
-        draw.text((right, y), f"{100 * probability:.1f} %", FAINT, _font(22), anchor="ra")
+        write(draw, (right, y), f"{100 * probability:.1f} %", FAINT, 22, "right")
         y += _PREDICTION
 
 
@@ -197,7 +218,7 @@ def _draw_block(page: Image.Image, draw: ImageDraw.ImageDraw, block: _Block, y: 
     if block.heading:
         right = page.width - MARGIN
         draw.line((MARGIN, y, right, y), RULE, 2)
-        draw.text((MARGIN, y + 12), _cut(block.heading, _font(30), right - MARGIN), INK, _font(30))
+        write(draw, (MARGIN, y + 12), cut(block.heading, 30, right - MARGIN), INK, 30)
         y += _HEADING
     for row in block.rows:
         for column, tile in enumerate(row.tiles):
@@ -212,19 +233,22 @@ def _draw_tile(
     cell, height = size
     picture = _inside(tile.picture.convert("RGB"), size)
     page.paste(picture, corner)
-    y += height + 10
-    beside = tile.scale is not None and cell >= _BESIDE
-    text_width = cell - _NARROWEST_BAR - 12 if beside else cell
-    draw.text((x, y), _cut(tile.caption, _font(25), text_width), INK, _font(25))
+    y += height + _ABOVE
+    top, bottom = _texts(tile, cell)
+    beside = _is_beside(tile, cell)
     if beside:
         _draw_bar(page, draw, tile, (x + cell - _NARROWEST_BAR, y + 4), _NARROWEST_BAR)
-    draw.text((x, y + 34), _cut(tile.detail, _font(19), text_width), FAINT, _font(19))
-    y += _CAPTION - 10 + (_DETAIL if tile.detail or beside else 0)
+    under = y + _LEAST if beside else y
+    for text, ink, font_size, line in top:
+        write(draw, (x, y), text, ink, font_size)
+        y += line
+    y = max(y, under)
     if tile.scale is not None and not beside:
         _draw_bar(page, draw, tile, (x, y + 2), max(picture.width, _NARROWEST_BAR))
         y += _BAR
-    for number, (line, ink) in enumerate(_lines(tile, cell)):
-        draw.text((x, y + _LINE * number), line, ink, _font(17))
+    for text, ink, font_size, line in bottom:
+        write(draw, (x, y), text, ink, font_size)
+        y += line
 
 
 def _inside(picture: Image.Image, size: tuple[int, int]) -> Image.Image:
@@ -240,57 +264,13 @@ def _draw_bar(page: Image.Image, draw: ImageDraw.ImageDraw, tile: Tile, corner: 
     x, y = corner
     page.paste(colour_bar(scale, size=(width, 12)), corner)
     if scale.note:
-        draw.text((x + width, y + 18), scale.note, ALARM, _font(16), anchor="ra")
+        write(draw, (x + width, y + 18), scale.note, ALARM, 16, "right")
         return
-    draw.text((x, y + 18), _short(scale.low), FAINT, _font(16))
+    write(draw, (x, y + 18), _short(scale.low), FAINT, 16)
     if scale.signed:
-        draw.text((x + width // 2, y + 18), "0", FAINT, _font(16), anchor="ma")
-    draw.text((x + width, y + 18), _short(scale.high), FAINT, _font(16), anchor="ra")
+        write(draw, (x + width // 2, y + 18), "0", FAINT, 16, "middle")
+    write(draw, (x + width, y + 18), _short(scale.high), FAINT, 16, "right")
 
 
 def _short(value: float) -> str:
     return f"{value:.2g}".replace("e-0", "e-").replace("e+0", "e")
-
-
-@cache
-def _font(size: int) -> Font:
-    return ImageFont.load_default(size)
-
-
-@cache
-def _drawable(character: str) -> str:
-    """The character, or what stands for it where Pillow's own font has no picture of it."""
-    font = _font(20)
-    if character.isspace():
-        return " "  # a line break would break the layout
-    if bytes(font.getmask(character)) != bytes(font.getmask("\uffff")):
-        return character
-    plain = unicodedata.normalize("NFKD", _PLAINER.get(character, character)).encode("ascii", "ignore").decode()
-    return plain or "?"
-
-
-_PLAINER = {"×": "x", "−": "-", "…": "...", "–": "-", "—": "-", "ß": "ss", "æ": "ae", "œ": "oe", "Æ": "AE", "Œ": "OE"}
-_PLAINER |= dict(zip("øØłŁđĐı", "oOlLdDi", strict=True))
-
-
-def _cut(text: str, font: Font, width: float) -> str:
-    """The text as it can be drawn, or as much of it as fits with an ellipsis."""
-    text = "".join(map(_drawable, text))
-    if font.getlength(text) <= width:
-        return text
-    lengths = range(1, len(text) + 1)
-    kept = bisect_left(lengths, True, key=lambda kept: font.getlength(text[:kept].rstrip() + "…") > width)
-    return text[:kept].rstrip() + "…"
-
-
-def _wrapped(text: str, font: Font, width: float, most: int) -> list[str]:
-    """The text in at most `most` lines, the last one cut."""
-    lines: list[str] = []
-    words = "".join(map(_drawable, text)).split()
-    while words and len(lines) < most - 1:
-        taken = 1
-        while taken < len(words) and font.getlength(" ".join(words[: taken + 1])) <= width:
-            taken += 1
-        lines.append(_cut(" ".join(words[:taken]), font, width))
-        words = words[taken:]
-    return [*lines, _cut(" ".join(words), font, width)] if words else lines

@@ -32,7 +32,9 @@ from deepviz.render import heatmap as draw_heatmap
 from deepviz.render import overlay as draw_overlay
 from deepviz.render import sheet as draw_sheet
 from deepviz.render.bars import bar_chart
+from deepviz.render.sheet import framed
 from deepviz.render.slices import side_by_side
+from deepviz.render.text import drawable
 
 Picture = Literal["overlay", "heatmap", "grey"]
 Layout = Literal["image", "slices", "signal", "table"]
@@ -60,6 +62,13 @@ class ExplainedTarget:
     score: float | None
     function: Callable[[Any], Tensor] | None = field(default=None, repr=False, hash=False)
     objective: Objective | None = field(default=None, repr=False)
+
+    @property
+    def drawn(self) -> ExplainedTarget:
+        """The same with the number of the class where no font at hand can draw its label."""
+        if self.index is None or drawable(self.label):
+            return self
+        return replace(self, label=f"class {self.index}")
 
     def as_json(self) -> dict[str, Any]:
         """As plain values for JSON; of a callable its name."""
@@ -270,7 +279,7 @@ class Explanation:
         return Tile(
             picture=self._shrunk().overlay(scale=self.scale),
             caption=self.title,
-            detail=self.caption,
+            detail=_joined(str(self.target.drawn), self.detail),
             scale=self.scale,
             warning="; ".join(self.notes.get("warnings", ())),
             checks=self.notes.get("checks", {}).get("in words", ""),
@@ -344,27 +353,26 @@ def _in_words(value: Any) -> str:
 
 
 def sheet(explanations: Sequence[Explanation], *, predictions: Sequence[tuple[str, float]] = ()) -> Image.Image:
-    """One picture of many explanations of one image: a section per class, a tile per method.
+    """One picture of many explanations: of one image, a section per class, a tile per method; of several, one of each
+    image, which begins with the image itself.
 
     Args:
-        explanations: of one image, as `explain` returns them.
-        predictions: (label, probability) lines for the head of the sheet; by default the explained classes.
+        explanations: as `explain` returns them.
+        predictions: of one image, (label, probability) lines for the head of the sheet; by default the explained
+            classes.
 
     Raises:
-        ValueError: if there is nothing to draw, or several images.
+        ValueError: if there is nothing to draw.
     """
     if not explanations:
         raise ValueError("no explanations to draw")
-    photographs = _photographs(explanations)
-    if len(photographs) > 1 and not _of_one_item(photographs):
-        names = ", ".join(photograph.source for photograph in photographs)
-        raise ValueError(f"a sheet shows one image, got {len(photographs)}: {names}")
+    groups = _by_image(explanations)
+    if len(groups) > 1 and not _of_one_item([group[0] for group in groups]):
+        return _sheet_of_several(groups)
     first = explanations[0]
-    by_target: dict[ExplainedTarget, list[Explanation]] = {}
-    for explanation in explanations:
-        by_target.setdefault(explanation.target, []).append(explanation)
-    lines = list(predictions) or [
-        (target.label, target.probability) for target in by_target if target.probability is not None
+    by_target = _by_target(explanations)
+    lines = [(label if drawable(label) else "(no font for this name)", value) for label, value in predictions] or [
+        (target.drawn.label, target.probability) for target in by_target if target.probability is not None
     ]
     if len(by_target) == 1:
         sections = [("", [explanation.tile() for explanation in explanations])]
@@ -379,15 +387,40 @@ def sheet(explanations: Sequence[Explanation], *, predictions: Sequence[tuple[st
         sections,
         predictions=lines,
         geometry=first.geometry,
-        footer=f"{first.model} · DeepViz {first.versions.get('deepviz', '')}".strip(),
+        footer=_footer(first),
     )
+
+
+def _sheet_of_several(groups: Sequence[Sequence[Explanation]]) -> Image.Image:
+    sections = []
+    for group in groups:
+        first = group[0]
+        picture = framed(first.image, first.geometry, fitted(first.image.size))
+        seen = Tile(picture, "image", "" if first.geometry.covers_all else "framed: what the model saw")
+        by_target = _by_target(group)
+        told = _headings(by_target)[0] if len(by_target) == 1 else None
+        tiles = [replace(one.tile(), detail=one.detail) if told else one.tile() for one in group]
+        sections.append((_joined(first.source, told), [seen, *tiles]))
+    first = groups[0][0]
+    return draw_sheet(_joined(f"{len(groups)} images", first._randomness), None, sections, footer=_footer(first))
+
+
+def _footer(one: Explanation) -> str:
+    return f"{one.model} · DeepViz {one.versions.get('deepviz', '')}".strip()
+
+
+def _by_target(explanations: Sequence[Explanation]) -> dict[ExplainedTarget, list[Explanation]]:
+    found: dict[ExplainedTarget, list[Explanation]] = {}
+    for explanation in explanations:
+        found.setdefault(explanation.target, []).append(explanation)
+    return found
 
 
 def _headings(targets: Iterable[ExplainedTarget]) -> list[str]:
     """The targets' names, numbered where two have the same."""
     count: Counter[str] = Counter()
     headings = []
-    for name in map(str, targets):
+    for name in (str(target.drawn) for target in targets):
         count[name] += 1
         headings.append(name if count[name] == 1 else f"{name} ({count[name]})")
     return headings
@@ -400,16 +433,20 @@ def _of_one_item(explanations: Sequence[Explanation]) -> bool:
     )
 
 
-def _photographs(explanations: Sequence[Explanation]) -> list[Explanation]:
-    """One explanation of each image."""
-    found: list[Explanation] = []
+def _by_image(explanations: Sequence[Explanation]) -> list[list[Explanation]]:
+    """The explanations of each image."""
+    found: list[list[Explanation]] = []
     for explanation in explanations:
-        if not any(_same_photograph(explanation, other) for other in found):
-            found.append(explanation)
+        for group in found:
+            if _same_image(explanation, group[0]):
+                group.append(explanation)
+                break
+        else:
+            found.append([explanation])
     return found
 
 
-def _same_photograph(one: Explanation, other: Explanation) -> bool:
+def _same_image(one: Explanation, other: Explanation) -> bool:
     """Whether both are of the same part of the same picture, whatever it is called."""
     if one.geometry != other.geometry:
         return False

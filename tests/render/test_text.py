@@ -1,0 +1,79 @@
+"""Text in pictures: every script that a font at hand has, and what stands for the others."""
+
+import numpy as np
+import pytest
+from PIL import Image, ImageDraw, ImageFont
+
+from deepviz.render import text
+from deepviz.render.text import cut, drawable, length, spelled, wrapped, write
+from deepviz.results.explanation import ExplainedTarget
+
+
+@pytest.fixture
+def _own_font_alone(monkeypatch):
+    """As on a machine without any other font."""
+    for function in (text._others, text._spelling, text._font_of, text._sized):
+        function.cache_clear()
+    monkeypatch.setattr(text, "FONTS", ())
+    yield
+    for function in (text._others, text._spelling, text._font_of, text._sized):
+        function.cache_clear()
+
+
+def drawn(words, size=20, align="left"):
+    page = Image.new("L", (300, 60), 255)
+    write(ImageDraw.Draw(page), (150 if align != "left" else 20, 10), words, "black", size, align)
+    return np.asarray(page) < 128
+
+
+def has(font, character):
+    return bytes(font.getmask(character)) != bytes(font.getmask("\uffff"))
+
+
+@pytest.mark.usefixtures("_own_font_alone")
+def test_without_other_fonts_letters_are_spelled_with_plain_ones():
+    assert spelled("Ä ß ø Łódź œuf ×\n") == "A ss o Lodz oeuf x "
+    assert not drawable("狐")
+    assert "?" not in spelled("狐 лиса")
+
+
+@pytest.mark.usefixtures("_own_font_alone")
+def test_a_label_that_cannot_be_drawn_is_the_number_of_its_class():
+    target = ExplainedTarget(3, "狐", 0.25, 1.0)
+    assert str(target.drawn) == "class 3 0.25"
+    assert str(target) == "狐 0.25"
+    assert ExplainedTarget(3, "fox", 0.25, 1.0).drawn.label == "fox"
+
+
+def test_a_font_of_the_system_draws_what_pillows_own_lacks():
+    fonts = [ImageFont.truetype(path, 20) for path in text._others()]
+    lacking = [c for c in "狐лשثक\u0e01" if not has(text.font(20), c)]
+    covered = [c for c in lacking if any(has(font, c) for font in fonts)]
+    for character in lacking:
+        assert drawable(character) == (character in covered)
+    for character in covered:
+        first = next(font for font in fonts if has(font, character))
+        assert length(character, 20) == first.getlength(character)
+        assert (drawn(character) != drawn("_")).any()
+
+
+@pytest.mark.parametrize(("align", "left", "right"), [("left", 20, None), ("right", None, 150), ("middle", 100, 200)])
+def test_text_ends_where_it_is_told_to(align, left, right):
+    columns = np.flatnonzero(drawn("fox terrier", align=align).any(0))
+    if align == "left":
+        assert 20 <= columns[0] <= 23
+    elif align == "right":
+        assert 146 <= columns[-1] <= 150
+    else:
+        assert abs((columns[0] + columns[-1]) / 2 - 150) <= 2
+    assert columns[-1] - columns[0] <= length("fox terrier", 20)
+
+
+@pytest.mark.parametrize("words", ["fox", "Волк и лиса", "a fox and a wolf, and a third animal"])
+def test_what_is_cut_fits(words):
+    for width in (30, 100, 1000):
+        short = cut(words, 20, width)
+        assert length(short, 20) <= width
+        assert (short == spelled(words)) == (length(words, 20) <= width)
+    lines = wrapped(words, 20, 120, 3)
+    assert all(length(line, 20) <= 120 for line in lines)
