@@ -208,6 +208,9 @@ def test_plot():
     (one,) = explained("grad-cam")
     axes = one.plot()
     assert axes.get_title() == f"{one.title}\n{one.caption}"
+    assert pyplot.get_fignums() == []  # nothing is left for pyplot to show or to leak
+    _, bar = axes.figure.axes
+    assert bar.get_ylim() == (one.scale.low, one.scale.high)
     _, given = pyplot.subplots()
     assert one.plot(given) is given
     assert given.get_images()[0].get_array().shape == (40, 60, 3)

@@ -87,8 +87,13 @@ def colour(values: Values, scale: Scale, cmap: str | None = None) -> NDArray[np.
     Raises:
         ValueError: for a colour map that does not exist, with the nearest names; for values that are no map.
     """
-    table = _table(cmap or (SIGNED if scale.signed else UNSIGNED))
+    table = colour_table(scale, cmap)
     return table[np.rint(scale.unit(as_map(values)) * (LEVELS - 1)).astype(np.intp)]
+
+
+def colour_table(scale: Scale, cmap: str | None = None) -> NDArray[np.uint8]:
+    """The colours (n, 3) from the low end of a scale to the high one."""
+    return _table(cmap or (SIGNED if scale.signed else UNSIGNED))
 
 
 def as_map(values: Values) -> Values:

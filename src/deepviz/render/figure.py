@@ -15,6 +15,7 @@ def figure(width: float, height: float) -> Any:
         MissingExtra: without matplotlib.
     """
     try:
+        import matplotlib  # noqa: F401 - a part may be there without it
         from matplotlib.figure import Figure
     except ImportError:
         raise MissingExtra("plot() needs matplotlib: pip install 'deepviz[plot]'") from None

@@ -22,7 +22,7 @@ from PIL import Image
 from torch import Tensor
 
 from deepviz import catalog
-from deepviz.errors import MissingExtra, OutputError
+from deepviz.errors import OutputError
 from deepviz.files import PICTURES, encoded, write_bytes, write_picture
 from deepviz.geometry import Geometry
 from deepviz.methods.method import Method
@@ -32,6 +32,8 @@ from deepviz.render import heatmap as draw_heatmap
 from deepviz.render import overlay as draw_overlay
 from deepviz.render import sheet as draw_sheet
 from deepviz.render.bars import bar_chart
+from deepviz.render.colour import colour_table
+from deepviz.render.figure import figure
 from deepviz.render.sheet import framed
 from deepviz.render.slices import side_by_side
 from deepviz.render.text import drawable
@@ -296,16 +298,32 @@ class Explanation:
         return replace(self, image=small, geometry=self.geometry.scaled(size))
 
     def plot(self, ax: Any = None) -> Any:
-        """Draw the overlay with its caption into a matplotlib axes (a new figure's by default), and return it."""
-        try:
-            from matplotlib import pyplot
-        except ImportError:
-            raise MissingExtra("plot() needs matplotlib: pip install 'deepviz[plot]'") from None
+        """Draw the overlay with its caption into a matplotlib axes, and return that.
+
+        By default it is the axes of a figure of its own, with a colour bar, which pyplot does not know of:
+        `explanation.plot().figure.savefig("map.pdf")`.
+
+        Raises:
+            MissingExtra: without matplotlib.
+        """
         if ax is None:
-            _, ax = pyplot.subplots()
+            ax = self._chart()
         ax.imshow(self.overlay())
         ax.set_title(f"{self.title}\n{self.caption}")
         ax.axis("off")
+        return ax
+
+    def _chart(self) -> Any:
+        """The axes of a new figure in the image's proportions, beside a colour bar."""
+        width, height = fitted(self.image.size)
+        chart = figure(1 + width / 100, 0.6 + height / 100)
+        ax = chart.add_subplot()
+        if self.layout != "table":
+            from matplotlib.cm import ScalarMappable
+            from matplotlib.colors import ListedColormap, Normalize
+
+            colours = ListedColormap(colour_table(self.scale) / 255)
+            chart.colorbar(ScalarMappable(Normalize(self.scale.low, self.scale.high), colours), ax=ax)
         return ax
 
     def widget(self, **settings: Any) -> Any:
