@@ -2,7 +2,7 @@
 
     python benchmarks/completeness.py PHOTOS [--uniform 12] [--markdown FILE]
 
-On every photograph `IntegratedGradients(tolerance=0.01, baseline=black)` of the bundled model's prediction: its gap,
+On every image `IntegratedGradients(tolerance=0.01, baseline=black)` of the bundled model's prediction: its gap,
 its gradients. On an even sample of them the uniform Gauss-Legendre rule at 50, 100, ..., 3200 points: the smallest n
 whose gap, and that of every larger one, is at most 1 %; and the error of the maps against the densest one,
 |R - R_3200| / |R_3200|.
@@ -59,7 +59,7 @@ def error(found: Tensor, reference: Tensor) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("photos", nargs="+")
-    parser.add_argument("--uniform", type=int, default=12, help="photographs for the uniform rule, 0 for none")
+    parser.add_argument("--uniform", type=int, default=12, help="images for the uniform rule, 0 for none")
     parser.add_argument("--markdown", type=Path)
     given = parser.parse_args()
     warnings.simplefilter("ignore")
@@ -95,12 +95,12 @@ def main() -> None:
     points = [run.points for run in adaptive.values()]
     reached = sum(run.gap <= TOLERANCE for run in adaptive.values())
     text = (
-        f"{reached} of {len(paths)} photographs within {TOLERANCE:.0%} (worst gap "
+        f"{reached} of {len(paths)} images within {TOLERANCE:.0%} (worst gap "
         f"{max(run.gap for run in adaptive.values()):.2%}); gradients: median {statistics.median(points):.0f}, "
         f"from {min(points)} to {max(points)}."
     )
     if rows:
-        head = ["photograph", "adaptive: gradients", "gap", "uniform: gradients for 1 %", "gap of uniform 50"]
+        head = ["image", "adaptive: gradients", "gap", "uniform: gradients for 1 %", "gap of uniform 50"]
         head += ["map error, adaptive", "map error, uniform of like cost", "map error, uniform at 1 %"]
         text += "\n\n" + table(head, rows)
     print(text)

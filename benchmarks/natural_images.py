@@ -1,11 +1,11 @@
 """Makes the table of natural images' statistics that the canvases use: `python benchmarks/natural_images.py FOLDER`.
 
-From every photograph of the folder the largest centred square is taken, resized to 256 x 256 (Lanczos), as pixels from
+From every image of the folder the largest centred square is taken, resized to 256 x 256 (Lanczos), as pixels from
 0 to 1:
 
-1. colour: the 3 x 3 covariance of red, green and blue over all pixels of all photographs, and their mean;
-2. magnitude: the photographs in decorrelated colours (z = L^-1 (pixel - mean), L L^T the covariance), each windowed
-   (Hann, so that the borders make no cross), and the root mean square over photographs of |FFT| (orthonormal), its
+1. colour: the 3 x 3 covariance of red, green and blue over all pixels of all images, and their mean;
+2. magnitude: the images in decorrelated colours (z = L^-1 (pixel - mean), L L^T the covariance), each windowed
+   (Hann, so that the borders make no cross), and the root mean square over images of |FFT| (orthonormal), its
    geometric mean in bins of frequency (logarithmic) and orientation (opposite and mirrored directions are the same).
 """
 
@@ -25,11 +25,9 @@ HOME = Path(__file__).parent.parent / "src" / "deepviz" / "synthesis" / "natural
 def main(folder: Path) -> None:
     from deepviz.synthesis.natural_images import measured
 
-    photographs = [
-        squared(path) for path in sorted(folder.iterdir()) if path.suffix.lower() in (".jpg", ".jpeg", ".png")
-    ]
-    HOME.write_text(json.dumps(measured(np.stack(photographs)).to_json(), indent=1) + "\n", encoding="utf-8")
-    print(f"{len(photographs)} photographs -> {HOME}")
+    images = [squared(path) for path in sorted(folder.iterdir()) if path.suffix.lower() in (".jpg", ".jpeg", ".png")]
+    HOME.write_text(json.dumps(measured(np.stack(images)).to_json(), indent=1) + "\n", encoding="utf-8")
+    print(f"{len(images)} images -> {HOME}")
 
 
 def squared(path: Path) -> np.ndarray:

@@ -1,12 +1,12 @@
-"""How far can the eight methods be believed, on the bundled model and photographs?
+"""Can you trust the maps of each method, on the bundled model and a folder of images?
 
     python benchmarks/trust.py PHOTOS [--sanity 16] [--faithfulness 48] [--markdown benchmarks/RESULTS.md]
                                       [--pictures benchmarks/pictures]
 
-1. Sanity: full cascading randomisation, eight stages, on an even sample of the photographs: what is left of each
-   method's map, by four similarities.
-2. Faithfulness: deletion, insertion and ROAD of each method and of three maps that know nothing of the model, with
-   bootstrap intervals.
+1. Sanity: full cascading randomisation, eight stages, on an even sample of the images: how similar each method's
+   map stays, by four similarities.
+2. Faithfulness: deletion, insertion and ROAD of each method and of three model-independent baselines, with bootstrap
+   intervals.
 3. Cost: deletion and insertion of one map against the raw forward passes they need, and against Quantus' pixel
    flipping at the same number of steps and batch size, if Quantus is installed.
 """
@@ -171,8 +171,8 @@ def faithfulness_table(found: Evaluation) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("photos", nargs="+")
-    parser.add_argument("--sanity", type=int, default=16, help="photographs for the randomisation, 0 for none")
-    parser.add_argument("--faithfulness", type=int, default=36, help="photographs for the metrics, 0 for none")
+    parser.add_argument("--sanity", type=int, default=16, help="images for the randomisation, 0 for none")
+    parser.add_argument("--faithfulness", type=int, default=36, help="images for the metrics, 0 for none")
     parser.add_argument("--markdown", type=Path)
     parser.add_argument("--pictures", type=Path)
     given = parser.parse_args()

@@ -1,9 +1,9 @@
-"""How quickly the viewer redraws: dragging a control with twelve tiles, in a real browser without a window.
+"""How quickly the viewer redraws: dragging a control, in a real browser without a window.
 
     python benchmarks/viewer.py [--markdown benchmarks/RESULTS.md]
 
-Two packaged photographs and six methods of the bundled model, in the one-page report. Each control goes through sixty
-values, one for each frame; what is told is the time spent drawing in a frame, and the time between frames.
+The two packaged images and every method of few passes, for the bundled model, in the HTML report. Each control goes
+through sixty values, one for each frame; reported are the time spent drawing in a frame, and the time between frames.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ import deepviz
 from deepviz import catalog
 
 METHODS = [name for name, cls in catalog.METHODS.items() if cls().passes() <= 3]
-"""Those that cost one pass or two."""
+"""Those of few passes."""
 CONTROLS = {
     "opacity": "(k) => ({ opacity: 0.2 + 0.8 * k / 60 })",
     "threshold": "(k) => ({ threshold: Math.round(90 * k / 60) })",
@@ -89,7 +89,7 @@ def main() -> None:
         size = page.stat().st_size / 2**20
         rows = measure(page)
     text = table(["control", "drawing in a frame: median, 95 %, worst", "between frames: median, 95 %, worst"], rows)
-    text += f"\n\nTwelve tiles, software rendering; the page has {size:.2f} MiB. No request in all of it."
+    text += f"\n\n{len(explanations)} tiles, software rendering; the page has {size:.2f} MiB. No request in all of it."
     print(text)
     if given.markdown:
         replace_section(given.markdown, "viewer", text)

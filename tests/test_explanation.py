@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 
 import deepviz
+from deepviz import catalog
 from deepviz.errors import MissingExtra, OutputError
 from deepviz.files import probe_folder, write_bytes
 from deepviz.geometry import Geometry
@@ -100,7 +101,7 @@ def test_pictures_on_disk(ending, tmp_path):
         assert stored.size == (32, 32)
 
 
-@pytest.mark.parametrize("method", ["gradient", "grad-cam", "smooth-grad", "integrated-gradients", "guided-backprop"])
+@pytest.mark.parametrize("method", catalog.METHODS)
 def test_arrays_come_back_with_all_that_was_known(method, tmp_path):
     (one,) = explained(method)
     with np.load(one.save(tmp_path / "map.npz")) as stored:

@@ -92,7 +92,7 @@ SIGNATURES = {
     "Explanation.heatmap": "self, *, cmap=None, scale=None",
     "Explanation.plot": "self, ax=None",
 }
-METHODS = {
+OPTIONS_OF_0_1 = {
     "GradCAM": "layer=None, relu=True, grid=None, skip=None",
     "GradTimesImage": "",
     "Gradient": "",
@@ -141,13 +141,19 @@ def test_signatures(name):
     assert signature(public(name)) == SIGNATURES[name]
 
 
-@pytest.mark.parametrize("name", METHODS)
-def test_signatures_of_methods(name):
-    assert signature(getattr(deepviz.methods, name)) == METHODS[name]
+@pytest.mark.parametrize("name", OPTIONS_OF_0_1)
+def test_the_methods_of_0_1_keep_their_options(name):
+    cls = getattr(deepviz.methods, name)
+    assert signature(cls) == OPTIONS_OF_0_1[name]
+    assert cls in deepviz.catalog.METHODS.values()
 
 
-def test_no_method_is_lost():
-    assert {cls.__name__ for cls in deepviz.catalog.METHODS.values()} >= set(METHODS)
+@pytest.mark.parametrize("cls", deepviz.catalog.METHODS.values(), ids=lambda cls: cls.__name__)
+def test_the_catalog_has_every_option_of_every_method_with_its_default(cls):
+    parameters = inspect.signature(cls).parameters
+    assert [option.name for option in deepviz.catalog.options(cls)] == list(parameters)
+    assert cls() == cls(**{option.name: option.default for option in deepviz.catalog.options(cls)})
+    assert cls.__name__ in deepviz.methods.__all__
 
 
 @pytest.mark.parametrize("name", ALL)

@@ -4,16 +4,7 @@ import pytest
 import torch
 
 from deepviz.errors import DeepVizWarning
-from deepviz.methods import (
-    GradCAM,
-    Gradient,
-    GradTimesImage,
-    GuidedBackprop,
-    GuidedGradCAM,
-    IntegratedGradients,
-    Method,
-    SmoothGrad,
-)
+from deepviz.methods import GradCAM, Gradient, GuidedBackprop, IntegratedGradients, Method, SmoothGrad
 from networks import CASES, METHODS, assert_same
 
 quiet = pytest.mark.filterwarnings("ignore::deepviz.errors.DeepVizWarning")
@@ -47,14 +38,9 @@ def noisy_copies(x, **options):
 @pytest.mark.parametrize(
     "of",
     [
-        Gradient(),
-        GuidedBackprop(),
-        GradTimesImage(),
-        IntegratedGradients(steps=3),
+        *METHODS.values(),
         IntegratedGradients(tolerance=0.1, max_steps=20),
         GradCAM(relu=False),
-        GuidedGradCAM(),
-        SmoothGrad(samples=2),
     ],
     ids=repr,
 )
