@@ -1279,6 +1279,42 @@ volumes(
     strides=(2, 2),
     scores=centre,
 )
+volumes(
+    "SegResNet",
+    # `act_mod` is the rectifier of `conv_final`, registered twice
+    r"act_mod|up_layers\..*",
+    spatial_dims=3,
+    init_filters=4,
+    in_channels=1,
+    out_channels=3,
+    blocks_down=(1, 1, 1),
+    blocks_up=(1, 1),
+    norm=("GROUP", {"num_groups": 2}),
+    scores=centre,
+)
+volumes(
+    "UNETR",
+    r"decoder2(\..*)?",
+    in_channels=1,
+    out_channels=3,
+    img_size=(32, 48, 32),
+    feature_size=4,
+    hidden_size=48,
+    mlp_dim=96,
+    num_heads=2,
+    scores=centre,
+)
+volumes(
+    "SwinUNETR",
+    r"decoder1(\..*)?",
+    image=(1, 32, 64, 32),
+    in_channels=1,
+    out_channels=3,
+    feature_size=12,
+    depths=(1, 1, 1, 1),
+    num_heads=(1, 2, 2, 4),
+    scores=centre,
+)
 
 
 def first_output(output: Any) -> Tensor:
