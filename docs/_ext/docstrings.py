@@ -11,14 +11,24 @@ from sphinx.application import Sphinx
 def formulas_as_literals(
     app: Sphinx, what: str, name: str, obj: object, options: dict[str, Any], lines: list[str]
 ) -> None:
-    """Indented paragraphs are formulas, to be shown as they are; bars are magnitudes, not substitutions."""
+    """Indented paragraphs are formulas, to be shown as they are; |x| is a magnitude, and *grid in a shape some axes."""
     written: list[str] = []
+    literal = False
     for number, line in enumerate(lines):
         starts_block = line.startswith(" ") and number > 0 and not lines[number - 1].strip()
         if starts_block and not _indented_before(written) and not line.lstrip().startswith(">>>"):
             written += ["::", ""]
-        written.append(line if line.startswith(" ") else re.sub(r"(?<!`)\|", r"\\|", line))
+            literal = True
+        literal = literal and (line.startswith(" ") or not line.strip())
+        written.append(line if literal or line.lstrip().startswith((">>>", "...")) else _plain(line))
     lines[:] = written
+
+
+def _plain(line: str) -> str:
+    """With a backslash before what reStructuredText would take for a substitution or for emphasis, outside of code."""
+    parts = line.split("`")
+    parts[::2] = [re.sub(r"\||(?<=, )\*(?=\w+\))", r"\\\g<0>", part) for part in parts[::2]]
+    return "`".join(parts)
 
 
 def _indented_before(written: list[str]) -> bool:
