@@ -85,8 +85,10 @@ def test_a_number_in_python_may_be_a_label():
     [
         ("a - b - c", ['"a - b" - "c"', '"a" - "b" - "c"']),
         ("c - a - b", ['"c" - "a - b"', '"c" - "a" - "b"']),
-        ("2 * 3", ['2 * "7"', '3 * "jack-o\'-lantern"']),
-        ("3 * 20 + wolf", ['3 * logit(20) + "wolf"', '20 * "7" + "wolf"']),
+        ("2 * 3", ["2 * logit(3)", "3 * logit(2)"]),
+        ("3 * 20 + wolf", ['3 * logit(20) + "wolf"', '20 * logit(3) + "wolf"']),
+        ("7 - fox", ['logit(7) - "fox, red fox"', 'label("7") - "fox, red fox"']),
+        ("wolf + 0.5 * 7", ['"wolf" + 0.5 * logit(7)', '"wolf" + 0.5 * label("7")']),
     ],
 )
 def test_more_than_one_reading_is_an_error_that_lists_them(text, ways):
@@ -95,6 +97,17 @@ def test_more_than_one_reading_is_an_error_that_lists_them(text, ways):
     for way in ways:
         assert way in str(error.value)
         parse(way, LABELS)  # has one reading
+
+
+def test_a_number_is_an_index_where_no_other_class_is_called_so():
+    digits = ("0", "1", "2")
+    assert parse("2 - 1", digits) == Logit(2) - Logit(1)  # both readings are the same class
+    assert parse("logit(7) - fox", LABELS) == Logit(7) - Logit(0)
+    assert parse('label("7") - fox', LABELS) == Logit(3) - Logit(0)
+    assert parse("8 - fox", LABELS) == Logit(8) - Logit(0)
+    assert parse("7 - 3") == Logit(7) - Logit(3)  # no labels are known
+    with pytest.raises(TargetError, match=r"3 ways.*logit\(2\) - .*logit\(0\) - .*logit\(1\) - "):
+        parse("2 - a", ("2", "2", "a"))
 
 
 @pytest.mark.parametrize(

@@ -26,6 +26,8 @@ from deepviz.objectives import (
     Similarity,
     Sum,
     TotalVariation,
+    from_plain,
+    parse,
 )
 
 GENERATOR = torch.Generator().manual_seed(0)
@@ -260,6 +262,29 @@ def test_vectors_have_a_length(make):
     with pytest.raises(TypeError, match="must be a tensor, got list"):
         make([1.0, 2.0])
     assert make(np.array([1.0, 2.0])) == make(torch.tensor([1.0, 2.0], dtype=torch.float64))
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: Logit(1) * math.nan,
+        lambda: -math.inf * Logit(1),
+        lambda: Logit(0) - Logit(1) * math.inf,
+        lambda: Logit(1) * np.float64("nan"),
+        lambda: Logit(1) * 10**400,
+        lambda: 1e300 * (Logit(0) - 1e300 * Logit(1)),
+        lambda: Logit(1) / 0,
+        lambda: Logit(1) / math.inf,
+        lambda: Logit(1) / 5e-324,
+        lambda: Sum(((math.nan, Logit(1)),)),
+        lambda: parse("1e999 * fox"),
+        lambda: from_plain({"is": "Sum", "terms": [[{"number": "nan"}, {"is": "Logit", "target": 1}]]}),
+    ],
+)
+def test_weights_are_finite(make):
+    """A score times NaN or infinity has no gradient that means anything."""
+    with pytest.raises(TargetError, match="finite number"):
+        make()
 
 
 def test_sums_of_lists():

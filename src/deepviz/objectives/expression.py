@@ -4,8 +4,8 @@
     term       = { number " * " } operand { " * " number }
     operand    = index | call | label | "label in quotes"
 
-Operators stand between spaces. A label may hold operators itself; where that leaves more than one reading, the reader
-has to say which is meant, in quotes.
+Operators stand between spaces. A label may hold operators itself, or be a number that is another class's index; where
+that leaves more than one reading, the user has to state which is meant: `"a - b"`, `label("7")` or `logit(7)`.
 """
 
 from __future__ import annotations
@@ -80,9 +80,8 @@ def parse(text: str, labels: Sequence[str] | None = None, *, integers: bool = Tr
         if len(found) > MOST_READINGS:
             break
     if len(found) > 1:
-        raise TargetError(
-            f"{text!r} can be read in {len(found)} ways: {'; '.join(_told(one, labels) for one in found)}"
-        )
+        ways = "; ".join(_unambiguous(one, labels, text) for one in found)
+        raise TargetError(f"{text!r} can be read in {len(found)} ways, of which one must be given: {ways}")
     if not found:
         raise _unread(text, labels)
     return next(iter(found))
@@ -112,8 +111,7 @@ def _readings(text: str, labels: Sequence[str] | None) -> Iterator[list[Reading]
 
 def _terms(text: str, labels: Sequence[str] | None) -> Iterator[Reading]:
     """All ways to read an operand with its factors."""
-    operand = _operand(text, labels)
-    if operand is not None:
+    for operand in _operands(text, labels):
         yield 1.0, operand
     for start, _ in _operators(text, "*"):
         left, right = text[:start].strip(), text[start + 3 :].strip()
@@ -149,21 +147,22 @@ def _escaped(text: str, place: int) -> bool:
     return (len(text[:place]) - len(text[:place].rstrip("\\"))) % 2 == 1
 
 
-def _operand(text: str, labels: Sequence[str] | None) -> Objective | None:
-    """What one operand means; None if it is none."""
+def _operands(text: str, labels: Sequence[str] | None) -> list[Objective]:
+    """What one operand may mean; nothing if it is none."""
     if re.fullmatch(r"\d+", text):
-        return Logit(int(text))
+        # an index, and the label of other classes
+        return [Logit(one) for one in dict.fromkeys([int(text), *classes_called(text, labels or ())])]
     quoted = _quoted(text)
     if quoted is not None:
-        return _label(quoted, labels)
+        return [_label(quoted, labels)]
     call = _call(text, labels)
     if call is not None:
-        return call
+        return [call]
     if labels is not None:
-        return _label(text, labels) if classes_called(text, labels) else None
+        return [_label(text, labels)] if classes_called(text, labels) else []
     # without labels any words may be one, if they hold no operator
     plain = not _operators(text, "+-*") and not _NUMBER.fullmatch(text) and text[-1] not in "\"'"
-    return Logit(text) if plain and not _CALL.fullmatch(text) else None
+    return [Logit(text)] if plain and not _CALL.fullmatch(text) else []
 
 
 def _label(text: str, labels: Sequence[str] | None) -> Objective:
@@ -217,13 +216,17 @@ def _reason(error: Exception) -> str:
     return re.sub(r"^\w+\.__init__\(\)", "it", str(error))
 
 
-def _told(objective: Objective, labels: Sequence[str] | None) -> str:
-    """A reading with its labels in quotes, as it can be given instead."""
+def _unambiguous(objective: Objective, labels: Sequence[str] | None, text: str) -> str:
+    """A reading of `text` as it can be given instead: its labels in quotes, its indices as calls."""
     if labels is None:
         return str(objective)
 
     def label(index: int) -> str:
-        return literal(labels[index]) if index < len(labels) else f"logit({index})"
+        by_index = index >= len(labels) or re.search(rf"(?<!\S){index}(?!\S)", text)
+        if by_index or labels.count(labels[index]) > 1:
+            return f"logit({index})"
+        quoted = literal(labels[index])
+        return f"label({quoted})" if labels[index].isdecimal() else quoted
 
     return objective.caption(label)
 
@@ -244,7 +247,7 @@ def _unread(text: str, labels: Sequence[str] | None) -> TargetError:
     start = 0
     for end in (*(place for place, _ in operators), len(text)):
         operand = text[start:end].strip()
-        if not _NUMBER.fullmatch(operand) and (not operand or _operand(operand, labels) is None):
+        if not _NUMBER.fullmatch(operand) and (not operand or not _operands(operand, labels)):
             named = f"no class named {operand!r}{nearest(operand.replace('_', ' '), known)}"
             return TargetError(f"{text!r} cannot be read: {named if operand else 'an operand is missing'}")
         start = end + 3

@@ -87,13 +87,15 @@ class Objective(Frozen, ABC):
     def __mul__(self, factor: float) -> Objective:
         if isinstance(factor, bool) or not isinstance(factor, (int, float)):
             return NotImplemented
-        return Sum(tuple((factor * weight, term) for weight, term in _terms(self)))
+        return Sum(((factor, self),))
 
     __rmul__ = __mul__
 
     def __truediv__(self, factor: float) -> Objective:
         if isinstance(factor, bool) or not isinstance(factor, (int, float)):
             return NotImplemented
+        if factor == 0 or not math.isfinite(factor):
+            raise TargetError(f"{self} must be divided by a finite number other than 0, got {factor}")
         return self * (1 / factor)
 
     def __neg__(self) -> Objective:
@@ -105,13 +107,14 @@ class Sum(Objective):
     """Objectives with weights; what `+`, `-` and `*` make."""
 
     terms: tuple[tuple[float, Objective], ...]
+    """Each objective with its weight, a finite number."""
 
     def __post_init__(self) -> None:
         flat = []
         for weight, term in self.terms:
             if isinstance(weight, bool) or not isinstance(weight, (int, float)) or not isinstance(term, Objective):
                 raise TypeError(f"a sum holds numbers and objectives, got {weight!r} and {term!r}")
-            flat += [(float(weight) * inner, part) for inner, part in _terms(term)]
+            flat += [(_weight(weight, inner, part), part) for inner, part in _terms(term)]
         if not flat:
             raise ValueError("a sum needs at least one objective")
         object.__setattr__(self, "terms", tuple(flat))
@@ -167,6 +170,16 @@ class Sum(Objective):
 
 def _terms(objective: Objective) -> tuple[tuple[float, Objective], ...]:
     return objective.terms if isinstance(objective, Sum) else ((1.0, objective),)
+
+
+def _weight(factor: float, inner: float, term: Objective) -> float:
+    try:
+        weight = float(factor) * inner
+    except OverflowError:  # a whole number that no float holds
+        weight = math.inf
+    if not math.isfinite(weight):
+        raise TargetError(f"the weight of {term} must be a finite number, got {weight}")
+    return weight
 
 
 def _joined(terms: Any) -> str:
