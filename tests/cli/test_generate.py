@@ -8,7 +8,7 @@ from PIL import Image
 
 from deepviz.cli import UsageError, run
 from deepviz.cli.generate import channel_list
-from deepviz.synthesis import ImageGenerator
+from deepviz.synthesis import Channel, DeepDream, ImageGenerator, Logit
 
 QUICK = ["--model", "small_models:good", "--steps", "3"]
 
@@ -53,6 +53,37 @@ def test_again_draws_the_same(command):
     assert Path("one", name).read_bytes() == Path("two", name).read_bytes()
 
 
+EXPRESSIONS = [
+    ("lynx - red fox", Logit(2) - Logit(1)),
+    ('label("red fox")', Logit(1)),
+    ("0.5 * 2", 0.5 * Logit(2)),
+    ('channel("0", 3)', Channel("0", 3)),
+]
+
+
+@pytest.mark.parametrize(("text", "objective"), EXPRESSIONS)
+def test_expressions_are_drawn_as_in_python(command, text, objective):
+    code, out, err = command("generate", text, *QUICK, "--json")
+    assert (code, err) == (0, "")
+    made = ImageGenerator("small_models:good", objective, steps=3)()
+    (image,) = json.loads(out)["images"]
+    assert image["title"] == made.titles[0]
+    assert image["score"] == pytest.approx(float(made.final_scores))
+    again = ImageGenerator.from_json("deepviz-out/generated.json")()
+    assert torch.equal(again.tensor, made.tensor)
+
+
+@pytest.mark.parametrize(("text", "objective"), EXPRESSIONS)
+def test_expressions_are_dreamed_of_as_in_python(command, text, objective):
+    Image.new("RGB", (48, 40), "olive").save("photo.png")
+    code, out, err = command("dream", "photo.png", "--target", text, *QUICK, "--octaves", "1", "--json")
+    assert (code, err) == (0, "")
+    made = DeepDream("small_models:good", target=objective, steps=3, octaves=1)("photo.png")
+    (image,) = json.loads(out)["images"]
+    assert image["title"] == made.titles[0]
+    assert image["score"] == pytest.approx(float(made.final_scores))
+
+
 def test_json(command):
     code, out, _ = command("generate", "1", *QUICK, "--json")
     told = json.loads(out)
@@ -77,7 +108,8 @@ def test_json(command):
         (["1", "--preset", "simonyan", "--copies", "2"], 2, "2 copies would be identical"),
         (["1", "--preset", "lucit"], 2, "lucid"),
         (["10000"], 3, "out of range"),
-        (["no such thing"], 3, "no"),
+        (["no such thing"], 3, "no class named"),
+        (["lynx - no such thing"], 3, "no class named 'no such thing'"),
         (["--layer", "nowhere", "--channels", "1"], 3, "nowhere"),
         (["--layer", "0", "--channels", "9999"], 3, "channels"),
         (["--again", "nowhere.json"], 3, "nowhere.json"),
@@ -127,6 +159,7 @@ def test_dream(command):
     [
         ([], 3, "exactly one of layer, target and objective"),
         (["--layer", "nowhere"], 3, "nowhere"),
+        (["--target", "linx - red fox"], 3, "no class named 'linx'"),
         (["--target", "1", "--octaves", "0"], 2, "octaves"),
         (["--target", "1", "--seed", "-1"], 2, "seed must be from 0"),
         (["--target", "1", "--lr", "2"], 2, "lr must be above 0 and at most 1"),

@@ -40,6 +40,21 @@ def test_the_objective_grows(options):
     assert made.complete
 
 
+@pytest.mark.parametrize("name", ["target", "objective"])
+def test_targets_and_objectives_are_written_in_any_way(name):
+    """Text, objectives and callables of the same value give the same dream."""
+
+    def difference(output):
+        return output[:, 2] - output[:, 1]
+
+    ways = ["lynx - red fox", "logit(2) - logit(1)", Logit("lynx") - Logit(1), difference]
+    made = [dream(**{name: way}, octaves=1)(PHOTO) for way in ways]
+    assert all(torch.equal(one.tensor, made[0].tensor) for one in made[1:])
+    assert [one.titles[0] for one in made] == ["image, lynx - red fox"] * 3 + ["image, difference"]
+    assert made[0].settings[name] == made[2].settings[name]
+    assert dream(target=Logit(2)).target == 2
+
+
 def test_pixels_move_by_the_learning_rate():
     made = dream("2", octaves=1, steps=1, side=84, lr=0.001)(PHOTO)
     change = made.tensor[0] - torch.from_numpy(np.array(PHOTO)).permute(2, 0, 1) / 255
@@ -213,7 +228,11 @@ def test_nan_keeps_the_last_good_picture(tmp_path):
         ({"layer": "22"}, LayerError, "no layer '22'"),
         ({"objective": Energy("x")}, LayerError, "no layer 'x'"),
         ({"layer": network()[2]}, LayerError, "not part of this model"),
-        ({"objective": "2"}, TypeError, "objective must be an objective or None, got '2'"),
+        ({"objective": 2}, TypeError, "expected an objective, got 2"),
+        ({"objective": "linx - lynx"}, TargetError, "no class named 'linx'; did you mean 'lynx'"),
+        ({"target": [1, 2]}, TargetError, "one image has one objective"),
+        ({"target": Logit(5)}, TargetError, "class 5 is out of range: the model has 5 classes, 0 to 4"),
+        ({"target": Diversity("2")}, TargetError, "DeepDream takes one image"),
         ({"objective": Energy}, TypeError, r"did you mean Energy\(\)"),
         ({"objective": Energy("2") + Diversity("2")}, TargetError, "DeepDream takes one image"),
         ({"target": "linx"}, TargetError, "did you mean 'lynx'"),
@@ -243,8 +262,9 @@ def test_mistakes_in_the_call(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(OutputError):
         dream("2")(PHOTO, tmp_path / "file")
+    without = LoadedModel(network(), "small", Preprocess(16))
     with pytest.raises(TargetError, match="out of range"):
-        dream(target=7)(PHOTO)
+        dream(target=7, model=without)(PHOTO)
 
 
 def test_a_layer_without_a_gradient():

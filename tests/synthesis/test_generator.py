@@ -28,6 +28,7 @@ from deepviz.errors import (
     TargetError,
 )
 from deepviz.models import LoadedModel, Preprocess
+from deepviz.objectives import Function
 from deepviz.synthesis import (
     L2,
     PRESETS,
@@ -255,7 +256,7 @@ def test_nothing_changes_after_a_failure(stop):
     if stop == "layer":
         options["penalty"] = Channel("0", 99)
     if stop == "NaN":
-        options.update(objective=-1e300 * Energy("0") * 1e300, target=None)
+        options.update(objective=-1e308 * Energy("0"), target=None)
     drawn = generator(model=net, preprocess=Preprocess(12), **options)
     before = surroundings(net)
 
@@ -290,6 +291,33 @@ def test_objectives_are_written_in_any_way():
     first = generator(objective=lambda output: output[:, 2])()
     assert torch.equal(first.tensor, generator(objective=Logit(2))().tensor)
     assert first.titles == ("<lambda>",)
+
+
+def test_a_target_is_an_expression_an_objective_or_a_callable_too(tmp_path):
+    """Each draws what the same value draws as objective."""
+
+    def lynx(output):
+        return output[:, 2]
+
+    targets = ["lynx - red fox", 'channel("0", 3)', Logit(2) - Logit(1), lynx, 2, "lynx", Logit(2)]
+    drawn = generator(targets)
+    assert drawn.target == (Logit(2) - Logit(1), Channel("0", 3), Logit(2) - Logit(1), Function(lynx), 2, 2, 2)
+    same = generator(objective=[*targets[:4], Logit(2), "lynx", Logit(2)])
+    assert drawn.objectives == same.objectives
+    made = drawn(tmp_path)
+    assert torch.equal(made.tensor, same().tensor)
+    assert made.titles == ("lynx - red fox", "0, channel 3", "lynx - red fox", "lynx", "lynx", "lynx", "lynx")
+    with pytest.raises(ModelError, match="give the objective again"):  # a function cannot be read from a file
+        ImageGenerator.from_json(tmp_path / "generated.json", drawn.model)
+    stored = generator(targets[:3])
+    assert ImageGenerator.from_json(stored.settings(), stored.model).target == stored.target
+
+
+def test_a_presets_penalty_is_of_scores_of_classes_alone():
+    sums = generator(["lynx - red fox", 1], preset="simonyan")
+    assert sums.objectives == (Logit(2) - Logit(1) - 1e-4 * L2(), Logit(1) - 1e-4 * L2())
+    other = generator(['channel("0", 3)'], preset="simonyan")
+    assert other.objectives == (Channel("0", 3),)
 
 
 def test_titles_without_labels():
@@ -394,13 +422,17 @@ def test_starts_that_are_none(start, words):
         ({"target": []}, TargetError, "give either"),
         ({"target": 1, "objective": Logit(1)}, TargetError, "give either"),
         ({"target": 5}, TargetError, "class 5 is out of range: the model has 5 classes, 0 to 4"),
-        ({"target": -1}, TargetError, "class -1 is out of range"),
+        ({"target": -1}, TargetError, "a class index from 0 up, got -1"),
         ({"target": [1, 5]}, TargetError, "class 5 is out of range"),
         ({"target": "linx"}, TargetError, "did you mean 'lynx'"),
-        ({"target": 1.5}, TargetError, "a class index or a label, got 1.5"),
-        ({"target": Logit(1)}, TargetError, "a class index or a label, got Logit"),
+        ({"target": 1.5}, TargetError, "a target is a class index, a label.*got 1.5"),
+        ({"target": Logit}, TargetError, r"did you mean Logit\(...\)"),
+        ({"target": [[1, 2], 3]}, TargetError, "one image has one objective"),
+        ({"target": "lynx - linx"}, TargetError, "no class named 'linx'"),
+        ({"target": Logit(1) - Logit(5)}, TargetError, "class 5 is out of range: the model has 5 classes, 0 to 4"),
+        ({"target": torch.tensor([1])}, TargetError, "a value for each of several rows"),
         ({"objective": Logit}, TypeError, r"expected an objective.*did you mean Logit\(\)"),
-        ({"target": True}, TargetError, "a class index or a label, got True"),
+        ({"target": True}, TargetError, "not a bool"),
         ({"objective": 0.5}, TypeError, "expected an objective, got 0.5"),
         ({"objective": "linx - coffee mug"}, TargetError, "no class named 'linx'"),
         ({"objective": Logit(torch.tensor([1, 2]))}, TargetError, "a value for each of several rows"),

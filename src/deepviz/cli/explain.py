@@ -18,12 +18,13 @@ from deepviz.cli.method_options import MethodOptions, built
 from deepviz.cli.model_options import Device, Labels, Model, OutputKind, Weights, check_device, loaded_model
 from deepviz.cli.photographs import Photographs, own_name
 from deepviz.cli.progress import progress_bar
+from deepviz.cli.targets import Target, parsed_targets
 from deepviz.errors import DeepVizWarning
 from deepviz.files import probe_folder, write_picture
 from deepviz.methods import Method
 from deepviz.models import LoadedModel, example_photo
 from deepviz.models.weights import weights_hash
-from deepviz.objectives import Objective, parse
+from deepviz.objectives import Objective
 from deepviz.probe.memory import keep_memory
 from deepviz.results.explanation import Explanation, in_digits, sheet
 from deepviz.results.identity import captions
@@ -53,10 +54,7 @@ def explain(
             ),
         ),
     ] = None,
-    target: Annotated[
-        list[str] | None,
-        Parameter(negative="", help="Class index, label or 'fox - wolf' to explain; repeat for several."),
-    ] = None,
+    target: Target = None,
     top_k: Annotated[int, Parameter(help="Explain this many of the best predictions.")] = 1,
     layer: Annotated[str | None, Parameter(help="Layer for the methods that take one; see deepviz layers.")] = None,
     device: Device = None,
@@ -95,7 +93,7 @@ def explain(
             probe_folder(html.parent)
         keep_memory()
         loaded = loaded_model(model, weights, labels, device, output_kind)
-        _explain_all(loaded, methods, _targets(target, loaded), top_k, method is None, report, check, quiet=json)
+        _explain_all(loaded, methods, parsed_targets(target, loaded), top_k, method is None, report, check, quiet=json)
     if html is not None and report.kept:
         write_report(report.kept, html)
         if not json:
@@ -148,11 +146,6 @@ def _explain_all(
         except KeyboardInterrupt:
             done = f"interrupted: {len(report.done)} of {report.photographs.total} images are in {report.output}"
             raise KeyboardInterrupt(done) from None
-
-
-def _targets(given: list[str] | None, loaded: LoadedModel) -> tuple[Objective, ...] | None:
-    """Numbers are class indices, everything else labels or expressions."""
-    return None if given is None else tuple(parse(text, loaded.labels) for text in given)
 
 
 @dataclass

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from math import isnan
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 from cyclopts import Parameter
 from rich.console import Console
@@ -17,8 +17,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from deepviz.catalog import options
 from deepviz.cli import INTERRUPTED, OK, UsageError
 from deepviz.cli.model_options import Device, Labels, Model, OutputKind, Weights, check_device, loaded_model
+from deepviz.cli.targets import parsed_targets
 from deepviz.errors import DeepVizError
 from deepviz.models import example_photo
+from deepviz.objectives import parse
 from deepviz.probe.memory import keep_memory
 from deepviz.synthesis import Channel, DeepDream, Generated, ImageGenerator, Step
 
@@ -51,10 +53,10 @@ def generate(
     output: Output = FOLDER,
     json: Json = False,
 ) -> int:
-    """Generate feature visualisations: classes by label or index, or channels of a layer.
+    """Generate feature visualisations: classes by label or index, expressions such as 'fox - wolf', or channels.
 
-    Each picture is written with a strip and an animation of its way, and generated.json, which draws all of them again.
-    The model is the bundled EfficientNet-Lite0 unless --model names another.
+    Each image is written with a strip and an animation of its steps, and generated.json, with which --again reproduces
+    all of them. The model is the bundled EfficientNet-Lite0 unless --model names another.
     """
     check_device(device)
     keep_memory()
@@ -63,16 +65,17 @@ def generate(
     if again is not None:
         if classes or layer:
             raise UsageError("--again reproduces a record: it takes no classes and no layer")
-        said = model or weights or labels or device or output_kind != "auto"
-        given = loaded_model(model, weights, labels, device, output_kind) if said else None
+        chosen = model or weights or labels or device or output_kind != "auto"
+        given = loaded_model(model, weights, labels, device, output_kind) if chosen else None
         generator = ImageGenerator.from_json(again, model=given)
     else:
-        subject = _subject(classes, layer, channels)
+        wanted = _channels(classes, layer, channels)
         loaded = loaded_model(model, weights, labels, device, output_kind)
         with _usage_errors():
             generator = ImageGenerator(
                 loaded,
-                **subject,
+                None if wanted else parsed_targets(classes, loaded),
+                objective=wanted or None,
                 preset=preset,
                 steps=steps,  # type: ignore[arg-type]
                 lr=lr,  # type: ignore[arg-type]
@@ -83,7 +86,7 @@ def generate(
             )
     with drawing() as show:
         generated = generator(output, every=every, progress=show)
-    return _told(generated, output, json)
+    return _report(generated, output, json)
 
 
 def dream(
@@ -119,7 +122,7 @@ def dream(
         dreamer = DeepDream(
             loaded,
             layer,
-            target=None if target is None else class_or_label(target),
+            target=None if target is None else parse(target, loaded.labels),
             octaves=octaves,
             octave_scale=octave_scale,
             steps=steps,
@@ -129,7 +132,7 @@ def dream(
         )
     with drawing() as show:
         generated = dreamer(photo or example_photo(), output, progress=show)
-    return _told(generated, output, json)
+    return _report(generated, output, json)
 
 
 def channel_list(text: str) -> list[int]:
@@ -149,7 +152,7 @@ def channel_list(text: str) -> list[int]:
 
 @contextmanager
 def drawing() -> Iterator[Callable[[Step], None]]:
-    """A bar on stderr, only on a terminal, with the mean probability (or score) of the views as it climbs."""
+    """A progress bar on stderr, only on a terminal, with the mean probability (or score) of the last views."""
     console = Console(stderr=True)
     columns = (
         TextColumn("step"),
@@ -168,29 +171,31 @@ def drawing() -> Iterator[Callable[[Step], None]]:
                 task = bar.add_task("", total=step.steps)
             chance = float(step.probabilities.mean())
             value = float(step.scores.mean()) if isnan(chance) else chance
-            # the views are shaken, so one alone says little
+            # the views are augmented at random, so the value of one step varies
             smooth = value if step.number == 1 else 0.9 * smooth + 0.1 * value
-            said = f"score {smooth:.3g}" if isnan(chance) else f"probability {smooth:.0%}"
-            bar.update(task, completed=step.number, description=said)
+            text = f"score {smooth:.3g}" if isnan(chance) else f"probability {smooth:.0%}"
+            bar.update(task, completed=step.number, description=text)
 
         yield show
 
 
-def class_or_label(text: str) -> int | str:
-    """A number is a class index, everything else a label."""
-    return int(text) if re.fullmatch(r"-?\d+", text) else text
+def _channels(classes: tuple[str, ...], layer: str | None, channels: str | None) -> list[Channel]:
+    """The channels to draw; none if classes are drawn.
 
-
-def _subject(classes: tuple[str, ...], layer: str | None, channels: str | None) -> dict[str, Any]:
+    Raises:
+        UsageError: if neither was given, or both.
+    """
     if channels is not None and layer is None:
         raise UsageError("--channels are of a layer: give --layer too (see: deepviz layers)")
     if bool(classes) == bool(layer):
-        raise UsageError("nothing to generate: give classes, such as 'tiger cat' daisy 985, or --layer with --channels")
+        raise UsageError(
+            "nothing to generate: give classes, such as 'tiger cat' daisy 985, or --layer with --channels, and not both"
+        )
     if layer is None:
-        return {"target": [class_or_label(text) for text in classes]}
+        return []
     if channels is None:
-        raise UsageError(f"say which channels of {layer}: --channels 0-15, or 1,5,9")
-    return {"objective": [Channel(layer, channel) for channel in channel_list(channels)]}
+        raise UsageError(f"give the channels of {layer}: --channels 0-15, or 1,5,9")
+    return [Channel(layer, channel) for channel in channel_list(channels)]
 
 
 @contextmanager
@@ -204,15 +209,15 @@ def _usage_errors() -> Iterator[None]:
         raise UsageError(str(error)) from error
 
 
-def _told(generated: Generated, output: Path, json: bool) -> int:
+def _report(generated: Generated, output: Path, json: bool) -> int:
     record = output / "generated.json"
     if json:
         print(record.read_text(encoding="utf-8"), end="")
     else:
         for row in range(len(generated.images)):
             print(generated.caption(row))
-        print(f"  {len(generated.images)} pictures, their strips and animations, and {record}")
+        print(f"  {len(generated.images)} images, their strips and animations, and {record}")
     if generated.complete:
         return OK
-    print(f"deepviz: interrupted at step {len(generated.scores)}: {output} holds what there is", file=sys.stderr)
+    print(f"deepviz: interrupted at step {len(generated.scores)}; its images are in {output}", file=sys.stderr)
     return INTERRUPTED

@@ -21,7 +21,6 @@ from deepviz.models import Preprocess, load_model, open_photo
 from deepviz.names import renamed_keywords
 from deepviz.notes import Notes
 from deepviz.objectives import Energy, Logit, Objective
-from deepviz.objectives.bound import objectives_of
 from deepviz.options import Ge, Gt, Layer, Le, Seed, validate_fields
 from deepviz.probe.borrow import borrowed, original
 from deepviz.probe.call import Call
@@ -32,7 +31,14 @@ from deepviz.probe.seeds import generator_of
 from deepviz.synthesis.ascent import ROWS, Step
 from deepviz.synthesis.generated import Frame, Generated, as_bytes, model_record, warn_of_stillness
 from deepviz.synthesis.record import plain
-from deepviz.synthesis.scoring import check_kind, check_layers, class_of, evaluate_objectives, title_of
+from deepviz.synthesis.scoring import (
+    check_layers,
+    class_of,
+    evaluate_objectives,
+    objective_alone,
+    target_of,
+    title_of,
+)
 
 
 @renamed_keywords(target_class="target")
@@ -63,8 +69,10 @@ class DeepDream:
     model: Annotated[Any, "A module, a loaded model, a name, or None for the bundled one."]
     layer: Annotated[Layer, "The layer whose activations are amplified, as `deepviz layers` lists them."] = None
     _: KW_ONLY
-    target: Annotated[int | str | None, "A class whose logit is increased instead."] = None
-    objective: Annotated[Objective | None, "Another objective to maximise instead."] = None
+    target: Annotated[
+        Any, "Increased instead: a class's logit, by index or label; or an expression such as 'fox - wolf'."
+    ] = None
+    objective: Annotated[Any, "Increased instead: an objective, an expression or a callable."] = None
     octaves: Annotated[int, Ge(1), "Sizes of the picture, the smallest first."] = 4
     octave_scale: Annotated[float, Gt(1), "Each octave is larger than the one before by this factor."] = 1.4
     steps: Annotated[int, Ge(1), "Steps in each octave."] = 12
@@ -85,30 +93,29 @@ class DeepDream:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "model", load_model(self.model, preprocess=self.preprocess))
-        if isinstance(self.target, str):
-            object.__setattr__(self, "target", self.model.index(self.target))
+        if self.target is not None:
+            object.__setattr__(self, "target", target_of(self.target, self.model.labels))
         if sum(given is not None for given in (self.layer, self.target, self.objective)) != 1:
             raise TargetError("DeepDream takes exactly one of layer, target and objective")
         if isinstance(self.layer, nn.Module):
             object.__setattr__(self, "layer", layer_name(original(self.model.module), self.layer))
-        if isinstance(self.objective, Objective):
-            (objective,), _ = objectives_of(self.objective, 1, self.model.labels)
-            object.__setattr__(self, "objective", objective)
+        if self.objective is not None:
+            object.__setattr__(self, "objective", objective_alone(self.objective, self.model.labels))
         validate_fields(self)
         if not isinstance(self.model.preprocess, Preprocess):
             raise ModelError(
                 f"the size and normalisation of what {self.model.name} takes are not known: pass preprocess="
             )
-        check_kind(self._objective, Objective, "an objective")
         if self._objective.joint:
             raise TargetError(f"DeepDream takes one image, so {self._objective} has nothing to compare it with")
         check_layers(original(self.model.module), [self._objective])
 
     @property
     def _objective(self) -> Objective:
-        if self.objective is not None:
-            return self.objective
-        return Energy(self.layer) if self.layer is not None else Logit(self.target)  # type: ignore[arg-type]
+        if isinstance(self.layer, str):
+            return Energy(self.layer)
+        found = self.target if self.objective is None else self.objective
+        return Logit(found) if isinstance(found, int) else cast(Objective, found)
 
     def __call__(
         self,

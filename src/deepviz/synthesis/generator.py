@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import operator
 import os
 import warnings
 from collections.abc import Callable, Mapping
@@ -20,8 +19,7 @@ from deepviz.inputs import Inputs
 from deepviz.models import LoadedModel, Preprocess, load_model
 from deepviz.names import renamed_keywords
 from deepviz.notes import Notes, warn
-from deepviz.objectives import Logit, Objective
-from deepviz.objectives.bound import objectives_of
+from deepviz.objectives import Logit, Objective, Predicted
 from deepviz.options import Ge, Gt, Seed, validate_fields
 from deepviz.probe.borrow import borrowed, original
 from deepviz.probe.call import Call
@@ -32,7 +30,7 @@ from deepviz.synthesis.canvas import Canvas, Fourier, Size
 from deepviz.synthesis.generated import Frame, Generated, as_bytes, model_record, warn_of_stillness
 from deepviz.synthesis.presets import Optimizer, find_preset
 from deepviz.synthesis.record import plain, value_of
-from deepviz.synthesis.scoring import check_kind, check_layers, class_of, title_of
+from deepviz.synthesis.scoring import check_kind, check_layers, class_of, objective_alone, target_of, title_of
 from deepviz.synthesis.transforms import Transform
 
 FRAMES = 24
@@ -75,9 +73,11 @@ class ImageGenerator:
     """
 
     model: Annotated[Any, "A module, a loaded model, a name, or None for the bundled one."]
-    target: Annotated[Any, "An index or a label, or several of them."] = None
+    target: Annotated[
+        Any, "An index, a label, an expression such as 'fox - wolf', an objective or a callable; or several of them."
+    ] = None
     _: KW_ONLY
-    objective: Annotated[Any, "Instead of a class: an objective, or several, an image for each."] = None
+    objective: Annotated[Any, "Instead of a target: an objective, or several, an image for each."] = None
     preset: Annotated[str, "Preset that provides settings not given: lucid, maco or simonyan."] = "lucid"
     # None: the preset's, from __post_init__ on
     canvas: Annotated[Canvas, "What is optimised: Fourier(), Magnitude() or Pixels()."] = None  # type: ignore[assignment]
@@ -88,7 +88,8 @@ class ImageGenerator:
     optimizer: Annotated[Optimizer, "adam, or ascent: plain gradient ascent."] = None  # type: ignore[assignment]
     penalty: Annotated[
         Objective | Literal[0] | None,
-        "Subtracted from each objective, such as 1e-4 * L2(); None: the preset's, for classes; 0: none.",
+        "Subtracted from each objective, such as 1e-4 * L2(); None: the preset's, for targets that are classes or sums "
+        "of them; 0: none.",
     ] = None
     start: Annotated[Any, "An image to start from, instead of noise."] = None
     copies: Annotated[int, Ge(1), "Images for each target, from different noise."] = 1
@@ -109,7 +110,11 @@ class ImageGenerator:
 
     def __post_init__(self) -> None:
         preset = find_preset(self.preset)
-        if _several(self.objective):
+        self._set("model", load_model(self.model, preprocess=self.preprocess))
+        labels = self.model.labels
+        self._set("objective", tuple(objective_alone(one, labels) for one in _several(self.objective)))
+        self._set("target", tuple(target_of(one, labels) for one in _several(self.target)))
+        if self.objective or not all(map(_is_of_classes, self.target)):
             preset = replace(preset, penalty=None)
         if self.start is not None and self.canvas is None and isinstance(preset.canvas, Fourier):
             # an image may be darker or rougher than most: a limit would change it at the first step
@@ -117,44 +122,15 @@ class ImageGenerator:
         for name in (field.name for field in fields(preset) if hasattr(self, field.name)):
             if getattr(self, name) is None:
                 self._set(name, getattr(preset, name))
-        self._set("model", load_model(self.model, preprocess=self.preprocess))
         self._set("transforms", _several(self.transforms))
-        self._set("objective", tuple(self._resolved(one) for one in _several(self.objective)))
-        self._set("target", tuple(self._index(one) for one in _several(self.target)))
         self._check()
 
     def _set(self, name: str, value: Any) -> None:
         object.__setattr__(self, name, value)
 
-    def _index(self, target: Any) -> int:
-        if isinstance(target, str):
-            return int(self.model.index(target))
-        try:
-            if isinstance(target, bool):
-                raise TypeError
-            index = operator.index(target)
-        except TypeError:
-            raise TargetError(f"a target is a class index or a label, got {target!r}") from None
-        labels = self.model.labels
-        if index < 0 or (labels is not None and index >= len(labels)):
-            there = "" if labels is None else f": the model has {len(labels)} classes, 0 to {len(labels) - 1}"
-            raise TargetError(f"class {index} is out of range{there}")
-        return index
-
-    def _resolved(self, objective: Any) -> Any:
-        """An objective with the indices of classes for their labels; a text is read as the command line writes it."""
-        function = callable(objective) and not isinstance(objective, type)
-        if not isinstance(objective, (str, Objective)) and not function:
-            return objective  # refused by the checks
-        (found,), _ = objectives_of(objective, 1, self.model.labels)
-        if found.rows is not None:
-            raise TargetError(f"{found} holds a value for each of several rows: give an objective for each image")
-        return found
-
     def _check(self) -> None:
         validate_fields(self)
-        drawn = (*self.objective, *_several(self._penalty))
-        for value in drawn:
+        for value in _several(self._penalty):
             check_kind(value, Objective, "an objective")
         if bool(self.target) == bool(self.objective):
             raise TargetError("give either a target, such as 282 or 'tiger cat', or an objective")
@@ -163,7 +139,7 @@ class ImageGenerator:
                 f"the size and normalisation of what {self.model.name} takes are not known: pass "
                 "preprocess=deepviz.Preprocess(224, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))"
             )
-        check_layers(original(self.model.module), drawn)
+        check_layers(original(self.model.module), (*self._drawn_for, *_several(self._penalty)))
         if self.copies > 1:
             self._check_copies()
 
@@ -214,11 +190,16 @@ class ImageGenerator:
     @property
     def objectives(self) -> tuple[Objective, ...]:
         """What each image is drawn for; copies stand next to each other."""
-        drawn = self.objective or tuple(Logit(one) for one in self.target)
+        drawn = self._drawn_for
         penalty = self._penalty
         if penalty is not None:
             drawn = tuple(objective - penalty for objective in drawn)
         return tuple(objective for objective in drawn for _ in range(self.copies))
+
+    @property
+    def _drawn_for(self) -> tuple[Objective, ...]:
+        """The objectives or targets, without penalty and copies."""
+        return tuple(Logit(one) if isinstance(one, int) else one for one in self.objective or self.target)
 
     @property
     def _penalty(self) -> Objective | None:
@@ -389,6 +370,11 @@ class ImageGenerator:
         if other:
             warn(f"the images may differ from the recorded ones: other {' and '.join(other)}")
         return made
+
+
+def _is_of_classes(target: int | Objective) -> bool:
+    """Whether a target is in the units of a class's score, for which the presets' penalties are made."""
+    return isinstance(target, int) or all(isinstance(part, (Logit, Predicted)) for part in target.parts())
 
 
 def _several(values: Any) -> tuple[Any, ...]:

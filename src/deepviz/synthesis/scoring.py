@@ -13,10 +13,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from deepviz.errors import LayerError
+from deepviz.errors import LayerError, TargetError
 from deepviz.inputs import Inputs
 from deepviz.models import LoadedModel, Preprocess
-from deepviz.objectives.bound import bind
+from deepviz.objectives.bound import bind, objectives_of
 from deepviz.objectives.classes import Logit, OfClass, Predicted
 from deepviz.objectives.objective import Objective, Sum
 from deepviz.probe.call import Call
@@ -95,6 +95,49 @@ def runs(objectives: Sequence[Objective], apart: bool = True) -> Iterator[tuple[
         members = list(run)
         yield members[0], slice(start, start + len(members))
         start += len(members)
+
+
+def objective_of(given: Any, labels: Sequence[str] | None) -> Objective:
+    """The objective of one image, with the indices of classes instead of their labels.
+
+    Args:
+        given: an index, a label, an expression such as "fox - wolf", an objective, or a callable.
+        labels: the classes' names, if they are known.
+
+    Raises:
+        TargetError: if it is none of these, or names a class that the model does not have.
+    """
+    found, several = objectives_of(given, 1, labels)
+    if several:
+        raise TargetError(f"one image has one objective, got {given!r}: write a sum, such as 'fox - wolf'")
+    (objective,) = found
+    if objective.rows is not None:
+        raise TargetError(f"{objective} holds a value for each of several rows: give an objective for each image")
+    for part in objective.parts():
+        index = part.target if isinstance(part, OfClass) else None
+        if labels is not None and isinstance(index, int) and index >= len(labels):
+            raise TargetError(
+                f"class {index} is out of range: the model has {len(labels)} classes, 0 to {len(labels) - 1}"
+            )
+    return objective
+
+
+def objective_alone(given: Any, labels: Sequence[str] | None) -> Objective:
+    """As `objective_of`, for what must be an objective, a text or a callable, and no index.
+
+    Raises:
+        TypeError: for anything else.
+    """
+    if not isinstance(given, str) and (isinstance(given, type) or not callable(given)):
+        check_kind(given, Objective, "an objective")
+    return objective_of(given, labels)
+
+
+def target_of(given: Any, labels: Sequence[str] | None) -> int | Objective:
+    """As `objective_of`; of a class alone, its index."""
+    objective = objective_of(given, labels)
+    alone = objective.target if isinstance(objective, Logit) else None
+    return alone if isinstance(alone, int) else objective
 
 
 def check_kind(value: Any, kind: type, expected: str) -> None:
