@@ -6,9 +6,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import deepviz
 from deepviz.cli import run
 from deepviz.cli.evaluate import read_boxes, read_classes
 from deepviz.errors import TargetError
+from deepviz.objectives import Logit
+from small_models import good
 
 QUICK = ["--model", "small_models:good", "-m", "gradient", "--metric", "deletion(steps=4)"]
 
@@ -78,6 +81,32 @@ def test_the_classes_of_a_file_are_explained(evaluate):
     ]
 
 
+@pytest.mark.parametrize(
+    ("target", "objective"),
+    [("2", Logit(2)), ("lynx", Logit(2)), ("lynx - red fox", Logit(2) - Logit(1)), ('label("lynx")', Logit(2))],
+)
+def test_a_target_is_explained_of_all_images(evaluate, target, objective):
+    """As `deepviz.evaluate` does with the objective."""
+    metric = "deletion(steps=4, value=score)"
+    code, out, _ = evaluate("photos", *QUICK[:4], "--metric", metric, "--target", target, "--json", "--no-controls")
+    assert code == 0
+    paths = sorted(Path("photos").iterdir())
+    expected = deepviz.evaluate(good(), paths, "gradient", metric, target=objective, controls=False)
+    found = json.loads(out)["images"]
+    assert [one["values"][0][0] for one in found] == pytest.approx(expected.values.ravel().tolist())
+    assert [one["target"] for one in found] == [one["target"] for one in expected.as_json()["images"]]
+
+
+def test_several_targets_are_explained_of_each_image(evaluate):
+    def values(*targets):
+        given = [word for one in targets for word in ("--target", one)]
+        found = json.loads(evaluate("photos", *QUICK, *given, "--json", "--no-controls")[1])
+        return [one["values"][0][0] for one in found["images"]]
+
+    both = zip(values("lynx"), values("1"), strict=True)
+    assert values("lynx", "1") == pytest.approx([value for of_image in both for value in of_image])
+
+
 def test_a_photograph_without_a_line_and_one_that_is_none_are_left_out(evaluate):
     Path("photos/3.png").write_bytes(b"none")
     Path("labels.csv").write_text("0.png,2\n2.png,1\n3.png,1\n")
@@ -124,6 +153,8 @@ def test_a_region_metric_on_a_small_input(evaluate):
         (["photos", "--metric", "deletion(stps=3)"], 2, "stps"),
         (["photos", "--metric", "deletion(steps=__import__('os'))"], 2, "name(option=value"),
         (["photos", "--metric", "pointing-game"], 2, "needs to know where the object is"),
+        (["photos", "--target", "1", "--labels", "labels.csv"], 2, "--labels holds the class of each"),
+        (["photos", "--target", "linx - red fox"], 3, "no class named 'linx'"),
         (["nowhere"], 3, "nowhere does not exist"),
         (["photos", "--labels", "nowhere.csv"], 3, "cannot read nowhere.csv"),
         (["photos", "--metric", "pointing-game", "--boxes", "nowhere.csv"], 3, "cannot read nowhere.csv"),
@@ -136,22 +167,24 @@ def test_mistakes_are_one_line(evaluate, arguments, code, said):
     assert err.count("\n") == 1
 
 
-def test_an_interrupted_run_keeps_what_is_done(evaluate, monkeypatch):
+@pytest.mark.parametrize("targets", [[], ["1", "lynx"]], ids=str)
+def test_an_interrupted_run_keeps_what_is_done(evaluate, monkeypatch, targets):
     import deepviz.cli.evaluate as command
 
     evaluate_items = command.evaluate_items
 
     def interrupted(*arguments, **options):
         for count, one in enumerate(evaluate_items(*arguments, **options)):
-            if count == 2:
+            if count == 2 * len(targets or [None]):
                 raise KeyboardInterrupt
             yield one
 
     monkeypatch.setattr(command, "evaluate_items", interrupted)
-    code, _, err = evaluate("photos", *QUICK)
+    code, _, err = evaluate("photos", *QUICK, *(word for one in targets for word in ("--target", one)))
     assert code == 130
     assert "interrupted after 2 of 3 images" in err
-    assert len(json.loads(Path("deepviz-out/evaluation.json").read_text())["images"]) == 2
+    kept = json.loads(Path("deepviz-out/evaluation.json").read_text())
+    assert len(kept["images"]) == 2 * len(targets or [None])
 
 
 def test_boxes_of_a_file(evaluate):

@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import deepviz
 from deepviz.cli import run
 from deepviz.models import load_model
+from deepviz.objectives import Channel, Logit
 from deepviz.results.sanity import key_of
 from deepviz.runs.verdicts import recall
 
@@ -29,6 +31,34 @@ def sanity(tmp_path, monkeypatch, capsys):
         return code, captured.out, captured.err
 
     return checked
+
+
+@pytest.mark.parametrize(
+    ("target", "objective"),
+    [("2", Logit(2)), ("lynx - 0.5 * red fox", Logit(2) - 0.5 * Logit(1)), ('channel("0", 3)', Channel("0", 3))],
+)
+def test_a_target_is_explained(sanity, target, objective):
+    """As `deepviz.sanity_check` does with the objective."""
+    code, out, _ = sanity("cat.png", *QUICK, "--target", target, "--json")
+    assert code == 0
+    expected = deepviz.sanity_check(load_model("small_models:good"), "cat.png", "gradient", stages=2, target=objective)
+    found, wanted = json.loads(out), expected.as_json()
+    assert found["targets"] == wanted["targets"]
+    assert found["similarities"] == wanted["similarities"]
+
+
+def test_each_of_several_targets_has_a_strip(sanity):
+    code, out, err = sanity("cat.png", *QUICK, "--target", "1", "--target", "lynx", "--json")
+    assert (code, err) == (0, "")
+    assert [one.rsplit(" ", 1)[0] for one in json.loads(out)["targets"]] == ["red fox", "lynx"]
+    strips = [Path("deepviz-out", name).read_bytes() for name in ("cat_sanity.png", "cat-2_sanity.png")]
+    assert strips[0] != strips[1]
+
+
+def test_a_target_that_is_none(sanity):
+    code, out, err = sanity("cat.png", *QUICK, "--target", "linx - lynx")
+    assert (code, out) == (3, "")
+    assert "no class named 'linx'; did you mean 'lynx'" in err
 
 
 def test_a_strip_the_curves_and_a_verdict(sanity):

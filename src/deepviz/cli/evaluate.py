@@ -21,12 +21,14 @@ from deepviz.cli.method_options import LOCALISING, METRICS, MethodOptions, built
 from deepviz.cli.model_options import Device, Model, OutputKind, Weights, check_device, loaded_model
 from deepviz.cli.photographs import Photographs, listed
 from deepviz.cli.progress import progress_bar
+from deepviz.cli.targets import Target, parsed_targets
 from deepviz.errors import DeepVizWarning, MissingExtra, TargetError
 from deepviz.files import probe_folder, write_bytes
 from deepviz.methods import Method
 from deepviz.metrics import Metric
 from deepviz.metrics.region import RegionMetric
 from deepviz.models import LoadedModel, Prepared
+from deepviz.objectives import Objective
 from deepviz.probe.memory import keep_memory
 from deepviz.render.figure import as_png
 from deepviz.results.evaluation import Evaluation, ImageScores, with_controls
@@ -56,6 +58,7 @@ def evaluate(
             ),
         ),
     ] = None,
+    target: Target = None,
     labels: Annotated[
         Path | None,
         Parameter(
@@ -92,23 +95,26 @@ def evaluate(
     unplaced = [one.name for one in metrics if isinstance(one, RegionMetric)] if boxes is None else []
     if unplaced:
         raise UsageError(f"{unplaced[0]} needs to know where the object is: give --boxes, a .csv")
-    known = Known(read_classes(labels) if labels else None, read_boxes(boxes) if boxes else None)
+    if target and labels:
+        raise UsageError("--target is for all images, --labels holds the class of each: give one of them")
+    classes, places = read_classes(labels) if labels else None, read_boxes(boxes) if boxes else None
     photographs = Photographs.found(photos)
     judged: list[ImageScores] = []
     if photographs.paths:
         probe_folder(output)
         keep_memory()
         loaded = loaded_model(model, weights, None, device, output_kind)
+        known = Known(classes, places, parsed_targets(target, loaded))
         try:
             judge(loaded, photographs, methods, metrics, known, controls, judged)
         except ValueError as error:  # an option that does not go with the model's input
             raise UsageError(str(error)) from None
         except KeyboardInterrupt:
-            told = f"interrupted after {len(judged)} of {photographs.total} images"
+            message = f"interrupted after {_images(judged)} of {photographs.total} images"
             if judged:
                 found = Evaluation.of(loaded, methods, metrics, judged, controls)
-                told += f": {listed(write(found, output))}"
-            raise KeyboardInterrupt(told) from None
+                message += f": {listed(write(found, output))}"
+            raise KeyboardInterrupt(message) from None
         if judged:
             found = Evaluation.of(loaded, methods, metrics, judged, controls)
             files = write(found, output)
@@ -123,10 +129,12 @@ def evaluate(
 
 @dataclass(frozen=True)
 class Known:
-    """What is known of images by their names: the class to explain, and where the object is."""
+    """What is known of images by their names: the class to explain, and where the object is; or what to explain of
+    all of them."""
 
     classes: dict[str, int | str] | None
     boxes: dict[str, list[Box]] | None
+    targets: tuple[Objective, ...] | None = None
 
     def case(self, name: str, image: Prepared, labels: Sequence[str] | None) -> Item:
         """The image with what is known of it.
@@ -137,7 +145,7 @@ class Known:
         for found, option in ((self.classes, "--labels"), (self.boxes, "--boxes")):
             if found is not None and name not in found:
                 raise TargetError(f"{image.name}: it has no line in the {option} file")
-        targets = None if self.classes is None else targets_of(self.classes[name], 1, labels)
+        targets = self.targets if self.classes is None else targets_of(self.classes[name], 1, labels)
         return Item(image, targets, inside=None if self.boxes is None else region(image, self.boxes[name]))
 
 
@@ -153,13 +161,13 @@ def judge(
     """Judge image by image, adding to `judged` what is done."""
     rows = with_controls(methods, controls)
     each = len(rows) * len(metrics)
-    said: set[str] = set()
+    left_out: set[str] = set()
     with warnings.catch_warnings(record=True) as caught, progress_bar() as progress:
         warnings.simplefilter("always", DeepVizWarning)
         work = progress.add_task("", total=photographs.total * each)
 
         def finished() -> int:
-            return (len(judged) + len(photographs.failed)) * each
+            return (_images(judged) + len(photographs.failed)) * each
 
         def step(what: str, done: int) -> None:
             progress.update(work, description=what, completed=finished() + done)
@@ -174,14 +182,19 @@ def judge(
         ):
             judged.append(one)
             progress.update(work, completed=finished())
-            said |= {f"left out: {title}: {reason}" for title, reason in one.left_out.items()}
-    for text in sorted(said):
+            left_out |= {f"left out: {title}: {reason}" for title, reason in one.left_out.items()}
+    for text in sorted(left_out):
         print("deepviz:", text, file=sys.stderr)
     # of what is left out there is a line already
     reasons = {reason for one in judged for reason in one.left_out.values()}
     remarks = {str(warning.message) for warning in caught}
     for text in sorted(text for text in remarks if not any(text.endswith(reason) for reason in reasons)):
         print("deepviz: note:", text, file=sys.stderr)
+
+
+def _images(judged: Sequence[ImageScores]) -> int:
+    """Of how many images the scores are: those of several targets of one image have its position."""
+    return len({id(one) if one.position is None else one.position for one in judged})
 
 
 def _cases(photographs: Photographs, loaded: LoadedModel, known: Known) -> Iterator[Item]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import warnings
+from collections.abc import Iterable, Sequence
 from json import dumps
 from pathlib import Path
 from typing import Annotated, Literal
@@ -16,6 +17,7 @@ from deepviz.cli.method_options import MethodOptions, built
 from deepviz.cli.model_options import Device, Model, OutputKind, Weights, check_device, loaded_model
 from deepviz.cli.photographs import Photographs, listed, own_name
 from deepviz.cli.progress import progress_bar
+from deepviz.cli.targets import Target, parsed_targets
 from deepviz.errors import DeepVizWarning, MissingExtra, OutputError
 from deepviz.files import probe_folder, write_bytes, write_picture
 from deepviz.methods import Method
@@ -40,6 +42,7 @@ def sanity(
         list[str] | None,
         Parameter(alias="-m", negative="", help=f"Method to check, repeat for several: {', '.join(catalog.METHODS)}."),
     ] = None,
+    target: Target = None,
     stages: Annotated[int, Parameter(help="Number of steps in which the layers are randomised.")] = STAGES,
     mode: Annotated[
         Literal["cascading", "independent"],
@@ -56,7 +59,7 @@ def sanity(
     """Check whether the methods' maps depend on what the network has learned (Adebayo et al. 2018).
 
     PHOTOS are files or folders; without any, the bundled example image is used. Writes a strip of maps
-    for each image, the curves of all and sanity.json. The verdicts are saved for deepviz explain --check.
+    for each image and target, the curves of all and sanity.json. The verdicts are saved for deepviz explain --check.
     """
     if stages < 1:
         raise UsageError(f"--stages must be at least 1, got {stages}")
@@ -74,14 +77,16 @@ def sanity(
         probe_folder(output)
         keep_memory()
         loaded = loaded_model(model, weights, None, device, output_kind)
+        targets = parsed_targets(target, loaded)
+        items = (Item(image, targets) for image in photographs.prepared(loaded))
         written: list[Path] = []
         try:
-            _examine(loaded, photographs, methods, stages, mode == "cascading", seed, output, examined, written)
+            _examine(loaded, photographs, items, methods, stages, mode == "cascading", seed, output, examined, written)
         except KeyboardInterrupt:
             if examined:
                 written += _write(Sanity.of(loaded, methods, examined, mode == "cascading", seed), output)
             raise KeyboardInterrupt(
-                f"interrupted after {len(examined)} of {photographs.total} images"
+                f"interrupted after {_images(examined)} of {photographs.total} images"
                 + (f": {listed(written)}" if written else "")
             ) from None
         if examined:
@@ -100,6 +105,7 @@ def sanity(
 def _examine(
     loaded: LoadedModel,
     photographs: Photographs,
+    items: Iterable[Item],
     methods: list[Method],
     stages: int,
     cascading: bool,
@@ -116,20 +122,21 @@ def _examine(
         work = progress.add_task("", total=photographs.total * each)
 
         def step(what: str, done: int) -> None:
-            finished = (len(examined) + len(photographs.failed)) * each
+            finished = (_images(examined) + len(photographs.failed)) * each
             progress.update(work, description=what, completed=finished + done)
 
         for one in randomize_items(
             loaded,
-            map(Item, photographs.prepared(loaded)),
+            items,
             methods,
             Randomization(stages, cascading, seed),
             progress=step,
             on_error=lambda item, error: photographs.fail(item.image, error),
         ):
-            name = own_name(photographs.close(one.image).stem, taken)
+            if one.image in photographs.opened:  # further targets of the same image follow it
+                path = photographs.close(one.image)
             strip = Sanity.of(loaded, methods, [one], cascading).strip()
-            written.append(write_picture(output / f"{name}_sanity.png", strip))
+            written.append(write_picture(output / f"{own_name(path.stem, taken)}_sanity.png", strip))
             examined.append(one)
     left_out = {
         f"{name}: {missing.reason}"
@@ -139,6 +146,11 @@ def _examine(
     }
     for text in sorted(left_out):
         print(f"deepviz: left out: {text}", file=sys.stderr)
+
+
+def _images(examined: Sequence[RandomizationResult]) -> int:
+    """Of how many images the results are, which may be of several targets each."""
+    return len({one.image for one in examined})
 
 
 def _write(found: Sanity, output: Path) -> list[Path]:
