@@ -27,8 +27,9 @@ from deepviz.errors import (
     OutputError,
     TargetError,
 )
+from deepviz.methods import Gradient
 from deepviz.models import LoadedModel, Preprocess
-from deepviz.objectives import Function
+from deepviz.objectives import Function, Output
 from deepviz.synthesis import (
     L2,
     PRESETS,
@@ -318,6 +319,22 @@ def test_a_presets_penalty_is_of_scores_of_classes_alone():
     assert sums.objectives == (Logit(2) - Logit(1) - 1e-4 * L2(), Logit(1) - 1e-4 * L2())
     other = generator(['channel("0", 3)'], preset="simonyan")
     assert other.objectives == (Channel("0", 3),)
+
+
+def test_a_single_output_is_asked_for_as_the_error_says():
+    """Of one number, class 0 is unclear; each way out that the message names draws the number."""
+    module = network(1)
+    unclear = LoadedModel(module, "small", Preprocess(16))
+    with pytest.raises(TargetError, match=r"output='binary' .* or output='regression' .* or give .*Output\(0\)"):
+        generator(0, model=unclear)()
+    by_place = generator("output(0)", model=unclear)().tensor
+    assert torch.equal(generator(Output(0), model=unclear)().tensor, by_place)
+    stated = LoadedModel(module, "small", Preprocess(16), output="regression")
+    assert torch.equal(generator(0, model=stated)().tensor, by_place)
+    both = LoadedModel(module, "small", Preprocess(16), output="binary")
+    assert torch.equal(generator(1, model=both)().tensor, by_place)
+    x = torch.rand(1, 3, 16, 16)
+    assert torch.equal(Gradient()(module, x, Output(0)), Gradient()(module, x, 0, output="regression"))
 
 
 def test_titles_without_labels():

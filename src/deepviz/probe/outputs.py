@@ -277,7 +277,8 @@ class Reading:
         if self.kind == "regression" and self.outputs == 1 and self.assumed and index in (0, 1):
             raise TargetError(
                 f"the model has one output, which may be a number or the logit of two classes, so target {index} is "
-                "unclear: state output='binary' (two classes) or output='regression' (a number), or leave target out"
+                "unclear: state output='binary' (two classes) or output='regression' (a number), or give "
+                "deepviz.objectives.Output(0), the number itself"
             )
         if not 0 <= index < self.classes:
             what = {"regression": "number", "embedding": "component", "multi-label": "label"}.get(self.kind, "class")
