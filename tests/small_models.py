@@ -42,6 +42,17 @@ def network(classes: int = 5, head: nn.Module | None = None) -> nn.Module:
     )
 
 
+class Tinted(nn.Module):
+    """A network of an image whose channels are multiplied by weights (N, 3) of each image's own."""
+
+    def __init__(self, net: nn.Module | None = None) -> None:
+        super().__init__()
+        self.net = network() if net is None else net
+
+    def forward(self, image: Tensor, weights: Tensor) -> Tensor:
+        return self.net(image * weights[:, :, None, None])  # type: ignore[no-any-return]
+
+
 def _loaded(module: nn.Module) -> LoadedModel:
     return LoadedModel(module, "small", PREPROCESS, LABELS)
 

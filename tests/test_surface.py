@@ -76,11 +76,11 @@ SIGNATURES = {
     "max_steps=1000, multiply_by_input=True, " + COMMON,
     "Preprocess": "size, crop=0.875, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225), interpolation='bilinear'",
     "DeepDream": "model, layer=None, *, target=None, objective=None, octaves=4, octave_scale=1.4, steps=12, "
-    "lr=0.01, side=None, seed=0, preprocess=None",
+    "lr=0.01, side=None, seed=0, preprocess=None, extra=None",
     "ImageGenerator": "model, target=None, *, objective=None, preset='lucid', canvas=None, transforms=None, "
     "steps=None, lr=None, cooling=None, optimizer=None, penalty=None, start=None, copies=1, seed=0, size=None, "
     "preprocess=None, extra=None",
-    "inversion": "model, photo, layer, *, preprocess=None, options",
+    "inversion": "model, photo, layer, *, preprocess=None, extra=None, options",
     "viz_activations": "model, image, layer, channels=None, *, preprocess=None",
     "viz_channels": "model, layer, channels, photos=None, *, most=6, preprocess=None, progress=None, "
     "drawn=None, looked=None, options",

@@ -9,12 +9,14 @@ import torch
 from PIL import Image
 from torch import nn
 
+import deepviz
 from deepviz.errors import DeepVizWarning, GenerationError, ImageError, LayerError, ModelError, OutputError, TargetError
 from deepviz.models import LoadedModel, Preprocess
+from deepviz.probe.seeds import generator_of
 from deepviz.synthesis import Channel, DeepDream, Diversity, Energy, Logit, Neuron
 from deepviz.synthesis.dream import _tiles
 from networks import CASES
-from small_models import LABELS, network
+from small_models import LABELS, Tinted, network
 
 NOISE = np.random.default_rng(0).integers(0, 256, (40, 56, 3), dtype=np.uint8)
 PHOTO = Image.fromarray(NOISE).resize((84, 60))
@@ -130,6 +132,38 @@ def test_importance_is_never_negative(last):
     assert made.importance.shape == (1, 1, 23, 32)
     assert float(made.importance.min()) == 0
     assert float(made.importance.max()) > 0
+
+
+@pytest.mark.parametrize("extra", [torch.tensor([[2.0, 0.5, -1.0]]), deepviz.shared(torch.tensor([[2.0, 0.5, -1.0]]))])
+@pytest.mark.parametrize("options", [{"target": 2}, {"layer": "net.2"}], ids=str)
+def test_what_goes_along_with_the_image_goes_along_with_each_tile(extra, options, tmp_path):
+    """One step, tile by tile: I + lr g / mean |g|, g = d(sum of the tiles' objectives)/dI, I rolled by the shift."""
+    photo, net, weights = PHOTO.resize((24, 20)), network(), torch.tensor([[2.0, 0.5, -1.0]])
+    model = small(Tinted(net).eval())
+    extra = {"weights": extra} if isinstance(extra, torch.Tensor) else (extra,)
+    made = dream(model=model, extra=extra, octaves=1, steps=1, side=24, lr=0.01, seed=5, **options)(photo, tmp_path)
+    image = (torch.from_numpy(np.array(photo)).permute(2, 0, 1)[None] / 255).requires_grad_()
+    generator = generator_of(5, 0)
+    shift = [int(torch.randint(side, (), generator=generator)) for side in (20, 24)]
+    rolled = image.roll(shift, (2, 3))
+    total = 0.0
+    for down, along in _tiles((20, 24), (16, 16)):
+        x = Preprocess(16).normalise(rolled[:, :, down, along]) * weights[:, :, None, None]
+        total = total + (net(x)[0, 2] if "target" in options else net[:3](x).square().mean())
+    (g,) = torch.autograd.grad(total, image)
+    expected = (image + 0.01 * g / g.abs().mean()).clamp(0, 1).detach()
+    assert torch.allclose(made.tensor, expected, atol=1e-5)
+    told = json.loads((tmp_path / "generated.json").read_text())["settings"]["extra"]
+    shape = "a tensor (1, 3) of float32"
+    assert told == ({"weights": shape} if isinstance(extra, dict) else [{"shared": shape}])
+
+
+def test_what_goes_along_has_one_row():
+    with pytest.raises(ValueError, match=r"extra\['weights'\] has 2 rows for 1 image"):
+        dream(model=small(Tinted().eval()), target=1, extra={"weights": torch.ones(2, 3)})(PHOTO)
+    with pytest.raises(ModelError, match="given as extra="):
+        dream(model=small(Tinted().eval()), target=1)(PHOTO)
+    assert dream("2")(PHOTO).settings["extra"] is None
 
 
 def test_grey_models():

@@ -50,7 +50,7 @@ from deepviz.synthesis import (
     TotalVariation,
 )
 from networks import CASES, all_scores
-from small_models import LABELS, Counting, Failing, network
+from small_models import LABELS, Counting, Failing, Tinted, network
 
 SOUND = sorted(set(CASES) - {"odd"})
 cases = pytest.mark.parametrize("case", SOUND)
@@ -882,6 +882,25 @@ def test_what_goes_along_with_an_image_stays_with_it():
     shared = generator([1, 1], model=model, extra={"scale": deepviz.shared(torch.ones(1, 1))})().tensor
     assert torch.equal(shared[0], shared[1])
     assert torch.allclose(shared[0], both[0], atol=1e-4)
+
+
+def test_what_goes_along_with_an_image_is_in_its_record(tmp_path):
+    """The scores are those of the model with each image's row; the record tells what has to be given again."""
+    net, weights = network(), torch.tensor([[2.0, 0.5, -1.0], [1.0, 1.0, 1.0]])
+    model, extra = small(Tinted(net).eval()), {"weights": weights}
+    made = generator([1, 2], model=model, extra=extra)(tmp_path)
+    pixels = made.tensor.mul(255).round() / 255
+    expected = net(Preprocess(16).normalise(pixels) * weights[:, :, None, None])[[0, 1], [1, 2]]
+    assert torch.allclose(made.final_scores.float(), expected, rtol=1e-4)
+    record = tmp_path / "generated.json"
+    assert json.loads(record.read_text())["settings"]["extra"] == {"weights": "a tensor (2, 3) of float32"}
+    with pytest.raises(ModelError, match=r"made with extra, .* give it as extra= .*'weights': 'a tensor \(2, 3\)"):
+        ImageGenerator.from_json(record, model)
+    assert torch.equal(ImageGenerator.from_json(record, model, extra=extra)().tensor, made.tensor)
+    assert generator(1)().settings["extra"] is None
+    held = made.settings
+    del held["extra"]  # as version 0.1 wrote it
+    assert ImageGenerator.from_json(held, model).extra is None
 
 
 def test_a_row_of_extra_for_each_image_is_asked_for():

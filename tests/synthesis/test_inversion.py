@@ -1,16 +1,18 @@
 """Inversion: a layer that keeps everything gives the photograph back."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from PIL import Image
 from torch import nn
 
 import deepviz
-from deepviz.errors import ImageError, LayerError, ModelError
+from deepviz.errors import DeepVizWarning, ImageError, LayerError, ModelError
 from deepviz.models import Preprocess
 from deepviz.synthesis import Fourier, Pixels, inversion
 from networks import CASES
-from small_models import network
+from small_models import Tinted, network, seeded
 
 SIZE = 12
 PREPROCESS = Preprocess(SIZE)
@@ -25,6 +27,18 @@ def invertible():
         net[0].weight.copy_(axes[:, :, None, None])
         net[0].bias.zero_()
     return net
+
+
+class Columns(nn.Module):
+    """Patches of 4 x 4 pixels as tokens, listed column by column."""
+
+    def __init__(self):
+        super().__init__()
+        self.patch, self.tokens, self.head = nn.Conv2d(3, 8, 4, 4), nn.Linear(8, 8), nn.Linear(8, 5)
+
+    def forward(self, x):
+        maps = self.patch(x)
+        return self.head(self.tokens(maps.transpose(2, 3).flatten(2).transpose(1, 2)).tanh().mean(1))
 
 
 @pytest.mark.parametrize("dark", [1.0, 0.3])
@@ -56,6 +70,33 @@ def test_the_photograph_itself_matches_but_for_its_roughness():
     assert -0.02 < float(made.scores[0, 0]) <= 0
     made = inversion(net, x, "0", preprocess=PREPROCESS, **options)()  # a tensor is the model's input
     assert -0.02 < float(made.scores[0, 0]) <= 0
+
+
+def test_what_goes_along_with_the_image_is_matched_too():
+    """The layer sees the image times the weights, both of the photograph and of what is drawn."""
+    weights = torch.tensor([[0.5, 2.0, -1.0]], dtype=torch.float64)
+    model, extra = Tinted(invertible()).eval(), {"weights": weights}
+    drawn = inversion(model, PHOTO, "net.0", preprocess=PREPROCESS, extra=extra, steps=300)
+    x = PREPROCESS(PHOTO)[0].double()[None]
+    (match, *_) = drawn.objectives[0].parts()
+    expected = model.net[0](x * weights[:, :, None, None])[0]
+    assert torch.allclose(match.activations, expected)
+    made = drawn()
+    assert float((made.tensor[0] - PREPROCESS.unnormalise(x[0])).abs().mean()) < 0.02
+    assert made.settings["extra"] == {"weights": "a tensor (1, 3) of float64"}
+
+
+def test_the_layer_is_read_as_its_generator_reads_it():
+    """Of tokens in an order that only the place check tells, the photograph itself is the best match."""
+    net, preprocess = seeded(Columns()), Preprocess(24)
+    pixels = preprocess.unnormalise(preprocess(PHOTO)[0]).mul(255).round() / 255
+    drawn = inversion(net, preprocess.normalise(pixels), "tokens", preprocess=preprocess, steps=1, start=pixels)
+    match, _ = drawn.objectives[0].parts()
+    tokens = net.tokens(net.patch(preprocess.normalise(pixels)[None]).movedim(1, 3))[0]
+    assert torch.allclose(match.activations, tokens.movedim(2, 0), atol=1e-5)
+    with pytest.warns(DeepVizWarning, match="zero gradient at every step"):
+        made = replace(drawn, objective=match, canvas=Pixels(), lr=1e-9)()
+    assert float(made.scores[0, 0]) == pytest.approx(0, abs=1e-9)
 
 
 def test_options():

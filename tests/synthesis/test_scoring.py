@@ -11,8 +11,9 @@ from deepviz.notes import Notes
 from deepviz.objectives import Function, Output, Predicted
 from deepviz.probe.borrow import borrowed
 from deepviz.probe.call import Call
+from deepviz.probe.grid import as_maps
 from deepviz.synthesis import L2, Channel, Diversity, Energy, Logit
-from deepviz.synthesis.scoring import as_maps, class_of, evaluate_objectives, run_with_layers, runs
+from deepviz.synthesis.scoring import class_of, evaluate_objectives, runs
 from networks import CASES, all_scores
 
 SOUND = sorted(set(CASES) - {"odd"})
@@ -86,8 +87,9 @@ def test_penalties_are_of_the_image_not_of_the_view():
 def test_a_layer_that_is_not_called(case):
     net = CASES[case].model()
     net.idle = torch.nn.Conv2d(3, 3, 1)
+    loaded, view = LoadedModel(net, case, Preprocess(12)), torch.rand(1, 3, 12, 12).double()
     with pytest.raises(LayerError, match="'idle' is never called"), borrowed(net):
-        run_with_layers(Call(net, Notes()), torch.zeros(1, 3, 12, 12).double(), {"idle"})
+        evaluate_objectives(Call(net, Notes()), loaded, [Energy("idle")], view, view)
     assert not any(module._forward_hooks for module in net.modules())
 
 

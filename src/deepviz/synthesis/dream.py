@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from deepviz.errors import GenerationError, ModelError, TargetError
 from deepviz.files import probe_folder
+from deepviz.inputs import Inputs
 from deepviz.models import Preprocess, load_model, open_photo
 from deepviz.names import renamed_keywords
 from deepviz.notes import Notes
@@ -30,8 +31,9 @@ from deepviz.probe.gradient import differentiate, fresh_leaf
 from deepviz.probe.seeds import generator_of
 from deepviz.synthesis.ascent import ROWS, Step
 from deepviz.synthesis.generated import Frame, Generated, as_bytes, model_record, warn_of_stillness
-from deepviz.synthesis.record import plain
+from deepviz.synthesis.record import described, plain
 from deepviz.synthesis.scoring import (
+    along_of,
     check_layers,
     class_of,
     evaluate_objectives,
@@ -84,6 +86,7 @@ class DeepDream:
     preprocess: Annotated[
         Preprocess | Callable[..., Any] | None, "The model's preprocessing, if it cannot be read from the model."
     ] = None
+    extra: Annotated[Any, "What the model takes beside the image: tensors with one row, or `deepviz.shared`."] = None
 
     @property
     def target_class(self) -> int | None:
@@ -156,6 +159,7 @@ class DeepDream:
     def _dreamed(
         self, call: Call, start: Tensor, name: str, progress: Callable[[Step], object] | None
     ) -> tuple[Generated, GenerationError | None]:
+        extra = along_of(self.model, self.extra, 1)
         failure: GenerationError | None = None
         sizes = self._sizes((start.shape[2], start.shape[3]))
         no_class = torch.full((1,), math.nan)
@@ -174,7 +178,7 @@ class DeepDream:
                 image = (base + _resized(detail, size)).clamp(0, 1)
                 importance = _resized(importance, size)
                 for _ in range(self.steps):
-                    g, value = self._gradient(call, image, len(told))
+                    g, value = self._gradient(call, image, extra, len(told))
                     importance = importance + g.abs().mean(1, keepdim=True)
                     image = (image + self.lr * g / g.abs().mean().clamp_min(1e-12)).clamp(0, 1)
                     told.append(Step(len(told) + 1, len(sizes) * self.steps, value, no_class, dreamed))
@@ -200,7 +204,7 @@ class DeepDream:
             targets=(class_of(self._objective),),
             scores=torch.stack([step.scores for step in told]) if told else none,
             probabilities=torch.stack([step.probabilities for step in told]) if told else none,
-            final_scores=self._judge(call, image),
+            final_scores=self._judge(call, image, extra),
             final_probabilities=torch.full((1,), math.nan),
             importance=importance.clamp_min(0).float().cpu(),
             frames=tuple(frames),
@@ -215,9 +219,9 @@ class DeepDream:
 
     def settings(self, photo: str) -> dict[str, Any]:
         """What decides what is dreamed, as plain values for JSON."""
-        kept = [field.name for field in fields(self) if field.name not in ("model", "preprocess")]
-        told = {name: plain(getattr(self, name)) for name in kept}
-        return {"photo": photo, **told, **model_record(self.model)}
+        kept = [field.name for field in fields(self) if field.name not in ("model", "preprocess", "extra")]
+        options = {name: plain(getattr(self, name)) for name in kept}
+        return {"photo": photo, **options, "extra": described(self.extra), **model_record(self.model)}
 
     def _sizes(self, size: tuple[int, int]) -> list[tuple[int, int]]:
         """The octaves' (height, width), none shorter than half the model's input."""
@@ -231,7 +235,7 @@ class DeepDream:
                 sizes.append((max(1, round(size[0] * smaller)), max(1, round(size[1] * smaller))))
         return sizes[::-1]
 
-    def _judge(self, call: Call, image: Tensor) -> Tensor:
+    def _judge(self, call: Call, image: Tensor, extra: Inputs | None) -> Tensor:
         """The mean objective of the tiles of a finished picture, not shifted, in 8-bit pixels, (1,)."""
         pixels = as_bytes(image).permute(0, 3, 1, 2).to(image) / 255
         tiles = [pixels[:, :, down, along] for down, along in self._covered(pixels)]
@@ -239,14 +243,18 @@ class DeepDream:
         for rows in spans(len(tiles), ROWS):
             # with a graph, as at each step: it tells whether the model ends in a sigmoid
             leaf = fresh_leaf(torch.cat(tiles[rows]))
-            score, _ = evaluate_objectives(call, self.model, [self._objective] * len(leaf), leaf, leaf)
-            values.append(score.detach())
+            values.append(self._scores(call, leaf, extra).detach())
         return _mean(values)
 
     def _covered(self, image: Tensor) -> list[tuple[slice, slice]]:
         return list(_tiles((image.shape[2], image.shape[3]), self.model.preprocess.input_size))
 
-    def _gradient(self, call: Call, image: Tensor, number: int) -> tuple[Tensor, Tensor]:
+    def _scores(self, call: Call, tiles: Tensor, extra: Inputs | None) -> Tensor:
+        """The objective of each tile, (n,), all with the one row of what goes along."""
+        rows = None if extra is None else extra.rows(torch.zeros(len(tiles), dtype=torch.long))
+        return evaluate_objectives(call, self.model, [self._objective] * len(tiles), tiles, tiles, rows)[0]
+
+    def _gradient(self, call: Call, image: Tensor, extra: Inputs | None, number: int) -> tuple[Tensor, Tensor]:
         """dO/dI, summed over tiles that cover the picture, shifted at random; and the mean objective, (1,)."""
         generator = generator_of(self.seed, number)
         shift = [int(torch.randint(side, (), generator=generator)) for side in image.shape[2:]]
@@ -255,7 +263,7 @@ class DeepDream:
         total, values = torch.zeros_like(image), []
         for rows in spans(len(boxes), ROWS):
             tiles = fresh_leaf(torch.cat([rolled[:, :, down, along] for down, along in boxes[rows]]))
-            score, _ = evaluate_objectives(call, self.model, [self._objective] * len(tiles), tiles, tiles)
+            score = self._scores(call, tiles, extra)
             (g,) = differentiate(score.sum(), [tiles]) if score.requires_grad else (None,)
             if g is None or not bool(g.isfinite().all()):
                 raise GenerationError(

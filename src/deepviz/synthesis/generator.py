@@ -15,7 +15,6 @@ from torch import Tensor
 
 from deepviz.errors import DeepVizError, GenerationError, ImageError, ModelError, TargetError
 from deepviz.files import probe_folder
-from deepviz.inputs import Inputs
 from deepviz.models import LoadedModel, Preprocess, load_model
 from deepviz.names import renamed_keywords
 from deepviz.notes import Notes, warn
@@ -29,8 +28,16 @@ from deepviz.synthesis.ascent import Ascent, Step
 from deepviz.synthesis.canvas import Canvas, Fourier, Size
 from deepviz.synthesis.generated import Frame, Generated, as_bytes, model_record, warn_of_stillness
 from deepviz.synthesis.presets import Optimizer, find_preset
-from deepviz.synthesis.record import plain, value_of
-from deepviz.synthesis.scoring import check_kind, check_layers, class_of, objective_alone, target_of, title_of
+from deepviz.synthesis.record import described, plain, value_of
+from deepviz.synthesis.scoring import (
+    along_of,
+    check_kind,
+    check_layers,
+    class_of,
+    objective_alone,
+    target_of,
+    title_of,
+)
 from deepviz.synthesis.transforms import Transform
 
 FRAMES = 24
@@ -259,14 +266,8 @@ class ImageGenerator:
             self.cooling,
             self.optimizer,
             self.seed,
-            self._along(),
+            along_of(self.model, self.extra, len(self.objectives)),
         )
-
-    def _along(self) -> Inputs | None:
-        """What goes along with each image, one row for each that is drawn."""
-        if self.extra is None:
-            return None
-        return Inputs(torch.zeros(len(self.objectives), 1), self.extra)
 
     @property
     def _canvas_size(self) -> Size:
@@ -320,6 +321,7 @@ class ImageGenerator:
             **{name: plain(getattr(self, name)) for name in kept},
             "start": None if self.start is None else plain(as_bytes(self._photograph()[None])[0]),
             "preprocess": plain(self.model.preprocess),
+            "extra": described(self.extra),
             **model_record(self.model),
         }
 
@@ -337,11 +339,11 @@ class ImageGenerator:
             record: the file, or what it holds.
             model: the model, if it was a module; by default the recorded source is loaded.
             preprocess: instead of the recorded one.
-            extra: what the model takes beside the image, which is not recorded.
+            extra: what the model takes beside the image; the record holds only what it was like.
 
         Raises:
-            ModelError: if the file holds no such record, or the model has to be given. A warning where its weights,
-                the number of threads or the versions are others: the images may differ.
+            ModelError: if the file holds no such record, or the model or `extra` has to be given. A warning where its
+                weights, the number of threads or the versions are others: the images may differ.
         """
         held = dict(read_record(record))
         if "target_class" in held:  # as records of version 0.1 name it
@@ -349,6 +351,10 @@ class ImageGenerator:
         said = dict(held["model"])
         if model is None and said["source"] == "module":
             raise ModelError(f"the record is of a module ({said['name']}): give it as model=")
+        if extra is None and held.get("extra") is not None:
+            raise ModelError(
+                f"the record was made with extra, which is not stored: give it as extra= ({held['extra']})"
+            )
         named = said["source"] if model is None and said["source"] != "bundled" else model
         kept = {field.name for field in fields(cls)} & set(held) - {"model", "start", "preprocess", "extra"}
         try:

@@ -1,4 +1,4 @@
-"""What a layer kept of an image."""
+"""`inversion`: the image that a layer cannot distinguish from another."""
 
 from __future__ import annotations
 
@@ -6,34 +6,37 @@ from typing import Any
 
 import torch
 
+from deepviz.inputs import Inputs
 from deepviz.models import Preprocess, load_model
 from deepviz.notes import Notes
-from deepviz.objectives import Match, TotalVariation
+from deepviz.objectives import Energy, Match, TotalVariation
 from deepviz.probe.borrow import borrowed, original
 from deepviz.probe.call import Call
 from deepviz.probe.capture import layer_name
 from deepviz.synthesis.canvas import Fourier
 from deepviz.synthesis.generator import ImageGenerator
-from deepviz.synthesis.scoring import run_with_layers
+from deepviz.synthesis.scoring import look_with_layers
 
 SMOOTHNESS = 1e-5
 """Weight of the total variation against the relative distance of the activations."""
 
 
 def inversion(
-    model: Any, photo: Any, layer: str, *, preprocess: Preprocess | None = None, **options: Any
+    model: Any, photo: Any, layer: str, *, preprocess: Preprocess | None = None, extra: Any = None, **options: Any
 ) -> ImageGenerator:
     """A generator of the image whose activations at a layer match an image's (Mahendran and Vedaldi 2015).
 
         I* = argmin_I  |A(I) - A(photo)|^2 / |A(photo)|^2 + lambda TV(I)
 
-    What the image shares with the image, the layer kept; what it lacks or invents, the layer did not tell apart.
+    The layer distinguishes what the generated image has in common with the original; it does not distinguish what is
+    missing or different.
 
     Args:
         model: as `ImageGenerator` takes it.
         photo: a path, PIL image or array; a tensor is taken as the model's input.
         layer: its name, as `deepviz layers` lists them.
         preprocess: as `ImageGenerator` takes it.
+        extra: as `ImageGenerator` takes it, for this one image.
         options: of `ImageGenerator`, such as steps, canvas or seed; no transforms by default, since the layer's maps
             know where things are, and with no preset a `Fourier` canvas without a limit, since an image may be
             darker or rougher than most.
@@ -49,9 +52,9 @@ def inversion(
     module = original(loaded.module)
     layer = layer_name(module, layer)
     x = loaded.prepare(photo).x[None].to(*loaded.home)
+    inputs = Inputs(x, extra).to(*loaded.home)
     with borrowed(module), torch.no_grad():
-        call = Call(module, Notes())
-        _, maps = call.in_layout(x, lambda laid: run_with_layers(call, laid, {layer}))
-    objective = Match(layer, maps[layer][0].cpu()) - SMOOTHNESS * TotalVariation()
+        seen = look_with_layers(Call(module, Notes()), loaded, [Energy(layer)], inputs)
+    objective = Match(layer, seen.layer(layer)[0].cpu()) - SMOOTHNESS * TotalVariation()
     canvas = {} if "preset" in options else {"canvas": Fourier(limit=None)}
-    return ImageGenerator(loaded, objective=objective, **{"transforms": (), **canvas, **options})
+    return ImageGenerator(loaded, objective=objective, extra=extra, **{"transforms": (), **canvas, **options})

@@ -6,11 +6,15 @@ from collections.abc import Mapping
 from dataclasses import is_dataclass
 from typing import Any
 
+from torch import Tensor
+
 from deepviz.codec import Codec, NotStored
 from deepviz.errors import ModelError
+from deepviz.inputs import Shared
 from deepviz.models import Preprocess
 from deepviz.objectives import Function, Objective
 from deepviz.objectives.record import OBJECTIVES, callable_in, callable_out, first_version
+from deepviz.probe.outputs import describe
 from deepviz.synthesis import canvas, transforms
 from deepviz.synthesis.canvas import Canvas
 from deepviz.synthesis.natural_images import NaturalImages
@@ -43,6 +47,19 @@ def value_of(held: Any) -> Any:
         if isinstance(objective, Objective):
             _check(objective)
     return found
+
+
+def described(extra: Any) -> Any:
+    """What goes along with an image, as plain values for JSON: of tensors only shape and type."""
+    if isinstance(extra, Shared):
+        return {"shared": described(extra.value)}
+    if isinstance(extra, Mapping):
+        return {str(name): described(value) for name, value in extra.items()}
+    if isinstance(extra, (tuple, list)):
+        return [described(value) for value in extra]
+    if isinstance(extra, Tensor):
+        return describe(extra)
+    return plain(extra) if extra is None or isinstance(extra, (bool, int, float, str)) else type(extra).__name__
 
 
 def _check(objective: Objective) -> None:

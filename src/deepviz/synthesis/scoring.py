@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import groupby
 from typing import Any
@@ -20,9 +19,7 @@ from deepviz.objectives.bound import bind, objectives_of
 from deepviz.objectives.classes import Logit, OfClass, Predicted
 from deepviz.objectives.objective import Objective, Sum
 from deepviz.probe.call import Call
-from deepviz.probe.capture import answering, layer_name, spatial_tensor
-from deepviz.probe.grid import Grid, as_maps
-from deepviz.probe.layers import grids_of
+from deepviz.probe.capture import layer_name
 from deepviz.probe.seen import Seen
 from deepviz.probe.session import Session
 
@@ -49,15 +46,10 @@ def evaluate_objectives(
     assert isinstance(preprocess, Preprocess)
     if tuple(view.shape[2:]) != preprocess.input_size:
         view = F.interpolate(view, preprocess.input_size, mode="bilinear", antialias=True)
-    layers = {layer for objective in objectives for layer in objective.layers}
     x = preprocess.normalise(view).to(loaded.home[1])
-    inputs = Inputs(x) if along is None else along.put((x,))
-    grids = grids_of(Session(call, inputs, bind(None, len(x))), layers) if layers else {}
-    if along is None:
-        output, maps = call.in_layout(x, lambda laid: run_with_layers(call, laid, layers, grids))
-    else:
-        output, maps = call.in_layout(along.put((x,)), lambda laid: run_with_layers(call, laid, layers, grids))
-    seen = Seen(output, (preprocess.normalise(pixels),), maps, loaded.kind)
+    inputs = (Inputs(torch.zeros(len(x), 1)) if along is None else along).put((x,))
+    seen = look_with_layers(call, loaded, list(objectives), inputs)
+    seen = replace(seen, x=(preprocess.normalise(pixels),))
     if any(isinstance(part, (OfClass, Predicted)) for objective in objectives for part in objective.parts()):
         seen = replace(seen, reading=seen.read())  # once, from all rows
     parts = list(runs(objectives))
@@ -66,26 +58,20 @@ def evaluate_objectives(
     return values, _chances(seen, objectives)
 
 
-def run_with_layers(
-    call: Call, x: Tensor | Inputs, layers: set[str], grids: Mapping[str, Grid] | None = None
-) -> tuple[Any, dict[str, Tensor]]:
-    """The model's output, and the outputs of the layers, as maps on their grids where these are known."""
-    known = grids or {}
-    maps: dict[str, Tensor] = {}
-    image = x.leaves[0] if isinstance(x, Inputs) else x
+def look_with_layers(call: Call, loaded: LoadedModel, objectives: Sequence[Objective], inputs: Inputs) -> Seen:
+    """What one forward pass shows, with the layers that the objectives read, as maps on their grids."""
+    session = Session(call, inputs, bind(objectives, inputs.n), loaded.kind)
+    session.find_grids()
+    return session.in_layout(lambda laid: laid.look())
 
-    def keep(layer: str) -> Callable[[Any, Any], None]:
-        def hook(_: Any, output: Any) -> None:
-            answer = spatial_tensor(output)
-            # a copy: what the model goes on to do in place must not reach it
-            maps[layer] = as_maps(layer, None if answer is None else answer.clone(), image.shape[2:], known.get(layer))
 
-        return hook
+def along_of(loaded: LoadedModel, extra: Any, n: int) -> Inputs | None:
+    """What goes along with n images, on the model's device; its own `x` is not used.
 
-    with ExitStack() as stack:
-        for layer in sorted(layers):
-            stack.enter_context(answering(call.model, layer, keep(layer)))
-        return call.run(x), maps
+    Raises:
+        TypeError, ValueError: if it does not go with n images.
+    """
+    return None if extra is None else Inputs(torch.zeros(n, 1), extra).to(*loaded.home)
 
 
 def runs(objectives: Sequence[Objective], apart: bool = True) -> Iterator[tuple[Objective, slice]]:
