@@ -263,7 +263,7 @@ def test_two_callables_of_the_same_name_are_two_sections():
     assert two[0].target != two[1].target
     assert two[0].target.function is targets[0]
     assert deepviz.sheet(two).height > deepviz.sheet(same).height
-    assert _headings(one.target for one in two) == ["<lambda>", "<lambda> (2)"]
+    assert _headings(one.target for one in two) == ["lambda", "lambda (2)"]
 
 
 def test_a_callable_that_has_no_hash():

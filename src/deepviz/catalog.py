@@ -25,7 +25,7 @@ import deepviz.metrics
 from deepviz.errors import MethodError
 from deepviz.methods.method import Method
 from deepviz.metrics.metric import Metric
-from deepviz.names import nearest
+from deepviz.names import callable_name, nearest
 from deepviz.options import Annotation, Frozen, Ge, Kind, annotated, content, digest, identity
 from deepviz.spelling import Call, Several, Word, Written, written
 
@@ -375,7 +375,7 @@ def _spelled(value: Any, option: Option, how: _Spelling) -> str:
         return f"({', '.join(items)}{',' if len(items) == 1 else ''})"
     if isinstance(value, Tensor):
         return _spelled_tensor(value, how)
-    return f"<{identity(value)}>" if how.whole else f"<{getattr(value, '__name__', type(value).__name__)}>"
+    return f"<{identity(value)}>" if how.whole else f"<{callable_name(value)}>"
 
 
 def _spelled_name(text: str, option: Option) -> str:

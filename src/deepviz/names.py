@@ -1,4 +1,4 @@
-"""Finding something by its name: labels, the nearest known names for errors, former names of keywords."""
+"""Finding something by its name: labels, the nearest known names for errors, former names; names of callables."""
 
 from __future__ import annotations
 
@@ -65,6 +65,18 @@ def _plain(label: str) -> str:
 
 def _synonyms(label: str) -> list[str]:
     return [_plain(name) for name in label.split(",")]
+
+
+def callable_name(function: Any) -> str:
+    """What captions call a callable: by its own name, "lambda" for one without, or by its class.
+
+    Example:
+        >>> callable_name(len), callable_name(lambda x: x), callable_name(functools.partial(len))
+        ('len', 'lambda', 'len')
+    """
+    while isinstance(function, functools.partial):
+        function = function.func
+    return str(getattr(function, "__name__", type(function).__name__)).strip("<>")
 
 
 def renamed_keywords(**names: str) -> Callable[[T], T]:

@@ -536,7 +536,9 @@ def test_functions():
         Function(lambda output: output.sum(0))(seen)
     with pytest.raises(TargetError, match="got float"):
         Function(lambda output: 3.0)(seen)
-    with pytest.raises(TargetFailed, match=r"<lambda> failed on the output for 3 rows \(KeyError: 'boxes'\)") as failed:
+    with pytest.raises(
+        TargetFailed, match=r"the callable target lambda failed on the output for 3 rows \(KeyError: 'boxes'\)"
+    ) as failed:
         Function(lambda output: {}["boxes"])(seen)
     assert isinstance(failed.value.__cause__, KeyError)
     with pytest.raises(TargetError, match="box held a callable"):

@@ -291,7 +291,7 @@ def test_objectives_are_written_in_any_way():
     assert made[0]().titles == ("lynx - 0.5 * red fox",)
     first = generator(objective=lambda output: output[:, 2])()
     assert torch.equal(first.tensor, generator(objective=Logit(2))().tensor)
-    assert first.titles == ("<lambda>",)
+    assert first.titles == ("lambda",)
 
 
 def test_a_target_is_an_expression_an_objective_or_a_callable_too(tmp_path):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from inspect import ismethod
@@ -13,6 +12,7 @@ import torch
 from torch import Tensor
 
 from deepviz.errors import DeepVizError, TargetError, TargetFailed
+from deepviz.names import callable_name
 from deepviz.objectives.objective import Objective
 from deepviz.probe.outputs import describe
 from deepviz.probe.seen import Seen
@@ -42,7 +42,7 @@ class Function(Objective):
         if isinstance(self.function, type):
             raise TargetError(f"a function must not be a class; did you mean {self.function.__name__}()?")
         if not self.name:
-            object.__setattr__(self, "name", _name(self.function))
+            object.__setattr__(self, "name", callable_name(self.function))
 
     def __call__(self, seen: Seen) -> Tensor:
         """f(output).
@@ -82,9 +82,3 @@ def weakly(function: Callable[..., Any] | None) -> Hashable | None:
     except TypeError:
         return None
     return found
-
-
-def _name(function: Any) -> str:
-    while isinstance(function, functools.partial):
-        function = function.func
-    return str(getattr(function, "__name__", type(function).__name__))
