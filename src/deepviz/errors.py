@@ -44,7 +44,7 @@ class LayerError(DeepVizError, ValueError):
 
 
 class MethodError(DeepVizError, LookupError):
-    """A method that does not exist."""
+    """A method that does not exist, or that returns what is no map of its input."""
 
     exit_code = 2
 

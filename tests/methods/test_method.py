@@ -1,11 +1,17 @@
-from dataclasses import dataclass
+import functools
+from dataclasses import dataclass, field
+from typing import Any
 
 import pytest
 import torch
 
 from deepviz import catalog
-from deepviz.errors import DeepVizWarning, ModelError, ModelFailed, TargetError
-from deepviz.methods import GradCAM, Gradient, Method, SmoothGrad
+from deepviz.errors import DeepVizWarning, MethodError, ModelError, ModelFailed, TargetError
+from deepviz.methods import GradCAM, Gradient, Method, Needs, SmoothGrad
+from deepviz.models import LoadedModel
+from deepviz.objectives import Function
+from deepviz.runs.asked import Item
+from deepviz.runs.explain import explain_items
 from networks import CASES, assert_same
 
 model, x = CASES["plain"].model(), CASES["plain"].images()
@@ -175,3 +181,125 @@ def test_which_of_several_outputs_is_explained_is_told():
         Gradient()(towers, x, 1)  # a name says it: no warning
     towers.answer = lambda mean, largest: (mean, largest.sum())
     Gradient()(towers, x, 1)
+
+
+@dataclass(frozen=True)
+class Returning(Method):
+    """Whatever a function makes of the input."""
+
+    function: Any = None
+    title = "Returning"
+
+    def maps(self, session):
+        return self.function(session.x[0])
+
+
+@dataclass(frozen=True)
+class OfLayer(Returning):
+    """The same, declared to be of a layer."""
+
+    needs = Needs(layer=True)
+
+
+WRONG = {
+    "one row": (lambda x: x[:1], r"\(1, 3, 12, 12\)"),
+    "more rows": (lambda x: torch.cat([x, x]), r"\(6, 3, 12, 12\)"),
+    "no rows": (lambda x: x.sum(0), r"\(3, 12, 12\)"),
+    "too large": (lambda x: x.repeat(1, 1, 2, 1), r"\(3, 3, 24, 12\)"),
+    "other channels": (lambda x: x[:, :2], r"\(3, 2, 12, 12\)"),
+    "no channels": (lambda x: x.sum(1), r"\(3, 12, 12\)"),
+    "flat": (lambda x: x.flatten(1), r"\(3, 432\)"),
+    "another axis": (lambda x: x[:, None], r"\(3, 1, 3, 12, 12\)"),
+    "empty": (lambda x: x[:, :1, :0], r"\(3, 1, 0, 12\)"),
+}
+
+
+@pytest.mark.parametrize("kind", [Returning, OfLayer])
+@pytest.mark.parametrize(("function", "shape"), WRONG.values(), ids=WRONG)
+def test_maps_of_another_shape_than_the_input_are_refused(kind, function, shape):
+    """They would be drawn stretched, or beside an image that they are not of."""
+    says = rf"Returning returned maps {shape} for an input \(3, 3, 12, 12\): they must be \(3, 3, 12, 12\) or \(3, 1,"
+    with pytest.raises(MethodError, match=says):
+        kind(function)(model, x, 1)
+
+
+def test_a_coarse_map_is_of_a_layer():
+    def coarse(x):
+        return x[:, :1, ::4, ::3]
+
+    with pytest.raises(MethodError, match=r"maps \(3, 1, \*grid\) are for methods with needs=Needs\(layer=True\)"):
+        Returning(coarse)(model, x, 1)
+    assert_same(OfLayer(coarse)(model, x, 1), coarse(x))
+    assert SmoothGrad(of=OfLayer(coarse), samples=2)(model, x, 1).shape == (3, 1, 3, 4)
+    for whole in (lambda x: x, lambda x: x[:, :1]):
+        assert_same(Returning(whole)(model, x, 1), whole(x))
+
+
+def test_maps_of_several_targets_have_an_axis_for_them():
+    classes = torch.tensor([[0, 1]] * 3)
+    assert Returning(lambda x: torch.stack([x, x], 1))(model, x, classes).shape == (3, 2, 3, 12, 12)
+    says = r"\(3, 3, 12, 12\) for an input \(3, 3, 12, 12\) and 2 targets: they must be \(3, 2, 3, 12, 12\) or"
+    with pytest.raises(MethodError, match=says):
+        Returning(lambda x: x)(model, x, classes)
+
+
+@pytest.mark.parametrize("found", [None, (), "maps", [None], lambda x: (x, x)], ids=str)
+def test_what_is_no_map_at_all_is_refused(found):
+    made = found if callable(found) else (lambda x: found)
+    with pytest.raises(MethodError, match="Returning must return a tensor of maps, or one for each of 1 explained"):
+        Returning(made)(model, x, 1)
+
+
+def test_a_wrong_shape_is_a_failure_beside_methods_that_work():
+    with pytest.warns(DeepVizWarning, match="Returning returned maps"):
+        (found,) = explain_items(
+            LoadedModel(model, "plain"),
+            [Item(LoadedModel(model, "plain").prepare(x[0]))],
+            [Gradient(), Returning(lambda x: x[:, :2])],
+            lenient=True,
+        )
+    assert [type(one).__name__ for one in found.outcomes] == ["Explanation", "Failed"]
+
+
+class Rearranging:
+    def __call__(self, values):
+        return values
+
+    def columns(self, values):
+        return values
+
+
+def rows(values):
+    return values
+
+
+@pytest.mark.parametrize(
+    ("function", "name"),
+    [
+        (rows, "rows"),
+        (lambda values: values, "lambda"),
+        (functools.partial(rows), "rows"),
+        (Rearranging().columns, "columns"),
+        (Rearranging(), "Rearranging"),
+        (torch.relu, "relu"),
+    ],
+)
+def test_a_callable_option_has_its_name_in_captions(function, name):
+    """And no address, which is another in each run."""
+    assert str(GradCAM(grid=function)) == f"Grad-CAM, grid {name}"
+    assert catalog.spell(GradCAM(grid=function)) == f"grad-cam(grid=<{name}>)"
+    assert str(Function(function)) == name
+    assert GradCAM(grid=function) != GradCAM(grid=lambda values: values)  # told apart by what they are
+
+
+def test_a_method_inside_another_keeps_its_caption():
+    @dataclass(frozen=True)
+    class Doubled(Method):
+        """Twice another method's map."""
+
+        inner: Method = field(default_factory=Gradient)
+
+        def maps(self, session):
+            return 2 * self.inner.maps(session)
+
+    assert str(Doubled(GradCAM(relu=False))) == "Doubled, inner Grad-CAM, relu False"

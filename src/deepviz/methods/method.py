@@ -10,9 +10,10 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
-from deepviz.errors import ModelError
-from deepviz.inputs import Inputs, Leaves, plain_tensor
+from deepviz.errors import MethodError, ModelError
+from deepviz.inputs import Inputs, Leaves, is_image_like, plain_tensor
 from deepviz.methods.needs import Needs
+from deepviz.names import callable_name
 from deepviz.notes import Notes
 from deepviz.objectives.bound import Bound, bind
 from deepviz.options import Frozen, digest, having
@@ -86,6 +87,7 @@ class Method(Frozen, ABC):
         Raises:
             TypeError: if model and image are swapped.
             TargetError: for a class that the model does not have.
+            MethodError: if the method itself returns maps of a wrong shape.
             ModelError: if the model returns nothing that can be explained, or nothing finite or differentiable, or
                 holds side information that does not follow the rows.
         """
@@ -98,13 +100,14 @@ class Method(Frozen, ABC):
         inputs, score = asked(model, x, target, extra)
         with opened(model, inputs, score, output, check=self.requires != Needs()) as session:
             found = self.maps(session)
-            leaves = _by_leaf(session, found)
+            leaves = _by_leaf(self, session, found)
             for remark in sorted(score.remarks):
                 session.notes.warn(remark)
             if score.reading is not None and score.reading.assumed:
                 session.notes.facts["output"] = score.reading.assumed
-            for maps in leaves:
+            for maps, leaf in zip(leaves, session.x, strict=True):
                 if maps is not None:
+                    _check_shape(self, maps, leaf, session)
                     _check_maps(self, maps, session)
         return Attribution(inputs.restore(leaves), score.indices, session.notes)
 
@@ -196,10 +199,11 @@ def _differs(value: object, default: object) -> bool:
 
 
 def in_short(value: object) -> str:
-    """An option's value in a caption; of a tensor its shape, and a few digits that tell it from others."""
-    if not isinstance(value, Tensor):
-        return str(value)
-    return f"tensor {tuple(value.shape)} {digest(value)[:6]}"
+    """An option's value in a caption; of a tensor its shape, and a few digits that tell it from others; of a callable
+    its name."""
+    if isinstance(value, Tensor):
+        return f"tensor {tuple(value.shape)} {digest(value)[:6]}"
+    return callable_name(value) if callable(value) and not isinstance(value, Frozen) else str(value)
 
 
 def asked(model: object, x: Any, target: Any, extra: Any = None) -> tuple[Inputs, Bound]:
@@ -236,8 +240,20 @@ def map_of_image(method: Method, session: Session) -> Tensor:
     return next(maps for maps, leaf in zip(found, session.x, strict=True) if leaf is image)
 
 
-def _by_leaf(session: Session, found: Tensor | Leaves) -> tuple[Tensor | None, ...]:
-    """The maps of each explained tensor, in its dtype; a single map belongs to the image."""
+def _by_leaf(method: Method, session: Session, found: Tensor | Leaves) -> tuple[Tensor | None, ...]:
+    """The maps of each explained tensor, in its dtype; a single map belongs to the image.
+
+    Raises:
+        MethodError: if the method returned anything but a tensor, or one for each.
+    """
+    if not isinstance(found, Tensor):
+        parts = list(found) if isinstance(found, (tuple, list)) else [found]
+        if len(parts) != len(session.x) or not all(isinstance(part, Tensor) for part in parts):
+            got = ", ".join(type(part).__name__ for part in parts)
+            raise MethodError(
+                f"{method.name} must return a tensor of maps, or one for each of {len(session.x)} explained inputs, "
+                f"got {got or 'nothing'}"
+            )
     if isinstance(found, Tensor):
         if len(session.x) == 1:
             found = Leaves((found,))
@@ -250,6 +266,34 @@ def _by_leaf(session: Session, found: Tensor | Leaves) -> tuple[Tensor | None, .
 def _plain(maps: Tensor, leaf: Tensor) -> Tensor:
     # parameters of a subclass of Tensor make gradients of it
     return plain_tensor(maps).to(leaf.dtype).contiguous()
+
+
+def _check_shape(method: Method, maps: Tensor, leaf: Tensor, session: Session) -> None:
+    """Refuse maps of another shape than the input's, which would be drawn stretched, or beside the wrong image.
+
+    Raises:
+        MethodError: naming the method and both shapes.
+    """
+    rows = (session.n, *session.score.shape)
+    allowed = [(*rows, *leaf.shape[1:])]
+    if is_image_like(leaf):
+        allowed.append((*rows, 1, *leaf.shape[2:]))
+        one_map = maps.shape[: len(rows) + 1] == (*rows, 1) and maps.ndim == len(rows) + leaf.ndim - 1
+        if one_map and method.requires.layer and maps.numel() > 0:
+            return
+    if tuple(maps.shape) in allowed:
+        return
+    grid = ""
+    if is_image_like(leaf):
+        shape = f"({', '.join(map(str, rows))}, 1, *grid)"
+        grid = (
+            f" or {shape}" if method.requires.layer else f"; maps {shape} are for methods with needs=Needs(layer=True)"
+        )
+    raise MethodError(
+        f"{method.name} returned maps {tuple(maps.shape)} for an input {tuple(leaf.shape)}"
+        f"{f' and {rows[1]} targets' if session.several else ''}: they must be "
+        f"{' or '.join(map(str, dict.fromkeys(allowed)))}{grid}"
+    )
 
 
 def _check_maps(method: Method, maps: Tensor, session: Session) -> None:
