@@ -12,14 +12,16 @@ from __future__ import annotations
 
 import collections.abc
 import math
+import operator
 import re
 import types
+from collections.abc import Callable
 from dataclasses import dataclass, fields
 from functools import cache
 from hashlib import sha256
 from itertools import count
 from numbers import Integral, Real
-from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, ClassVar, Literal, Union, get_args, get_origin, get_type_hints
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -28,62 +30,44 @@ from torch import Tensor, nn
 
 
 @dataclass(frozen=True)
-class Ge:
+class Bound:
+    """What a number keeps to: `Ge`, `Gt`, `Le` or `Lt`."""
+
+    value: float
+
+    words: ClassVar[str]
+    compare: ClassVar[Callable[[float, float], bool]]
+
+    def holds(self, number: float) -> bool:
+        """Whether a number keeps to it."""
+        return type(self).compare(number, self.value)
+
+    def __str__(self) -> str:
+        return f"{self.words} {_figure(self.value)}"
+
+
+class Ge(Bound):
     """The number is at least this."""
 
-    value: float
-
-    def holds(self, number: float) -> bool:
-        """Whether it is."""
-        return number >= self.value
-
-    def __str__(self) -> str:
-        return f"at least {_figure(self.value)}"
+    words, compare = "at least", operator.ge
 
 
-@dataclass(frozen=True)
-class Gt:
+class Gt(Bound):
     """The number is above this."""
 
-    value: float
-
-    def holds(self, number: float) -> bool:
-        """Whether it is."""
-        return number > self.value
-
-    def __str__(self) -> str:
-        return f"above {_figure(self.value)}"
+    words, compare = "above", operator.gt
 
 
-@dataclass(frozen=True)
-class Le:
+class Le(Bound):
     """The number is at most this."""
 
-    value: float
-
-    def holds(self, number: float) -> bool:
-        """Whether it is."""
-        return number <= self.value
-
-    def __str__(self) -> str:
-        return f"at most {_figure(self.value)}"
+    words, compare = "at most", operator.le
 
 
-@dataclass(frozen=True)
-class Lt:
+class Lt(Bound):
     """The number is below this."""
 
-    value: float
-
-    def holds(self, number: float) -> bool:
-        """Whether it is."""
-        return number < self.value
-
-    def __str__(self) -> str:
-        return f"below {_figure(self.value)}"
-
-
-Bound = Ge | Gt | Le | Lt
+    words, compare = "below", operator.lt
 
 
 def _figure(number: float) -> str:
@@ -120,7 +104,7 @@ Layer = Annotated[
 ]
 """The layer that a method looks at: its name, the module itself, or None for the one that is found."""
 GridOption = Annotated[
-    tuple[Annotated[int, Ge(1)], ...] | collections.abc.Callable[[Tensor], Tensor] | None,
+    tuple[Annotated[int, Ge(1)], ...] | Callable[[Tensor], Tensor] | None,
     Role("grid"),
     "How the layer's output lies on the image: its sizes, such as (14, 14), or in Python a function (N, ...) -> "
     "(N, D, *grid); by default it is found and checked.",
@@ -162,7 +146,7 @@ class Kind:
         if get_origin(self.type) is tuple:
             sized = get_args(self.type)[-1] is not ...
             return [f"a tuple of {f'{len(self.items)} ' if sized else ''}{_plural(self.items[0])}"]
-        if get_origin(self.type) is collections.abc.Callable:
+        if get_origin(self.type) is Callable:
             return ["a callable"]
         named = get_origin(self.type) or self.type
         name = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", getattr(named, "__name__", str(named))).lower()
@@ -194,7 +178,7 @@ class Kind:
             return self._number(given)
         if origin is tuple:
             return self._tuple(_instance(given, (tuple, list)))
-        if origin is collections.abc.Callable:
+        if origin is Callable:
             if not callable(given) or isinstance(given, type):
                 raise TypeError
             return given
@@ -405,7 +389,7 @@ def _marks(hint: Any) -> list[Any]:
 def _kinds(hint: Any, bounds: tuple[Bound, ...], infinite: bool) -> list[Kind]:
     if get_origin(hint) is Annotated:
         inner, *marks = get_args(hint)
-        own = tuple(mark for mark in marks if isinstance(mark, (Ge, Gt, Le, Lt)))
+        own = tuple(mark for mark in marks if isinstance(mark, Bound))
         return _kinds(inner, (*own, *bounds), infinite or any(isinstance(mark, Infinite) for mark in marks))
     if get_origin(hint) in (Union, types.UnionType):
         return [kind for part in get_args(hint) for kind in _kinds(part, bounds, infinite)]
