@@ -170,6 +170,17 @@ class Chosen(Objective):
         return pick(reading.scores(outputs), self.classes)
 
 
+def class_alone(objective: Objective) -> int | None:
+    """The index of the class whose score an objective is; None if it is anything else.
+
+    Example:
+        >>> class_alone(Logit(3)), class_alone(Logit(3) - Logit(4)), class_alone(Probability(3))
+        (3, None, None)
+    """
+    found = objective.target if isinstance(objective, Logit) else None
+    return found if isinstance(found, int) else None
+
+
 def outputs_of(seen: Seen) -> tuple[Tensor, Reading]:
     """The outputs (n, K), one row for each that went in, and how they are read.
 

@@ -17,7 +17,7 @@ from typing import Any
 
 from deepviz.errors import DeepVizError, TargetError
 from deepviz.names import classes_called, find_label, nearest
-from deepviz.objectives.classes import Logit, Predicted, Probability
+from deepviz.objectives.classes import Logit, OfClass, Predicted, Probability
 from deepviz.objectives.image import L2, TotalVariation
 from deepviz.objectives.layers import Channel, Diversity, Energy, Neuron
 from deepviz.objectives.objective import Objective, Sum, literal
@@ -207,7 +207,7 @@ def _call(text: str, labels: Sequence[str] | None) -> Objective | None:
         raise TargetError(f"{text}: {error}") from None
     except (TypeError, ValueError) as error:
         raise TargetError(f"{text}: {_reason(error)}") from None
-    if labels is not None and isinstance(made, (Logit, Probability)):
+    if labels is not None and isinstance(made, OfClass):
         return made.resolved(labels)
     return made
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
-from typing import Any, Literal, TypeGuard
+from typing import Any, Literal, TypeGuard, TypeVar
 
 import numpy as np
 import torch
@@ -21,6 +21,7 @@ from deepviz.models import LoadedModel, Prepared
 from deepviz.models.leaves import prepared_leaves
 from deepviz.objectives import Objective, Target, bind
 
+V = TypeVar("V", Method, Metric)
 Model = LoadedModel | nn.Module | str | None
 ImageLike = str | os.PathLike[str] | Image.Image | Tensor | Inputs | Any
 Images = ImageLike | Iterable[ImageLike]
@@ -136,7 +137,10 @@ def choose_methods(methods: Methods, layer: str | nn.Module | None = None) -> li
         ValueError: if there is none.
     """
     asked = catalog.default_set() if is_all(methods) else methods
-    several = [_method(one) for one in (_ordered(asked, "methods") if _is_many(asked) else [asked])]
+    several = [
+        _value(one, Method, "methods", also="'all', ")  # type: ignore[type-abstract]
+        for one in (_ordered(asked, "methods") if _is_many(asked) else [asked])
+    ]
     if not several:
         raise ValueError("methods is empty; give at least one, such as 'gradient', or 'all'")
     if layer is None:
@@ -153,16 +157,6 @@ def is_all(methods: Methods) -> bool:
     return isinstance(methods, str) and methods == "all"
 
 
-def _method(method: Any) -> Method:
-    if isinstance(method, str):
-        return catalog.parse(method, Method)  # type: ignore[no-any-return]
-    if isinstance(method, Method):
-        return method
-    if isinstance(method, type) and issubclass(method, Method):
-        raise TypeError(f"methods takes instances, got the class {method.__name__}; did you mean {method.__name__}()?")
-    raise TypeError(f"methods must be 'all', a Method, a name or a list of these, got {method!r}")
-
-
 def choose_metrics(metrics: Metrics) -> list[Metric]:
     """The metrics asked for, as values.
 
@@ -171,20 +165,24 @@ def choose_metrics(metrics: Metrics) -> list[Metric]:
         TypeError: for a class instead of a value, or a set.
         ValueError: if there is none.
     """
-    several = [_metric(one) for one in (_ordered(metrics, "metrics") if _is_many(metrics) else [metrics])]
+    several = [
+        _value(one, Metric, "metrics")  # type: ignore[type-abstract]
+        for one in (_ordered(metrics, "metrics") if _is_many(metrics) else [metrics])
+    ]
     if not several:
         raise ValueError("metrics is an empty list; give at least one, such as 'deletion'")
     return several
 
 
-def _metric(metric: Any) -> Metric:
-    if isinstance(metric, str):
-        return catalog.parse(metric, Metric)  # type: ignore[no-any-return]
-    if isinstance(metric, Metric):
-        return metric
-    if isinstance(metric, type) and issubclass(metric, Metric):
-        raise TypeError(f"metrics takes instances, got the class {metric.__name__}; did you mean {metric.__name__}()?")
-    raise TypeError(f"metrics must be a Metric, a name or a list of these, got {metric!r}")
+def _value(given: Any, kind: type[V], name: str, also: str = "") -> V:
+    """A method or metric, from itself or its spelling; `name` is the argument that it was given as."""
+    if isinstance(given, str):
+        return catalog.parse(given, kind)  # type: ignore[no-any-return]
+    if isinstance(given, kind):
+        return given
+    if isinstance(given, type) and issubclass(given, kind):
+        raise TypeError(f"{name} takes instances, got the class {given.__name__}; did you mean {given.__name__}()?")
+    raise TypeError(f"{name} must be {also}a {kind.__name__}, a name or a list of these, got {given!r}")
 
 
 def _is_many(asked: Any) -> TypeGuard[Iterable[Any]]:

@@ -12,6 +12,7 @@ from deepviz.errors import ModelError, ModelFailed, TargetError
 from deepviz.inputs import Inputs
 from deepviz.models import LoadedModel, Prepared
 from deepviz.objectives import Bound, Function, Logit, Objective, Output, Predicted, Probability, bind
+from deepviz.objectives.classes import OfClass, class_alone
 from deepviz.probe.gradient import fresh_leaf
 from deepviz.probe.outputs import Reading, read_outputs
 from deepviz.probe.session import Session, opened
@@ -69,8 +70,8 @@ class Look:
         objective, value = of_row(self.objectives[k], row), float(self.values[row, k])
         if isinstance(objective, Function):
             return ExplainedTarget(None, objective.name, None, None, objective.function, objective)
-        if isinstance(objective, Logit) and isinstance(objective.target, int):
-            index = objective.target
+        index = class_alone(objective)
+        if index is not None:
             chance = None if self.chances is None else float(self.chances[row, index])
             return ExplainedTarget(index, self._label(index), chance, value, None, objective)
         if isinstance(objective, Output) and objective.path == (0,) and self.reading and self.reading.outputs == 1:
@@ -185,13 +186,9 @@ def of_row(objective: Objective, row: int) -> Objective:
         if part.rows is None:
             return part
         alone = part.take(torch.tensor([row]))
-        return replace(alone, target=int(alone.target)) if _is_class(alone) else alone  # type: ignore[attr-defined, call-arg]
+        return replace(alone, target=int(alone.target)) if isinstance(alone, OfClass) else alone
 
     return objective.replaced(of_part)
-
-
-def _is_class(objective: Objective) -> bool:
-    return isinstance(objective, (Logit, Probability))
 
 
 def asked_of(target: ExplainedTarget) -> Objective:

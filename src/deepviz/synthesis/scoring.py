@@ -16,7 +16,7 @@ from deepviz.errors import LayerError, TargetError
 from deepviz.inputs import Inputs
 from deepviz.models import LoadedModel, Preprocess
 from deepviz.objectives.bound import bind, objectives_of
-from deepviz.objectives.classes import Logit, OfClass, Predicted
+from deepviz.objectives.classes import Logit, OfClass, Predicted, class_alone
 from deepviz.objectives.objective import Objective, Sum
 from deepviz.probe.call import Call
 from deepviz.probe.capture import layer_name
@@ -122,8 +122,8 @@ def objective_alone(given: Any, labels: Sequence[str] | None) -> Objective:
 def target_of(given: Any, labels: Sequence[str] | None) -> int | Objective:
     """As `objective_of`; of a class alone, its index."""
     objective = objective_of(given, labels)
-    alone = objective.target if isinstance(objective, Logit) else None
-    return alone if isinstance(alone, int) else objective
+    index = class_alone(objective)
+    return objective if index is None else index
 
 
 def check_kind(value: Any, kind: type, expected: str) -> None:

@@ -337,7 +337,7 @@ def _add_checks(app: FastAPI, state: AppState) -> None:
 
     @app.get("/api/results/{result}/checks/{part}")
     def part(result: ResultId, part: Part) -> dict[str, Any]:
-        """Values and checks: the "curves" of a map, or its randomisation "strip"."""
+        """One check of a map: its "curves" or randomisation "strip"."""
         one = state.result(result)
         known = state.model(one.model).known_check(one, part)
         if known is None:

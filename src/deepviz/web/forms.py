@@ -10,10 +10,10 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from deepviz import catalog
 from deepviz.catalog import Option
-from deepviz.errors import LayerError, MethodError
+from deepviz.errors import MethodError
 from deepviz.methods import Method
-from deepviz.objectives import Logit, parse
-from deepviz.runs.asked import choose_methods
+from deepviz.objectives import parse
+from deepviz.objectives.classes import class_alone
 
 MOST = 2000
 """The largest whole number that an option takes here: a request must not order a day's work."""
@@ -104,12 +104,7 @@ def method_of(form: MethodForm, layer: str | None = None) -> Method:
         method = cls(**values)
     except (TypeError, ValueError) as error:
         raise MethodError(f"{form.name}: {error}") from None
-    if layer is None:
-        return method
-    try:
-        return choose_methods([method], layer)[0]
-    except LayerError:  # it takes none
-        return method
+    return method if layer is None else method.with_layer(layer)
 
 
 def _class_of(form: MethodForm) -> type[Method]:
@@ -183,8 +178,8 @@ def target_of(given: int | str, labels: Sequence[str] | None) -> Target:
     if isinstance(given, int):
         return given
     objective = parse(given, labels)
-    alone = isinstance(objective, Logit) and isinstance(objective.target, int)
-    return objective.target if alone else str(objective)  # type: ignore[attr-defined]
+    index = class_alone(objective)
+    return str(objective) if index is None else index
 
 
 def result_key(model: str, photograph: str, method: Method, target: Target) -> str:
