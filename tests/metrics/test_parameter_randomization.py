@@ -10,6 +10,7 @@ from torch import nn
 from deepviz.errors import DeepVizWarning, ModelError
 from deepviz.methods import GradCAM, Gradient, GradTimesImage, GuidedGradCAM, SmoothGrad
 from deepviz.methods.method import Method
+from deepviz.metrics.efficient_randomization import EfficientRandomization
 from deepviz.metrics.parameter_randomization import Likeness, ParameterRandomization
 from deepviz.metrics.similarity import SIMILARITIES, absolute_spearman
 from deepviz.models.weights import weights_hash
@@ -161,6 +162,13 @@ def test_the_layer_stays_the_one_that_was_found_in_the_trained_network(of):
     assert elsewhere[-1].abs().amax() > 0
     inside = metric.curve(net, X, SmoothGrad(of=of(), samples=2), 1, maps=True).maps
     assert inside[-1].abs().amax() == 0
+
+
+@pytest.mark.parametrize("of", [GradCAM, lambda layer: SmoothGrad(of=GradCAM(layer), samples=2)])
+@pytest.mark.parametrize("metric", [ParameterRandomization(stages=2), EfficientRandomization()])
+def test_a_layer_given_as_a_module_is_that_of_its_name(net, metric, of):
+    """The randomised copy has other modules than the model that the layer is of."""
+    assert_same(metric(net, X, of(net[3])), metric(net, X, of("3")), 0)
 
 
 def test_maps_are_compared_as_they_are_drawn(net):

@@ -175,6 +175,7 @@ def drawn_when_random(
         ModelError: if a stage's maps or scores are not finite.
     """
     session.decide()
+    method = method.layers_by_name(session.model)  # a copy has other modules, of the same names
     notes = Notes()
     trained = _drawn(method, session.with_notes(notes), smooth)
     for text in notes.general:
