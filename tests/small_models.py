@@ -53,6 +53,20 @@ class Tinted(nn.Module):
         return self.net(image * weights[:, :, None, None])  # type: ignore[no-any-return]
 
 
+class LayerBySize(nn.Module):
+    """Its second layer has a map for images of 32 pixels alone: for those of 16 it has one cell."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fine = nn.Conv2d(3, 4, 3, stride=2, padding=1)
+        self.coarse = nn.Conv2d(4, 4, 3, stride=8, padding=1)
+        self.head = nn.Linear(4, 3)
+        seeded(self)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.head(self.coarse(self.fine(x).tanh()).tanh().mean((2, 3)))  # type: ignore[no-any-return]
+
+
 def _loaded(module: nn.Module) -> LoadedModel:
     return LoadedModel(module, "small", PREPROCESS, LABELS)
 

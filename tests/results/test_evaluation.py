@@ -14,7 +14,7 @@ from torch import nn
 
 import deepviz
 from deepviz.errors import DeepVizWarning, MethodError, ModelError, TargetError
-from deepviz.methods import Gradient, GradTimesImage, IntegratedGradients, Method
+from deepviz.methods import GradCAM, Gradient, GradTimesImage, IntegratedGradients, Method
 from deepviz.metrics import (
     Completeness,
     Deletion,
@@ -28,7 +28,7 @@ from deepviz.metrics import (
 from deepviz.results.evaluation import CONTROLS, Evaluation, ImageScores
 from deepviz.runs.asked import choose_metrics
 from networks import assert_same
-from small_models import good, network, no_rectifier, scripted
+from small_models import LayerBySize, good, network, no_rectifier, scripted
 
 QUICK = (Deletion(steps=8, value="score"), Insertion(steps=8, value="score", baseline=0.0))
 
@@ -192,6 +192,26 @@ def test_a_method_that_does_not_apply_has_no_number_and_the_others_have_theirs()
 def test_the_same_method_twice_gives_two_equal_rows():
     found = deepviz.evaluate(network(), torch.rand(1, 3, 32, 32), [Gradient(), Gradient()], QUICK[:1], controls=False)
     assert found.values[0, 0] == found.values[0, 1]
+
+
+@pytest.mark.parametrize("order", [(0, 1, 2), (2, 0, 1)])
+def test_a_row_is_about_one_layer_and_images_of_another_are_left_out(order):
+    """The layer that is found depends on the size of the image."""
+    generator = torch.Generator().manual_seed(0)
+    x = [torch.rand(3, size, size, generator=generator) for size in (32, 32, 16)]
+    method = GradCAM(relu=False)
+    found = deepviz.evaluate(LayerBySize(), [x[k] for k in order], [method, Gradient()], QUICK, target=0)
+    alone = deepviz.evaluate(LayerBySize(), x[:2], GradCAM("coarse", relu=False), QUICK, target=0, controls=False)
+    small = order.index(2)
+    assert found.judged[small].layers[0] == "fine"
+    assert found.layers == ("coarse", None, None, None, None)
+    assert found.means[0] == pytest.approx(alone.means[0])
+    assert [entry["images"] for entry in found.table()[::2]] == [2, 3, 3, 3, 3]
+    assert "layer 'coarse': images in which it found another ('fine') are left out" in found.footnote
+    assert found.as_json()["images"][small]["layers"][0] == "fine"
+    drawn = found.plot().axes[0].lines[0].get_ydata()
+    assert drawn == pytest.approx(np.mean([one.curves[0][0] for one in alone.judged], axis=0))
+    assert alone.remarks == ()
 
 
 def test_the_best_is_named_only_where_the_difference_is_significant():

@@ -21,7 +21,7 @@ from deepviz.probe.randomise import randomised
 from deepviz.results.sanity import key_of, verdict
 from deepviz.runs.verdicts import recall, remember
 from networks import assert_same
-from small_models import good, network, no_rectifier, softmax
+from small_models import LayerBySize, good, network, no_rectifier, softmax
 
 X = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
 
@@ -78,6 +78,24 @@ def test_a_method_inside_another_stays_at_the_layer_that_it_found():
     found = deepviz.sanity_check(network(), X[:1], SmoothGrad(of=GradCAM(), samples=2), stages=1)
     (history,) = found.examined[0].maps
     assert [one.layer for one in history] == ["3", "3"]
+
+
+def test_a_verdict_is_about_one_layer_and_images_of_another_are_left_out():
+    """The layer that is found depends on the size of the image."""
+    generator = torch.Generator().manual_seed(0)
+    small, *large = (torch.rand(3, size, size, generator=generator) for size in (16, 32, 32))
+    method = GradCAM(relu=False)
+    found = deepviz.sanity_check(LayerBySize(), [small, *large], [method, Gradient()], stages=2, target=0)
+    alone = deepviz.sanity_check(LayerBySize(), large, method, stages=2, target=0)
+    assert [one.layers[0] for one in found.examined] == ["fine", "coarse", "coarse"]
+    assert found.keys == (catalog.key(GradCAM("coarse", relu=False)), catalog.key(Gradient()))
+    assert found.by_key[found.keys[0]] == pytest.approx(alone.by_key[found.keys[0]])
+    assert found.by_key[found.keys[0]]["images"] == 2
+    assert found.by_key[found.keys[1]]["images"] == 3
+    assert found.blank == (0, 0)
+    assert "layer 'coarse': images in which it found another ('fine') are left out" in found.footnote
+    assert found.as_json()["layers of images"][0] == ["fine", None]
+    assert alone.remarks == ()
 
 
 def test_what_does_not_apply_has_no_verdict():

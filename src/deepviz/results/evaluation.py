@@ -20,7 +20,7 @@ from deepviz.metrics import CentreGaussian, CurveMetric, EdgeDetector, Metric, R
 from deepviz.metrics.bootstrap import FEWEST, FEWEST_TO_DIFFER, differs, interval
 from deepviz.models import LoadedModel
 from deepviz.render.figure import figure
-from deepviz.results.identity import captions
+from deepviz.results.identity import Layers, captions, layers_that_differ, of_other_layers, row_layers
 from deepviz.results.outcomes import Missing
 
 Values = NDArray[np.float64]
@@ -55,7 +55,7 @@ class ImageScores:
     values: Values
     curves: dict[int, Values]
     left_out: dict[str, str]
-    layers: tuple[str | None, ...] = ()
+    layers: Layers = ()
     missing: tuple[Missing | None, ...] = ()
     position: int | None = None
 
@@ -71,6 +71,7 @@ class Evaluation:
         controls: how many of the rows are controls, at the end.
         model: its name, with where its weights come from.
         versions: of deepviz and torch.
+        layers: for each row the layer that it is about, if any; images in which the method found another are left out.
     """
 
     rows: tuple[str, ...]
@@ -79,6 +80,7 @@ class Evaluation:
     controls: int
     model: str
     versions: dict[str, str] = field(default_factory=dict)
+    layers: Layers = ()
 
     @classmethod
     def of(
@@ -97,7 +99,7 @@ class Evaluation:
         if not judged:
             raise ValueError("no image was evaluated")
         all_rows = with_controls(methods, controls)
-        layers = [next((one.layers[row] for one in judged if one.layers[row]), None) for row in range(len(all_rows))]
+        layers = row_layers([one.layers for one in judged], len(all_rows))
         return cls(
             rows=captions(all_rows, layers),
             metrics=tuple(metrics),
@@ -105,12 +107,27 @@ class Evaluation:
             controls=len(CONTROLS) if controls else 0,
             model=f"{loaded.name} ({loaded.weights})",
             versions=versions(),
+            layers=layers,
         )
 
     @cached_property
     def values(self) -> Values:
-        """(images, rows, metrics), NaN where a method does not apply; with several targets, a line for each."""
-        return np.stack([one.values for one in self.judged])
+        """(images, rows, metrics), NaN where a method does not apply, or explained another layer than its row is about;
+        with several targets, a line for each."""
+        values = np.stack([one.values for one in self.judged])
+        values[self._left_out] = np.nan
+        return values
+
+    @cached_property
+    def _left_out(self) -> NDArray[np.bool_]:
+        """(images, rows): where a method explained another layer than its row is about."""
+        layers = self.layers or (None,) * len(self.rows)
+        return of_other_layers([one.layers for one in self.judged], layers)
+
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """What the reader of the table has to know of single rows, one sentence each."""
+        return layers_that_differ(self.rows, [one.layers for one in self.judged], self.layers) if self.layers else ()
 
     @cached_property
     def _of_images(self) -> Values:
@@ -227,10 +244,13 @@ class Evaluation:
                     "target": one.target,
                     "values": [[_plain(value) for value in row] for row in one.values],
                     "left_out": one.left_out,
+                    "layers": list(one.layers),
                 }
                 for one in self.judged
             ],
             "rows": list(self.rows),
+            "layers": list(self.layers),
+            "remarks": list(self.remarks),
         }
 
     def to_csv(self) -> str:
@@ -269,7 +289,7 @@ class Evaluation:
     def footnote(self) -> str:
         """What the table's marks mean, and what it was made of."""
         n = len(self._of_images)
-        message = f"{n} image{'s' if n > 1 else ''}, {self.model}."
+        message = " ".join([f"{n} image{'s' if n > 1 else ''}, {self.model}.", *self.remarks])
         if n < FEWEST:
             return message
         message += " Mean with 95 % bootstrap interval."
@@ -330,7 +350,13 @@ class Evaluation:
         return chart
 
     def _draw(self, axes: Any, column: int) -> None:
-        curves = np.stack([one.curves[column] for one in self.judged if column in one.curves])
+        curves = np.stack(
+            [
+                np.where(left_out[:, None], np.nan, one.curves[column])
+                for one, left_out in zip(self.judged, self._left_out, strict=True)
+                if column in one.curves
+            ]
+        )
         metric = self.metrics[column]
         assert isinstance(metric, CurveMetric)
         fractions = metric.fractions

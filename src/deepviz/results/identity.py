@@ -1,9 +1,13 @@
-"""What results are called where several have the same name."""
+"""What results are called where several have the same name, and which belong to the same row of a table."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import fields
+
+import numpy as np
+from numpy.typing import NDArray
 
 from deepviz import catalog
 from deepviz.methods.method import Method
@@ -29,6 +33,52 @@ def captions(methods: Sequence[Method], layers: Sequence[str | None]) -> tuple[s
     names = _told_apart(names, [_options(method) for method in methods])
     count = [names[:row].count(name) for row, name in enumerate(names)]
     return tuple(f"{name} ({n + 1})" if n else name for name, n in zip(names, count, strict=True))
+
+
+Layers = tuple[str | None, ...]
+"""For each method the layer that it explained; None where there is none. Empty for no layers at all."""
+
+
+def row_layers(found: Sequence[Layers], rows: int) -> Layers:
+    """The layer that each row is about: the one of the most images, the first of several; None if there is none.
+
+    A layer that a method finds by itself depends on the size of the image.
+
+    Args:
+        found: for each image the layers.
+        rows: how many rows there are.
+
+    Example:
+        >>> row_layers([("a", None), ("b", None), ("b", None)], 2)
+        ('b', None)
+    """
+    counts = [Counter(layers[row] for layers in found if layers and layers[row]) for row in range(rows)]
+    return tuple(max(count, key=lambda layer: count[layer], default=None) for count in counts)
+
+
+def of_other_layers(found: Sequence[Layers], layers: Layers) -> NDArray[np.bool_]:
+    """(images, rows): where a method explained another layer than its row is about."""
+    return np.array(
+        [
+            [bool(of_image) and of_image[row] not in (None, layer) for row, layer in enumerate(layers)]
+            for of_image in found
+        ],
+        dtype=bool,
+    ).reshape(len(found), len(layers))
+
+
+def layers_that_differ(names: Sequence[str], found: Sequence[Layers], layers: Layers) -> tuple[str, ...]:
+    """A sentence for each row of which images are left out, since another layer was explained there."""
+    sentences = []
+    for row, (name, layer) in enumerate(zip(names, layers, strict=True)):
+        others = dict.fromkeys(of[row] for of in found if of and of[row] not in (None, layer))
+        if others:
+            listed = ", ".join(repr(other) for other in others)
+            sentences.append(
+                f"{name} is about layer {layer!r}: images in which it found another ({listed}) are left out; "
+                "layer= names one for all."
+            )
+    return tuple(sentences)
 
 
 def _told_apart(names: Sequence[str], more: Sequence[str]) -> list[str]:

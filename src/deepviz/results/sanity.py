@@ -24,7 +24,7 @@ from deepviz.probe.borrow import original
 from deepviz.render.contact import Thumbnail, contact_sheet
 from deepviz.render.figure import figure
 from deepviz.results.explanation import ExplainedTarget, Explanation
-from deepviz.results.identity import captions
+from deepviz.results.identity import Layers, captions, layers_that_differ, of_other_layers, row_layers
 from deepviz.results.outcomes import Missing
 
 Values = NDArray[np.float64]
@@ -64,7 +64,7 @@ class RandomizationResult:
         return next(history[0].target for history in self.maps if history is not None)
 
     @property
-    def layers(self) -> tuple[str | None, ...]:
+    def layers(self) -> Layers:
         """For each method the layer that it explained, if any."""
         return tuple(None if history is None else history[0].layer for history in self.maps)
 
@@ -84,6 +84,7 @@ class Sanity:
         versions: of deepviz and torch.
         key: what verdicts on this network are remembered by.
         seed: of the random weights.
+        layers: for each row the layer that it is about, if any; images in which the method found another are left out.
     """
 
     methods: tuple[str, ...]
@@ -96,6 +97,7 @@ class Sanity:
     versions: dict[str, str] = field(default_factory=dict)
     key: str = ""
     seed: int = 0
+    layers: Layers = ()
 
     @classmethod
     def of(
@@ -114,7 +116,7 @@ class Sanity:
         if not examined:
             raise ValueError("no image was checked")
         key = key_of(loaded)
-        layers = [next((one.layers[row] for one in examined if one.layers[row]), None) for row in range(len(methods))]
+        layers = row_layers([one.layers for one in examined], len(methods))
         return cls(
             methods=captions(methods, layers),
             keys=tuple(map(catalog.key, methods, layers)),
@@ -126,12 +128,29 @@ class Sanity:
             versions=versions(),
             key=key,
             seed=seed,
+            layers=layers,
         )
 
     @cached_property
     def similarities(self) -> dict[str, Values]:
-        """By name, (images, methods, stages); NaN for a method that does not apply."""
-        return {name: np.stack([one.similarities[name] for one in self.examined]) for name in SIMILARITIES}
+        """By name, (images, methods, stages); NaN for a method that does not apply, or that explained another layer
+        than its row is about."""
+        found = {name: np.stack([one.similarities[name] for one in self.examined]) for name in SIMILARITIES}
+        for values in found.values():
+            values[self._left_out] = np.nan
+        return found
+
+    @cached_property
+    def _left_out(self) -> NDArray[np.bool_]:
+        """(images, methods): where a method explained another layer than its row is about."""
+        layers = self.layers or (None,) * len(self.methods)
+        return of_other_layers([one.layers for one in self.examined], layers)
+
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """What the reader of the verdicts has to know of single rows, one sentence each."""
+        found = [one.layers for one in self.examined]
+        return layers_that_differ(self.methods, found, self.layers) if self.layers else ()
 
     @property
     def shares(self) -> tuple[float, ...]:
@@ -155,7 +174,7 @@ class Sanity:
     @property
     def blank(self) -> tuple[int, ...]:
         """For each method in how many images its map is blank with all layers random, or is blank to begin with."""
-        maps = np.array([[one is not None for one in image.maps] for image in self.examined])
+        maps = np.array([[one is not None for one in image.maps] for image in self.examined]) & ~self._left_out
         return tuple((np.isnan(self.similarities[VERDICT][:, :, -1]) & maps).sum(0).tolist())
 
     @property
@@ -223,6 +242,9 @@ class Sanity:
             "kept": {name: [_plain(value) for value in self.kept(1.0, name)] for name in SIMILARITIES},
             "blank": dict(zip(self.methods, self.blank, strict=True)),
             "verdicts": self.verdicts,
+            "layers": list(self.layers),
+            "layers of images": [list(one.layers) for one in self.examined],
+            "remarks": list(self.remarks),
         }
 
     def strip(self, image: int = 0, most: int = 6) -> Image.Image:
@@ -233,7 +255,7 @@ class Sanity:
         one = self.examined[image]
         shown = np.unique(np.linspace(0, len(self.stages) - 1, min(most, len(self.stages))).round().astype(int))
         thumbnails = [
-            Thumbnail(seen(history[stage]), *self._lines(row, one.similarities[VERDICT][row][stage], stage))
+            Thumbnail(seen(history[stage]), *self._lines(row, one, stage))
             for row, history in enumerate(one.maps)
             if history is not None
             for stage in shown
@@ -242,10 +264,12 @@ class Sanity:
         footer = f"{self.model}; similarity: rank correlation of magnitudes; each map on its own scale"
         return contact_sheet(thumbnails, title=title, footer=footer, columns=len(shown))
 
-    def _lines(self, row: int, kept: float, stage: int) -> tuple[str, str]:
+    def _lines(self, row: int, one: RandomizationResult, stage: int) -> tuple[str, str]:
         """The two lines below a map."""
+        kept = one.similarities[VERDICT][row][stage]
         if stage == 0:
-            return self.methods[row], "trained"
+            other = self.layers and one.layers[row] != self.layers[row]
+            return self.methods[row], f"trained, layer {one.layers[row]}" if other else "trained"
         where = f"{self.shares[stage]:.0%} of the layers random" if self.cascading else f"random: {self.stages[stage]}"
         return "blank: nothing to compare" if np.isnan(kept) else f"{kept:.2f} kept", where
 
@@ -285,10 +309,11 @@ class Sanity:
     def footnote(self) -> str:
         """What the numbers are, and what they were made of."""
         n = len({id(one.image) for one in self.examined})
+        remarks = "".join(f" {remark}" for remark in self.remarks)
         return (
-            f"{n} image{'s' if n > 1 else ''}, {self.model}. The number is the rank correlation of magnitudes between "
-            "the maps of the trained and of the random network. A map that is independent of the network, such as an "
-            "edge detector's, has 1.00."
+            f"{n} image{'s' if n > 1 else ''}, {self.model}.{remarks} The number is the rank correlation of magnitudes "
+            "between the maps of the trained and of the random network. A map that is independent of the network, such "
+            "as an edge detector's, has 1.00."
         )
 
     def __repr__(self) -> str:
