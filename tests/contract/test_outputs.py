@@ -4,6 +4,7 @@ Situations from public reports: pytorch-grad-cam#293, #360, #573 and tf-explain#
 and transformers#35848 (independent labels), pytorch-grad-cam#218, #277 and #544 (embeddings, pairs of images).
 """
 
+import json
 from types import SimpleNamespace
 
 import pytest
@@ -22,7 +23,8 @@ from deepviz.methods import (
     IntegratedGradients,
     SmoothGrad,
 )
-from deepviz.objectives import Channel, Logit, Output, Predicted, Probability, Similarity
+from deepviz.objectives import Channel, Function, Logit, Output, Predicted, Probability, Similarity
+from deepviz.synthesis import ImageGenerator
 
 
 class Net(nn.Module):
@@ -134,6 +136,62 @@ def test_heads_by_name():
     for path, column in ((("age",), 0), (("pose", "angles", 1), 2)):
         assert same(Gradient()(net, X, Output(*path)), gradient(net.net, X, lambda y, k=column: y[:, k]))
         assert same(GradCAM(relu=False)(net, X, Output(*path)), GradCAM(relu=False)(net.net, X, column))
+
+
+def configured(net, problem_type):
+    net.config = SimpleNamespace(problem_type=problem_type)
+    return net
+
+
+READ = {
+    "guessed": (lambda: made(Net, 3), "auto", {"kind": "logits", "known": "assumed: one class of 3"}),
+    "stated": (lambda: made(Net, 3), "multi-label", {"kind": "multi-label", "known": "stated: output="}),
+    "of the model": (
+        lambda: configured(made(Net, 3), "multi_label_classification"),
+        "auto",
+        {"kind": "multi-label", "known": "stated by the model's problem_type"},
+    ),
+    "by two labels": (
+        lambda: deepviz.load_model(made(Net, 1), labels=["no", "yes"]),
+        "auto",
+        {"kind": "binary", "known": "assumed: one output for two labels"},
+    ),
+}
+
+
+@pytest.mark.parametrize("case", READ)
+def test_how_the_outputs_were_read_stands_in_every_result(case):
+    build, output, expected = READ[case]
+    evaluation = deepviz.evaluate(build(), X[0], "gradient", "sparseness", controls=False, output=output)
+    sanity = deepviz.sanity_check(build(), X[0], "gradient", stages=1, output=output)
+    for found in (evaluation, sanity):
+        assert found.output == expected
+        assert json.loads(json.dumps(found.as_json()))["output"] == expected
+
+
+def test_outputs_that_are_not_needed_are_not_read():
+    class Maps(nn.Module):
+        def forward(self, x):
+            return x * 2
+
+    target = Function(lambda output: output[:, 0, 5, 5])
+    found = deepviz.evaluate(Maps(), X[0], "gradient", "sparseness", target=target, controls=False)
+    assert found.as_json()["output"] is None
+
+
+@pytest.mark.parametrize("case", [case for case in READ if case != "by two labels"])
+def test_how_the_outputs_were_read_stands_beside_generated_images(case, tmp_path):
+    build, output, expected = READ[case]
+    preprocess = deepviz.Preprocess(12, crop=None, mean=(0.5,) * 3, std=(0.5,) * 3)
+    loaded = deepviz.load_model(build(), preprocess=preprocess, output=None if output == "auto" else output)
+    found = ImageGenerator(loaded, target=1, steps=1)(save_dir=tmp_path)
+    assert found.output == expected
+    assert json.loads((tmp_path / "generated.json").read_text())["output"] == expected
+    again = ImageGenerator.from_json(tmp_path / "generated.json", build())()
+    assert torch.equal(again.tensor, found.tensor)
+    assert again.output == expected
+    channel = ImageGenerator(loaded, objective=Channel("second", 1), steps=1)()
+    assert channel.output is None, "no class was asked for"
 
 
 # independent labels

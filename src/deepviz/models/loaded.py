@@ -17,7 +17,7 @@ from deepviz.models.images import Photo, PhotoSource, open_photo
 from deepviz.models.labels import find_label
 from deepviz.models.preprocess import Preprocess
 from deepviz.probe.borrow import original
-from deepviz.probe.outputs import Kind, check_kind, stated_kind
+from deepviz.probe.outputs import Kind, Reading, check_kind, stated_kind
 
 RANDOM = "random"
 """What `weights` says of a model whose weights were drawn, not learned."""
@@ -84,6 +84,23 @@ class LoadedModel:
         stated = stated_kind(original(self.module))
         two = stated == "auto" and self.labels is not None and len(self.labels) == 2
         return "binary" if two else stated
+
+    def output_record(self, reading: Reading) -> dict[str, str]:
+        """What the outputs were read as, for results: their kind, and how it was known.
+
+        Example:
+            >>> from deepviz.probe.outputs import read_outputs
+            >>> scores = torch.tensor([[0.2, 3.0]])
+            >>> LoadedModel(nn.Identity(), "small").output_record(read_outputs(scores))
+            {'kind': 'logits', 'known': 'assumed: one class of 2'}
+        """
+        if self.output != "auto":
+            known = "stated: output="
+        elif stated_kind(original(self.module)) != "auto":
+            known = "stated by the model's problem_type"
+        else:
+            known = reading.assumed or "assumed: one output for two labels"
+        return {"kind": reading.kind, "known": known}
 
     @property
     def is_random(self) -> bool:

@@ -48,6 +48,7 @@ class ImageScores:
         missing: for each method why it gave no map; None if it did.
         position: which image of the run it is of, where several targets of one were explained; None if it is an image
             of its own.
+        output: what the model's outputs were read as, and how it was known; None if they were not.
     """
 
     source: str
@@ -58,6 +59,7 @@ class ImageScores:
     layers: Layers = ()
     missing: tuple[Missing | None, ...] = ()
     position: int | None = None
+    output: dict[str, str] | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -109,6 +111,11 @@ class Evaluation:
             versions=versions(),
             layers=layers,
         )
+
+    @property
+    def output(self) -> dict[str, str] | None:
+        """What the model's outputs were read as ("kind"), and how it was "known"; None if no image needed them."""
+        return next((one.output for one in self.judged if one.output), None)
 
     @cached_property
     def values(self) -> Values:
@@ -235,6 +242,7 @@ class Evaluation:
         """Everything, as plain values for JSON."""
         return {
             "model": self.model,
+            "output": self.output,
             "versions": self.versions,
             "metrics": [repr(metric) for metric in self.metrics],
             "table": self.table(),

@@ -87,6 +87,7 @@ class ImageOutcomes:
         methods: that were asked for, in the order of the outcomes.
         inputs: the names of the explained inputs; of a single one "".
         main: which of these is the image.
+        output: what the model's outputs were read as, and how it was known; None if they were not.
     """
 
     image: Prepared
@@ -95,6 +96,7 @@ class ImageOutcomes:
     methods: tuple[Method, ...]
     inputs: tuple[str, ...] = ("",)
     main: int = 0
+    output: dict[str, str] | None = None
 
     @property
     def explanations(self) -> list[Explanation]:

@@ -49,6 +49,7 @@ class RandomizationResult:
         similarities: by name, (methods, stages), 1 for the trained network; NaN for a method that gave no map, and
             where a map is blank, the same everywhere: there is nothing to compare.
         missing: for each method why it gave no map; None if it did.
+        output: what the model's outputs were read as, and how it was known; None if they were not.
     """
 
     image: Prepared
@@ -57,6 +58,7 @@ class RandomizationResult:
     maps: list[list[Explanation] | None]
     similarities: dict[str, Values]
     missing: tuple[Missing | None, ...]
+    output: dict[str, str] | None = None
 
     @property
     def target(self) -> ExplainedTarget:
@@ -130,6 +132,11 @@ class Sanity:
             seed=seed,
             layers=layers,
         )
+
+    @property
+    def output(self) -> dict[str, str] | None:
+        """What the model's outputs were read as ("kind"), and how it was "known"; None if no image needed them."""
+        return next((one.output for one in self.examined if one.output), None)
 
     @cached_property
     def similarities(self) -> dict[str, Values]:
@@ -226,6 +233,7 @@ class Sanity:
         """Everything but the maps, as plain values for JSON."""
         return {
             "model": self.model,
+            "output": self.output,
             "weights": self.fingerprint,
             "versions": self.versions,
             "cascading": self.cascading,

@@ -87,7 +87,8 @@ def _scores(
     targets = found.by_target
     for number, outcomes in enumerate(targets):
         step = _within(progress, number, len(targets), len(methods) * len(metrics))
-        yield replace(_of_target(loaded, item, outcomes, methods, asked, step), position=position)
+        scores = _of_target(loaded, item, outcomes, methods, asked, step)
+        yield replace(scores, position=position, output=found.output)
 
 
 def _within(progress: Progress | None, number: int, count: int, each: int) -> Progress | None:

@@ -108,7 +108,8 @@ class _Explaining:
         )
         inputs = tuple(part.input for part in item.parts)
         main = item.parts.index(item.image)
-        return ImageOutcomes(item.image, look.predictions(row), tuple(outcomes), self.methods, inputs, main)
+        predictions = look.predictions(row)
+        return ImageOutcomes(item.image, predictions, tuple(outcomes), self.methods, inputs, main, look.output)
 
     def _of_method(self, method: Method, rows: _Rows) -> _Found:
         """What came of one method; of rows that fail together, each by itself."""

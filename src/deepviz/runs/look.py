@@ -50,6 +50,11 @@ class Look:
         return "" if self.reading is None else self.reading.assumed
 
     @property
+    def output(self) -> dict[str, str] | None:
+        """What the outputs were read as, and how it was known; None if there are none."""
+        return None if self.reading is None else self.loaded.output_record(self.reading)
+
+    @property
     def remarks(self) -> tuple[str, ...]:
         """What is odd about the model as a whole, one sentence each."""
         labels = self.loaded.labels

@@ -108,7 +108,13 @@ class _Randomizing:
             warn(one)
         return [
             RandomizationResult(
-                self.item.image, tuple(names), tuple(shares), maps, _similarities(maps, len(names)), tuple(missing)
+                image=self.item.image,
+                stages=tuple(names),
+                shares=tuple(shares),
+                maps=maps,
+                similarities=_similarities(maps, len(names)),
+                missing=tuple(missing),
+                output=found.output,
             )
             for maps, missing in zip(self.histories, self.missing, strict=True)
             if any(maps)

@@ -210,6 +210,7 @@ class DeepDream:
             frames=tuple(frames),
             settings=self.settings(name),
             complete=len(told) == len(sizes) * self.steps,
+            output=call.notes.facts.get("output"),
         )
         return generated, failure
 

@@ -65,6 +65,7 @@ class Generated:
         frames: pictures of the way.
         settings: everything that decides what is drawn, as plain values (`ImageGenerator.from_json`).
         complete: whether all steps were taken.
+        output: what the model's outputs were read as, and how it was known; None if no objective is about a class.
     """
 
     tensor: Tensor
@@ -78,6 +79,7 @@ class Generated:
     frames: tuple[Frame, ...]
     settings: dict[str, Any]
     complete: bool
+    output: dict[str, str] | None = None
 
     @cached_property
     def images(self) -> tuple[Image.Image, ...]:
@@ -195,6 +197,7 @@ class Generated:
     def _json(self) -> bytes:
         told = {
             "settings": self.settings,
+            "output": self.output,
             "complete": self.complete,
             "steps taken": len(self.scores),
             "images": [

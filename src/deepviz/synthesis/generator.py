@@ -221,7 +221,8 @@ class ImageGenerator:
         told: list[Step] = []
         frames: list[Frame] = []
         with borrowed(module):
-            ascent = self._ascent(Call(module, Notes()))
+            notes = Notes()
+            ascent = self._ascent(Call(module, notes))
             parameters = self._parameters()
             state = ascent.begin(parameters)
             try:
@@ -250,6 +251,7 @@ class ImageGenerator:
             frames=tuple(frames),
             settings=self.settings(),
             complete=len(told) == self.steps,
+            output=notes.facts.get("output"),
         )
         return generated, failure
 

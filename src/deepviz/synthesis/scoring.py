@@ -51,7 +51,9 @@ def evaluate_objectives(
     seen = look_with_layers(call, loaded, list(objectives), inputs)
     seen = replace(seen, x=(preprocess.normalise(pixels),))
     if any(isinstance(part, (OfClass, Predicted)) for objective in objectives for part in objective.parts()):
-        seen = replace(seen, reading=seen.read())  # once, from all rows
+        reading = seen.read()  # once, from all rows
+        seen = replace(seen, reading=reading)
+        call.notes.facts.setdefault("output", loaded.output_record(reading))
     parts = list(runs(objectives))
     alone = len(parts) == 1
     values = torch.cat([objective(seen if alone else seen.rows(rows)) for objective, rows in parts])
