@@ -10,7 +10,7 @@ from torch import nn
 
 import deepviz
 from deepviz import catalog
-from deepviz.errors import DeepVizWarning, ModelError, NothingApplies, NothingOverridden, TargetError
+from deepviz.errors import DeepVizWarning, ModelError, NothingApplies, NothingOverridden, TargetError, TargetFailed
 from deepviz.methods import GradCAM, Gradient, GuidedBackprop, Method
 from deepviz.objectives import Logit
 from deepviz.results.explanation import Explanation
@@ -49,6 +49,75 @@ def bright(*rows):
     x = X.clone()
     x[list(rows), 0, 0, 0] = 3.0
     return x
+
+
+@dataclass(frozen=True)
+class Stranger(Method):
+    """A stranger's method that raises, at once or for any image but the first that it sees."""
+
+    title: ClassVar[str] = "Stranger"
+    error: type[Exception] = TargetError
+    bright_alone: bool = False
+
+    def maps(self, session):
+        session.values()
+        x = session.image()
+        if not self.bright_alone or bool((x[:, 0, 0, 0] != 2.5).any()):
+            raise self.error("a stranger's own")
+        return x
+
+
+ERRORS = [TargetError, TargetFailed, ValueError, TypeError, ModelError, KeyError, AssertionError]
+
+
+@pytest.mark.parametrize("error", ERRORS)
+@pytest.mark.filterwarnings("ignore::deepviz.DeepVizWarning")
+def test_whatever_a_stranger_raises_the_others_go_on(monkeypatch, error):
+    monkeypatch.setattr(catalog, "default_set", lambda: (Stranger(error), Gradient()))
+    found = deepviz.explain(good(), X, target=[0, 1])
+    assert [one.method for one in found] == [Gradient()] * 6
+    assert [one.error for one in found.failed] == [error.__name__] * 6
+    assert "a stranger's own" in found.failed[0].reason
+    evaluation = deepviz.evaluate(good(), X[0], "all", "sparseness")
+    assert np.isnan(evaluation.values[0, :, 0]).tolist() == [True, False, False, False, False]
+    sanity = deepviz.sanity_check(good(), X[0], "all", stages=1)
+    assert list(sanity.verdicts) == ["Gradient"]
+
+
+@pytest.mark.parametrize("error", ERRORS)
+@pytest.mark.filterwarnings("ignore::deepviz.DeepVizWarning")
+def test_a_stranger_that_raises_inside_a_metric_costs_that_metric_alone(error):
+    """It has a map of the image, and none of the image with noise."""
+    x = X[:1].clone()
+    x[:, 0, 0, 0] = 2.5
+    metrics = ["sparseness", "max-sensitivity(samples=2)"]
+    found = deepviz.evaluate(good(), x, [Stranger(error, True), Gradient()], metrics, controls=False)
+    assert np.isnan(found.values[0]).tolist() == [[False, True], [False, False]]
+
+
+def test_a_wrong_target_is_an_error_before_any_method_is_run():
+    calls = []
+
+    @dataclass(frozen=True)
+    class Counting(Method):
+        def maps(self, session):
+            calls.append(1)
+            return session.image()
+
+    def wrong(output):
+        raise KeyError("boxes")
+
+    for target, message in (
+        (99, "out of range"),
+        (wrong, "KeyError: 'boxes'"),
+        (lambda output: output.sum(), "one float score per row"),
+    ):
+        for ask in (deepviz.explain, deepviz.evaluate, deepviz.sanity_check):
+            with pytest.raises(TargetError, match=message):
+                ask(good(), X, [Counting(), Gradient()], target=target)
+            with pytest.raises(TargetError, match=message):
+                ask(good(), X, target=target)
+    assert not calls
 
 
 @pytest.fixture

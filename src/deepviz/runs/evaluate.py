@@ -123,7 +123,7 @@ def _of_target(
                 try:
                     value, curve = measured(loaded, session, explanation, metric)
                 except Exception as error:  # the others say something all the same
-                    if isinstance(error, (TypeError, ValueError)) and not isinstance(error, (ModelError, LayerError)):
+                    if metric.judges == "map" and _is_of_options(error):
                         raise  # an option that does not go with the input is one for all images
                     left_out[what] = in_one_line(error)
                     warn(f"{what} is left out: {left_out[what]}")
@@ -133,6 +133,10 @@ def _of_target(
                     curves.setdefault(column, np.full((len(methods), len(curve)), np.nan))[row] = curve
     missing = tuple(one if isinstance(one, Missing) else None for one in outcomes)
     return ImageScores(item.image.name, str(target), values, curves, left_out, layers, missing)
+
+
+def _is_of_options(error: Exception) -> bool:
+    return isinstance(error, (TypeError, ValueError)) and not isinstance(error, (ModelError, LayerError))
 
 
 def region(image: Prepared, boxes: Sequence[Box]) -> Tensor:

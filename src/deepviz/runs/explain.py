@@ -9,7 +9,7 @@ from typing import Any
 from PIL import Image
 from torch import Tensor, nn
 
-from deepviz.errors import LayerError, ModelError, NothingOverridden, TargetError
+from deepviz.errors import LayerError, ModelError, NothingOverridden
 from deepviz.files import versions
 from deepviz.inputs import Inputs
 from deepviz.methods.method import Method
@@ -112,11 +112,12 @@ class _Explaining:
         return ImageOutcomes(item.image, predictions, tuple(outcomes), self.methods, inputs, main, look.output)
 
     def _of_method(self, method: Method, rows: _Rows) -> _Found:
-        """What came of one method; of rows that fail together, each by itself."""
+        """What came of one method; of rows that fail together, each by itself.
+
+        A target that the model does not have was refused before, by the look at the rows.
+        """
         try:
             return rows.explained(method)
-        except TargetError:
-            raise
         except Exception as error:  # a stranger's method may raise anything
             if not self.lenient:
                 raise
