@@ -121,8 +121,17 @@ def test_the_order_is_image_then_class_then_method():
 
 def test_more_classes_than_there_are():
     assert len(deepviz.viz_backprop(network(), images(1), top_k=99)) == 5
-    with pytest.raises(TargetError, match="top_k must be at least 1, got 0"):
+    with pytest.raises(ValueError, match="top_k must be at least 1, got 0"):
         deepviz.viz_backprop(network(), images(1), top_k=0)
+    for wrong in (True, 1.5, "2"):
+        with pytest.raises(TypeError, match=f"top_k must be a whole number, got {wrong!r}"):
+            deepviz.explain(network(), images(1), "gradient", top_k=wrong)
+
+
+@pytest.mark.parametrize("target", [0, [0, 1], first_class])
+def test_several_predicted_classes_and_a_target_are_one_too_many(target):
+    with pytest.raises(TargetError, match="top_k=2 is for the predicted classes, and a target is given: leave out one"):
+        deepviz.explain(network(), images(1), "gradient", target=target, top_k=2)
 
 
 @pytest.mark.parametrize(
@@ -165,7 +174,8 @@ def test_a_list_mixes_all_forms_and_holds_for_every_image():
     predicted = good().module(images()).argmax(1).tolist()
     assert [one.target.index for one in found] == [2, 0, None, 1, predicted[0], 2, 0, None, 3, predicted[1]]
     assert found[2].target.label == "first_class"
-    assert (found[2].target.probability, found[2].target.score) == (None, None)
+    assert (found[2].target.probability, found[2].target.score) == (None, found[1].target.score)
+    assert str(found[2].target) == f"first_class: {found[1].target.score:.3g}"
     assert same(found[2], found[1])
 
 
@@ -220,7 +230,8 @@ def test_more_images_than_one_batch_holds():
 
 def test_a_callable_explains_a_model_without_class_scores():
     (found,) = deepviz.viz_backprop(Segmenting(), images(1), target=first_pixel)
-    assert (found.target.index, found.target.label, str(found.target)) == (None, "first_pixel", "first_pixel")
+    value = first_pixel(Segmenting()(images(1))).item()
+    assert (found.target.index, found.target.label, found.target.score) == (None, "first_pixel", pytest.approx(value))
     assert found.attribution[:, 16:].abs().max() == 0
     assert len(deepviz.viz_backprop(Segmenting(), images(1), target=[first_pixel, first_pixel])) == 2
     deepviz.sheet([found])

@@ -257,13 +257,14 @@ def test_a_sheet_compares_pictures_not_names():
 
 
 def test_two_callables_of_the_same_name_are_two_sections():
-    targets = [lambda scores: scores[:, 0], lambda scores: scores[:, 1]]
+    targets = [lambda scores: scores[:, 0], lambda scores: 1 * scores[:, 0]]
     two = deepviz.viz_backprop(network(), torch.ones(3, 32, 32), target=targets)
     same = [two[0], replace(two[0])]
     assert two[0].target != two[1].target
     assert two[0].target.function is targets[0]
     assert deepviz.sheet(two).height > deepviz.sheet(same).height
-    assert _headings(one.target for one in two) == ["lambda", "lambda (2)"]
+    name = f"lambda: {two[0].target.score:.3g}"
+    assert _headings(one.target for one in two) == [name, f"{name} (2)"]
 
 
 def test_a_callable_that_has_no_hash():

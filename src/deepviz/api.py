@@ -77,7 +77,8 @@ def explain(
         target: a class index, a label ("tiger cat"), an array or tensor (N,) of indices, one per image, an objective
             such as `Logit(281) - Logit(282)`, a callable from the model's raw output to one score per row, or a list:
             all of them for every image. None: the predicted.
-        top_k: with target None, the number of best classes to explain; they share their forward passes.
+        top_k: with target None, the number of best classes to explain; they share their forward passes. With a target
+            it must be 1.
         layer: for methods that take one and do not name it themselves, also inside others such as SmoothGrad.
         preprocess: `deepviz.Preprocess(...)`, a torchvision or timm transform, or any callable from a PIL image to
             a tensor, if the model has none of its own.
@@ -211,9 +212,9 @@ def sanity_check(
         >>> found.similarities["ssim"].shape  # images, methods, stages
         (1, 2, 3)
     """
-    chosen = choose_methods(methods)
+    chosen, randomization = choose_methods(methods), Randomization(stages, cascading, seed)
     loaded, items = _items(model, images, target, preprocess, extra, output)
-    results = list(randomize_items(loaded, items, chosen, Randomization(stages, cascading, seed)))
+    results = list(randomize_items(loaded, items, chosen, randomization))
     return Sanity.of(loaded, chosen, results, cascading, seed)
 
 

@@ -237,6 +237,22 @@ def test_a_blank_map_is_nothing_to_compare():
     assert none.strip().width > 100
 
 
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"stages": 0}, ValueError, "stages must be at least 1, got 0"),
+        ({"stages": -1}, ValueError, "stages must be at least 1, got -1"),
+        ({"stages": True}, TypeError, "stages must be a whole number, got True"),
+        ({"stages": 1.5}, TypeError, "stages must be a whole number, got 1.5"),
+        ({"cascading": "no"}, TypeError, "cascading must be true or false, got 'no'"),
+        ({"seed": -1}, ValueError, "seed must be from 0"),
+    ],
+)
+def test_options_that_make_no_sense(options, error, message):
+    with pytest.raises(error, match=message):
+        deepviz.sanity_check(network(), X, Gradient(), **options)
+
+
 def test_one_stage_says_nothing_of_the_upper_half():
     found = deepviz.sanity_check(network(), X, Gradient(), stages=1)
     (said,) = found.verdicts.values()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Annotated
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +14,7 @@ from deepviz.inputs import Inputs
 from deepviz.models import LoadedModel, Prepared
 from deepviz.objectives import Bound, Function, Logit, Objective, Output, Predicted, Probability, bind
 from deepviz.objectives.classes import OfClass, class_alone
+from deepviz.options import Frozen, Ge
 from deepviz.probe.gradient import fresh_leaf
 from deepviz.probe.outputs import Reading, read_outputs
 from deepviz.probe.session import Session, opened
@@ -74,7 +76,7 @@ class Look:
         """Inputs and targets of one row, with its value."""
         objective, value = of_row(self.objectives[k], row), float(self.values[row, k])
         if isinstance(objective, Function):
-            return ExplainedTarget(None, objective.name, None, None, objective.function, objective)
+            return ExplainedTarget(None, objective.name, None, value, objective.function, objective)
         index = class_alone(objective)
         if index is not None:
             chance = None if self.chances is None else float(self.chances[row, index])
@@ -101,10 +103,11 @@ def looked(loaded: LoadedModel, inputs: Inputs, targets: tuple[Objective, ...] |
 
     Raises:
         ModelError: if the model fails, or returns no scores and they are needed.
-        TargetError: for a target that the model does not have, or where nothing is predicted.
+        TargetError: for a target that the model does not have, where nothing is predicted, or for `top_k` beside a
+            target.
+        TypeError, ValueError: for a `top_k` that is no number from 1 up.
     """
-    if top_k < 1:
-        raise TargetError(f"top_k must be at least 1, got {top_k}")
+    check_top_k(top_k, targets)
     asked = (Predicted(),) if targets is None else targets
     bound = bind(list(asked), inputs.n)
     readings: list[Reading] = []
@@ -114,10 +117,9 @@ def looked(loaded: LoadedModel, inputs: Inputs, targets: tuple[Objective, ...] |
             values, *outputs = session.by_rows(lambda part: _both(part, readings, needed))
             session.notes.general.clear()  # what is odd is told with the maps
     except ModelFailed as error:
-        if any(leaf.ndim == 4 for leaf in inputs.leaves) and _takes_volumes(loaded.module):
-            raise ModelFailed(
-                f"{error}; it takes volumes: one volume (C, D, H, W) is given with a batch axis in front, x[None]"
-            ) from error
+        hint = _hint(loaded.module) if any(leaf.ndim == 4 for leaf in inputs.leaves) else ""
+        if hint:
+            raise ModelFailed(f"{error}; {hint}") from error
         raise
     if not outputs:
         return Look(loaded, asked, values.cpu(), None, None, None, None)
@@ -134,8 +136,33 @@ def looked(loaded: LoadedModel, inputs: Inputs, targets: tuple[Objective, ...] |
     return Look(loaded, asked, values.cpu(), found, reading, chances, order)
 
 
-def _takes_volumes(module: nn.Module) -> bool:
-    return any(isinstance(one, nn.Conv3d) for one in module.modules())
+@dataclass(frozen=True)
+class _Best(Frozen):
+    top_k: Annotated[int, Ge(1), "Number of predicted classes to explain."] = 1
+
+
+def check_top_k(top_k: int, targets: tuple[Objective, ...] | None) -> None:
+    """Refuse a number of predicted classes that is none, or that goes with a target.
+
+    Raises:
+        TargetError: beside a target.
+        TypeError, ValueError: for no number from 1 up.
+    """
+    if _Best(top_k).top_k != 1 and targets is not None:
+        raise TargetError(f"top_k={top_k} is for the predicted classes, and a target is given: leave out one of them")
+
+
+def _hint(module: nn.Module) -> str:
+    """How to give what the model takes, if that is no image; "" for a model of images."""
+    modules = list(module.modules())
+    if any(isinstance(one, nn.Conv3d) for one in modules):
+        return "it takes volumes: one volume (C, D, H, W) is given with a batch axis in front, x[None]"
+    if any(isinstance(one, nn.Conv2d) for one in modules):
+        return ""
+    signals = "N signals (N, C, L) are given as deepviz.Inputs(x), one as (C, L)"
+    if any(isinstance(one, nn.Conv1d) for one in modules):
+        return f"it takes signals: {signals}"
+    return f"a tensor with three axes is one image (C, H, W); {signals}"
 
 
 def _both(session: Session, readings: list[Reading], needed: bool) -> tuple[Tensor, ...]:

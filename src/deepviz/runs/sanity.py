@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, fields, replace
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
@@ -17,7 +17,7 @@ from deepviz.methods import Method
 from deepviz.metrics.similarity import SIMILARITIES
 from deepviz.models import LoadedModel
 from deepviz.notes import warn
-from deepviz.options import having
+from deepviz.options import Frozen, Ge, Seed, having
 from deepviz.probe.randomise import randomised
 from deepviz.results.explanation import Explanation
 from deepviz.results.outcomes import Failed, Missing, Outcome
@@ -31,19 +31,20 @@ STAGES = 8
 
 
 @dataclass(frozen=True)
-class Randomization:
+class Randomization(Frozen):
     """How layers get random weights.
 
-    Args:
-        stages: in how many steps.
-        cascading: from the output down, each step keeping the new weights of those before; if not, each step's layers
-            alone.
-        seed: of the weights.
+    Example:
+        >>> Randomization(stages=0)
+        Traceback (most recent call last):
+        ValueError: stages must be at least 1, got 0
     """
 
-    stages: int = STAGES
-    cascading: bool = True
-    seed: int = 0
+    stages: Annotated[int, Ge(1), "Number of steps in which all layers are randomised."] = STAGES
+    cascading: Annotated[
+        bool, "From the output down, each step keeping the new weights of those before, or each step's layers alone."
+    ] = True
+    seed: Annotated[Seed, "Seed of the weights."] = 0
 
 
 def randomize_items(
