@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from deepviz import DeepVizWarning, catalog
+from deepviz.errors import ImageError
 from deepviz.metrics.controls import CentreGaussian, EdgeDetector, RandomMap
 from networks import CASES, assert_same, plain
 
@@ -126,6 +127,13 @@ def test_edges_turn_with_the_image_and_do_not_mind_brightness():
     x, edges = X.double(), EdgeDetector()
     assert_same(edges(Silent(), x.rot90(1, (2, 3)), 0), edges(Silent(), x, 0).rot90(1, (2, 3)), 1e-12)
     assert_same(edges(Silent(), 3 - 2 * x, 0), 2 * edges(Silent(), x, 0), 1e-12)
+
+
+@pytest.mark.parametrize("control", [RandomMap(), CentreGaussian(), EdgeDetector()], ids=str)
+@pytest.mark.parametrize("shape", [(2, 3, 50), (2, 3, 6, 6, 6)])
+def test_they_are_maps_of_images(control, shape):
+    with pytest.raises(ImageError, match=rf"{control} is a map of images \(N, C, H, W\), got an input"):
+        control(Silent(), torch.rand(shape), 0)
 
 
 def test_an_image_of_one_colour_has_no_edges_and_that_is_said():

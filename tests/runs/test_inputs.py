@@ -6,7 +6,7 @@ from torch import nn
 
 import deepviz
 from deepviz import Inputs, shared
-from deepviz.errors import TargetError
+from deepviz.errors import ImageError, TargetError
 from deepviz.methods import Gradient, GradTimesImage
 from deepviz.objectives import Function, Logit, Output, Predicted, Similarity
 from deepviz.results.outcomes import Skipped
@@ -138,6 +138,27 @@ def test_volumes_and_signals():
     (one,) = deepviz.explain(signals, draw(2, 50), "gradient", target=1)
     assert (one.layout, one.space) == ("signal", (50,))
     assert len(deepviz.explain(signals, Inputs(draw(4, 2, 50)), "gradient")) == 4
+    with pytest.raises(deepviz.DeepVizError, match=r"it takes signals: N signals \(N, C, L\) .* deepviz\.Inputs\(x\)"):
+        deepviz.explain(signals, draw(4, 2, 50), "gradient")
+    table = nn.Sequential(nn.Flatten(), nn.Linear(100, 3)).eval()
+    with pytest.raises(deepviz.DeepVizError, match=r"three axes is one image \(C, H, W\); N signals"):
+        deepviz.explain(table, draw(4, 2, 50), "gradient")
+    with pytest.raises(deepviz.DeepVizError, match="expected input") as failed:
+        deepviz.explain(network(), draw(4, 32, 32), "gradient")
+    assert "signals" not in str(failed.value)
+
+
+@pytest.mark.parametrize(
+    "inputs",
+    [draw(2, 50), draw(2, 1, 8, 8, 8), Inputs((draw(1, 3, 8, 8), draw(1, 3, 8, 8))), Inputs(draw(2, 5))],
+    ids=["signal", "volumes", "two images", "table"],
+)
+def test_what_metrics_cannot_judge_is_refused_before_any_work(inputs):
+    model = Counted().eval()
+    with pytest.raises(ImageError, match=r"evaluate takes one image \(C, H, W\) in each row.* is \(") as refused:
+        deepviz.evaluate(model, inputs, "gradient", "sparseness")
+    assert "\n" not in str(refused.value)
+    assert model.calls == 0
 
 
 def test_a_number_is_explained_as_a_number():

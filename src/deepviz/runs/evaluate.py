@@ -10,7 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from deepviz.errors import DeepVizError, LayerError, ModelError, TargetError
+from deepviz.errors import DeepVizError, ImageError, LayerError, ModelError, TargetError
+from deepviz.inputs import is_image_like
 from deepviz.methods import Method
 from deepviz.metrics import CurveMetric, Deletion, Insertion, Metric
 from deepviz.metrics.metric import judging
@@ -82,6 +83,7 @@ def _scores(
     progress: Progress | None,
 ) -> Iterator[ImageScores]:
     """One image's numbers, target by target."""
+    _check_image(item)
     (found,) = explain_items(loaded, [item], methods, lenient=True)
     asked = [_at(metric.of_rows(slice(position, position + 1)), item.inside) for metric in metrics]
     targets = found.by_target
@@ -89,6 +91,21 @@ def _scores(
         step = _within(progress, number, len(targets), len(methods) * len(metrics))
         scores = _of_target(loaded, item, outcomes, methods, asked, step)
         yield replace(scores, position=position, output=found.output)
+
+
+def _check_image(item: Item) -> None:
+    """Refuse what metrics cannot judge, before any work.
+
+    Raises:
+        ImageError: for anything but one image in each row, beside tables at most.
+    """
+    spaces = [part for part in item.parts if is_image_like(part.x[None])]
+    if len(spaces) != 1 or spaces[0].x.ndim != 3:
+        shapes = ", ".join(str(tuple(part.x.shape)) for part in item.parts)
+        raise ImageError(
+            f"evaluate takes one image (C, H, W) in each row, with tables beside it at most, not signals or volumes: "
+            f"{item.image.name} is {shapes}"
+        )
 
 
 def _within(progress: Progress | None, number: int, count: int, each: int) -> Progress | None:
