@@ -16,6 +16,7 @@ import deepviz
 from deepviz.errors import DeepVizWarning, MethodError, ModelError, TargetError
 from deepviz.methods import GradCAM, Gradient, GradTimesImage, IntegratedGradients, Method
 from deepviz.metrics import (
+    CentreGaussian,
     Completeness,
     Deletion,
     EnergyInside,
@@ -121,7 +122,7 @@ def test_a_gap_is_measured_from_the_methods_own_baseline():
 def test_a_metric_without_a_value_does_not_cost_the_others():
     """A scripted model cannot be randomised; its curves are there all the same."""
     metrics = [QUICK[0], ParameterRandomization(stages=2)]
-    with pytest.warns(DeepVizWarning, match="randomization of Gradient is left out: a scripted model"):
+    with pytest.warns(DeepVizWarning, match="randomization, stages 2 of Gradient is left out: a scripted"):
         found = deepviz.evaluate(scripted(), torch.rand(2, 3, 32, 32), "gradient", metrics, controls=False)
     assert np.isfinite(found.values[:, :, 0]).all()
     assert np.isnan(found.values[:, :, 1]).all()
@@ -184,7 +185,7 @@ def test_a_method_that_does_not_apply_has_no_number_and_the_others_have_theirs()
         found = deepviz.evaluate(no_rectifier(), torch.rand(2, 3, 32, 32), ["guided-backprop", "gradient"], QUICK)
     assert np.isnan(found.values[:, 0]).all()
     assert np.isfinite(found.values[:, 1:]).all()
-    assert "Guided backprop" in found.judged[0].left_out
+    assert set(found.judged[0].left_out) == {"guided-backprop"}
     assert found.cells()[0] == ["–", "–"]
     assert found.beats(0, 0) is None
 
@@ -231,6 +232,43 @@ def test_a_row_that_does_not_beat_the_random_map_is_marked():
     assert [found.beats(row, 0) for row in range(3)] == [False, True, None]
     assert [found.mark(row, 0) for row in range(3)] == ["°", "", ""]
     assert "°" in str(found).splitlines()[1]
+
+
+@dataclass(frozen=True)
+class Broken(Metric):
+    """Has no value for any map."""
+
+    steps: int = 1
+    title: ClassVar[str] = "Broken"
+
+    def measure(self, session, attribution):
+        raise KeyError(f"no {self.steps}")
+
+
+@pytest.mark.filterwarnings("ignore::deepviz.DeepVizWarning")
+def test_two_metrics_of_one_name_are_left_out_each_for_its_own_reason():
+    found = deepviz.evaluate(network(), torch.rand(1, 3, 32, 32), "gradient", [Broken(1), Broken(2)], controls=False)
+    assert found.judged[0].left_out == {
+        "Broken of gradient": "KeyError: 'no 1'",
+        "Broken, steps 2 of gradient": "KeyError: 'no 2'",
+    }
+
+
+def test_a_control_is_told_by_what_it_is():
+    """Not by its caption, which another row may have."""
+
+    @dataclass(frozen=True)
+    class Namesake(Gradient):
+        title: ClassVar[str] = "Random map"
+
+    x = torch.rand(12, 3, 8, 8, generator=torch.Generator().manual_seed(1)) + 0.5
+    found = deepviz.evaluate(Quadrant(), x, [Namesake(), GradTimesImage()], QUICK[:1], target=0)
+    for control in (RandomMap(), "Random map"):
+        assert found.beats(1, 0, control) is found.beats(1, 0) is True
+        assert found.beats(2, 0, control) is None, "the control itself"
+    assert found.beats(1, 0, CentreGaussian()) == found.beats(1, 0, "Centred Gaussian")
+    assert found.beats(1, 0, RandomMap(seed=1)) is None
+    assert found.beats(1, 0, "Gradient") is None
 
 
 def test_means_and_intervals_are_over_the_images_that_have_a_value():

@@ -175,7 +175,7 @@ def test_a_method_that_fails_has_no_numbers_and_the_others_have_theirs():
     assert np.isnan(found.values[:, 0, 0]).tolist() == [False, True, False]
     assert np.isfinite(found.values[:, 1:]).all()
     assert isinstance(found.judged[1].missing[0], Failed)
-    assert found.judged[1].left_out == {"Picky": "KeyError: 'too bright'"}
+    assert found.judged[1].left_out == {catalog.key(Picky()): "KeyError: 'too bright'"}
     sanity = deepviz.sanity_check(good(), bright(1), [Picky(), Gradient()], stages=1)
     assert np.isnan(sanity.similarities["ssim"][:, 0, -1]).tolist() == [False, True, False]
     assert np.isfinite(sanity.similarities["ssim"][:, 1]).all()
@@ -188,7 +188,8 @@ def test_two_of_a_class_of_which_one_does_not_apply():
     assert found.rows == ("Grad-CAM, layer 1", "Grad-CAM, layer 5")
     assert np.isfinite(found.values[:, 0]).all()
     assert np.isnan(found.values[:, 1]).all()
-    assert set(found.judged[0].left_out) == {"Grad-CAM, layer 5"}
+    assert set(found.judged[0].left_out) == {catalog.key(GradCAM("5"))}
+    assert found.keys == (catalog.key(GradCAM("1")), catalog.key(GradCAM("5")))
     sanity = deepviz.sanity_check(network(), X, [GradCAM("5"), GradCAM("1")], stages=1)
     assert list(sanity.verdicts) == ["Grad-CAM, layer 1"]
 

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from deepviz import catalog
 from deepviz.errors import MissingExtra
 from deepviz.files import versions
 from deepviz.methods.method import Method
@@ -25,7 +26,8 @@ from deepviz.results.outcomes import Missing
 
 Values = NDArray[np.float64]
 
-CONTROLS: tuple[Method, ...] = (RandomMap(), CentreGaussian(), EdgeDetector())
+RANDOM_MAP = RandomMap()
+CONTROLS: tuple[Method, ...] = (RANDOM_MAP, CentreGaussian(), EdgeDetector())
 """Model-independent baselines: a method that does not beat them says nothing."""
 
 
@@ -43,7 +45,8 @@ class ImageScores:
         target: what was explained, with its probability.
         values: (methods, metrics); NaN where a method does not apply.
         curves: for metrics that have one, by their number: (methods, steps + 1).
-        left_out: methods that gave no map, and metrics that have no value for one, by their captions, with the reason.
+        left_out: why a method gave no map, by its key (`catalog.key`, with the layer), and why a metric has no value
+            for one, by "metric of key", the metric with its options.
         layers: for each method the layer that it explained, if any.
         missing: for each method why it gave no map; None if it did.
         position: which image of the run it is of, where several targets of one were explained; None if it is an image
@@ -74,6 +77,7 @@ class Evaluation:
         model: its name, with where its weights come from.
         versions: of deepviz and torch.
         layers: for each row the layer that it is about, if any; images in which the method found another are left out.
+        keys: what each row is told from others by: the method with all of its options and the layer.
     """
 
     rows: tuple[str, ...]
@@ -83,6 +87,7 @@ class Evaluation:
     model: str
     versions: dict[str, str] = field(default_factory=dict)
     layers: Layers = ()
+    keys: tuple[str, ...] = ()
 
     @classmethod
     def of(
@@ -110,6 +115,7 @@ class Evaluation:
             model=f"{loaded.name} ({loaded.weights})",
             versions=versions(),
             layers=layers,
+            keys=tuple(map(catalog.key, all_rows, layers)),
         )
 
     @property
@@ -173,8 +179,14 @@ class Evaluation:
         """For each metric the best row, if its difference to the next is significant by a paired bootstrap."""
         return tuple(self._best(column) for column in self._columns)
 
-    def beats(self, row: int, column: int, control: str = "Random map") -> bool | None:
-        """Whether a row is better than a control's, by a paired bootstrap over the images; None if not compared."""
+    def beats(self, row: int, column: int, control: Method | str = RANDOM_MAP) -> bool | None:
+        """Whether a row is better than a control's, by a paired bootstrap over the images; None if not compared.
+
+        Args:
+            row: of the table.
+            column: of the table.
+            control: one of `CONTROLS`, or its name; or the caption of any other row.
+        """
         other = self._row_of(control)
         if other is None or other == row:
             return None
@@ -184,11 +196,13 @@ class Evaluation:
             return None
         return self._better(row, other, column) and self._differs(row, other, column)
 
-    def _row_of(self, control: str) -> int | None:
+    def _row_of(self, control: Method | str) -> int | None:
         """The row of a control, whatever else is called so."""
         first = len(self.rows) - self.controls
-        named = {str(one): first + number for number, one in enumerate(CONTROLS[: self.controls])}
-        return named.get(control, self.rows.index(control) if control in self.rows else None)
+        for row, one in enumerate(CONTROLS[: self.controls], first):
+            if control in (one, str(one)):
+                return row
+        return self.rows.index(control) if isinstance(control, str) and control in self.rows else None
 
     def _of(self, row: int, column: int) -> Values:
         values: Values = self._of_images[:, row, column]
@@ -257,6 +271,7 @@ class Evaluation:
                 for one in self.judged
             ],
             "rows": list(self.rows),
+            "keys": list(self.keys),
             "layers": list(self.layers),
             "remarks": list(self.remarks),
         }

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from deepviz import catalog
 from deepviz.errors import DeepVizError, ImageError, LayerError, ModelError, TargetError
 from deepviz.inputs import is_image_like
 from deepviz.methods import Method
@@ -126,15 +127,15 @@ def _of_target(
     values = np.full((len(methods), len(metrics)), np.nan)
     curves: dict[int, Values] = {}
     layers = tuple(one.layer if isinstance(one, Explanation) else None for one in outcomes)
-    names = captions(methods, layers)
-    left_out = {name: one.reason for name, one in zip(names, outcomes, strict=True) if isinstance(one, Missing)}
+    names, keys = captions(methods, layers), tuple(map(catalog.key, methods, layers))
+    left_out = {key: one.reason for key, one in zip(keys, outcomes, strict=True) if isinstance(one, Missing)}
     target = outcomes[0].target
     with judging(loaded.module, inputs_of(loaded, [item]), asked_of(target), output=loaded.kind) as session:
         for row, explanation in enumerate(outcomes):
             if not isinstance(explanation, Explanation):
                 continue
             for column, metric in enumerate(metrics):
-                what = f"{metric.name} of {names[row]}"
+                what = f"{metric} of {names[row]}"
                 if progress is not None:
                     progress(what, row * len(metrics) + column)
                 try:
@@ -142,8 +143,8 @@ def _of_target(
                 except Exception as error:  # the others say something all the same
                     if metric.judges == "map" and _is_of_options(error):
                         raise  # an option that does not go with the input is one for all images
-                    left_out[what] = in_one_line(error)
-                    warn(f"{what} is left out: {left_out[what]}")
+                    reason = left_out[f"{metric} of {keys[row]}"] = in_one_line(error)
+                    warn(f"{what} is left out: {reason}")
                     continue
                 values[row, column] = value
                 if curve is not None:
