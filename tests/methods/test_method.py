@@ -243,7 +243,9 @@ def test_maps_of_several_targets_have_an_axis_for_them():
         Returning(lambda x: x)(model, x, classes)
 
 
-@pytest.mark.parametrize("found", [None, (), "maps", [None], lambda x: (x, x)], ids=str)
+@pytest.mark.parametrize(
+    "found", [None, (), "maps", [None], lambda x: (x, x)], ids=["None", "empty", "text", "a list", "a pair"]
+)
 def test_what_is_no_map_at_all_is_refused(found):
     made = found if callable(found) else (lambda x: found)
     with pytest.raises(MethodError, match="Returning must return a tensor of maps, or one for each of 1 explained"):
