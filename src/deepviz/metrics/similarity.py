@@ -82,7 +82,7 @@ def _correlation(a: Tensor, b: Tensor) -> Tensor:
 
 
 def _or_constant(found: Tensor, a: Tensor, b: Tensor) -> Tensor:
-    """Values and checks; 0 where one of the rows is constant, 1 where both are."""
+    """The similarity found; 0 where one of the rows is constant, 1 where both are."""
     flat_a, flat_b = (row.amin(1) == row.amax(1) for row in (a, b))
     return torch.where(flat_a | flat_b, (flat_a & flat_b).to(found), found)
 

@@ -62,7 +62,7 @@ class RandomizationResult:
 
     @property
     def target(self) -> ExplainedTarget:
-        """Inputs and targets."""
+        """What was explained."""
         return next(history[0].target for history in self.maps if history is not None)
 
     @property

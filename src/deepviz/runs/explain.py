@@ -240,7 +240,7 @@ class Maps:
     column: int | None
 
     def notes_of(self, row: int) -> dict[str, Any]:
-        """Values and checks out on the way to one row's map."""
+        """The notes of one row's map."""
         return self.notes.of(row if self.column is None else (row, self.column))
 
 

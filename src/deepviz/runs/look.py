@@ -73,7 +73,7 @@ class Look:
         return tuple((self.loaded.label(int(k)), float(value)) for value, k in zip(values, indices, strict=True))
 
     def target(self, row: int, k: int) -> ExplainedTarget:
-        """Inputs and targets of one row, with its value."""
+        """What is explained of one row, with its value."""
         objective, value = of_row(self.objectives[k], row), float(self.values[row, k])
         if isinstance(objective, Function):
             return ExplainedTarget(None, objective.name, None, value, objective.function, objective)
@@ -224,7 +224,7 @@ def of_row(objective: Objective, row: int) -> Objective:
 
 
 def asked_of(target: ExplainedTarget) -> Objective:
-    """Inputs and targets, to be asked for again."""
+    """The objective of a target, to be explained again."""
     if target.objective is not None:
         return target.objective
     return Function(target.function, target.label) if target.index is None else Logit(target.index)

@@ -163,7 +163,7 @@ class IntegratedGradients(Method):
 
 
 def _rows_first(values: list[int] | list[bool], shape: tuple[int, ...]) -> Tensor:
-    """Values and checks objective by objective, (K, N) or (N,), as (N, K) or (N,)."""
+    """Values found objective by objective, (K, N) or (N,), as (N, K) or (N,)."""
     return torch.tensor(values).view(shape).movedim(-1, 0)
 
 
