@@ -1,14 +1,13 @@
 """A model is borrowed: after success, a bad target or a crash, it and its surroundings are as they were."""
 
 import copy
-import random
 
-import numpy as np
 import pytest
 import torch
 from torch import nn
 
 from deepviz.errors import ModelError, ModelFailed, TargetError
+from deepviz.testing import surroundings
 from networks import CASES, METHODS, VARIANTS
 
 pytestmark = pytest.mark.filterwarnings("ignore::deepviz.errors.DeepVizWarning")
@@ -19,34 +18,6 @@ cases = pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
 
 class Crash(RuntimeError):
     pass
-
-
-def surroundings(model, x):
-    """All that a call could change, as plain values that can be compared."""
-    modules = dict(model.named_modules())
-    tensors = {**dict(model.named_parameters()), **dict(model.named_buffers())}
-    return {
-        "tensors": {name: (id(value), value.detach().clone().tolist()) for name, value in tensors.items()},
-        "versions": {name: value._version for name, value in tensors.items() if not value.is_inference()},
-        "gradients": {name: None if value.grad is None else value.grad.tolist() for name, value in tensors.items()},
-        "requires_grad": {name: value.requires_grad for name, value in tensors.items()},
-        "training": {name: module.training for name, module in modules.items()},
-        "hooks": {
-            (name, key): list(getattr(module, key))
-            for name, module in modules.items()
-            for key in vars(module)
-            if "hooks" in key
-        },
-        "attributes": {name: sorted(vars(module)) for name, module in modules.items()},
-        "tensor hooks": {name: len(value._backward_hooks or ()) for name, value in tensors.items()},
-        "x": (x.detach().clone().tolist(), x.requires_grad, x.grad, x._backward_hooks),
-        "x version": None if x.is_inference() else x._version,
-        "modes": (torch.is_grad_enabled(), torch.is_inference_mode_enabled(), torch.get_default_dtype()),
-        "autocast": torch.is_autocast_enabled("cpu"),
-        "torch's random state": torch.get_rng_state().tolist(),
-        "numpy's random state": repr(np.random.get_state()),
-        "python's random state": random.getstate(),
-    }
 
 
 @variants
@@ -129,10 +100,10 @@ def test_the_models_own_hooks_and_gradients_stay(method):
     x.requires_grad_()
     x.grad = torch.ones_like(x)
     before = surroundings(model, x)
-    before["x"] = (*before["x"][:2], x.grad.tolist(), before["x"][3])
+    before["the image"] = (*before["the image"][:2], x.grad.tolist(), before["the image"][3])
     method(model, x)
     after = surroundings(model, x)
-    after["x"] = (*after["x"][:2], x.grad.tolist(), after["x"][3])
+    after["the image"] = (*after["the image"][:2], x.grad.tolist(), after["the image"][3])
     assert after == before
     assert heard
 

@@ -1,14 +1,12 @@
 """Looking inside a model leaves it, and its surroundings, as they were."""
 
-import random
-
-import numpy as np
 import pytest
 import torch
 from torch import nn
 
 from deepviz.errors import DeepVizError
 from deepviz.inside import dataset_examples, viz_activations, viz_filters, viz_layers
+from deepviz.testing import surroundings
 from networks import CASES
 
 LOOKS = {
@@ -19,26 +17,6 @@ LOOKS = {
 }
 LAYERS = {"plain": "0", "in-place": "first", "skip": "first", "vit": "patch", "train-mode": "0", "viewing": "conv1"}
 looks = pytest.mark.parametrize("look", LOOKS.values(), ids=LOOKS.keys())
-
-
-def surroundings(model, x):
-    modules = dict(model.named_modules())
-    tensors = {**dict(model.named_parameters()), **dict(model.named_buffers())}
-    return {
-        "tensors": {name: (id(value), value._version, value.tolist()) for name, value in tensors.items()},
-        "gradients": {name: (value.requires_grad, value.grad) for name, value in tensors.items()},
-        "training": {name: module.training for name, module in modules.items()},
-        "hooks": {
-            (name, key): list(getattr(module, key))
-            for name, module in modules.items()
-            for key in vars(module)
-            if "hooks" in key
-        },
-        "attributes": {name: sorted(vars(module)) for name, module in modules.items()},
-        "x": (x.tolist(), x.requires_grad, x.grad, x._version),
-        "modes": (torch.is_grad_enabled(), torch.is_inference_mode_enabled()),
-        "random states": (torch.get_rng_state().tolist(), repr(np.random.get_state()), random.getstate()),
-    }
 
 
 @looks

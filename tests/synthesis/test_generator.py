@@ -3,7 +3,6 @@
 import copy
 import json
 import math
-import random
 import warnings
 from dataclasses import replace
 from itertools import combinations
@@ -49,12 +48,14 @@ from deepviz.synthesis import (
     Similarity,
     TotalVariation,
 )
+from deepviz.testing import surroundings
 from networks import CASES, all_scores
 from small_models import LABELS, Counting, Failing, Tinted, network
 
 SOUND = sorted(set(CASES) - {"odd"})
 cases = pytest.mark.parametrize("case", SOUND)
 PHOTO = Image.open(deepviz.example_photo()).convert("RGB").resize((60, 50))
+NO_IMAGE = torch.empty(0)
 V = torch.randn(8, generator=torch.Generator().manual_seed(0))
 
 
@@ -70,25 +71,6 @@ def of_case(case, *arguments, dtype=torch.float64, **options):
     output = "binary" if case == "one-logit" else "auto"
     model = LoadedModel(CASES[case].model(dtype), case, Preprocess(CASES[case].image[1:]), output=output)
     return generator(*arguments, model=model, **options)
-
-
-def surroundings(model):
-    modules = dict(model.named_modules())
-    tensors = {**dict(model.named_parameters()), **dict(model.named_buffers())}
-    return {
-        "tensors": {name: (id(value), value._version, value.tolist()) for name, value in tensors.items()},
-        "gradients": {name: (value.requires_grad, value.grad) for name, value in tensors.items()},
-        "training": {name: module.training for name, module in modules.items()},
-        "hooks": {
-            (name, key): list(getattr(module, key))
-            for name, module in modules.items()
-            for key in vars(module)
-            if "hooks" in key
-        },
-        "attributes": {name: sorted(vars(module)) for name, module in modules.items()},
-        "modes": (torch.is_grad_enabled(), torch.is_inference_mode_enabled(), torch.get_default_dtype()),
-        "random states": (torch.get_rng_state().tolist(), repr(np.random.get_state()), random.getstate()),
-    }
 
 
 # the same image
@@ -243,9 +225,9 @@ def test_any_mode_of_the_caller_will_do(mode):
 @cases
 def test_nothing_changes(case):
     drawn = of_case(case, 1, penalty=1e-3 * TotalVariation())
-    before = surroundings(drawn.model.module)
+    before = surroundings(drawn.model.module, NO_IMAGE)
     drawn(every=1)
-    assert surroundings(drawn.model.module) == before
+    assert surroundings(drawn.model.module, NO_IMAGE) == before
 
 
 @pytest.mark.parametrize("stop", ["model", "class", "layer", "interrupt", "NaN", "progress"])
@@ -259,7 +241,7 @@ def test_nothing_changes_after_a_failure(stop):
     if stop == "NaN":
         options.update(objective=-1e308 * Energy("0"), target=None)
     drawn = generator(model=net, preprocess=Preprocess(12), **options)
-    before = surroundings(net)
+    before = surroundings(net, NO_IMAGE)
 
     def progress(step):
         if stop in ("interrupt", "progress"):
@@ -270,7 +252,7 @@ def test_nothing_changes_after_a_failure(stop):
     else:
         with pytest.raises(ZeroDivisionError if stop == "progress" else DeepVizError):
             drawn(progress=progress)
-    assert surroundings(net) == before
+    assert surroundings(net, NO_IMAGE) == before
 
 
 # targets and objectives
