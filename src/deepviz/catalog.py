@@ -77,6 +77,11 @@ class Option:
         """As part of a command-line flag."""
         return self.name.replace("_", "-")
 
+    @property
+    def default_text(self) -> str:
+        """The default as it is written."""
+        return spell(self.default) if isinstance(self.default, Method) else str(self.default)
+
     def parse(self, text: str, inside: Making | None = None) -> Any:
         """The value that `text` stands for, a method made by `inside`, by default as it stands.
 

@@ -10,10 +10,8 @@ import torch
 from cyclopts import Parameter
 
 from deepviz import catalog
-from deepviz.catalog import Option
 from deepviz.cli.model_options import Weights, loaded_model
 from deepviz.inside import viz_layers
-from deepviz.methods import Method
 from deepviz.models import LoadedModel, Preprocess
 
 USUAL_SIZE = 224
@@ -28,7 +26,7 @@ def methods(*, json: Annotated[bool, Parameter(negative="", help="Print as JSON.
         print(f"{name}: {catalog.summary(cls)}")
         print(f"    cost: {cls.cost}; {cls.paper}")
         for option in catalog.options(cls):
-            print(f"    --{name}-{option.flag} ({option.takes}; default {_default(option)}): {option.help}")
+            print(f"    --{name}-{option.flag} ({option.takes}; default {option.default_text}): {option.help}")
 
 
 def _described(name: str) -> dict[str, Any]:
@@ -42,14 +40,10 @@ def _described(name: str) -> dict[str, Any]:
         "in default set": cls.in_default_set,
         "paper": cls.paper,
         "options": {
-            option.name: {"takes": option.takes, "default": _default(option), "help": option.help}
+            option.name: {"takes": option.takes, "default": option.default_text, "help": option.help}
             for option in catalog.options(cls)
         },
     }
-
-
-def _default(option: Option) -> str:
-    return catalog.spell(option.default) if isinstance(option.default, Method) else str(option.default)
 
 
 def layers(

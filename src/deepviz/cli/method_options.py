@@ -19,7 +19,7 @@ from deepviz.spelling import Call
 
 def _flag(method: str, option: Option) -> tuple[str, Any, Any]:
     kind = bool | None if option.kinds == (bool,) else str | None
-    default = "" if option.default is None else f" [default: {_shown(option.default)}]"
+    default = "" if option.default is None else f" [default: {option.default_text}]"
     parameter = Parameter(
         name=f"--{method}-{option.flag}",
         help=f"{option.help}{default}",
@@ -31,10 +31,6 @@ def _flag(method: str, option: Option) -> tuple[str, Any, Any]:
 
 def _field_name(method: str, option: Option) -> str:
     return f"{method}-{option.name}".replace("-", "_")
-
-
-def _shown(default: Any) -> str:
-    return catalog.spell(default) if isinstance(default, Method) else str(default)
 
 
 MethodOptions: type[Any] = make_dataclass(

@@ -87,10 +87,8 @@ class Generated:
         return tuple(as_picture(pixels) for pixels in as_bytes(self.tensor))
 
     def caption(self, row: int) -> str:
-        """What image `row` was drawn for, and how sure the network is of it."""
-        chance = float(self.final_probabilities[row])
-        sure = f"score {float(self.final_scores[row]):.3g}" if chance != chance else in_percent(chance)
-        return f"{self.titles[row]} · {sure}"
+        """What image `row` was generated for, with the probability of its class or the score."""
+        return f"{self.titles[row]} · {self._detail(row)}"
 
     def transparent(self, row: int = 0, keep: float = 0.5) -> Image.Image:
         """Image `row` with what mattered little to the objective made transparent (Fel et al. 2023).
@@ -227,7 +225,9 @@ class Generated:
         return stems
 
     def _detail(self, row: int) -> str:
-        return self.caption(row).rpartition(" · ")[2]
+        """The probability of image `row`'s class, or the score where it is drawn for no class."""
+        chance = float(self.final_probabilities[row])
+        return f"score {float(self.final_scores[row]):.3g}" if math.isnan(chance) else in_percent(chance)
 
     @property
     def model(self) -> str:

@@ -150,23 +150,16 @@ def described(name: str) -> dict[str, Any]:
 
 
 def _described_option(option: Option) -> dict[str, Any]:
-    default = option.default
+    simple = option.default is None or isinstance(option.default, (bool, int, float, str))
     return {
         "name": option.name,
         "kinds": [kind.__name__.lower() for kind in option.kinds],
         "choices": list(option.choices),
         "optional": option.optional,
-        "default": _plain(default),
+        "default": option.default if simple else option.default_text,
         "help": option.help,
         "takes": option.takes,
     }
-
-
-def _plain(default: Any) -> Any:
-    """A default as a page shows it: what JSON can hold, of others how they are written."""
-    if isinstance(default, Method):
-        return catalog.spell(default)
-    return default if default is None or isinstance(default, (bool, int, float, str)) else str(default)
 
 
 def target_of(given: int | str, labels: Sequence[str] | None) -> Target:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, replace
 from threading import Lock
@@ -56,17 +56,17 @@ class LRUCache(Generic[T]):
     def __init__(self, most: int, cost: Callable[[T], int] = lambda _: 1) -> None:
         self._most, self._cost = most, cost
         self._total = 0
-        self._values: OrderedDict[str, T] = OrderedDict()
+        self._values: OrderedDict[Hashable, T] = OrderedDict()
         self._lock = Lock()
 
-    def get(self, key: str) -> T | None:
+    def get(self, key: Hashable) -> T | None:
         """The value, used again just now; None if it is not there."""
         with self._lock:
             if key in self._values:
                 self._values.move_to_end(key)
             return self._values.get(key)
 
-    def put(self, key: str, value: T) -> None:
+    def put(self, key: Hashable, value: T) -> None:
         """Keep a value, at the price of older ones."""
         with self._lock:
             if key in self._values:
@@ -76,7 +76,7 @@ class LRUCache(Generic[T]):
             while self._total > self._most and len(self._values) > 1:
                 self._total -= self._cost(self._values.popitem(last=False)[1])
 
-    def drop(self, condition: Callable[[str, T], bool]) -> None:
+    def drop(self, condition: Callable[[Any, T], bool]) -> None:
         """Forget the values of which `condition` holds."""
         with self._lock:
             for key in [key for key, value in self._values.items() if condition(key, value)]:
@@ -184,7 +184,7 @@ class ModelService:
 
     def predictions(self, photograph: str) -> list[ExplainedTarget]:
         """The best classes of an image, best first."""
-        return self._once(self._predictions, photograph, lambda: self._predict(photograph))
+        return self._once(self._predictions, (photograph,), lambda: self._predict(photograph))
 
     def _predict(self, photograph: str) -> list[ExplainedTarget]:
         return predicted(self.loaded, self.loaded.prepare(self.photographs.photo(photograph)), TOP)
@@ -192,11 +192,9 @@ class ModelService:
     def activations(self, photograph: str, layer: str) -> Activations:
         """The feature maps of an image at a layer."""
         photo = self.photographs.photo(photograph).picture
-        return self._once(
-            self._activations, f"{photograph} {layer}", lambda: viz_activations(self.loaded, photo, layer)
-        )
+        return self._once(self._activations, (photograph, layer), lambda: viz_activations(self.loaded, photo, layer))
 
-    def _once(self, answers: LRUCache[T], key: str, compute: Callable[[], T]) -> T:
+    def _once(self, answers: LRUCache[T], key: Hashable, compute: Callable[[], T]) -> T:
         found = answers.get(key)
         if found is None:
             with self._lock:
@@ -266,7 +264,7 @@ class ModelService:
     def _compute(self, photograph: str, method: Method, targets: list[Target]) -> Iterator[Result]:
         image = self.loaded.prepare(self.photographs.photo(photograph))
         # of a model with one number that number, which has no class to ask for
-        known = {one.index: one.objective for one in self._predictions.get(photograph) or ()}
+        known = {one.index: one.objective for one in self._predictions.get((photograph,)) or ()}
         asked = tuple(parse(one) if isinstance(one, str) else known.get(one) or Logit(one) for one in targets)
         (found,) = explain_items(self.loaded, [Item(image, asked)], [method], lenient=True, needed=False)
         for target, explanation in zip(targets, found.outcomes, strict=True):
@@ -292,7 +290,7 @@ class ModelService:
         try:
             if part == "strip":
                 return trust.strip_of(self.loaded, image, explanation)
-            key = f"{result.photograph} {result.target}"
+            key = (result.photograph, result.target)
             chance = self._chance.get(key) or trust.chance_of(self.loaded, image, explanation.target)
             self._chance.put(key, chance)
             return trust.curves_of(self.loaded, image, explanation, chance)
@@ -313,10 +311,8 @@ class ModelService:
 
     def forget(self, photograph: str) -> None:
         """Drop what was computed of an image that is not kept any more."""
-        self._predictions.drop(lambda key, _: key == photograph)
-        self._activations.drop(lambda key, _: key.startswith(photograph))
-        self._chance.drop(lambda key, _: key.startswith(photograph))
-        self._checks.drop(lambda key, _: key.startswith(photograph))
+        for cache in (self._predictions, self._activations, self._chance, self._checks):
+            cache.drop(lambda key, _: key[0] == photograph)
 
     def described(self) -> dict[str, Any]:
         """As pages see it."""
@@ -330,8 +326,8 @@ class ModelService:
         }
 
 
-def _of_check(result: Result, part: Part) -> str:
-    return f"{result.photograph} {result.id} {part}"
+def _of_check(result: Result, part: Part) -> tuple[str, str, Part]:
+    return result.photograph, result.id, part
 
 
 def ids_of(models: Sequence[LoadedModel]) -> list[str]:
