@@ -121,7 +121,7 @@ def test_the_order_is_image_then_class_then_method():
 
 def test_more_classes_than_there_are():
     assert len(deepviz.viz_backprop(network(), images(1), top_k=99)) == 5
-    with pytest.raises(ValueError, match="top_k must be at least 1, got 0"):
+    with pytest.raises(TargetError, match="top_k must be at least 1, got 0"):
         deepviz.viz_backprop(network(), images(1), top_k=0)
     for wrong in (True, 1.5, "2"):
         with pytest.raises(TypeError, match=f"top_k must be a whole number, got {wrong!r}"):

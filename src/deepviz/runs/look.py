@@ -103,9 +103,9 @@ def looked(loaded: LoadedModel, inputs: Inputs, targets: tuple[Objective, ...] |
 
     Raises:
         ModelError: if the model fails, or returns no scores and they are needed.
-        TargetError: for a target that the model does not have, where nothing is predicted, or for `top_k` beside a
-            target.
-        TypeError, ValueError: for a `top_k` that is no number from 1 up.
+        TargetError: for a target that the model does not have, where nothing is predicted, for a `top_k` below 1, or
+            one beside a target.
+        TypeError: for a `top_k` that is no whole number.
     """
     check_top_k(top_k, targets)
     asked = (Predicted(),) if targets is None else targets
@@ -145,10 +145,14 @@ def check_top_k(top_k: int, targets: tuple[Objective, ...] | None) -> None:
     """Refuse a number of predicted classes that is none, or that goes with a target.
 
     Raises:
-        TargetError: beside a target.
-        TypeError, ValueError: for no number from 1 up.
+        TargetError: for no number from 1 up, or beside a target.
+        TypeError: for no whole number.
     """
-    if _Best(top_k).top_k != 1 and targets is not None:
+    try:
+        asked = _Best(top_k).top_k
+    except ValueError as error:
+        raise TargetError(str(error)) from None
+    if asked != 1 and targets is not None:
         raise TargetError(f"top_k={top_k} is for the predicted classes, and a target is given: leave out one of them")
 
 
