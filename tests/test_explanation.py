@@ -17,6 +17,7 @@ from deepviz.errors import MissingExtra, OutputError
 from deepviz.files import probe_folder, write_bytes
 from deepviz.geometry import Geometry
 from deepviz.methods import GradCAM, SmoothGrad
+from deepviz.objectives import Function, Logit
 from deepviz.render import Scale
 from deepviz.results import explanation
 from deepviz.results.explanation import ExplainedTarget, _headings, in_digits
@@ -120,9 +121,24 @@ def test_arrays_come_back_with_all_that_was_known(method, tmp_path):
     assert told["versions"]["torch"] == torch.__version__
 
 
-def test_metadata_of_a_callable_is_strict_json():
-    (one,) = deepviz.viz_backprop(network(), torch.ones(3, 8, 8), target=lambda scores: scores[:, 0])
+def boxed(scores):
+    return scores[:, 0]
+
+
+@pytest.mark.parametrize("target", [boxed, Function(boxed) - 2 * Logit(1)], ids=str)
+def test_of_a_callable_every_file_says_that_its_name_alone_is_kept(target, tmp_path):
+    (one,) = deepviz.viz_backprop(network(), torch.ones(3, 8, 8), target=target)
     json.dumps(one.metadata(), allow_nan=False)
+    with np.load(one.save(tmp_path / "map.npz")) as stored:
+        npz = json.loads(str(stored["metadata"]))
+    with safetensors.safe_open(one.save(tmp_path / "map.safetensors"), framework="pt") as stored:
+        tensors = json.loads(stored.metadata()["deepviz"])
+    (again,) = deepviz.load_explanations(deepviz.save_explanations([one], tmp_path / "map"))
+    for told in (npz, tensors, again.metadata()):
+        assert told["target"]["held a callable"] is True
+        assert told["target"]["label"].startswith("boxed")
+    (whole,) = deepviz.viz_backprop(network(), torch.ones(3, 8, 8), target=Logit(0) - Logit(1))
+    assert "held a callable" not in whole.metadata()["target"]
 
 
 def test_a_layer_given_as_a_module_can_be_saved(tmp_path):

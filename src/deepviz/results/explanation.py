@@ -26,7 +26,8 @@ from deepviz.errors import OutputError
 from deepviz.files import PICTURES, encoded, write_bytes, write_picture
 from deepviz.geometry import Geometry
 from deepviz.methods.method import Method
-from deepviz.objectives import Objective
+from deepviz.objectives import Function, Objective
+from deepviz.objectives.record import HELD
 from deepviz.render import Scale, Tile, colour_bar, fitted, grey, place
 from deepviz.render import heatmap as draw_heatmap
 from deepviz.render import overlay as draw_overlay
@@ -47,14 +48,16 @@ ARRAYS = (".npz", ".safetensors")
 
 @dataclass(frozen=True)
 class ExplainedTarget:
-    """Inputs and targets.
+    """What was explained: a class or another objective, with its value.
 
     Args:
-        index: the class; None for a callable target.
-        label: its name, "class 281" where the model's labels are unknown.
-        probability: of the class, softmax (sigmoid for a single logit); None for a callable target.
-        score: the logit that was explained; None for a callable target.
-        function: the callable target itself, so that two of the same name are two targets.
+        index: the class, or 0 for a model's only number; None for any other objective.
+        label: the name of the class, "class 281" where the model's labels are unknown; else the objective in words.
+        probability: of the class, or of the objective if that is a `Probability`; else None.
+        score: the value that was explained: of a class its logit, or what the model returns in its place. None if it
+            was read from a file of 0.1, which had none for callables.
+        function: the callable itself, if the target is one, so that two of the same name are two targets; None if it
+            was read from a file.
         objective: what was explained, as a value that can be given as `target` again.
     """
 
@@ -73,9 +76,16 @@ class ExplainedTarget:
         return replace(self, label=f"class {self.index}")
 
     def as_json(self) -> dict[str, Any]:
-        """As plain values for JSON; of a callable its name."""
+        """As plain values for JSON; of a callable its name, marked "held a callable"."""
         plain = {"index": self.index, "label": self.label, "probability": self.probability, "score": self.score}
-        return plain if self.objective is None else plain | {"objective": str(self.objective)}
+        said = {} if self.objective is None else {"objective": str(self.objective)}
+        return plain | said | ({HELD: True} if self.holds_callable else {})
+
+    @property
+    def holds_callable(self) -> bool:
+        """Whether a callable is, or is part of, what was explained: only its name can be stored."""
+        parts = () if self.objective is None else self.objective.parts()
+        return self.function is not None or any(isinstance(part, Function) for part in parts)
 
     def __str__(self) -> str:
         if self.probability is not None:

@@ -30,7 +30,7 @@ from deepviz.errors import MethodError, StoredError
 from deepviz.files import encoded, versions, write_bytes
 from deepviz.geometry import Geometry
 from deepviz.methods.method import Method, View
-from deepviz.objectives import Function, Objective, from_plain, to_plain
+from deepviz.objectives import from_plain, to_plain
 from deepviz.options import having
 from deepviz.probe.session import Session
 from deepviz.results.explanation import ExplainedTarget, Explanation
@@ -182,7 +182,7 @@ def _described(explanation: Explanation) -> dict[str, Any]:
         "target": plain_value(
             {"index": target.index, "label": target.label, "probability": target.probability, "score": target.score}
         )
-        | {"callable": target.function is not None or "target" in notes or _holds_callable(target.objective)}
+        | {"callable": target.holds_callable or "target" in notes}
         | ({} if target.objective is None else {"objective": to_plain(target.objective)}),
         "layer": explanation.layer,
         "input": explanation.input,
@@ -197,10 +197,6 @@ def _described(explanation: Explanation) -> dict[str, Any]:
         "notes": plain_value({key: value for key, value in notes.items() if key != "target"}),
         "versions": plain_value(explanation.versions),
     }
-
-
-def _holds_callable(objective: Objective | None) -> bool:
-    return objective is not None and any(isinstance(part, Function) for part in objective.parts())
 
 
 def _named(method: Method, layer: str | None) -> Method:
