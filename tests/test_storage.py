@@ -22,7 +22,7 @@ from deepviz.geometry import Geometry
 from deepviz.methods import GradCAM, Gradient, IntegratedGradients, Method, SmoothGrad
 from deepviz.results.explanation import ExplainedTarget
 from deepviz.results.storage import WEIGHTS, StoredMethod, packed, unpacked
-from small_models import good
+from small_models import good, network
 
 SIZE = (40, 30)
 
@@ -250,9 +250,10 @@ def test_tensors_among_the_options_come_back(dtype):
 
 
 def test_a_layer_given_as_a_module_is_stored_by_its_name():
+    model = network()
+    (back,) = again(*deepviz.explain(model, torch.rand(3, 32, 32), SmoothGrad(of=GradCAM(model[3]), samples=2)))
+    assert back.method == SmoothGrad(of=GradCAM("3"), samples=2)
     method = SmoothGrad(of=GradCAM(layer=torch.nn.ReLU()), samples=2)
-    (back,) = again(explained(method=method, layer="features.3"))
-    assert back.method == SmoothGrad(of=GradCAM(layer="features.3"), samples=2)
     (nameless,) = again(explained(method=method))
     assert "its layer, ReLU is not stored" in nameless.method.reason
     assert nameless.title == str(method)

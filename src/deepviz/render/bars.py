@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 from PIL import Image, ImageDraw
 
@@ -19,16 +17,13 @@ MOST = 20
 """Bars with a name; of more entries those with the largest magnitude are drawn."""
 
 
-def bar_chart(
-    values: Values, scale: Scale, *, cmap: str | None = None, names: Sequence[str] | None = None
-) -> Image.Image:
+def bar_chart(values: Values, scale: Scale, *, cmap: str | None = None) -> Image.Image:
     """The entries of a map (F,) as bars, in their order, in the colours of their values; of many the largest.
 
     Args:
         values: one for each entry.
         scale: the value of a bar of full length.
         cmap: a colour map.
-        names: of the entries; by default their numbers.
 
     Raises:
         ValueError: for another shape, or values that are not finite.
@@ -46,8 +41,7 @@ def bar_chart(
     colours = colour(values[None], scale, cmap)[0]
     for place, entry in enumerate(shown):
         top = GAP + place * (BAR + GAP)
-        name = str(entry) if names is None else names[entry]
-        write(draw, (GAP, top), cut(name, 16, NAME - 2 * GAP), FAINT, 16)
+        write(draw, (GAP, top), cut(str(entry), 16, NAME - 2 * GAP), FAINT, 16)
         share = float(np.clip(values[entry] / scale.high, -1 if scale.signed else 0, 1))
         ends = sorted((zero, zero + reach * share))
         draw.rectangle((ends[0], top, ends[1], top + BAR), tuple(colours[entry].tolist()), outline=RULE)

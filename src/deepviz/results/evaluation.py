@@ -22,9 +22,8 @@ from deepviz.metrics.bootstrap import FEWEST, FEWEST_TO_DIFFER, differs, interva
 from deepviz.models import LoadedModel
 from deepviz.render.figure import figure
 from deepviz.results.identity import Layers, captions, layers_that_differ, of_other_layers, row_layers
+from deepviz.results.numbers import Values, mean_of_known, plain
 from deepviz.results.outcomes import Missing
-
-Values = NDArray[np.float64]
 
 RANDOM_MAP = RandomMap()
 CONTROLS: tuple[Method, ...] = (RANDOM_MAP, CentreGaussian(), EdgeDetector())
@@ -150,7 +149,7 @@ class Evaluation:
             groups.setdefault(("own", number) if one.position is None else one.position, []).append(number)
         if len(groups) == len(self.judged):
             return self.values
-        return np.stack([_mean(self.values[numbers]) for numbers in groups.values()])
+        return np.stack([mean_of_known(self.values[numbers]) for numbers in groups.values()])
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -241,9 +240,9 @@ class Evaluation:
                 "control": row >= len(self.rows) - self.controls,
                 "metric": self.columns[column],
                 "better": self.metrics[column].better,
-                "mean": _plain(self.means[row, column]),
-                "low": _plain(self.intervals[row, column, 0]),
-                "high": _plain(self.intervals[row, column, 1]),
+                "mean": plain(self.means[row, column]),
+                "low": plain(self.intervals[row, column, 0]),
+                "high": plain(self.intervals[row, column, 1]),
                 "images": len(self._of(row, column)),
                 "best": self.best[column] == row,
                 "beats random": self.beats(row, column),
@@ -264,7 +263,7 @@ class Evaluation:
                 {
                     "source": one.source,
                     "target": one.target,
-                    "values": [[_plain(value) for value in row] for row in one.values],
+                    "values": [[plain(value) for value in row] for row in one.values],
                     "left_out": one.left_out,
                     "layers": list(one.layers),
                 }
@@ -396,14 +395,3 @@ class Evaluation:
         axes.set_xlim(0, 1)
         axes.spines[["top", "right"]].set_visible(False)
         axes.legend(fontsize=8, frameon=False)
-
-
-def _mean(values: Values) -> Values:
-    """Over the first axis, of what is there; NaN where nothing is."""
-    there = ~np.isnan(values)
-    count = there.sum(0)
-    return np.where(count > 0, np.where(there, values, 0).sum(0) / np.maximum(count, 1), np.nan)
-
-
-def _plain(value: float) -> float | None:
-    return None if np.isnan(value) else float(value)

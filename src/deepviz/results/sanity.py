@@ -25,9 +25,8 @@ from deepviz.render.contact import Thumbnail, contact_sheet
 from deepviz.render.figure import figure
 from deepviz.results.explanation import ExplainedTarget, Explanation
 from deepviz.results.identity import Layers, captions, layers_that_differ, of_other_layers, row_layers
+from deepviz.results.numbers import Values, mean_of_known, plain
 from deepviz.results.outcomes import Missing
-
-Values = NDArray[np.float64]
 
 VERDICT = "absolute-spearman"
 """The similarity that the verdict is of: the rank correlation of magnitudes, which contrast does not move."""
@@ -170,9 +169,9 @@ class Sanity:
         blank maps, and if there is no such stage. Without cascading, the mean over all stages."""
         values = self.similarities[similarity]
         if not self.cascading:
-            return _mean(values[:, :, 1:].transpose(0, 2, 1).reshape(-1, len(self.methods)))
+            return mean_of_known(values[:, :, 1:].transpose(0, 2, 1).reshape(-1, len(self.methods)))
         stage = self._stage(share)
-        return np.full(len(self.methods), np.nan) if stage is None else _mean(values[:, :, stage])
+        return np.full(len(self.methods), np.nan) if stage is None else mean_of_known(values[:, :, stage])
 
     def _stage(self, share: float) -> int | None:
         there = [number for number, of in enumerate(self.shares) if number and (of < 1 or share == 1)]
@@ -244,10 +243,10 @@ class Sanity:
             "shares": list(self.shares),
             "methods": list(self.methods),
             "similarities": {
-                name: [[[_plain(value) for value in row] for row in image] for image in values]
+                name: [[[plain(value) for value in row] for row in image] for image in values]
                 for name, values in self.similarities.items()
             },
-            "kept": {name: [_plain(value) for value in self.kept(1.0, name)] for name in SIMILARITIES},
+            "kept": {name: [plain(value) for value in self.kept(1.0, name)] for name in SIMILARITIES},
             "blank": dict(zip(self.methods, self.blank, strict=True)),
             "verdicts": self.verdicts,
             "layers": list(self.layers),
@@ -291,7 +290,7 @@ class Sanity:
         for place, (name, values) in enumerate(self.similarities.items(), 1):
             axes = chart.add_subplot(1, len(self.similarities), place)
             for row, method in enumerate(self.methods):
-                mean = _mean(values[:, row])
+                mean = mean_of_known(values[:, row])
                 if not np.isnan(mean).all():
                     axes.plot(self.shares, mean, label=method, linewidth=1.8, marker="o", markersize=3)
             axes.set_title(name)
@@ -395,15 +394,3 @@ def key_of(loaded: LoadedModel) -> str:
     preprocess = loaded.preprocess if isinstance(loaded.preprocess, Preprocess) else ""
     described = f"{type(module).__module__}.{type(module).__qualname__} {structure} {preprocess}"
     return f"{weights_hash(module)}-{sha256(described.encode()).hexdigest()[:8]}"
-
-
-def _mean(values: Values) -> Values:
-    """Over the first axis, of what is there; NaN where nothing is."""
-    there = ~np.isnan(values)
-    total = np.where(there, values, 0).sum(0)
-    count = there.sum(0)
-    return np.where(count > 0, total / np.maximum(count, 1), np.nan)
-
-
-def _plain(value: float) -> float | None:
-    return None if np.isnan(value) else float(value)

@@ -14,7 +14,7 @@ import warnings
 import zipfile
 import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
-from torch import Tensor, nn
+from torch import Tensor
 
 from deepviz import catalog
 from deepviz.codec import Codec, NotStored
@@ -31,7 +31,6 @@ from deepviz.files import encoded, versions, write_bytes
 from deepviz.geometry import Geometry
 from deepviz.methods.method import Method, View
 from deepviz.objectives import from_plain, to_plain
-from deepviz.options import having
 from deepviz.probe.session import Session
 from deepviz.results.explanation import ExplainedTarget, Explanation
 
@@ -177,7 +176,7 @@ def _described(explanation: Explanation) -> dict[str, Any]:
     notes = dict(explanation.notes)
     target = explanation.target
     return {
-        "method": METHODS.encode(_named(explanation.method, explanation.layer)),
+        "method": METHODS.encode(explanation.method),
         "title": explanation.title,
         "target": plain_value(
             {"index": target.index, "label": target.label, "probability": target.probability, "score": target.score}
@@ -197,18 +196,6 @@ def _described(explanation: Explanation) -> dict[str, Any]:
         "notes": plain_value({key: value for key, value in notes.items() if key != "target"}),
         "versions": plain_value(explanation.versions),
     }
-
-
-def _named(method: Method, layer: str | None) -> Method:
-    """The method with the layer's name in place of the module, of which nothing could be stored."""
-    if layer is None:
-        return method
-    own = {field.name: getattr(method, field.name) for field in fields(method) if field.init}
-    changed: dict[str, Any] = {
-        name: layer for name in having(type(method), "layer") if isinstance(own[name], nn.Module)
-    }
-    changed |= {name: _named(value, layer) for name, value in own.items() if isinstance(value, Method)}
-    return replace(method, **changed) if changed else method
 
 
 def plain_value(value: Any) -> Any:

@@ -21,7 +21,7 @@ from deepviz.runs.asked import Item
 from deepviz.runs.evaluate import measured
 from deepviz.runs.explain import explain_items
 from deepviz.runs.look import asked_of, inputs_of
-from deepviz.runs.sanity import Randomization, at_named_layer, randomize_items
+from deepviz.runs.sanity import Randomization, randomize_items
 from deepviz.runs.verdicts import recall, remember
 
 STEPS = 20
@@ -99,8 +99,7 @@ the map of a randomised model 0.80 with 50% of the layers random, 0.40 with all 
 def _known(loaded: LoadedModel, image: Prepared, explanations: Sequence[Explanation]) -> dict[str, dict[str, float]]:
     """What each method keeps on this model, by its key; what is not remembered is found on this image."""
     methods = {
-        verdict_key(one): one.method if one.layer is None else at_named_layer(one.method, one.layer)
-        for one in explanations
+        verdict_key(one): one.method if one.layer is None else one.method.with_layer(one.layer) for one in explanations
     }
     known = recall(key_of(loaded))
     missing = [method for key, method in methods.items() if key not in known]

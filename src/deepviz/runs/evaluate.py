@@ -21,9 +21,10 @@ from deepviz.models import LoadedModel, Prepared
 from deepviz.models.loaded import OWN_VIEW
 from deepviz.notes import warn
 from deepviz.probe.session import Session
-from deepviz.results.evaluation import ImageScores, Values
+from deepviz.results.evaluation import ImageScores
 from deepviz.results.explanation import Explanation
 from deepviz.results.identity import captions
+from deepviz.results.numbers import Values
 from deepviz.results.outcomes import Missing, Outcome
 from deepviz.runs.asked import Item
 from deepviz.runs.explain import colour_of, explain_items, in_one_line

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, fields, replace
-from typing import Annotated, Any
+from dataclasses import dataclass, field, replace
+from typing import Annotated
 
 import numpy as np
 import torch
@@ -17,7 +17,7 @@ from deepviz.methods import Method
 from deepviz.metrics.similarity import SIMILARITIES
 from deepviz.models import LoadedModel
 from deepviz.notes import warn
-from deepviz.options import Frozen, Ge, Seed, having
+from deepviz.options import Frozen, Ge, Seed
 from deepviz.probe.randomise import randomised
 from deepviz.results.explanation import Explanation
 from deepviz.results.outcomes import Failed, Missing, Outcome
@@ -137,7 +137,7 @@ class _Randomizing:
         trained = [(self.histories[k][row] or [])[0] for k in there]
         # at the layer that it found in the trained network, so that all stages are of the same one
         first = trained[0]
-        method = first.method if first.layer is None else at_named_layer(first.method, first.layer)
+        method = first.method if first.layer is None else first.method.with_layer(first.layer)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DeepVizWarning)  # what a random network is like is no news
             try:
@@ -158,18 +158,6 @@ class _Randomizing:
                 notes=notes | {"weights": f"random from the output to {layer}"},
             )
             (self.histories[k][row] or []).append(again)
-
-
-def at_named_layer(method: Method, layer: str) -> Method:
-    """The method with `layer` by its name wherever it, or a method inside it, names none or gives a module."""
-    changed: dict[str, Any] = {}
-    places = having(type(method), "layer")
-    for name, value in ((one.name, getattr(method, one.name)) for one in fields(method)):
-        if name in places and not isinstance(value, str):
-            changed[name] = layer
-        elif isinstance(value, Method):
-            changed[name] = at_named_layer(value, layer)
-    return replace(method, **changed) if changed else method
 
 
 def _similarities(maps: Sequence[list[Explanation] | None], stages: int) -> dict[str, np.ndarray]:
