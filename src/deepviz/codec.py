@@ -17,6 +17,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from deepviz.errors import in_one_line
+
 NOT_STORED = "not stored"
 
 
@@ -119,7 +121,7 @@ class Codec:
         try:
             getattr(made, "__post_init__", lambda: None)()
         except Exception as error:  # a stranger's check may raise anything
-            raise NotStored(f"its options are not those of {cls.__name__} here ({_first_line(error)})") from error
+            raise NotStored(f"its options are not those of {cls.__name__} here ({in_one_line(error)})") from error
         return made
 
     def _field(self, cls: type[Any], field: Any, given: Mapping[str, Any]) -> Any:
@@ -175,8 +177,4 @@ def _decoded_tensor(held: Mapping[str, Any]) -> Tensor:
         made = torch.tensor(held["tensor"], dtype=dtype)
         return made.reshape(held["shape"]) if "shape" in held else made
     except (TypeError, ValueError, RuntimeError) as error:
-        raise NotStored(f"a stored tensor cannot be read ({_first_line(error)})") from None
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).split("\n")[0]
+        raise NotStored(f"a stored tensor cannot be read ({in_one_line(error)})") from None

@@ -71,5 +71,18 @@ class StoredError(DeepVizError, ValueError):
     """A file of stored results that cannot be read: foreign, damaged, or of a newer format."""
 
 
+def in_one_line(error: BaseException) -> str:
+    """An error's message in one line, with the name of its class where that is not one of ours.
+
+    Example:
+        >>> in_one_line(KeyError("boxes")), in_one_line(ImageError("no image:\\nempty"))
+        ("KeyError: 'boxes'", 'no image: empty')
+    """
+    text = " ".join(str(error).split())
+    if isinstance(error, DeepVizError):
+        return text
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
 class DeepVizWarning(UserWarning):
     """A result that is right but needs to be read with care; also kept in the result's notes."""

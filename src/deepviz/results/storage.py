@@ -26,7 +26,7 @@ from torch import Tensor
 
 from deepviz import catalog
 from deepviz.codec import Codec, NotStored
-from deepviz.errors import MethodError, StoredError
+from deepviz.errors import MethodError, StoredError, in_one_line
 from deepviz.files import encoded, versions, write_bytes
 from deepviz.geometry import Geometry
 from deepviz.methods.method import Method, View
@@ -279,11 +279,11 @@ def unpacked(content: bytes, name: str) -> list[Explanation]:
     except zipfile.BadZipFile:
         raise StoredError(f"{name} is not a file of stored results, or it is truncated") from None
     except (zlib.error, EOFError, NotImplementedError, RuntimeError, OSError) as error:
-        raise StoredError(f"{name} is damaged: {_first_line(error)}") from None
+        raise StoredError(f"{name} is damaged: {in_one_line(error)}") from None
     except (KeyError, IndexError, TypeError, ValueError, OverflowError, RecursionError) as error:
         if isinstance(error, StoredError):
             raise
-        raise StoredError(f"{name} is damaged: its header does not fit ({_first_line(error)})") from None
+        raise StoredError(f"{name} is damaged: its header does not fit ({in_one_line(error)})") from None
 
 
 class _Reader:
@@ -350,7 +350,7 @@ class _Reader:
                 if picture.size == (width, height):
                     return picture.convert("RGB")
         except Exception as error:  # a broken file can make Pillow's decoders raise almost anything
-            raise StoredError(f"{self.name} is damaged: {entry['file']}: {_first_line(error)}") from None
+            raise StoredError(f"{self.name} is damaged: {entry['file']}: {in_one_line(error)}") from None
         raise StoredError(f"{self.name} is damaged: {entry['file']} is {picture.size}, not {(width, height)}")
 
     def explanation(self, result: dict[str, Any], pictures: list[Image.Image]) -> Explanation:
@@ -451,8 +451,3 @@ def _box(values: Sequence[Any]) -> tuple[float, float, float, float]:
     if not (left < right and top < bottom):
         raise ValueError(f"a box without area: {values}")
     return left, top, right, bottom
-
-
-def _first_line(error: BaseException) -> str:
-    text = str(error).strip().split("\n")[0]
-    return f"{type(error).__name__}: {text}" if text else type(error).__name__

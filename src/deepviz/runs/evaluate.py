@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from deepviz import catalog
-from deepviz.errors import DeepVizError, ImageError, LayerError, ModelError, TargetError
+from deepviz.errors import DeepVizError, ImageError, LayerError, ModelError, TargetError, in_one_line
 from deepviz.inputs import is_image_like
 from deepviz.methods import Method
 from deepviz.metrics import CurveMetric, Deletion, Insertion, Metric
@@ -27,7 +27,7 @@ from deepviz.results.identity import captions
 from deepviz.results.numbers import Values
 from deepviz.results.outcomes import Missing, Outcome
 from deepviz.runs.asked import Item
-from deepviz.runs.explain import colour_of, explain_items, in_one_line
+from deepviz.runs.explain import colour_of, explain_items
 from deepviz.runs.look import asked_of, inputs_of
 from deepviz.runs.runner import OnError, Progress, run
 

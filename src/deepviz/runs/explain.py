@@ -9,7 +9,7 @@ from typing import Any
 from PIL import Image
 from torch import Tensor, nn
 
-from deepviz.errors import LayerError, ModelError, NothingOverridden
+from deepviz.errors import LayerError, ModelError, NothingOverridden, in_one_line
 from deepviz.files import versions
 from deepviz.inputs import Inputs
 from deepviz.methods.method import Method
@@ -221,14 +221,6 @@ class _Rows:
             space=part.space,
             input=part.input,
         )
-
-
-def in_one_line(error: Exception) -> str:
-    """An error's message, with its class where that is not one of ours."""
-    text = " ".join(str(error).split())
-    if type(error).__module__.startswith("deepviz."):
-        return text
-    return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from deepviz.errors import DeepVizWarning
+from deepviz.errors import DeepVizWarning, in_one_line
 from deepviz.inputs import Inputs
 from deepviz.methods import Method
 from deepviz.metrics.similarity import SIMILARITIES
@@ -23,7 +23,7 @@ from deepviz.results.explanation import Explanation
 from deepviz.results.outcomes import Failed, Missing, Outcome
 from deepviz.results.sanity import RandomizationResult
 from deepviz.runs.asked import Item
-from deepviz.runs.explain import explain_items, in_one_line, maps_of
+from deepviz.runs.explain import explain_items, maps_of
 from deepviz.runs.look import asked_of, inputs_of
 from deepviz.runs.runner import OnError, Progress, run
 
