@@ -1,5 +1,5 @@
-"""One line for a right picture or table: `explain`, `evaluate`, `sanity_check`, the `viz_*` functions, and what
-writes their results."""
+"""The functional interface: `explain`, `evaluate`, `sanity_check`, the `viz_*` functions, and functions that write
+their results."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def explain(
     extra: Any = None,
     output: Kind = "auto",
 ) -> Explanations:
-    """What the methods say about the model's predictions for the images.
+    """Explain a model's predictions for images with one or several methods.
 
     Args:
         model: an `nn.Module`, a `LoadedModel`, a name ("timm:resnet50"), or None for the bundled model.
@@ -90,7 +90,7 @@ def explain(
 
     Returns:
         A flat list, by image, then class (best first), then explained input, then method. Of "all", its `skipped` and
-        `failed` hold what came to nothing, with the reason.
+        `failed` hold the methods without a map, with the reason.
 
     Raises:
         NothingApplies: if an image has no map at all.
@@ -121,7 +121,7 @@ def evaluate(
     extra: Any = None,
     output: Kind = "auto",
 ) -> Evaluation:
-    """How well each method does by each metric, over some images.
+    """Evaluate methods by metrics, over images.
 
     Every map is judged as it is drawn, unless a metric says otherwise: a method whose picture is the magnitude by its
     magnitudes, one whose picture has a sign by its signed sums; `Infidelity` and `Completeness` judge the values
@@ -178,7 +178,7 @@ def sanity_check(
     extra: Any = None,
     output: Kind = "auto",
 ) -> Sanity:
-    """How much of each method's map is left when the network's layers get new random weights, from the output down
+    """Compare each method's maps with those after the network's layers get random weights, from the output down
     (Adebayo et al. 2018).
 
     A method whose map hardly changes does not show what this network has learned, however convincing it looks. The

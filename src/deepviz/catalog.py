@@ -1,6 +1,6 @@
-"""What exists and with which options, and how a value is written: the only introspection.
+"""Which methods and metrics exist, their options, and how values are written.
 
-Commands, pages, docs and tests read it here. A value has one spelling everywhere, `smooth-grad(samples=20)`: `spell`
+Commands, pages, docs and tests use it. A value has one spelling everywhere, `smooth-grad(samples=20)`: `spell`
 writes it, `parse` reads it, and `key` writes all of it, which is what a value is told apart by.
 """
 

@@ -236,8 +236,8 @@ class Annotation:
     @property
     def words(self) -> str:
         """What it allows, in words."""
-        said = list(dict.fromkeys(word for kind in self.kinds for word in kind.words))
-        return " or ".join(filter(None, [", ".join(said[:-1]), said[-1]]))
+        words = list(dict.fromkeys(word for kind in self.kinds for word in kind.words))
+        return " or ".join(filter(None, [", ".join(words[:-1]), words[-1]]))
 
 
 @cache
@@ -377,7 +377,7 @@ def _annotation(hint: Any) -> Annotation:
 
 
 def _marks(hint: Any) -> list[Any]:
-    """Everything in the brackets of an annotation, and of those of the parts of its union."""
+    """The metadata of an annotation, and of the parts of its union."""
     if get_origin(hint) is Annotated:
         inner, *marks = get_args(hint)
         return [*_marks(inner), *(one for mark in marks for one in (_marks(mark) or [mark]))]
@@ -427,7 +427,7 @@ def _check_finite(tensor: Tensor) -> None:
 
 
 def _wrong(cls: Any, name: str, annotation: Annotation, given: Any) -> Exception:
-    """What to say of a value of another kind: a class for a value of it is a frequent slip, a word a misspelling."""
+    """The error for a value of another kind; a class in place of its instance, and a misspelt word, have their own."""
     for one in given if isinstance(given, (tuple, list)) else [given]:
         if isinstance(one, type) and any(_made_of(one, kind) for kind in annotation.kinds):
             return TypeError(

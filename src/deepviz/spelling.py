@@ -1,5 +1,5 @@
-"""How values are written, `smooth-grad(samples=20, of=gradient)`: names and values in a text, before it is known what
-they stand for."""
+"""The grammar of spellings such as `smooth-grad(samples=20, of=gradient)`: names and values in a text, not yet resolved
+to classes."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ class _Reader:
         return before
 
     def refusal(self, wanted: str) -> MethodError:
-        """What to say of the next token."""
+        """The error about the next token."""
         got = "the end" if self.next is None else repr(self.next[1])
         if self.next is not None and self.next[0] == "angle":
             return MethodError(f"{self.text!r} holds a value that cannot be written: make it in Python")

@@ -29,10 +29,10 @@ def application() -> App:
     """The commands, each imported when it is called, so that `deepviz --help` starts without torch."""
     app = App(
         name="deepviz",
-        help="See what a vision network looks at.",
+        help="Explain the predictions of vision networks.",
         version=_version,
         help_format="plaintext",
-        suppress_keyboard_interrupt=False,  # `run` says what was done until then
+        suppress_keyboard_interrupt=False,  # `run` reports what was done until then
     )
     app.command(
         "deepviz.cli.explain:explain",
@@ -74,7 +74,7 @@ def run(arguments: Sequence[str]) -> int:
     """Run the command line; every error is one line on stderr, and the exit code."""
     try:
         result = application()(list(arguments), exit_on_error=False, print_error=False, result_action="return_value")
-        sys.stdout.flush()  # here a reader that went away is noticed, at the interpreter's end it is a complaint
+        sys.stdout.flush()  # a closed pipe is handled here; at interpreter exit it would print a traceback
         return result if isinstance(result, int) else OK
     except CycloptsError as error:
         return _fail(str(error), USAGE)
@@ -82,7 +82,7 @@ def run(arguments: Sequence[str]) -> int:
         return _fail(str(error), error.exit_code)
     except KeyboardInterrupt as error:
         return _fail(str(error) or "interrupted", INTERRUPTED)
-    except BrokenPipeError:  # the reader of our output went away, `deepviz methods | head`
+    except BrokenPipeError:  # the reader closed the pipe: `deepviz methods | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return OK
     except Exception as error:

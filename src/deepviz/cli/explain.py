@@ -114,9 +114,9 @@ def _explain_all(
     check: bool,
     quiet: bool,
 ) -> None:
-    """Explain image by image, writing what is done and keeping account of what fails."""
+    """Explain image by image, writing the results and recording failures."""
     with warnings.catch_warnings(), progress_bar() as progress:
-        # every warning is in the notes of its explanation, and printed from there
+        # every warning is in the notes of its explanation, from which it is printed
         warnings.simplefilter("ignore", DeepVizWarning)
         work = progress.add_task("", total=report.photographs.total * len(methods))
         found = explain_items(
@@ -130,7 +130,7 @@ def _explain_all(
             ),
             on_error=lambda item, error: report.photographs.fail(item.image, error),
         )
-        # what is sent on says of which weights it is
+        # shared results state of which weights they are
         known = {WEIGHTS: weights_hash(loaded.module)} if report.keep or report.format == "deepviz" else {}
         try:
             for one in found:
@@ -173,7 +173,7 @@ class Report:
         return len(self.done) + len(self.photographs.failed)
 
     def write(self, found: ImageOutcomes) -> str:
-        """Write one image's sheet and maps, and say so."""
+        """Write one image's sheet and maps; what to print about it."""
         photograph = self.photographs.close(found.image)
         folder = self.output / own_name(photograph.stem, self.folders)
         page = write_picture(folder / "sheet.png", sheet(found.explanations, predictions=found.predictions))

@@ -39,7 +39,7 @@ def activations(
     output: Output = FOLDER,
     json: Json = False,
 ) -> int:
-    """Draw a layer's maps of an image, the strongest channels first, each on the image."""
+    """Show a layer's feature maps for an image, the strongest channels first, each overlaid on the image."""
     if photo is None:
         print("deepviz: no image given; using the bundled example", file=sys.stderr)
     wanted = None if channels is None else channel_list(channels)
@@ -104,7 +104,7 @@ def channels(
     for name, reason in skipped:
         print("deepviz:", reason if name in reason else f"{name}: {reason}", file=sys.stderr)
     if not found.generated.complete or (found.examples is not None and not found.examples.complete):
-        print(f"deepviz: interrupted: {page} shows what there is", file=sys.stderr)
+        print(f"deepviz: interrupted; the channels and patches found so far are in {page}", file=sys.stderr)
         return INTERRUPTED
     return PARTLY if skipped else OK
 
@@ -117,7 +117,7 @@ def filters(
     device: Device = None,
     output: Output = FOLDER,
 ) -> int:
-    """Draw the kernels of the layer that looks at the pixels, as small pictures."""
+    """Show first-layer filters: the kernels of the layer that is applied to the pixels."""
     check_device(device)
     probe_folder(output)
     found = viz_filters(loaded_model(model, weights, device=device), layer)

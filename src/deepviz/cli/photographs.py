@@ -1,4 +1,4 @@
-"""The images that a command is given: found, opened one by one, and accounted for."""
+"""The images of a command: found, opened one by one, with the reasons of those that failed."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from deepviz.models import LoadedModel, Prepared, find_photos
 
 @dataclass
 class Photographs:
-    """Images to work on, and what became of them.
+    """The images of a command.
 
     Args:
         paths: those that were found.
         failed: why an image, or a folder, gave nothing.
-        opened: those under way.
+        opened: those that are being worked on.
     """
 
     paths: list[Path] = field(default_factory=list)
@@ -43,7 +43,7 @@ class Photographs:
         return len(self.paths) + sum(path not in map(str, self.paths) for path in self.failed)
 
     def prepared(self, loaded: LoadedModel) -> Iterator[Prepared]:
-        """Each image as the model's input, opened when it is its turn; one that cannot be opened is skipped."""
+        """Each image as the model's input, opened one by one; one that cannot be opened has failed."""
         for path in self.paths:
             try:
                 prepared = loaded.prepare(path)
@@ -58,11 +58,11 @@ class Photographs:
         return self.opened.pop(image)
 
     def fail(self, image: Prepared, error: DeepVizError) -> None:
-        """Take down that nothing came of this image."""
+        """Record why this image failed."""
         self.failed[str(self.close(image))] = str(error)
 
     def tell_failures(self) -> None:
-        """Say on stderr what failed, one line each."""
+        """Print on stderr what failed, one line each."""
         for path, reason in self.failed.items():
             print("deepviz:", reason if path in reason else f"{path}: {reason}", file=sys.stderr)
         if self.failed and self.total > 1:

@@ -90,7 +90,7 @@ class Logit(OfClass):
         return pick(reading.scores(outputs), self.indices(reading, seen.n))
 
     def caption(self, label: Callable[[int], str] | None = None) -> str:
-        """The class's name alone: the logit is what is explained unless something else is said."""
+        """The class's name alone: captions name the logit by its class."""
         return str(self) if label is None and not isinstance(self.target, str) else self.class_caption(label)
 
     def __str__(self) -> str:
@@ -122,7 +122,7 @@ class Probability(OfClass):
         return pick(chances, self.indices(reading, seen.n))
 
     def caption(self, label: Callable[[int], str] | None = None) -> str:
-        """The class, said to be its probability."""
+        """The class, with the word probability."""
         return f"probability of {self.class_caption(label)}"
 
 

@@ -24,7 +24,7 @@ class OfLayer(Objective):
 
     @property
     def layers(self) -> frozenset[str]:
-        """The one."""
+        """The layer."""
         return frozenset({self.layer})
 
     def of_channel(self, seen: Seen, channel: int) -> Tensor:
@@ -113,7 +113,7 @@ class Direction(OfLayer):
 
 @dataclass(frozen=True, eq=False)
 class Energy(OfLayer):
-    """Whatever the layer already sees, more of it: the objective of DeepDream (Mordvintsev et al. 2015)."""
+    """The mean squared activation of a layer: the objective of DeepDream (Mordvintsev et al. 2015)."""
 
     def __call__(self, seen: Seen) -> Tensor:
         """The mean of A^2 over channels and positions."""
@@ -126,7 +126,7 @@ class Energy(OfLayer):
 
 @dataclass(frozen=True, eq=False)
 class Match(OfLayer):
-    """The activations of something else: what the layer kept of it (Mahendran and Vedaldi 2015)."""
+    """Minus the relative squared distance to given activations (Mahendran and Vedaldi 2015)."""
 
     activations: Annotated[Tensor, "(D, *grid), of the layer."]
 
@@ -150,7 +150,7 @@ class Match(OfLayer):
 
 @dataclass(frozen=True, eq=False)
 class Diversity(OfLayer):
-    """How different the copies drawn for one target are, in the styles that a layer sees (Olah et al. 2017)."""
+    """How different the copies for one target are, by the Gram matrices of a layer (Olah et al. 2017)."""
 
     joint = True
 

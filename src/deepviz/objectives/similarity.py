@@ -1,4 +1,4 @@
-"""`Similarity`: how near an embedding is to another one."""
+"""`Similarity`: how similar the model's embedding is to a given one."""
 
 from __future__ import annotations
 

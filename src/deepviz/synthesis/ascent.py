@@ -1,4 +1,4 @@
-"""Gradient ascent on a canvas: shake it, ask the network, take a step."""
+"""Gradient ascent on the parameters of a canvas, with random augmentations at each step."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ ROWS_ON_GPU = 32
 
 @dataclass(frozen=True)
 class Step:
-    """What happened at one step.
+    """The result of one step.
 
     Args:
         number: from 1 up.
         steps: how many there will be.
-        scores: the objective of each image (N,), of the shaken view that the network saw.
-        probabilities: of each image's class (N,), of that view; NaN where the objective is about no class.
+        scores: the objective of each image (N,), of the augmented image that the network saw.
+        probabilities: of each image's class (N,), of the same; NaN where the objective is about no class.
         pixels: draws the images as they are when it is called, (N, C, H, W) from 0 to 1: in a progress callback, those
             after this step.
     """
@@ -49,7 +49,7 @@ class Step:
 
 @dataclass
 class State:
-    """Where an ascent stands: the canvas's parameters (N, ...), Adam's two moments of their gradients, and the sum over
+    """The state of an ascent: the canvas's parameters (N, ...), Adam's two moments of their gradients, and the sum over
     the steps of each pixel's |gradient|, (N, 1, H, W)."""
 
     parameters: Tensor
@@ -102,19 +102,19 @@ class Ascent:
             yield Step(number, self.steps, scores, chances, lambda: self.pixels(state.parameters))
 
     def pixels(self, parameters: Tensor) -> Tensor:
-        """What the parameters draw, (N, C, H, W), without a graph."""
+        """The images of the parameters, (N, C, H, W), without a graph."""
         with torch.no_grad():
             return torch.cat([self.canvas.draw(parameters[rows], self.size) for rows in self._chunks()])
 
     def judge(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
-        """The objective and the class's probability of finished images, unshaken, (N,) each."""
+        """The objective and the class's probability of finished images, without augmentation, (N,) each."""
         # with a graph, which tells whether the model ends in a sigmoid
         leaf = fresh_leaf(pixels)
-        told = []
+        found = []
         for rows in self._chunks():
             values, chances = self._look(leaf[rows], leaf[rows], rows)
-            told.append((values.detach(), chances))
-        scores, chances = (torch.cat(parts) for parts in zip(*told, strict=True))
+            found.append((values.detach(), chances))
+        scores, chances = (torch.cat(parts) for parts in zip(*found, strict=True))
         return scores, chances
 
     def _gradient(self, parameters: Tensor, number: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -125,7 +125,7 @@ class Ascent:
             pixels = self.canvas.draw(leaf, self.size)
             # in two parts, since the pixels' gradient is wanted too
             seen = fresh_leaf(pixels)
-            values, chances = self._shaken(seen, rows, number)
+            values, chances = self._augmented(seen, rows, number)
             # without a graph there is nothing to differentiate at all
             (by_pixel,) = differentiate(values.sum(), [seen]) if values.requires_grad else (None,)
             if by_pixel is None:
@@ -139,8 +139,8 @@ class Ascent:
         gradient, importance, scores, chances = (_joined(parts) for parts in zip(*found, strict=True))
         return gradient, importance, scores.cpu(), chances.cpu()
 
-    def _shaken(self, pixels: Tensor, rows: slice, number: int) -> tuple[Tensor, Tensor]:
-        # one generator per step, made anew for every chunk: all images are shaken alike
+    def _augmented(self, pixels: Tensor, rows: slice, number: int) -> tuple[Tensor, Tensor]:
+        # one generator per step, made anew for every chunk: all images are augmented alike
         generator = generator_of(self.seed, number)
         progress = (number - 1) / max(1, self.steps - 1)
         return self._look(transformed(pixels, self.transforms, generator, progress), pixels, rows)

@@ -1,4 +1,4 @@
-"""What is optimised: numbers that draw an image whose colours are valid by construction."""
+"""What is optimised: parameters of an image whose colours are valid by construction."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class Canvas(Frozen, ABC):
 class Pixels(Canvas):
     """The image itself, pixel by pixel (Simonyan et al. 2013), cut to 0..1 after each step.
 
-    Plain ascent on pixels finds images that this one network scores highly, and hardly anybody else recognises.
+    Plain ascent on pixels finds images that this network scores highly and others do not recognise.
 
     Example:
         >>> import torch

@@ -1,4 +1,4 @@
-"""`DeepDream`: more of whatever a layer sees in an image."""
+"""`DeepDream`: amplify a layer's activations on an image."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ class DeepDream:
     Errors: LayerError (an unknown layer; with the nearest names), ImageError (the image), TargetError,
     GenerationError (NaN). Ctrl-C ends the dream and returns what there is.
 
-    Pitfall: the picture shows what the layer is sensitive to, not what is in the image.
+    Pitfall: the result shows what the layer is sensitive to, not what is in the image.
 
     Example:
         >>> import deepviz, torch
@@ -127,11 +127,11 @@ class DeepDream:
         *,
         progress: Callable[[Step], object] | None = None,
     ) -> Generated:
-        """Dream of an image.
+        """Amplify the objective on an image.
 
         Args:
             photo: a path, PIL image or array.
-            save_dir: a folder for the picture, its octaves and their animation.
+            save_dir: a folder for the image, its octaves and their animation.
             progress: called after each step.
 
         Raises:
@@ -163,7 +163,7 @@ class DeepDream:
         failure: GenerationError | None = None
         sizes = self._sizes((start.shape[2], start.shape[3]))
         no_class = torch.full((1,), math.nan)
-        told: list[Step] = []
+        taken: list[Step] = []
         frames: list[Frame] = []
         image = detail = _resized(start, sizes[0]) * 0
         importance = detail[:, :1]
@@ -178,14 +178,14 @@ class DeepDream:
                 image = (base + _resized(detail, size)).clamp(0, 1)
                 importance = _resized(importance, size)
                 for _ in range(self.steps):
-                    g, value = self._gradient(call, image, extra, len(told))
+                    g, value = self._gradient(call, image, extra, len(taken))
                     importance = importance + g.abs().mean(1, keepdim=True)
                     image = (image + self.lr * g / g.abs().mean().clamp_min(1e-12)).clamp(0, 1)
-                    told.append(Step(len(told) + 1, len(sizes) * self.steps, value, no_class, dreamed))
+                    taken.append(Step(len(taken) + 1, len(sizes) * self.steps, value, no_class, dreamed))
                     if progress is not None:
-                        progress(told[-1])
+                        progress(taken[-1])
                 detail = image - base
-                frames.append(Frame(len(told), as_bytes(_resized(image, sizes[-1]))))
+                frames.append(Frame(len(taken), as_bytes(_resized(image, sizes[-1]))))
         except GenerationError as error:
             failure = error
         except KeyboardInterrupt:
@@ -202,14 +202,14 @@ class DeepDream:
             tensor=image.float().cpu(),
             titles=(f"{Path(name).stem}, {self._title}",),
             targets=(class_of(self._objective),),
-            scores=torch.stack([step.scores for step in told]) if told else none,
-            probabilities=torch.stack([step.probabilities for step in told]) if told else none,
+            scores=torch.stack([step.scores for step in taken]) if taken else none,
+            probabilities=torch.stack([step.probabilities for step in taken]) if taken else none,
             final_scores=self._judge(call, image, extra),
             final_probabilities=torch.full((1,), math.nan),
             importance=importance.clamp_min(0).float().cpu(),
             frames=tuple(frames),
             settings=self.settings(name),
-            complete=len(told) == len(sizes) * self.steps,
+            complete=len(taken) == len(sizes) * self.steps,
             output=call.notes.facts.get("output"),
         )
         return generated, failure
@@ -219,7 +219,7 @@ class DeepDream:
         return title_of(self._objective, self.model.label)
 
     def settings(self, photo: str) -> dict[str, Any]:
-        """What decides what is dreamed, as plain values for JSON."""
+        """What determines the image, as plain values for JSON."""
         kept = [field.name for field in fields(self) if field.name not in ("model", "preprocess", "extra")]
         options = {name: plain(getattr(self, name)) for name in kept}
         return {"photo": photo, **options, "extra": described(self.extra), **model_record(self.model)}

@@ -1,4 +1,4 @@
-"""`Generated`: the images that were drawn, how they came about, and what makes them again."""
+"""`Generated`: generated images, their intermediate steps, and the settings that reproduce them."""
 
 from __future__ import annotations
 
@@ -50,20 +50,20 @@ class Frame:
 
 @dataclass(frozen=True, eq=False)
 class Generated:
-    """What an `ImageGenerator` drew.
+    """The images of an `ImageGenerator` or a `DeepDream`.
 
     Args:
         tensor: the images (N, C, H, W), float32 pixels from 0 to 1, on the CPU.
-        titles: what each was drawn for: a label, or an objective in words.
+        titles: the target of each: a label, or an objective in words.
         targets: its class, or None.
-        scores: the objective at each step (steps, N), of the shaken view that the network saw.
-        probabilities: of its class (steps, N), of that view; NaN without a class.
-        final_scores: the objective (N,) of the finished image, unshaken, in 8-bit pixels.
+        scores: the objective at each step (steps, N), of the augmented image that the network saw.
+        probabilities: of its class (steps, N), of the same; NaN without a class.
+        final_scores: the objective (N,) of the finished image, without augmentation, in 8-bit pixels.
         final_probabilities: the probability of its class (N,), of the same; NaN without a class, and of a dream, whose
             picture may be larger than what the network sees at once.
         importance: (N, 1, H, W), the size of d(objective)/d(pixel), mean over channels, summed over the steps.
-        frames: pictures of the way.
-        settings: everything that decides what is drawn, as plain values (`ImageGenerator.from_json`).
+        frames: intermediate images.
+        settings: everything that determines the images, as plain values (`ImageGenerator.from_json`).
         complete: whether all steps were taken.
         output: what the model's outputs were read as, and how it was known; None if no objective is about a class.
     """
@@ -91,7 +91,7 @@ class Generated:
         return f"{self.titles[row]} · {self._detail(row)}"
 
     def transparent(self, row: int = 0, keep: float = 0.5) -> Image.Image:
-        """Image `row` with what mattered little to the objective made transparent (Fel et al. 2023).
+        """Image `row`, transparent where the objective's gradient was small (Fel et al. 2023).
 
         Args:
             row: which image.
@@ -112,7 +112,7 @@ class Generated:
         return contact_sheet(thumbnails, footer=self._footer)
 
     def strip(self, row: int = 0) -> Image.Image:
-        """How image `row` came about: some of its frames, and the finished image.
+        """Image `row` at some of the steps, the last one among them.
 
         Raises:
             ValueError: if no frames were kept: call the generator with `every` or `save_dir`.
@@ -130,7 +130,7 @@ class Generated:
             OutputError: if something cannot be written.
         """
         folder, stems = Path(folder), self._stems()
-        # first: it draws again whatever cannot be written after it
+        # first: whatever cannot be written after it can be reproduced from it
         written = [write_bytes(folder / "generated.json", self._json())]
         written += [write_picture(folder / f"{stem}.png", self.images[row]) for row, stem in enumerate(stems)]
         if len(self.images) > 1:
@@ -193,7 +193,7 @@ class Generated:
         raise _NoFilm(" ".join(done.stderr.decode(errors="replace").split()) or f"exit code {done.returncode}")
 
     def _json(self) -> bytes:
-        told = {
+        record = {
             "settings": self.settings,
             "output": self.output,
             "complete": self.complete,
@@ -209,7 +209,7 @@ class Generated:
                 for row, stem in enumerate(self._stems())
             ],
         }
-        return (json.dumps(told, indent=2) + "\n").encode()
+        return (json.dumps(record, indent=2) + "\n").encode()
 
     def _stems(self) -> list[str]:
         """A name for each image's files, no two alike on any file system, nor like the sheet's."""
@@ -232,8 +232,8 @@ class Generated:
     @property
     def model(self) -> str:
         """The model and its weights, as captions name them."""
-        said = self.settings["model"]
-        return f"{said['name']} ({said['weights']})"
+        model = self.settings["model"]
+        return f"{model['name']} ({model['weights']})"
 
     @property
     def _footer(self) -> str:

@@ -41,18 +41,18 @@ from deepviz.synthesis.scoring import (
 from deepviz.synthesis.transforms import Transform
 
 FRAMES = 24
-"""Pictures kept of the way, unless `every` says otherwise."""
+"""Intermediate images that are kept unless `every` is given."""
 
 
 @renamed_keywords(target_class="target")
 @dataclass(frozen=True, eq=False)
 class ImageGenerator:
-    """The image that makes an objective large: what a class, a channel, a direction looks like to the network.
+    """Feature visualisation: an image that maximises an objective, such as a class's score or a channel.
 
         I* = argmax_I  S_c(I) - lambda |I|^2        (Simonyan et al. 2013; S_c the score before the softmax)
 
-    by gradient ascent on the parameters of a `canvas`, which draws I; at each step the image is shaken by random
-    `transforms` before the network sees it, so that only what survives them is kept (Olah et al. 2017). The presets:
+    by gradient ascent on the parameters of a `canvas`, which make the image I; at each step random `transforms` augment
+    the image, so that it has to score highly in any of them (Olah et al. 2017). The presets:
     "lucid", spatial frequencies and decorrelated colours; "maco", phases under the magnitudes of natural images
     (Fel et al. 2023); "simonyan", plain ascent on pixels with an L2 penalty.
 
@@ -64,8 +64,8 @@ class ImageGenerator:
     step, and `generated` holds the last good image). Ctrl-C ends the drawing and returns what there is, with
     `complete` False.
 
-    Pitfall: the picture shows what raises the score, not what the network has seen, nor all that it knows; another
-    seed gives another picture. Without transforms it is noise to everybody but this network.
+    Pitfall: the image shows what raises the score, not what the network was trained on, nor everything that raises it;
+    another seed gives another image. Without transforms it is noise that other networks do not recognise.
 
     References: Simonyan, Vedaldi and Zisserman, "Deep Inside Convolutional Networks" (2013), arXiv:1312.6034; Olah,
     Mordvintsev and Schubert, "Feature Visualization" (2017), doi:10.23915/distill.00007; Fel et al., "Unlocking Feature
@@ -168,12 +168,12 @@ class ImageGenerator:
         every: int | None = None,
         progress: Callable[[Step], object] | None = None,
     ) -> Generated:
-        """Draw.
+        """Generate the images.
 
         Args:
-            save_dir: a folder for the finished images, for strips and animations of the way, and for
-                `generated.json`, which draws them again.
-            every: keep a picture of the way every so many steps; None: about 24 in all if there is a `save_dir`.
+            save_dir: a folder for the finished images, for strips and animations of the steps, and for
+                `generated.json`, from which `from_json` reproduces them.
+            every: keep an intermediate image every so many steps; None: about 24 in all if there is a `save_dir`.
             progress: called after each step.
 
         Raises:
@@ -196,7 +196,7 @@ class ImageGenerator:
 
     @property
     def objectives(self) -> tuple[Objective, ...]:
-        """What each image is drawn for; copies stand next to each other."""
+        """The objective of each image; copies stand next to each other."""
         drawn = self._drawn_for
         penalty = self._penalty
         if penalty is not None:
@@ -218,7 +218,7 @@ class ImageGenerator:
     ) -> tuple[Generated, GenerationError | None]:
         module = original(self.model.module)
         failure: GenerationError | None = None
-        told: list[Step] = []
+        taken: list[Step] = []
         frames: list[Frame] = []
         with borrowed(module):
             notes = Notes()
@@ -227,7 +227,7 @@ class ImageGenerator:
             state = ascent.begin(parameters)
             try:
                 for step in ascent.steps_from(state):
-                    told.append(step)
+                    taken.append(step)
                     if every is not None and (step.number % every == 0 or step.number in (1, self.steps)):
                         frames.append(Frame(step.number, as_bytes(ascent.pixels(state.parameters))))
                     if progress is not None:
@@ -243,14 +243,14 @@ class ImageGenerator:
             tensor=pixels.float().cpu(),
             titles=tuple(self._title(objective) for objective in ascent.objectives),
             targets=classes,
-            scores=torch.stack([step.scores for step in told]) if told else torch.empty(0, len(pixels)),
-            probabilities=torch.stack([step.probabilities for step in told]) if told else torch.empty(0, len(pixels)),
+            scores=torch.stack([step.scores for step in taken]) if taken else torch.empty(0, len(pixels)),
+            probabilities=torch.stack([step.probabilities for step in taken]) if taken else torch.empty(0, len(pixels)),
             final_scores=final[0],
             final_probabilities=final[1],
             importance=state.importance.float().cpu(),
             frames=tuple(frames),
             settings=self.settings(),
-            complete=len(told) == self.steps,
+            complete=len(taken) == self.steps,
             output=notes.facts.get("output"),
         )
         return generated, failure
@@ -283,7 +283,7 @@ class ImageGenerator:
         device, dtype = self.model.home
         dtype = torch.promote_types(dtype, torch.float32)
         if self.start is not None:
-            pixels = self._photograph()[None].to(device, dtype)
+            pixels = self._start_pixels()[None].to(device, dtype)
             one = self.canvas.invert(pixels)
             return one.repeat(len(self.objectives), *(1 for _ in one.shape[1:]))
         drawn = [self._noise(copy) for copy in range(self.copies)]
@@ -296,7 +296,7 @@ class ImageGenerator:
     def _noise(self, copy: int) -> Tensor:
         return self.canvas.start(len(self.model.preprocess.mean), self._canvas_size, generator_of(self.seed, -copy))
 
-    def _photograph(self) -> Tensor:
+    def _start_pixels(self) -> Tensor:
         """What to start from as pixels (C, H, W) of 8 bits: an image, cut as the model's preprocessing cuts it, or
         a tensor of such pixels."""
         channels, size = len(self.model.preprocess.mean), self._canvas_size
@@ -317,11 +317,11 @@ class ImageGenerator:
         return title_of(objective, self.model.label)
 
     def settings(self) -> dict[str, Any]:
-        """Everything that decides what is drawn, as plain values for JSON; `from_json` reads them back."""
+        """Everything that determines the images, as plain values for JSON; `from_json` reads them back."""
         kept = [field.name for field in fields(self) if field.name not in ("model", "preprocess", "start", "extra")]
         return {
             **{name: plain(getattr(self, name)) for name in kept},
-            "start": None if self.start is None else plain(as_bytes(self._photograph()[None])[0]),
+            "start": None if self.start is None else plain(as_bytes(self._start_pixels()[None])[0]),
             "preprocess": plain(self.model.preprocess),
             "extra": described(self.extra),
             **model_record(self.model),
@@ -335,13 +335,13 @@ class ImageGenerator:
         preprocess: Preprocess | None = None,
         extra: Any = None,
     ) -> ImageGenerator:
-        """The generator that a `generated.json` tells of.
+        """The generator that a `generated.json` records.
 
         Args:
             record: the file, or what it holds.
             model: the model, if it was a module; by default the recorded source is loaded.
             preprocess: instead of the recorded one.
-            extra: what the model takes beside the image; the record holds only what it was like.
+            extra: what the model takes beside the image; the record holds only its shapes.
 
         Raises:
             ModelError: if the file holds no such record, or the model or `extra` has to be given. A warning where its
@@ -350,19 +350,19 @@ class ImageGenerator:
         held = dict(read_record(record))
         if "target_class" in held:  # as records of version 0.1 name it
             held.setdefault("target", held.pop("target_class"))
-        said = dict(held["model"])
-        if model is None and said["source"] == "module":
-            raise ModelError(f"the record is of a module ({said['name']}): give it as model=")
+        recorded = dict(held["model"])
+        if model is None and recorded["source"] == "module":
+            raise ModelError(f"the record is of a module ({recorded['name']}): give it as model=")
         if extra is None and held.get("extra") is not None:
             raise ModelError(
                 f"the record was made with extra, which is not stored: give it as extra= ({held['extra']})"
             )
-        named = said["source"] if model is None and said["source"] != "bundled" else model
+        named = recorded["source"] if model is None and recorded["source"] != "bundled" else model
         kept = {field.name for field in fields(cls)} & set(held) - {"model", "start", "preprocess", "extra"}
         try:
             start = value_of(held.get("start"))
             made = cls(
-                model if isinstance(model, LoadedModel) else load_model(named, output=said.get("output")),
+                model if isinstance(model, LoadedModel) else load_model(named, output=recorded.get("output")),
                 **{name: value_of(held[name]) for name in kept},
                 start=None if start is None else start.permute(2, 0, 1) / 255,
                 preprocess=preprocess or value_of(held.get("preprocess")),
@@ -374,7 +374,7 @@ class ImageGenerator:
             raise ModelError(f"the record cannot be reproduced: {' '.join(str(error).split())}") from error
         now = made.settings()
         other = [name for name in ("threads", "versions") if held.get(name) != now[name]]
-        other += ["weights"] * (said["sha256"] != now["model"]["sha256"])
+        other += ["weights"] * (recorded["sha256"] != now["model"]["sha256"])
         if other:
             warn(f"the images may differ from the recorded ones: other {' and '.join(other)}")
         return made

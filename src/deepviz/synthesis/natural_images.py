@@ -1,4 +1,4 @@
-"""What natural images have in common: the covariance of their colours, the magnitudes of their spectrum."""
+"""Statistics of natural images: the covariance of their colours and the magnitudes of their spectrum."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class NaturalImages:
         magnitude: (3, frequencies, orientations), the root mean square of an orthonormal Fourier transform in
             decorrelated colours; frequencies are spaced logarithmically from 1/256 to sqrt(1/2) cycles per pixel,
             orientations evenly from horizontal waves (0) to vertical ones (90 degrees).
-        photographs: how many they were.
+        photographs: the number of images.
     """
 
     mean: Tensor

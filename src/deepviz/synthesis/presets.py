@@ -1,4 +1,4 @@
-"""Settings that belong together, by the name of where they come from."""
+"""The presets of `ImageGenerator`, by name."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ Optimizer = Literal["adam", "ascent"]
 
 @dataclass(frozen=True)
 class Preset(Frozen):
-    """What an `ImageGenerator` uses where it is not told otherwise.
+    """Settings of an `ImageGenerator` that are not given otherwise.
 
     Args:
         canvas: what is optimised.
-        transforms: how it is shaken.
+        transforms: the augmentations of each step.
         steps: how many steps.
         lr: the learning rate at the first step.
-        cooling: what the rate is multiplied by at the end; on the way it falls along half a cosine.
+        cooling: factor on the learning rate at the last step; it falls along half a cosine.
         optimizer: "adam", or "ascent", plain gradient ascent.
         penalty: subtracted from the class logit (not from an objective that is given, whose scale it does not know).
-        paper: where it comes from.
+        paper: its reference.
     """
 
     canvas: Canvas

@@ -1,4 +1,4 @@
-"""How the canvas is shaken before the network sees it, so that only what survives is kept."""
+"""Random augmentations of the generated image, applied before the network sees it at each step."""
 
 from __future__ import annotations
 
@@ -19,34 +19,34 @@ Size = tuple[int, int]
 
 @dataclass(frozen=True)
 class Transform(Frozen, ABC):
-    """A random change of the view (n, C, H, W) -> (n, C, H, W), the same for all images of a step.
+    """A random augmentation (n, C, H, W) -> (n, C, H, W), the same for all images of a step.
 
-    A spatial transform is a matrix from where a pixel is seen to where it is taken from; those that follow each other
-    are multiplied, so that pixels are sampled once.
+    A spatial transform is a matrix from the position of a pixel in the augmented image to its position in the original;
+    consecutive ones are multiplied, so that pixels are sampled once.
     """
 
     @abstractmethod
     def __call__(self, x: Tensor, generator: torch.Generator, progress: float) -> Tensor:
-        """The changed view; `progress` goes from 0 at the first step to 1 at the last."""
+        """The augmented image; `progress` goes from 0 at the first step to 1 at the last."""
 
 
 @dataclass(frozen=True)
 class Spatial(Transform):
-    """A transform that moves pixels and changes none."""
+    """A transform that moves pixels and does not change their values."""
 
     @abstractmethod
     def matrix(self, size: Size, generator: torch.Generator, progress: float) -> Tensor:
-        """(3, 3), float64: pixels from the centre, (x, y, 1), of the new view -> of the old one."""
+        """(3, 3), float64: pixels from the centre, (x, y, 1), of the augmented image -> of the original."""
 
     def __call__(self, x: Tensor, generator: torch.Generator, progress: float) -> Tensor:
-        """The view, sampled bilinearly; beyond the border the picture is mirrored."""
+        """The image, sampled bilinearly, and mirrored beyond its border."""
         size = (x.shape[2], x.shape[3])
         return sampled(x, self.matrix(size, generator, progress))
 
 
 @dataclass(frozen=True)
 class Jitter(Spatial):
-    """Moves the view by up to `pixels` in each direction."""
+    """Moves the image by up to `pixels` in each direction."""
 
     pixels: Annotated[float, Ge(0), "Most pixels to move, each way."] = 16
 
@@ -58,7 +58,7 @@ class Jitter(Spatial):
 
 @dataclass(frozen=True)
 class Scale(Spatial):
-    """Magnifies the view by a factor between `low` and `high`, about its centre."""
+    """Magnifies the image by a factor between `low` and `high`, about its centre."""
 
     low: Annotated[float, Gt(0), "Least magnification."] = 0.9
     high: Annotated[float, Gt(0), "Most magnification."] = 1.1
@@ -76,7 +76,7 @@ class Scale(Spatial):
 
 @dataclass(frozen=True)
 class Rotate(Spatial):
-    """Turns the view by up to `degrees` either way."""
+    """Rotates the image by up to `degrees` either way."""
 
     degrees: Annotated[float, Ge(0), "Most degrees to turn, either way."] = 10
 
@@ -89,8 +89,8 @@ class Rotate(Spatial):
 
 @dataclass(frozen=True)
 class Crop(Spatial):
-    """Shows a part of the view, anywhere inside, enlarged to full size: its side is at least a fraction that goes from
-    `start` to `end` of the whole, so that parts are drawn first and then have to make one picture."""
+    """A random crop, enlarged to full size: its side is at least a fraction of the whole that goes from `start` to
+    `end`, so that parts are drawn first and then have to make one image."""
 
     start: Annotated[float, Gt(0), Le(1), "Smallest side of the part at the first step, as a fraction."] = 0.3
     end: Annotated[float, Gt(0), Le(1), "Smallest side of the part at the last step."] = 0.7
@@ -104,7 +104,7 @@ class Crop(Spatial):
 
 @dataclass(frozen=True)
 class Pad(Spatial):
-    """Shows the picture smaller, with `pixels` of its mirrored border around it, so that its edges are seen too."""
+    """Shrinks the image and surrounds it with `pixels` of its mirrored border, so that its edges are optimised too."""
 
     pixels: Annotated[float, Ge(0), "Width of the border."] = 12
 
@@ -116,7 +116,7 @@ class Pad(Spatial):
 
 @dataclass(frozen=True)
 class Noise(Transform):
-    """Adds Gaussian noise to every pixel, fading from `start` to `end`: what is fainter than the noise is not drawn."""
+    """Adds Gaussian noise to every pixel, fading from `start` to `end`, which suppresses patterns weaker than it."""
 
     start: Annotated[float, Ge(0), "Standard deviation at the first step, in pixels from 0 to 1."] = 0.1
     end: Annotated[float, Ge(0), "Standard deviation at the last step."] = 0.03
@@ -142,7 +142,7 @@ class Blur(Transform):
 
 
 def transformed(x: Tensor, transforms: Sequence[Transform], generator: torch.Generator, progress: float) -> Tensor:
-    """All transforms after each other, in the order given; neighbouring spatial ones sample the pixels once."""
+    """All transforms, in the order given; consecutive spatial ones sample the pixels once."""
     size = (x.shape[2], x.shape[3])
     matrix: Tensor | None = None
     for transform in transforms:
@@ -176,8 +176,8 @@ def sampled(x: Tensor, matrix: Tensor) -> Tensor:
 
 
 def _groups(x: Tensor) -> int:
-    """How many images `grid_sample` is told of: it works out anew for each where its pixels come from, and gives each
-    to one thread of the CPU. All planes of all images move alike, so they are dealt out to as few as keep it busy."""
+    """The batch size that `grid_sample` is given. It computes the positions once for each image of the batch, and uses
+    one CPU thread for each. As all planes of all images move alike, the fewest images that use all threads are best."""
     if x.device.type != "cpu":
         return len(x)
     planes = x.shape[0] * x.shape[1]

@@ -1,4 +1,4 @@
-"""The application: what each address answers."""
+"""The application and its routes."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ from deepviz.web.state import FIRST, FIRST_IMAGES, AppState
 from deepviz.web.trust import PARTS, Part
 
 PATIENCE = 15.0
-"""Seconds that a question about a job waits for news."""
+"""Seconds that a request for a status waits for a change."""
 THUMBNAIL, CHANNELS = 192, 16
 STATUS: dict[type[DeepVizError], int] = {UnknownImage: 404, NotFound: 404, Busy: 429, TooLarge: 413}
 TYPES = {".html": "text/html", ".js": "text/javascript", ".css": "text/css"}
@@ -111,9 +111,9 @@ def create_app(
     app.add_middleware(Guard, token=token, hosts=hosts, limits=limits)
     app.state.token = token
     app.state.deepviz = state
-    app.add_exception_handler(DeepVizError, _told_error)
-    app.add_exception_handler(HTTPException, _told_http_error)
-    app.add_exception_handler(RequestValidationError, _told_invalid)
+    app.add_exception_handler(DeepVizError, _on_error)
+    app.add_exception_handler(HTTPException, _on_http_error)
+    app.add_exception_handler(RequestValidationError, _on_invalid)
     _add_listings(app, state)
     _add_images(app, state, limits)
     _add_jobs(app, state)
@@ -204,8 +204,8 @@ def _add_images(app: FastAPI, state: AppState, limits: Limits) -> None:
 
     @app.get("/api/photographs/{photograph}", response_class=Response)
     def picture(photograph: ImageId, size: Annotated[int, Query(ge=16, le=2048)] = THUMBNAIL) -> Response:
-        """The image, encoded anew, never the bytes that were uploaded: PNG if its longer side is at most `size`,
-        so that what is drawn on it is what Python draws; shrunk to that as JPEG if not."""
+        """The image, encoded again, never the uploaded bytes: as PNG if its longer side is at most `size`, so that
+        overlays equal those of Python; else shrunk to that as JPEG."""
         whole = state.photographs.photo(photograph).picture
         if max(whole.size) <= size:
             return Response(lossless(whole), media_type="image/png")
@@ -253,14 +253,14 @@ def _add_jobs(app: FastAPI, state: AppState) -> None:
 
     @app.get("/api/jobs/{job}")
     async def watch(job: JobId, after: After = None) -> dict[str, Any]:
-        """How a job stands; with `after`, as soon as it stands otherwise than in that version."""
+        """The status of a job; with `after`, as soon as it differs from that version."""
         found = _job(job)
         await _news(found, after)
         return found.status()
 
     @app.delete("/api/jobs/{job}")
     def cancel(job: JobId) -> dict[str, Any]:
-        """Stop a job before its next map; what is there stays."""
+        """Stop a job before its next map; finished maps are kept."""
         found = _job(job)
         found.cancel()
         return found.status()
@@ -275,7 +275,7 @@ def _add_jobs(app: FastAPI, state: AppState) -> None:
 def _add_drawings(app: FastAPI, state: AppState) -> None:
     @app.post("/api/drawings", status_code=202)
     def draw(wanted: Wanted) -> dict[str, Any]:
-        """Draw what channels of a layer look for."""
+        """Generate feature visualisations of channels of a layer."""
         channels = tuple(dict.fromkeys(wanted.channels))
         if len(channels) > state.drawings.limits.channels:
             raise HTTPException(422, f"{len(channels)} channels at once, more than {state.drawings.limits.channels}")
@@ -284,28 +284,28 @@ def _add_drawings(app: FastAPI, state: AppState) -> None:
 
     @app.get("/api/drawings/{drawing}")
     async def watch(drawing: JobId, after: After = None) -> dict[str, Any]:
-        """How a drawing stands; with `after`, as soon as it stands otherwise than in that version."""
+        """The status of a drawing; with `after`, as soon as it differs from that version."""
         found = _drawing(drawing)
         await _news(found, after)
         return await run_in_threadpool(found.status)
 
     @app.post("/api/drawings/{drawing}/pause")
     def pause(drawing: JobId) -> dict[str, Any]:
-        """Wait after the step under way."""
+        """Pause after the current step."""
         found = _drawing(drawing)
         found.pause()
         return found.status()
 
     @app.post("/api/drawings/{drawing}/resume")
     def resume(drawing: JobId) -> dict[str, Any]:
-        """Go on with a drawing that was paused."""
+        """Resume a drawing that was paused."""
         found = _drawing(drawing)
         found.resume()
         return found.status()
 
     @app.delete("/api/drawings/{drawing}")
     def stop(drawing: JobId) -> dict[str, Any]:
-        """End a drawing after the step under way; what is drawn stays."""
+        """Stop a drawing after the current step; its images are kept."""
         found = _drawing(drawing)
         found.stop()
         return found.status()
@@ -328,7 +328,7 @@ def _add_drawings(app: FastAPI, state: AppState) -> None:
 def _add_checks(app: FastAPI, state: AppState) -> None:
     @app.post("/api/checks", status_code=202)
     def check(asked: Checked) -> dict[str, Any]:
-        """Find out how far maps of one model can be believed: all curves, then all randomisation strips."""
+        """Check maps of one model: all curves, then all randomisation strips."""
         results = [state.result(one) for one in dict.fromkeys(asked.results)]
         if len({one.model for one in results}) > 1:
             raise HTTPException(422, "these maps are from several models; request each model separately")
@@ -348,12 +348,12 @@ def _add_checks(app: FastAPI, state: AppState) -> None:
 def _add_downloads(app: FastAPI, state: AppState) -> None:
     @app.get("/api/results/{result}")
     def result(result: ResultId) -> dict[str, Any]:
-        """One map with its values and all that is known of it."""
+        """One map with its values and metadata."""
         return record(state.result(result).explanation)
 
     @app.post("/api/snippets")
     def snippets(asked: Comparisons) -> dict[str, str]:
-        """What a page shows as Python code and as commands."""
+        """A comparison as Python code and as commands."""
         blocks = [state.block(one) for one in asked.comparisons]
         return {"python": as_python(blocks), "command": as_commands(blocks)}
 
@@ -372,7 +372,7 @@ def _add_downloads(app: FastAPI, state: AppState) -> None:
 
 
 async def _news(of: Job | Drawing, after: int | None) -> None:
-    """Wait until work stands otherwise than in a version, or for long enough."""
+    """Wait until the status differs from a version, at most `PATIENCE` seconds."""
     end = asyncio.get_running_loop().time() + PATIENCE
     while after is not None and of.version <= after and not of.over and asyncio.get_running_loop().time() < end:
         await asyncio.sleep(0.03)
@@ -391,19 +391,19 @@ def _class(target: ExplainedTarget) -> dict[str, Any]:
     }
 
 
-async def _told_error(_: Request, error: Exception) -> Response:
+async def _on_error(_: Request, error: Exception) -> Response:
     status = next((code for kind, code in STATUS.items() if isinstance(error, kind)), 422)
     headers = {"Retry-After": "1"} if status == 429 else None
     return Json({"detail": " ".join(str(error).split())}, status, headers)
 
 
-async def _told_http_error(_: Request, error: Exception) -> Response:
+async def _on_http_error(_: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     return Json({"detail": str(error.detail)}, error.status_code, error.headers)
 
 
-async def _told_invalid(_: Request, error: Exception) -> Response:
-    """What is wrong and where, without what was sent: that may be anything."""
+async def _on_invalid(_: Request, error: Exception) -> Response:
+    """What is invalid and where, without the request's own text, which may be anything."""
     assert isinstance(error, RequestValidationError)
-    told = [f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors()[:5]]
-    return Json({"detail": "; ".join(told)}, 422)
+    problems = [f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors()[:5]]
+    return Json({"detail": "; ".join(problems)}, 422)

@@ -1,4 +1,4 @@
-"""What channels look for, drawn while the page watches: paused, taken up again, stopped."""
+"""Feature visualisations of channels, generated in the background: paused, resumed, stopped."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ LAST: tuple[State, ...] = ("done", "failed", "stopped")
 PATIENCE = 60.0
 """Seconds after which a drawing that nobody asks for is stopped."""
 BETWEEN = 0.15
-"""Seconds between two pictures of the way."""
+"""Seconds between two intermediate images."""
 TURN = 0.002
-"""Seconds in which one that waits for the model takes it: a lock by itself goes back to whom it was taken from."""
+"""Seconds in which a waiting request takes the model: without a pause the lock returns to the thread that had it."""
 SIDE = 256
-"""Pixels of the longer side of a picture of the way."""
+"""Pixels of the longer side of an intermediate image."""
 ROUNDING = 1
 """Levels by which an image that is not drawn on may differ from the first: a canvas keeps its limits inexactly."""
 KEPT = 32
@@ -81,10 +81,10 @@ class Drawing:
         return self.state in LAST
 
     def status(self) -> dict[str, Any]:
-        """How it stands, with the pictures of the way."""
+        """The status, with the intermediate images."""
         with self._changed:
             self._asked = monotonic()
-            told = {
+            found = {
                 "id": self.id,
                 "version": self.version,
                 "state": self.state,
@@ -97,7 +97,7 @@ class Drawing:
             pixels, scores, still = self._pixels, self.scores, self._still
         pictures = [] if pixels is None else [data_url(jpeg(as_picture(one), SIDE)) for one in pixels]
         empty = len(self.channels) * [None]
-        return told | {
+        return found | {
             "channels": [
                 {"channel": channel, "score": score, "picture": picture, "still": bool(unmoved)}
                 for channel, score, picture, unmoved in zip(
@@ -115,19 +115,19 @@ class Drawing:
         return as_picture(pixels[self.channels.index(channel)])
 
     def pause(self) -> None:
-        """Wait after the step under way."""
+        """Pause after the current step."""
         self._change("paused", only="running")
 
     def resume(self) -> None:
-        """Go on where it was paused."""
+        """Continue."""
         self._change("running", only="paused")
 
     def stop(self) -> None:
-        """End after the step under way; what is drawn stays."""
+        """End after the current step; the images are kept."""
         self._change("stopped")
 
     def run(self) -> None:
-        """Draw, step by step, each with the model to itself."""
+        """Generate the images, each step with exclusive use of the model."""
         try:
             with self.service.alone() as others:
 
@@ -146,7 +146,7 @@ class Drawing:
             self._change("failed", error=f"this is a bug, please report it: {type(error).__name__}: {error}")
 
     def _take(self, step: Step) -> None:
-        """Note a step, and its pictures if it is time for them."""
+        """Record a step, and its images if enough time has passed."""
         with self._changed:
             self.step, self.scores = step.number, tuple(step.scores.tolist())
             if monotonic() - self._drawn > BETWEEN:
@@ -164,10 +164,10 @@ class Drawing:
             self.version += 1
 
     def _let_others(self, step: Step) -> None:
-        """Between two steps: those who wait for the model take it, and a pause is waited for.
+        """Between two steps: release the model to waiting requests, and wait while paused.
 
         Raises:
-            _Stopped: if it is to end, or nobody has asked for it for long.
+            _Stopped: if it was stopped, or its status was not asked for within `patience`.
         """
         self.service.give_way()
         sleep(TURN)
@@ -201,7 +201,7 @@ class Drawing:
 
 
 class Drawings:
-    """The drawings under way, and the last ones."""
+    """The running drawings, and the last ones."""
 
     def __init__(self, limits: Limits) -> None:
         self.limits = limits
@@ -257,7 +257,7 @@ def _far(pixels: Tensor, others: Tensor) -> Tensor:
 
 
 def _check_channels(service: ModelService, layer: str, objective: Sequence[Channel]) -> None:
-    """Refuse channels that the layer does not have, without asking the model again.
+    """Refuse channels that the layer does not have, without running the model again.
 
     Raises:
         LayerError: as the drawing would.

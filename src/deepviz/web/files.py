@@ -1,4 +1,4 @@
-"""Files that go out: pictures, reports, data, and what the page is made of."""
+"""Files that are sent: pictures, reports, data, and the parts of the page."""
 
 from __future__ import annotations
 

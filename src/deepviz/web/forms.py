@@ -1,4 +1,4 @@
-"""What requests may say, and what it stands for: methods by name, options as text, never anything to import."""
+"""The forms of requests and the values they stand for: methods by name, options as text, nothing is imported."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from deepviz.objectives import parse
 from deepviz.objectives.classes import class_alone
 
 MOST = 2000
-"""The largest whole number that an option takes here: a request must not order a day's work."""
+"""The largest whole number that an option takes here, which bounds the work of one request."""
 SHA256 = r"^[0-9a-f]{64}$"
 
 Target = int | str

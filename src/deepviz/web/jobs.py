@@ -1,4 +1,4 @@
-"""Work that takes a while: queued, done one after another by each model, watched and cancelled."""
+"""Background jobs: queued, run one after another for each model, watched and cancelled."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Task(Protocol):
         """Whether nothing has to be computed for it."""
 
     def do(self, service: ModelService) -> list[dict[str, Any]]:
-        """What the page is told of it, once it is done.
+        """What the page receives once it is done.
 
         Raises:
             NotApplicable: if the column does not apply to the model.
@@ -45,7 +45,7 @@ class Task(Protocol):
 
     @property
     def place(self) -> dict[str, Any]:
-        """What the page is told of it if it fails, beside the reason."""
+        """What the page receives if it fails, beside the reason."""
 
 
 @dataclass(frozen=True)
@@ -125,7 +125,7 @@ class Check:
 
 @dataclass(eq=False)
 class Job:
-    """Work under way.
+    """A job.
 
     Args:
         id: random; whoever knows it may watch and cancel.
@@ -152,7 +152,7 @@ class Job:
         return self.state in LAST
 
     def status(self) -> dict[str, Any]:
-        """How it stands."""
+        """The status."""
         with self._lock:
             return {
                 "id": self.id,
@@ -172,7 +172,7 @@ class Job:
         self._change(state="cancelled")
 
     def run(self) -> None:
-        """Do it, task by task."""
+        """Run it, task by task."""
         if not self._change(state="running"):
             return
         try:
@@ -187,7 +187,7 @@ class Job:
             self._change(state="failed", error=f"this is a bug, please report it: {type(error).__name__}: {error}")
 
     def take(self, task: Task) -> None:
-        """Do one task. One of which nothing comes is told, and the others are done all the same."""
+        """Run one task. Its failure is recorded, and the others go on."""
         self.service.give_way()
         parts = task.parts() or [task]
 

@@ -1,4 +1,4 @@
-"""How much one server takes in, keeps and does at once."""
+"""The limits of a server."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ MIB = 2**20
 
 @dataclass(frozen=True)
 class Limits:
-    """The bounds of a server. What is above them is refused or forgotten, never half done.
+    """The limits of a server. What exceeds them is refused, or the oldest results are dropped.
 
     Args:
         upload_bytes: of one image's file.

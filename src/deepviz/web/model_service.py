@@ -1,4 +1,4 @@
-"""One model of the server: one thing at a time, whoever asks, and what it has already answered."""
+"""One model of the server, used by one request at a time, and its cached results."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ from deepviz.web.trust import Part
 T = TypeVar("T")
 TOP = 10
 PATIENCE = 2.0
-"""Seconds that a job lets others go first before each of its maps."""
+"""Seconds that a job waits for other requests before each of its maps."""
 REMEMBERED = 256
-"""Answers that are small: the predictions of so many images."""
+"""Small results that are cached, such as the predictions of so many images."""
 
 
 class Busy(DeepVizError):
@@ -112,7 +112,7 @@ def result_bytes(result: Result) -> int:
 
 @dataclass
 class ModelService:
-    """A model that the server answers with.
+    """A model of the server.
 
     Args:
         id: as requests name it.
@@ -162,14 +162,14 @@ class ModelService:
                 self._waiting -= 1
 
     def give_way(self) -> None:
-        """Let those who wait for something short go first; not for ever."""
+        """Let short requests that are waiting go first, for at most `PATIENCE` seconds."""
         end = monotonic() + PATIENCE
         while self._waiting and monotonic() < end:
             sleep(0.002)
 
     @contextmanager
     def alone(self) -> Iterator[Callable[[], AbstractContextManager[None]]]:
-        """The model to itself, for long work in steps: what is given makes a context without it, between two steps."""
+        """Exclusive use of the model for long work in steps; yields a context that releases it between two steps."""
 
         @contextmanager
         def others() -> Iterator[None]:
@@ -277,7 +277,7 @@ class ModelService:
             raise NotApplicable(one.reason) if isinstance(one, Skipped) else ModelError(one.reason)
 
     def checked(self, result: Result, part: Part) -> dict[str, Any]:
-        """A part of what is known of how far a map can be believed; an "error" in words if it cannot be found."""
+        """A part of the checks of a map; an "error" in words if it fails."""
         return self._once(self._checks, _of_check(result, part), lambda: self._check(result, part))
 
     def known_check(self, result: Result, part: Part) -> dict[str, Any] | None:
@@ -310,7 +310,7 @@ class ModelService:
         return [best]
 
     def forget(self, photograph: str) -> None:
-        """Drop what was computed of an image that is not kept any more."""
+        """Drop what was computed of an image that is no longer kept."""
         for cache in (self._predictions, self._activations, self._chance, self._checks):
             cache.drop(lambda key, _: key[0] == photograph)
 

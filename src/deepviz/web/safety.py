@@ -1,4 +1,4 @@
-"""Who is answered: a guard in front of every route.
+"""Access control in front of every route.
 
 A page of another site that the same browser has open must not reach this server, even though it listens on loopback.
 Its requests carry a foreign `Origin`, or a foreign `Host` where the site's name was made to point here (DNS

@@ -45,13 +45,13 @@ def as_python(blocks: Sequence[Block]) -> str:
     if any(row.uploaded for block in blocks for row in block.rows):
         lines += ["# uploaded images have no path on the server: fill in your own", ""]
     lines.append("explanations = []")
-    said: dict[str, str] = {}
+    assigned: dict[str, str] = {}
     for block in blocks:
         made = ", ".join(_call(method) for method in block.methods)
         for name, value in (("model", _model(block.loaded)), ("methods", f"[{made}]")):
-            if said.get(name) != value:
+            if assigned.get(name) != value:
                 lines.append(f"{name} = {value}")
-                said[name] = value
+                assigned[name] = value
         for targets, rows in _by_targets(block.rows):
             listed = ", ".join(_photograph(row) for row in rows)
             target = "" if targets is None else f", target={list(targets)}"

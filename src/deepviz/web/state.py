@@ -1,4 +1,4 @@
-"""What the routes work with: models, images, results, and the work under way."""
+"""The state of the application: models, images, results, jobs and drawings."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ EXAMPLES = ("chelsea", "coffee")
 
 @dataclass(eq=False)
 class AppState:
-    """What the routes work with."""
+    """The state of the application."""
 
     models: dict[str, ModelService]
     photographs: ImageStore
@@ -85,7 +85,7 @@ class AppState:
     def warm_up(self) -> None:
         """Find out what applies to the first model before anyone asks."""
         service = next(iter(self.models.values()))
-        with suppress(DeepVizError):  # the page asks the same, and is told
+        with suppress(DeepVizError):  # the page requests the same, and gets the error
             service.layers()
             service.reasons()
 

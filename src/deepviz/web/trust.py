@@ -1,4 +1,4 @@
-"""How far a map can be believed: its deletion and insertion curves, and what is left of it on a randomised network."""
+"""Checks of a map: its deletion and insertion curves, and its similarity to maps of a randomised network."""
 
 from __future__ import annotations
 
@@ -91,8 +91,8 @@ def _pictures(loaded: LoadedModel, session: Session) -> dict[str, Any]:
 
 
 def strip_of(loaded: LoadedModel, image: Prepared, explanation: Explanation) -> dict[str, Any]:
-    """The map while layers get random weights from the output down, and what the method keeps on this network: what
-    `deepviz sanity` found on several images if it was run on these weights, else what this image says.
+    """The maps while layers get random weights from the output down, and how much of its map the method keeps: as
+    `deepviz sanity` found on several images if it was run on these weights, else on this image.
 
     Returns:
         For JSON: "stages", each with the "share" of the layers that are random, what is "kept" and a "picture";
@@ -127,5 +127,5 @@ def _badge(kept: dict[str, float] | None) -> dict[str, Any]:
     if kept is None:
         return {"images": 1, "grade": "unknown", "said": "is blank with random weights, so it cannot be compared"}
     half, whole = kept["half"], kept["all"]
-    said = verdict(half, whole, kept["share"])
-    return {"images": kept["images"], "all": whole, "grade": dependence(half, whole), "said": said}
+    text = verdict(half, whole, kept["share"])
+    return {"images": kept["images"], "all": whole, "grade": dependence(half, whole), "said": text}
