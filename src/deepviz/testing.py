@@ -35,7 +35,7 @@ from torch import Tensor, nn
 from deepviz import catalog
 from deepviz.catalog import Option
 from deepviz.codec import Codec
-from deepviz.errors import DeepVizWarning, ModelFailed, TargetError
+from deepviz.errors import DeepVizWarning, MethodError, ModelFailed, TargetError
 from deepviz.methods import Gradient, Method
 from deepviz.metrics import Metric
 from deepviz.objectives import Logit
@@ -338,7 +338,10 @@ def check_shapes(method: Method) -> None:
     """(N, C, H, W) as the input, or (N, 1, *grid) of a layer, in the input's type, finite, outside of any graph."""
     for dtype in (torch.float64, torch.float32, torch.bfloat16):
         x = images(2, dtype)
-        maps = _maps(method, network(dtype), x)
+        try:
+            maps = _maps(method, network(dtype), x)
+        except MethodError as error:  # of another shape
+            raise ContractError(str(error)) from None
         expect(isinstance(maps, Tensor), f"it returns {type(maps).__name__} for a tensor")
         expect(maps.dtype == dtype, f"a map of a {dtype} image is {maps.dtype}")
         expect(not maps.requires_grad and not maps.is_inference(), "the map is part of a graph")

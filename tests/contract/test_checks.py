@@ -195,7 +195,7 @@ BROKEN = [
     (Untrue(), check_documentation, "the example is not true"),
     (Unbounded(), check_options, "steps is a number without bounds"),
     (Unchecked(), check_options, "steps=0 is not refused"),
-    (Wide(), check_shapes, "maps of \\(2, 3, 12, 12\\) are"),
+    (Wide(), check_shapes, "returned maps \\(2, 3, 12, 14\\) for an input \\(2, 3, 12, 12\\)"),
     (Negative(), check_view, "negative values"),
     (Modest(), check_needs, "it takes gradients"),
     (Dear(), check_needs, "passes\\(\\) is 2"),
