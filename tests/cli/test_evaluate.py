@@ -167,6 +167,23 @@ def test_mistakes_are_one_line(evaluate, arguments, code, said):
     assert err.count("\n") == 1
 
 
+def test_one_image_is_open_at_a_time(evaluate, monkeypatch):
+    """The pixels of those that are done are not kept."""
+    import deepviz.cli.evaluate as command
+
+    counts = []
+
+    class Watched(command.Photographs):
+        def prepared(self, loaded):
+            for image in super().prepared(loaded):
+                counts.append(len(self.opened))
+                yield image
+
+    monkeypatch.setattr(command, "Photographs", Watched)
+    assert evaluate("photos", *QUICK)[0] == 0
+    assert counts == [1, 1, 1]
+
+
 @pytest.mark.parametrize("targets", [[], ["1", "lynx"]], ids=str)
 def test_an_interrupted_run_keeps_what_is_done(evaluate, monkeypatch, targets):
     import deepviz.cli.evaluate as command

@@ -186,9 +186,9 @@ def judge(
     for text in sorted(left_out):
         print("deepviz:", text, file=sys.stderr)
     # of what is left out there is a line already
-    reasons = {reason for one in judged for reason in one.left_out.values()}
-    remarks = {str(warning.message) for warning in caught}
-    for text in sorted(text for text in remarks if not any(text.endswith(reason) for reason in reasons)):
+    reported = {f"{title} is left out: {reason}" for one in judged for title, reason in one.left_out.items()}
+    reported |= {str(missing) for one in judged for missing in one.missing if missing is not None}
+    for text in sorted({str(warning.message) for warning in caught} - reported):
         print("deepviz: note:", text, file=sys.stderr)
 
 
@@ -204,6 +204,7 @@ def _cases(photographs: Photographs, loaded: LoadedModel, known: Known) -> Itera
             yield known.case(photographs.opened[image].name, image, loaded.labels)
         except TargetError as error:
             photographs.failed[str(photographs.close(image))] = str(error)
+        photographs.opened.pop(image, None)  # by now its scores are found: its pixels need not be kept
 
 
 def read_classes(path: Path) -> dict[str, int | str]:
