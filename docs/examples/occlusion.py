@@ -22,7 +22,7 @@ class Occlusion(Method):
 
     Errors: see `Method.__call__`.
 
-    Pitfall: a covered patch may look like something else; what stands in two places is not missed in one.
+    Pitfall: a covered patch may look like something else; evidence that occurs twice is not missed when one is covered.
 
     Example:
         >>> import torch
