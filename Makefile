@@ -32,6 +32,7 @@ bench: $(VENV)/bench
 	$(BIN)/python benchmarks/generation.py
 	$(BIN)/python benchmarks/trust.py $(PHOTOS)
 	$(BIN)/python benchmarks/viewer.py
+	$(BIN)/python benchmarks/trained_vit.py
 
 clean:
 	rm -rf $(VENV) docs/_build docs/jupyter_execute deepviz-out
