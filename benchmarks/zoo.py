@@ -669,8 +669,8 @@ on one CPU thread:
 - **rows**: two images in one call are explained as each of them alone.
 - **left as found**: weights, buffers, gradients, flags, hooks, modes and the state of the random generators.
 
-Which layers these are, and how their output lies on the image, stands in `benchmarks/architectures.py`, written from
-the authors' code; `--check-layouts` verifies it by the gradients of single cells. *Refused* is an error that says why
+Which layers these are, and how their output lies on the image, is in `benchmarks/architectures.py`, written from the
+authors' code; `--check-layouts` verifies it by the gradients of single cells. *Refused* is an error that says why
 and what to do, where that is the right answer. *Wrong* is anything else."""
 
 
