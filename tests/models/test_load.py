@@ -52,6 +52,11 @@ def network(seed=0):
         return nn.Sequential(nn.Conv2d(3, 2, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(2, 4))
 
 
+def linear(outputs):
+    with torch.random.fork_rng(devices=[]):
+        return nn.Linear(2, outputs)
+
+
 def same_weights(one, other):
     pairs = zip(one.state_dict().values(), other.state_dict().values(), strict=True)
     return all(torch.equal(a, b) for a, b in pairs)
@@ -106,6 +111,15 @@ def test_bundled_model_missing(monkeypatch):
         load_model()
 
 
+@pytest.mark.parametrize("weights", [None, "random"])
+def test_bundled_model_with_other_classes_needs_weights_of_its_own(bundled, weights):
+    if weights is None:
+        with pytest.raises(ModelError, match=r"num_classes=5 is for weights of your own: give weights="):
+            load_model(num_classes=5)
+    else:
+        assert load_model(weights=weights, num_classes=5).module(torch.zeros(1, 3, 64, 64)).shape == (1, 5)
+
+
 # --- a module, or a loaded model
 
 
@@ -125,6 +139,17 @@ def test_weights_go_into_a_copy_of_a_given_module(tmp_path):
     assert same_weights(module, before)
     assert same_weights(loaded.module, other)
     assert loaded.weights == "other.pt"
+
+
+def test_given_module_has_its_number_of_classes(tmp_path):
+    with pytest.raises(ModelError, match="a module has its number of classes"):
+        load_model(network(), num_classes=5)
+    torch.save(nn.Sequential(*network()[:4], linear(7)).state_dict(), tmp_path / "seven.pt")
+    with pytest.raises(ModelError, match=r"\(1\) another number of classes: build it with 7 classes"):
+        load_model(network(), weights=tmp_path / "seven.pt")
+    for wrong in (0, 2.5, "5"):
+        with pytest.raises(ModelError, match="num_classes must be a number of classes"):
+            load_model(network(), num_classes=wrong)
 
 
 def test_given_module_cannot_be_made_random():
@@ -186,6 +211,9 @@ class nets:
 def labelled():
     return load_model(nn.Linear(2, 2), labels=["a", "b"])
 
+def sized(num_classes=2):
+    return nn.Linear(2, num_classes)
+
 def nothing(): pass
 
 def broken(): raise KeyError("no data")
@@ -209,6 +237,19 @@ def test_factory(factories, tmp_path):
     assert load_model("dv_factories:labelled").labels == ("a", "b")
     torch.save(load_model("dv_factories:labelled").module.state_dict(), tmp_path / "w.pt")
     assert load_model("dv_factories:nets.small", weights=str(tmp_path / "w.pt")).weights == "w.pt"
+
+
+def test_factory_with_a_number_of_classes(factories, tmp_path):
+    assert load_model("dv_factories:sized", num_classes=5).module.out_features == 5
+    wanted = linear(7)
+    torch.save(wanted.state_dict(), tmp_path / "seven.pt")
+    loaded = load_model("dv_factories:sized", weights=tmp_path / "seven.pt")
+    assert same_weights(loaded.module, wanted)
+    assert loaded.notes == ("num_classes=7 was read from seven.pt, by the shape of weight",)
+    with pytest.raises(ModelError, match=r"does not take num_classes=5: write def labelled\(num_classes\)"):
+        load_model("dv_factories:labelled", num_classes=5)
+    with pytest.raises(ModelError, match=r"number of classes: def labelled\(num_classes\) is called with 7"):
+        load_model("dv_factories:labelled", weights=tmp_path / "seven.pt")
 
 
 @pytest.mark.parametrize(
@@ -280,6 +321,37 @@ def test_timm_with_weights_from_a_file(timm, tmp_path):
     assert loaded.weights == "mine.pth"
 
 
+SMALL = ["timm:test_resnet", "timm:test_vit", "timm:test_efficientnet", "torchvision:squeezenet1_1"]
+
+
+@pytest.mark.parametrize("spec", SMALL)
+@pytest.mark.parametrize("prefix", ["", "model."])
+def test_number_of_classes_is_read_from_the_weights(timm, tmp_path, spec, prefix):
+    source, _, name = spec.partition(":")
+    build = timm.create_model if source == "timm" else import_torchvision().models.get_model
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        module = build(name, num_classes=5).eval()
+    state = {prefix + key: value for key, value in module.state_dict().items()}
+    torch.save({"state_dict": state} if prefix else state, tmp_path / "animals5.pt")
+    loaded = load_model(spec, weights=tmp_path / "animals5.pt", labels=["cat", "dog", "fox", "horse", "owl"])
+    x = loaded.prepare(np.zeros((200, 220, 3), np.uint8)).x[None]
+    with torch.no_grad():
+        assert torch.equal(loaded.module(x), module(x))
+    assert loaded.notes[0].startswith("num_classes=5 was read from animals5.pt, by the shape of ")
+    assert load_model(spec, weights=tmp_path / "animals5.pt").labels is None
+    again = load_model(spec, weights=tmp_path / "animals5.pt", num_classes=5)
+    assert same_weights(again.module, module)
+    with pytest.raises(ModelError, match=r"\(1\) another number of classes: --num-classes 5 \(num_classes=5\)"):
+        load_model(spec, weights=tmp_path / "animals5.pt", num_classes=7)
+
+
+def test_open_clip_has_no_classes():
+    pytest.importorskip("open_clip")
+    with pytest.raises(ModelError, match="whose output is an embedding: it has no num_classes"):
+        load_model("open_clip:RN50", weights="random", num_classes=5)
+
+
 def test_torchvision_with_weights_on_this_machine(torchvision, tmp_path, monkeypatch):
     weights = torchvision.models.SqueezeNet1_1_Weights.DEFAULT
     with torch.random.fork_rng(devices=[]):
@@ -337,6 +409,16 @@ def test_hf(vit):
     torch.save(loaded.module.state_dict(), vit / "mine.pt")
     from_file = load_model(f"hf:{vit}", weights=vit / "mine.pt")
     assert same_weights(from_file.module, loaded.module)
+
+
+def test_hf_with_weights_for_other_classes(vit):
+    state = load_model(f"hf:{vit}", weights="random", num_classes=5).module.state_dict()
+    assert state["classifier.weight"].shape == (5, 8)
+    torch.save(state, vit / "five.pt")
+    loaded = load_model(f"hf:{vit}", weights=vit / "five.pt")
+    assert all(torch.equal(value, state[name]) for name, value in loaded.module.state_dict().items())
+    assert loaded.notes == ("num_classes=5 was read from five.pt, by the shape of classifier.weight",)
+    assert loaded.labels is None
 
 
 def test_hf_without_a_trained_classifier_is_never_random_in_silence(vit):

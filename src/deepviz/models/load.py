@@ -18,7 +18,7 @@ from deepviz.models import sources
 from deepviz.models.labels import read_labels
 from deepviz.models.loaded import RANDOM, LoadedModel
 from deepviz.models.preprocess import Preprocess
-from deepviz.models.weights import load_state, non_finite, read_state
+from deepviz.models.weights import StoredWeights, non_finite, read_weights
 from deepviz.probe.outputs import Kind, check_kind
 
 
@@ -29,23 +29,30 @@ def load_model(
     preprocess: Preprocess | Callable[[Image.Image], Any] | None = None,
     labels: str | Path | Iterable[str] | None = None,
     output: Kind | None = None,
+    num_classes: int | None = None,
+    name: str | None = None,
 ) -> LoadedModel:
     """Load a model, or say more about one.
 
     Args:
         spec: None or "bundled" for the bundled EfficientNet-Lite0; "timm:NAME", "torchvision:NAME", "hf:ID" (or a
-            folder), "open_clip:ARCH/TAG" (the image encoder), "package.module:factory" (called without arguments);
-            an `nn.Module`; a `LoadedModel`.
+            folder), "open_clip:ARCH/TAG" (the image encoder), "package.module:factory" (a function that returns a
+            module or a `LoadedModel`, called without arguments, or with `num_classes=`); an `nn.Module`; a
+            `LoadedModel`.
         weights: None for the source's pretrained ones, or those that a given module has; "random"; or a file,
-            .safetensors or written by `torch.save`, of which only tensors are read.
+            .safetensors or written by `torch.save`, of which only tensors are read: a state dict, or a checkpoint that
+            holds one (Lightning's, timm's). Prefixes such as "model." are understood.
         preprocess: instead of the source's; a torchvision or timm transform is read as a `Preprocess` if it can be.
         labels: instead of the source's: names, or a .txt (one a line) or .json file.
         output: what the model returns: "logits" (one class of K), "probabilities", "binary" (two classes, also of one
             output), "multi-label" (independent labels), "regression" (numbers), "embedding", or "auto"; instead of
             what the source says.
+        num_classes: of a model that is built here, by its source or a factory that takes `num_classes`. By default
+            read from the shapes in the file of weights.
+        name: what to call the model in captions, reports and the page.
 
-    A given module is not changed: weights from a file go into a copy of it. A model that is built here is in eval
-    mode. The random state of torch stays as it was.
+    What was read or assumed is in the `notes` of the result. A given module is not changed: weights from a file go into
+    a copy of it. A model that is built here is in eval mode. The random state of torch stays as it was.
 
     Raises:
         ModelError: if there is no such model, its weights are not on this machine or do not fit, a file of weights
@@ -59,8 +66,10 @@ def load_model(
     """
     if output is not None:
         check_kind(output)
+    if num_classes is not None and (not isinstance(num_classes, int) or num_classes < 1):
+        raise ModelError(f"num_classes must be a number of classes, at least 1, got {num_classes!r}")
     with torch.random.fork_rng(devices=[]):
-        loaded, own = _resolved(spec, None if weights is None else os.fspath(weights))
+        loaded, own = _resolved(spec, None if weights is None else os.fspath(weights), num_classes)
     if own:
         loaded.module.eval()
         _check_finite(loaded)
@@ -69,48 +78,78 @@ def load_model(
         loaded = replace(loaded, preprocess=read or preprocess)
     if labels is not None:
         loaded = replace(loaded, labels=read_labels(labels))
+    if name is not None:
+        loaded = replace(loaded, name=name)
     return loaded if output is None else replace(loaded, output=output)
 
 
-def _resolved(spec: str | nn.Module | LoadedModel | None, weights: str | None) -> tuple[LoadedModel, bool]:
+def _resolved(
+    spec: str | nn.Module | LoadedModel | None, weights: str | None, num_classes: int | None
+) -> tuple[LoadedModel, bool]:
     """The model with its weights, and whether its module was made here."""
     if isinstance(spec, (nn.Module, LoadedModel)):
+        if num_classes is not None:
+            raise ModelError("num_classes is for a model that is built here; a module has its number of classes")
         return _given(spec, weights, "module")
     if spec is None or spec == "bundled":
-        return _built(sources.bundled, "EfficientNet-Lite0", "bundled", weights), True
+        return _built(sources.bundled, "EfficientNet-Lite0", "bundled", weights, num_classes), True
     if not isinstance(spec, str):
         raise ModelError(f"{sources.FORMS}; got {type(spec).__name__}")
     source, colon, name = spec.partition(":")
     if not colon or not name:
         raise sources.unknown(spec)
     if source in sources.SOURCES:
-        build = sources.SOURCES[source]
-        return _built(lambda pretrained: build(name, pretrained), name, spec, weights), True
-    loaded, _ = _given(sources.from_factory(spec), weights, spec)
-    return replace(loaded, source=spec), True  # a factory may give a LoadedModel of its own
+        return _built(sources.SOURCES[source], name, spec, weights, num_classes), True
+    return _from_factory(spec, weights, num_classes), True
 
 
-def _built(build: Callable[[bool], sources.Built], name: str, source: str, weights: str | None) -> LoadedModel:
-    state = None if weights in (None, RANDOM) else read_state(Path(str(weights)))
-    built = build(weights is None)
-    words = built.weights if weights is None else RANDOM
-    if state is not None:
-        words = Path(str(weights)).name
-        load_state(built.module, state, str(weights), name)
-    return LoadedModel(built.module, name, built.preprocess, built.labels, words, source, built.output)
+def _built(build: sources.Build, name: str, source: str, weights: str | None, num_classes: int | None) -> LoadedModel:
+    if weights is None and num_classes is not None:
+        raise ModelError(
+            f"num_classes={num_classes} is for weights of your own: give weights='file.safetensors', or 'random'; the "
+            f"pretrained ones of {name} are for its own classes"
+        )
+    stored = None if weights in (None, RANDOM) else read_weights(str(weights))
+    built = build(name, weights is None, num_classes)
+    notes: tuple[str, ...] = ()
+    if stored is not None:
+        found = None if num_classes is not None else stored.outputs_for(built.module)
+        if found is not None:
+            built, notes = build(name, False, found[0]), (_classes_read(stored, *found),)
+        notes += stored.load_into(built.module, name)
+    words = built.weights if weights is None else RANDOM if stored is None else stored.name
+    return LoadedModel(built.module, name, built.preprocess, built.labels, words, source, built.output, notes)
 
 
-def _given(model: nn.Module | LoadedModel, weights: str | None, source: str) -> tuple[LoadedModel, bool]:
+def _from_factory(spec: str, weights: str | None, num_classes: int | None) -> LoadedModel:
+    made = sources.from_factory(spec, num_classes)
+    notes: tuple[str, ...] = ()
+    if weights not in (None, RANDOM) and num_classes is None and sources.takes_num_classes(sources.factory_of(spec)):
+        stored = read_weights(str(weights))
+        found = stored.outputs_for(made.module if isinstance(made, LoadedModel) else made)
+        if found is not None:
+            made, notes = sources.from_factory(spec, found[0]), (_classes_read(stored, *found),)
+    loaded, _ = _given(made, weights, spec, f"def {spec.rpartition(':')[2]}(num_classes) is called with {{}}")
+    return replace(loaded, source=spec, notes=(*notes, *loaded.notes))  # a factory may give a LoadedModel of its own
+
+
+def _classes_read(stored: StoredWeights, outputs: int, name: str) -> str:
+    return f"num_classes={outputs} was read from {stored.name}, by the shape of {name}"
+
+
+def _given(
+    model: nn.Module | LoadedModel, weights: str | None, source: str, for_classes: str = "build it with {} classes"
+) -> tuple[LoadedModel, bool]:
     if isinstance(model, nn.Module):
         model = LoadedModel(model, type(model).__name__, source=source)
     if weights is None:
         return model, False
     if weights == RANDOM:
         raise ModelError(f"{model.name} comes with its weights; build it with random weights to explain those")
-    state = read_state(Path(weights))
+    stored = read_weights(weights)
     module = copy.deepcopy(model.module)
-    load_state(module, state, weights, model.name)
-    return replace(model, module=module, weights=Path(weights).name), True
+    notes = stored.load_into(module, model.name, for_classes)
+    return replace(model, module=module, weights=stored.name, notes=(*model.notes, *notes)), True
 
 
 def _check_finite(loaded: LoadedModel) -> None:

@@ -63,6 +63,7 @@ class LoadedModel:
         output: what the module returns: "logits" (one class of K), "probabilities", "binary" (two classes, also of one
             output), "multi-label" (independent labels), "regression" (numbers) or "embedding"; "auto" reads it from
             the module where that says so, and guesses else.
+        notes: what was read or assumed when it was loaded, one sentence each.
     """
 
     module: nn.Module
@@ -72,6 +73,7 @@ class LoadedModel:
     weights: str = "as given"
     source: str = "module"
     output: Kind = "auto"
+    notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         check_kind(self.output)

