@@ -60,7 +60,7 @@ SIGNATURES = {
     "output='auto'",
     "grad_times_image": f"model, image, *, {COMMON}",
     "load_explanations": "path",
-    "load_model": "spec=None, *, weights=None, preprocess=None, labels=None, output=None",
+    "load_model": "spec=None, *, weights=None, preprocess=None, labels=None, output=None, num_classes=None, name=None",
     "report": "explanations, path, *, title=None",
     "save_explanations": "explanations, path",
     "save_gradcam": "explanation, path",
@@ -74,7 +74,8 @@ SIGNATURES = {
     "viz_guidedgradcam": f"model, image, *, layer=None, {COMMON}",
     "viz_integrated_gradients": "model, image, *, steps=50, rule='gauss-legendre', baseline=0.0, tolerance=None, "
     "max_steps=1000, multiply_by_input=True, " + COMMON,
-    "Preprocess": "size, crop=0.875, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225), interpolation='bilinear'",
+    "Preprocess": "size, crop=0.875, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225), "
+    "interpolation='bilinear', fit=None, channels='rgb', centre='round'",
     "DeepDream": "model, layer=None, *, target=None, objective=None, octaves=4, octave_scale=1.4, steps=12, "
     "lr=0.01, side=None, seed=0, preprocess=None, extra=None",
     "ImageGenerator": "model, target=None, *, objective=None, preset='lucid', canvas=None, transforms=None, "
@@ -86,7 +87,8 @@ SIGNATURES = {
     "drawn=None, looked=None, options",
     "viz_filters": "model, layer=None, *, preprocess=None",
     "viz_layers": "model, image=None, *, preprocess=None",
-    "LoadedModel": "module, name, preprocess=None, labels=None, weights='as given', source='module', output='auto'",
+    "LoadedModel": "module, name, preprocess=None, labels=None, weights='as given', source='module', output='auto', "
+    "notes=()",
     "Explanation.save": "self, path, view='overlay'",
     "Explanation.overlay": "self, *, cmap=None, scale=None, opacity=None",
     "Explanation.heatmap": "self, *, cmap=None, scale=None",

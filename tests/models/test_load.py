@@ -1,6 +1,7 @@
 import copy
 import socket
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -192,8 +193,25 @@ def test_transform_is_read_where_it_can_be(torchvision):
     assert load_model(network(), preprocess=transform).preprocess == Preprocess(
         8, 0.8, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
     )
-    own = T.Compose([T.Resize(10), T.RandomCrop(8), T.ToTensor()])
+    own = T.Compose([T.Resize(10), T.CenterCrop(8), T.ToTensor(), T.Lambda(lambda x: x)])
     assert load_model(network(), preprocess=own).preprocess is own
+
+
+def test_preprocessing_is_read_from_a_module_that_says_it(timm, torchvision):
+    with torch.random.fork_rng(devices=[]):
+        theirs = timm.create_model("test_vit", num_classes=3)
+        larger = timm.create_model("test_vit", num_classes=3, img_size=192)
+        plain = torchvision.models.squeezenet1_1()
+    loaded = load_model(theirs)
+    expected = Preprocess(160, 160 / 168, (0.5,) * 3, (0.5,) * 3, "bicubic")
+    assert loaded.preprocess == expected
+    assert loaded.notes == ("preprocessing is that of the module's pretrained_cfg",)
+    assert load_model(larger).preprocess == replace(expected, size=192, crop=192 / 202)
+    assert load_model(nn.DataParallel(theirs)).preprocess == expected
+    assert load_model(theirs, preprocess=Preprocess(8)).notes == ()
+    assert load_model(plain).preprocess is None
+    plain.weights = torchvision.models.SqueezeNet1_1_Weights.DEFAULT
+    assert load_model(plain).preprocess == Preprocess(224, 224 / 256)
 
 
 # --- names

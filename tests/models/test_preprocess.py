@@ -1,9 +1,11 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from deepviz.errors import MissingExtra, ModelError
+from deepviz.errors import ImageError, MissingExtra, ModelError
 from deepviz.models.preprocess import Preprocess
 from deepviz.models.torchvision_shim import import_timm, import_torchvision
 
@@ -104,6 +106,55 @@ def test_squash_equals_torchvision(transforms):
     assert torch.equal(ours(picture((300, 200)))[0], theirs(picture((300, 200))))
 
 
+@pytest.mark.parametrize("size", [*SIZES, (224, 224)])
+def test_the_whole_picture_in_its_aspect_equals_torchvision(transforms, size):
+    theirs = transforms.Compose([transforms.Resize(48), transforms.ToTensor(), transforms.Normalize(**IMAGENET)])
+    ours = Preprocess.read(theirs)
+    assert ours == Preprocess(48, crop=None, fit="whole")
+    x, geometry = ours(picture(size))
+    assert torch.equal(x, theirs(picture(size)))
+    assert geometry.covers_all
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_squash_and_crop_equals_torchvision(transforms, timm, size):
+    tail = [transforms.ToTensor(), transforms.Normalize(**IMAGENET)]
+    theirs = transforms.Compose([transforms.Resize((64, 80)), transforms.CenterCrop((56, 70)), *tail])
+    ours = Preprocess.read(theirs)
+    assert ours == Preprocess((56, 70), crop=0.875, fit="squash")
+    assert torch.equal(ours(picture(size))[0], theirs(picture(size)))
+    theirs = timm.data.create_transform(32, is_training=False, crop_mode="squash", crop_pct=0.9)
+    ours = Preprocess.read(theirs)
+    assert ours.fit == "squash"
+    assert torch.equal(ours(picture(size))[0], theirs(picture(size)))
+
+
+def test_squashed_crop_covers_the_same_part_of_any_aspect():
+    _, geometry = Preprocess(32, crop=0.5, fit="squash")(Image.new("RGB", (400, 100)))
+    assert geometry.box == (100, 25, 300, 75)
+
+
+def test_blue_first_is_the_same_picture_the_other_way_round():
+    levels = {"mean": (0.1, 0.2, 0.3), "std": (0.5, 1.0, 2.0)}
+    bgr = Preprocess(16, crop=1.0, channels="bgr", **levels)
+    photo = picture((20, 16))
+    pixels, _ = Preprocess(16, crop=1.0, mean=(0,) * 3, std=(1,) * 3)(photo)
+    blue = (pixels[2] - 0.1) / 0.5
+    assert torch.allclose(bgr(photo)[0][0], blue, atol=1e-6)
+    assert torch.allclose(bgr.normalise(pixels), bgr(photo)[0], atol=1e-6)
+    assert torch.allclose(bgr.unnormalise(bgr(photo)[0]), pixels, atol=1e-6)
+    red = bgr(Image.new("RGB", (16, 16), (255, 0, 0)))[0]
+    assert torch.allclose(red[:, 0, 0], torch.tensor([-0.2, -0.2, (1 - 0.3) / 2]))
+
+
+def test_an_odd_pixel_of_a_crop_goes_where_it_is_said():
+    photo = picture((11, 8))
+    by_round, by_floor = Preprocess(8, crop=1.0)(photo), Preprocess(8, crop=1.0, centre="floor")(photo)
+    assert by_round[1].box == (2, 0, 10, 8)
+    assert by_floor[1].box == (1, 0, 9, 8)
+    assert torch.equal(by_round[0][:, :, :-1], by_floor[0][:, :, 1:])
+
+
 def test_grey_equals_torchvision(transforms):
     theirs = transforms.Compose(
         [
@@ -126,6 +177,11 @@ def test_a_strip_of_one_pixel_takes_no_gigabytes():
     assert x.shape == (3, 224, 224)
     assert torch.allclose(x, Preprocess(224).pixel_value("white").expand_as(x))
     assert geometry.box[3] - geometry.box[1] == pytest.approx(0.875)
+
+
+def test_a_strip_that_would_not_be_cut_is_refused():
+    with pytest.raises(ImageError, match="1 x 60000 pixels would become 224 x 13440000; crop it"):
+        Preprocess(224, crop=None, fit="whole")(Image.new("RGB", (1, 60000)))
 
 
 def test_centre_of_a_long_strip_is_the_crop_of_the_resized_strip(monkeypatch):
@@ -179,12 +235,11 @@ def test_what_cannot_be_read_faithfully_is_not(transforms, timm):
         transforms.Compose(
             [transforms.Lambda(lambda image: image), transforms.Resize(8), transforms.CenterCrop(8), *tail]
         ),
-        transforms.Compose([transforms.Resize(8), *tail]),
         transforms.Compose([transforms.CenterCrop(8), *tail]),
         transforms.Compose([transforms.Resize(8), transforms.CenterCrop(8)]),
         transforms.Compose([transforms.Resize(8), transforms.CenterCrop(16), *tail]),
         transforms.Compose([transforms.Resize(16), transforms.CenterCrop((8, 12)), *tail]),
-        transforms.Compose([transforms.Resize((16, 16)), transforms.CenterCrop(8), *tail]),
+        transforms.Compose([transforms.Resize((16, 12)), transforms.CenterCrop(8), *tail]),
         transforms.Compose([transforms.CenterCrop(16), transforms.Resize(8), *tail]),
         transforms.Compose([transforms.Resize(16, max_size=20), transforms.CenterCrop(8), *tail]),
         transforms.Compose([transforms.RandomResizedCrop(8), *tail]),
@@ -204,23 +259,9 @@ def test_what_cannot_be_read_faithfully_is_not(transforms, timm):
         transforms.Compose([transforms.ToTensor(), transforms.Resize(8), transforms.CenterCrop(8)]),
         timm.data.create_transform(32, is_training=True),
         timm.data.create_transform(32, is_training=False, crop_mode="border", crop_pct=0.9),
-        timm.data.create_transform(32, is_training=False, crop_mode="squash", crop_pct=0.9),
     ]
     for transform in unreadable:
         assert Preprocess.read(transform) is None, transform
-
-
-def test_transformers_processors(transforms):
-    transformers = pytest.importorskip("transformers")
-    vit = transformers.ViTImageProcessor(size={"height": 32, "width": 32})
-    assert Preprocess.read(vit) == Preprocess(32, None, (0.5,) * 3, (0.5,) * 3, "bilinear")
-    clip = transformers.CLIPImageProcessor(size={"shortest_edge": 36}, crop_size={"height": 32, "width": 32})
-    read = Preprocess.read(clip)
-    assert read is not None
-    assert (read.size, read.interpolation) == (32, "bicubic")
-    theirs = clip(picture((54, 60)), return_tensors="pt")["pixel_values"][0]
-    assert (read(picture((54, 60)))[0] - theirs).abs().max() < 2 / 255 / 0.26
-    assert Preprocess.read(transformers.ViTImageProcessor(do_resize=False)) is None
 
 
 def test_convnext_processor_crops_small_inputs_and_squashes_large_ones(transforms):
@@ -257,6 +298,11 @@ def test_repr_is_its_value():
     assert preprocess.std == IMAGENET["std"]
     assert eval(repr(preprocess)) == preprocess
     assert hash(preprocess) == hash(eval(repr(preprocess)))
+    other = Preprocess(32, crop=0.5, fit="squash", channels="bgr", centre="floor")
+    assert eval(repr(other)) == other
+    assert repr(other).endswith("interpolation='bilinear', fit='squash', channels='bgr', centre='floor')")
+    assert Preprocess(32, fit="cover") == Preprocess(32)
+    assert replace(Preprocess(32, fit="cover"), crop=None) == Preprocess(32, None, fit="squash")
 
 
 @pytest.mark.parametrize(
@@ -270,6 +316,12 @@ def test_repr_is_its_value():
         ({"size": 8, "mean": (1, 2)}, "mean and std"),
         ({"size": 8, "std": (1, 0, 1)}, "mean and std"),
         ({"size": 8, "interpolation": "bicubik"}, "'bicubic'"),
+        ({"size": 8, "fit": "pad"}, "fit must be one of 'cover', 'squash', 'whole'"),
+        ({"size": 8, "crop": None, "fit": "cover"}, "needs a crop"),
+        ({"size": 8, "fit": "whole"}, "cuts nothing"),
+        ({"size": (8, 8), "crop": None, "fit": "whole"}, "one number as size"),
+        ({"size": 8, "mean": (0,), "std": (1,), "channels": "bgr"}, "'bgr' of three channels"),
+        ({"size": 8, "centre": "ceil"}, "centre must be"),
     ],
 )
 def test_options_that_make_no_sense(options, message):

@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import copy
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import torch
-from PIL import Image
 from torch import nn
 
-from deepviz.errors import ModelError
+from deepviz.errors import ImageError, ModelError
 from deepviz.models import sources
 from deepviz.models.labels import read_labels
 from deepviz.models.loaded import RANDOM, LoadedModel
-from deepviz.models.preprocess import Preprocess
+from deepviz.models.preprocessing import Given, preprocessing
 from deepviz.models.weights import StoredWeights, non_finite, read_weights
+from deepviz.notes import warn
+from deepviz.probe.borrow import original
 from deepviz.probe.outputs import Kind, check_kind
 
 
@@ -26,7 +26,7 @@ def load_model(
     spec: str | nn.Module | LoadedModel | None = None,
     *,
     weights: str | os.PathLike[str] | None = None,
-    preprocess: Preprocess | Callable[[Image.Image], Any] | None = None,
+    preprocess: Given | None = None,
     labels: str | Path | Iterable[str] | None = None,
     output: Kind | None = None,
     num_classes: int | None = None,
@@ -42,7 +42,10 @@ def load_model(
         weights: None for the source's pretrained ones, or those that a given module has; "random"; or a file,
             .safetensors or written by `torch.save`, of which only tensors are read: a state dict, or a checkpoint that
             holds one (Lightning's, timm's). Prefixes such as "model." are understood.
-        preprocess: instead of the source's; a torchvision or timm transform is read as a `Preprocess` if it can be.
+        preprocess: instead of the source's: a `Preprocess`; "imagenet", "inception", "clip" or "0..255"; a .json file
+            with the fields of a `Preprocess`, or a preprocessor_config.json; a transform of torchvision or timm, or an
+            image processor of transformers, which are read as a `Preprocess` if they can be; or any callable from a
+            PIL image to a tensor. What was read is compared with the original on two bundled images.
         labels: instead of the source's: names, or a .txt (one a line) or .json file.
         output: what the model returns: "logits" (one class of K), "probabilities", "binary" (two classes, also of one
             output), "multi-label" (independent labels), "regression" (numbers), "embedding", or "auto"; instead of
@@ -73,9 +76,7 @@ def load_model(
     if own:
         loaded.module.eval()
         _check_finite(loaded)
-    if preprocess is not None:
-        read = preprocess if isinstance(preprocess, Preprocess) else Preprocess.read(preprocess)
-        loaded = replace(loaded, preprocess=read or preprocess)
+    loaded = _with_preprocess(loaded, preprocess, own)
     if labels is not None:
         loaded = replace(loaded, labels=read_labels(labels))
     if name is not None:
@@ -150,6 +151,28 @@ def _given(
     module = copy.deepcopy(model.module)
     notes = stored.load_into(module, model.name, for_classes)
     return replace(model, module=module, weights=stored.name, notes=(*model.notes, *notes)), True
+
+
+def _with_preprocess(loaded: LoadedModel, given: Given | None, own: bool) -> LoadedModel:
+    """The model with the preprocessing that is given, that of its source, or the one that its module speaks of."""
+    notes: tuple[str, ...] = ()
+    source: Given | None = loaded.preprocess if own or loaded.preprocess is None else None
+    if given is None and source is None and loaded.preprocess is None:
+        found = sources.preprocess_of(original(loaded.module))
+        if found is not None:
+            source, where = found
+            notes = (f"preprocessing is that of the module's {where}",)
+    if given is None and source is None:
+        return loaded
+    try:
+        made, remarks = preprocessing(source if given is None else given)  # type: ignore[arg-type]
+    except ImageError as error:
+        if given is not None:
+            raise
+        return replace(loaded, preprocess=None, notes=(*loaded.notes, str(error)))
+    for remark in remarks:
+        warn(remark)
+    return replace(loaded, preprocess=made, notes=tuple(dict.fromkeys((*loaded.notes, *notes, *remarks))))
 
 
 def _check_finite(loaded: LoadedModel) -> None:

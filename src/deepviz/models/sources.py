@@ -37,7 +37,8 @@ IMAGENET = 1000
 
 @dataclass(frozen=True)
 class Built:
-    """What a source gives; `weights` names the pretrained ones, for captions, `output` what the module returns."""
+    """What a source gives: a transform that is still to be read; `weights` names the pretrained ones, for captions,
+    `output` what the module returns."""
 
     module: nn.Module
     preprocess: Preprocess | Callable[[Image.Image], Any] | None
@@ -78,12 +79,10 @@ def from_timm(name: str, pretrained: bool, num_classes: int | None = None) -> Bu
     options = {} if num_classes is None else {"num_classes": num_classes}
     create = partial(timm.create_model, name, pretrained=pretrained, **options)
     module = _constructed(f"timm:{name}", create, pretrained)
-    config = timm.data.resolve_model_data_config(module)
-    transform = timm.data.create_transform(**config, is_training=False)
     about = getattr(module, "pretrained_cfg", None) or {}
     return Built(
         module,
-        Preprocess.read(transform) or transform,
+        _timm_transform(timm, module),
         _labels_for(module.num_classes, about.get("label_names") or imagenet_labels()),
         " ".join(filter(None, ["timm weights", about.get("tag")])),
         # without a classifier what is left is its features
@@ -107,7 +106,7 @@ def from_torchvision(name: str, pretrained: bool, num_classes: int | None = None
     labels = known.meta.get("categories") or ()
     return Built(
         module,
-        Preprocess.read(transform) or transform,
+        transform,
         _labels_for(num_classes or len(labels), labels),
         f"torchvision weights {known.name}",
         # those for detection and segmentation say nothing of their outputs
@@ -154,7 +153,7 @@ def from_open_clip(name: str, pretrained: bool, num_classes: int | None = None) 
         return open_clip.create_model_and_transforms(arch, pretrained=tag if pretrained else None)
 
     model, _, transform = _constructed(f"open_clip:{name}", create, pretrained)
-    return Built(model.visual, Preprocess.read(transform) or transform, None, f"open_clip weights {tag}", "embedding")
+    return Built(model.visual, transform, None, f"open_clip weights {tag}", "embedding")
 
 
 def from_factory(spec: str, num_classes: int | None = None) -> nn.Module | LoadedModel:
@@ -268,13 +267,36 @@ def _hf_pretrained(auto: Any, name: str) -> nn.Module:
     return found
 
 
-def _hf_preprocess(transformers: Any, name: str) -> Preprocess | None:
+def _hf_preprocess(transformers: Any, name: str) -> Callable[..., Any] | None:
     try:
         import_torchvision()
         with _no_waiting_for_the_hub():
-            return Preprocess.read(transformers.AutoImageProcessor.from_pretrained(name))
+            found: Callable[..., Any] = transformers.AutoImageProcessor.from_pretrained(name)
+            return found
     except (DeepVizError, ImportError, OSError, ValueError):
         return None  # a model without a processor still takes tensors
+
+
+def preprocess_of(module: nn.Module) -> tuple[Callable[[Image.Image], Any], str] | None:
+    """The preprocessing that a module says it needs, and where it says so: timm's `pretrained_cfg`, or weights of
+    torchvision that were kept as its `weights`."""
+    weights: Any = getattr(module, "weights", None)
+    if callable(getattr(weights, "transforms", None)) and hasattr(weights, "meta"):
+        return weights.transforms(), "weights"
+    config = getattr(module, "pretrained_cfg", None)
+    if config and type(module).__module__.startswith("timm."):
+        with suppress(MissingExtra):
+            return _timm_transform(import_timm(), module), "pretrained_cfg"
+    return None
+
+
+def _timm_transform(timm: Any, module: nn.Module) -> Callable[[Image.Image], Any]:
+    config = timm.data.resolve_model_data_config(module)
+    sides = getattr(getattr(module, "patch_embed", None), "img_size", None)
+    if sides is not None:  # it was built for another size than its configuration says
+        config["input_size"] = (config["input_size"][0], *sides)
+    made: Callable[[Image.Image], Any] = timm.data.create_transform(**config, is_training=False)
+    return made
 
 
 def _labels_for(classes: int, labels: Sequence[str]) -> tuple[str, ...] | None:

@@ -187,8 +187,8 @@ def _read_pickle(path: Path) -> Any:
         detail = f"it asks for {asked[1]}" if asked else "it is not a file of plain tensors"
         raise ModelError(
             f"{path} was refused, since loading it could run code ({detail}); "
-            "save tensors only: torch.save(model.state_dict(), ...) or safetensors; of a file that you trust, "
-            "torch.load(file, weights_only=False) reads the model or the checkpoint that they are in"
+            "save tensors only: torch.save(model.state_dict(), ...) or safetensors; if you trust the file, load it "
+            "with weights_only=False yourself, and save the state dict that is in it"
         ) from None
 
 
