@@ -6,8 +6,10 @@ import torch
 from PIL import Image
 from torch import nn
 
+import deepviz
 from deepviz.errors import ImageError, TargetError
 from deepviz.models.images import open_photo
+from deepviz.models.load import load_model
 from deepviz.models.loaded import LoadedModel
 from deepviz.models.preprocess import Preprocess
 
@@ -90,6 +92,8 @@ def test_tensor_that_cannot_be_shown_is_still_an_input():
 @pytest.mark.parametrize(
     ("x", "message"),
     [
+        (torch.zeros(16, 20, 3), r"\(16, 20, 3\) are its last axis: give x\.permute\(2, 0, 1\), which is \(C, H, W\)"),
+        (torch.zeros(1, 16, 20, 3), r"give x\.permute\(2, 0, 1\)"),
         (torch.zeros(2, 3, 8, 8), r"got \(2, 3, 8, 8\) of float32"),
         (torch.zeros(8, 8), r"got \(8, 8\)"),
         (torch.zeros(3, 8, 8, dtype=torch.uint8), "of uint8"),
@@ -133,8 +137,92 @@ def test_what_the_outputs_are():
     assert LoadedModel(torch.nn.DataParallel(stated), "net").kind == "multi-label"
     assert LoadedModel(stated, "net", labels=("no", "yes")).kind == "multi-label"
     assert LoadedModel(stated, "net", output="regression").kind == "regression"
-    assert loaded(labels=("no", "yes")).kind == "binary"
+    assert loaded(labels=("no", "yes")).kind == "two labels"
+    assert loaded(labels=("no", "yes"), output="binary").kind == "binary"
     assert loaded(labels=("a", "b", "c")).kind == "auto"
     assert loaded().kind == "auto"
     with pytest.raises(ValueError, match="output must be one of 'auto', 'logits'"):
         loaded(output="softmax")
+
+
+def test_channels_last_are_told_by_the_first_convolution():
+    multispectral = LoadedModel(nn.Conv2d(12, 2, 3), "Net")
+    assert multispectral.prepare(torch.zeros(12, 9, 3)).x.shape == (12, 9, 3)
+    with pytest.raises(ImageError, match=r"\(9, 9, 12\) are its last axis"):
+        multispectral.prepare(torch.zeros(9, 9, 12))
+    rows = LoadedModel(nn.Conv2d(3, 2, 1), "Net", preprocess=lambda picture: torch.zeros(30, 40, 3))
+    with pytest.raises(ImageError, match=r"give the output of preprocess\.permute\(2, 0, 1\)"):
+        rows.prepare(photo())
+
+
+class Linear(nn.Module):
+    """Scores w . (red, green, blue) of the mean colour."""
+
+    def __init__(self, outputs):
+        super().__init__()
+        w = np.random.default_rng(3).normal(size=(outputs, 3))
+        self.w = nn.Parameter(torch.tensor(w, dtype=torch.float32), requires_grad=False)
+
+    def forward(self, x):
+        return x.mean((2, 3)) @ self.w.T
+
+
+def test_predictions_are_those_of_the_softmax_best_first():
+    net = Linear(6)
+    model = LoadedModel(net, "Net", Preprocess(12, crop=1.0), tuple("abcdef"))
+    x, other = photo(), photo((24, 24))
+    found = model.predict([x, other, model.prepare(x).x], top_k=3)
+    assert found[0] == found[2]
+    for image, predictions in zip((x, other), found, strict=False):
+        scores = net(model.prepare(image).x[None])[0]
+        chances = scores.softmax(0)
+        best = scores.argsort(descending=True)[:3].tolist()
+        assert [one.index for one in predictions] == best
+        assert [one.label for one in predictions] == ["abcdef"[k] for k in best]
+        assert [one.probability for one in predictions] == pytest.approx(chances[best].tolist(), rel=1e-5)
+        assert [one.score for one in predictions] == pytest.approx(scores[best].tolist(), rel=1e-5)
+    assert str(found[0][0]) == f"{found[0][0].label} {found[0][0].probability:.2g}"
+
+
+def test_predictions_of_two_labels_and_one_output():
+    net = Linear(1)
+    model = LoadedModel(net, "Net", Preprocess(12, crop=1.0), ("no", "yes"))
+    ((first, second),) = model.predict(photo())
+    z = net(model.prepare(photo()).x[None])[0, 0]
+    yes = first if first.label == "yes" else second
+    assert yes.probability == pytest.approx(z.sigmoid().item(), rel=1e-5)
+    assert first.probability + second.probability == pytest.approx(1)
+    assert first.score >= second.score
+
+
+def test_predictions_of_numbers_and_of_embeddings():
+    model = LoadedModel(Linear(2), "Net", Preprocess(12, crop=1.0), output="regression")
+    ((left, right),) = model.predict(photo(), top_k=1)
+    values = model.module(model.prepare(photo()).x[None])[0].tolist()
+    assert [left.score, right.score] == pytest.approx(values, rel=1e-5)
+    assert (left.label, right.index, left.probability) == ("output 0", 1, None)
+    with pytest.raises(TargetError, match="an embedding of 4 numbers, which has no predicted class"):
+        LoadedModel(Linear(4), "Net", output="embedding").predict(torch.zeros(3, 8, 8))
+
+
+def test_two_labels_are_no_statement_about_four_outputs():
+    """Only that names may be wrong is warned of, not that output='binary' is stated."""
+    model = LoadedModel(Linear(4), "Net", labels=("no", "yes"))
+    with pytest.warns(match="2 labels for the 4 classes of Net: names may be wrong") as caught:
+        (found,) = deepviz.explain(model, torch.rand(3, 8, 8), "gradient")
+    assert len(caught) == 1
+    assert found.notes["output"] == "assumed: one class of 4"
+    with pytest.warns(match="output='binary' is stated, but the model has 4 outputs"):
+        deepviz.explain(load_model(model, output="binary", labels=list("abcd")), torch.rand(3, 8, 8), "gradient")
+
+
+def test_repr_is_short():
+    model = load_model(Linear(3), preprocess=Preprocess((12, 16)), labels=list("abc"), name="animals v3")
+    assert repr(model) == "LoadedModel(animals v3 (as given), 3 labels, input 12 x 16)"
+    assert repr(load_model(Linear(1), output="regression")) == "LoadedModel(Linear (as given), regression)"
+
+
+def test_a_name_is_what_results_say():
+    model = load_model(Linear(3), name="animals v3")
+    (found,) = deepviz.explain(model, torch.rand(3, 8, 8), "gradient")
+    assert found.model == "animals v3 (as given)"

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor, nn
@@ -15,6 +17,7 @@ from deepviz.geometry import Geometry
 from deepviz.inputs import plain_tensor
 from deepviz.models.images import Photo, PhotoSource, open_photo
 from deepviz.models.labels import find_label
+from deepviz.models.predict import Prediction, outputs_of
 from deepviz.models.preprocess import Preprocess
 from deepviz.probe.borrow import original
 from deepviz.probe.outputs import Kind, Reading, check_kind, stated_kind
@@ -22,6 +25,7 @@ from deepviz.probe.outputs import Kind, Reading, check_kind, stated_kind
 RANDOM = "random"
 """What `weights` says of a model whose weights were drawn, not learned."""
 OWN_VIEW = "preprocessing could not be read: the overlay is drawn on the model's input"
+_CHANNELS_LAST = "the channels of {} are its last axis: give {}.permute(2, 0, 1), which is (C, H, W)"
 _STRETCHED = "colours of the shown input are stretched from its minimum to its maximum: its pixels are not known"
 
 
@@ -49,7 +53,7 @@ class Prepared:
     input: str = ""
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class LoadedModel:
     """A model and what is known about it.
 
@@ -80,12 +84,12 @@ class LoadedModel:
 
     @property
     def kind(self) -> Kind:
-        """What its outputs are: as stated; else as the module says; two labels make it "binary"; else "auto"."""
+        """What its outputs are: as stated; else as the module says; else guessed, from its labels if there are two."""
         if self.output != "auto":
             return self.output
         stated = stated_kind(original(self.module))
         two = stated == "auto" and self.labels is not None and len(self.labels) == 2
-        return "binary" if two else stated
+        return "two labels" if two else stated
 
     def output_record(self, reading: Reading) -> dict[str, str]:
         """What the outputs were read as, for results: their kind, and how it was known.
@@ -101,8 +105,60 @@ class LoadedModel:
         elif stated_kind(original(self.module)) != "auto":
             known = "stated by the model's problem_type"
         else:
-            known = reading.assumed or "assumed: one output for two labels"
+            known = reading.assumed
         return {"kind": reading.kind, "known": known}
+
+    def predict(self, images: Any, top_k: int = 5) -> list[tuple[Prediction, ...]]:
+        """What the model predicts for images.
+
+        Args:
+            images: one or several: paths, PIL images, arrays, tensors (C, H, W) or (N, C, H, W).
+            top_k: of each image so many of the best classes; of a model of numbers all of them are given.
+
+        Returns:
+            For each image its predictions, best first; numbers in their own order.
+
+        Raises:
+            ImageError, ModelError: if an image cannot be prepared, or the model fails on it.
+            TargetError: for a model of embeddings, which predicts nothing.
+
+        Example:
+            >>> net = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())
+            >>> model = LoadedModel(net, "small", labels=("red", "green", "blue"))
+            >>> [print(best) for best, *_ in model.predict(2 * torch.eye(3)[:, :, None, None].expand(3, 3, 8, 8))]
+            red 0.79
+            green 0.79
+            blue 0.79
+            [None, None, None]
+        """
+        prepared = [self.prepare(image).x for image in _several(images)]
+        read = outputs_of(self.module, self.kind, prepared)
+        return [self._predictions(outputs, reading, top_k) for outputs, reading in read]
+
+    def _predictions(self, outputs: Tensor, reading: Reading, top_k: int) -> tuple[Prediction, ...]:
+        scores, chances = reading.scores(outputs)[0], reading.probabilities(outputs)
+        if reading.kind == "regression":
+            names = self.labels or [
+                f"output {index}" if reading.outputs > 1 else "output" for index in range(len(scores))
+            ]
+            return tuple(
+                Prediction(index, name, None, float(score))
+                for index, (name, score) in enumerate(zip(names, scores, strict=False))
+            )
+        best = reading.order(outputs)[0, :top_k].tolist()
+        return tuple(
+            Prediction(k, self.label(k), None if chances is None else float(chances[0, k]), float(scores[k]))
+            for k in best
+        )
+
+    def __repr__(self) -> str:
+        size = self.preprocess.input_size if isinstance(self.preprocess, Preprocess) else None
+        known = [
+            "" if self.labels is None else f"{len(self.labels)} labels",
+            "" if size is None else f"input {size[0]} x {size[1]}",
+            "" if self.output == "auto" else self.output,
+        ]
+        return f"LoadedModel({', '.join(filter(None, [f'{self.name} ({self.weights})', *known]))})"
 
     @property
     def is_random(self) -> bool:
@@ -136,6 +192,8 @@ class LoadedModel:
             x, geometry = self.preprocess(photo.picture)
             return Prepared(x, photo.picture, geometry, photo.name, photo.notes)
         x = _one_input(_preprocessed(self.preprocess, photo), "preprocess must return")
+        if _is_channels_last(x, self.module):
+            raise ImageError(_CHANNELS_LAST.format(tuple(x.shape), "the output of preprocess"))
         picture, _ = _stretched_picture(x)
         return Prepared(x, picture, _whole(x), photo.name, (*photo.notes, OWN_VIEW))
 
@@ -158,6 +216,8 @@ class LoadedModel:
 
     def _prepare_tensor(self, source: Tensor) -> Prepared:
         x = _one_input(source, "a tensor is taken as preprocessed input, so it must be").detach()
+        if _is_channels_last(x, self.module):
+            raise ImageError(_CHANNELS_LAST.format(tuple(source.shape), "x"))
         known = self.preprocess if isinstance(self.preprocess, Preprocess) else None
         if known is not None and len(known.mean) == len(x):
             return Prepared(x, _picture(known.unnormalise(x)), _whole(x), "tensor")
@@ -185,6 +245,22 @@ def _one_input(given: Any, expected: str) -> Tensor:
     if not bool(x.isfinite().all()):
         raise ImageError("the input holds NaN or infinite values")
     return x
+
+
+def _is_channels_last(x: Tensor, module: nn.Module) -> bool:
+    """Whether three axes are (H, W, C): as the model's first convolution tells, or one of 3 channels if it has none."""
+    first = next((one for one in module.modules() if isinstance(one, nn.Conv2d)), None)
+    if first is not None:
+        return x.shape[0] != first.in_channels == x.shape[2]
+    return x.shape[2] == 3 < min(x.shape[:2])
+
+
+def _several(images: Any) -> list[Any]:
+    """One or several images as a list."""
+    if isinstance(images, (Tensor, np.ndarray)):
+        return list(images) if images.ndim == 4 else [images]
+    single = isinstance(images, (str, os.PathLike, Image.Image, Photo)) or not isinstance(images, Iterable)
+    return [images] if single else list(images)
 
 
 def _whole(x: Tensor) -> Geometry:

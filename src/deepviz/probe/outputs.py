@@ -15,14 +15,16 @@ from torch import Tensor, nn
 
 from deepviz.errors import ModelError, TargetError
 
-Kind = Literal["auto", "logits", "probabilities", "binary", "multi-label", "regression", "embedding"]
+Stated = Literal["auto", "logits", "probabilities", "binary", "multi-label", "regression", "embedding"]
+Kind = Literal["auto", "logits", "probabilities", "binary", "multi-label", "regression", "embedding", "two labels"]
 """What the outputs (N, K) of a model are.
 
 "logits": one class of K, a softmax away from probabilities; "probabilities": these themselves; "binary": two classes,
 of one output z their scores are S_1 = z and S_0 = -z; "multi-label": K independent labels, a sigmoid away from
-probabilities; "regression": numbers; "embedding": a vector; "auto": read from the model, guessed last.
+probabilities; "regression": numbers; "embedding": a vector; "auto": read from the model, guessed last. A caller states
+one of these. "two labels": as "auto", of a model that has labels for two classes, so that one output stands for both.
 """
-KINDS: tuple[Kind, ...] = get_args(Kind)
+KINDS: tuple[Stated, ...] = get_args(Stated)
 
 PROBLEM_TYPES: dict[str, Kind] = {
     "regression": "regression",
@@ -44,7 +46,7 @@ def check_kind(kind: Any) -> Kind:
     Raises:
         ValueError: with the kinds there are.
     """
-    if kind not in KINDS:
+    if kind not in get_args(Kind):
         raise ValueError(f"output must be one of {', '.join(map(repr, KINDS))}, got {kind!r}")
     return kind  # type: ignore[no-any-return]
 
@@ -304,8 +306,8 @@ def read_outputs(outputs: Tensor, kind: Kind = "auto", labels: int | None = None
     many = outputs.shape[1]
     with torch.no_grad():
         sigmoid, softmax = ends_in_sigmoid(outputs), many > 1 and are_probabilities(outputs)
-    if kind == "auto":
-        return _guessed(many, labels, sigmoid, softmax)
+    if kind in ("auto", "two labels"):
+        return _guessed(many, 2 if kind == "two labels" else labels, sigmoid, softmax)
     # what a graph or the values show to be probabilities is not squashed again, whatever was stated
     given = kind == "probabilities" or ((sigmoid or softmax) and kind in ("logits", "binary", "multi-label"))
     assumed = f"assumed: one class of {many}" if kind == "binary" and many > 1 else ""

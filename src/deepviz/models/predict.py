@@ -1,0 +1,69 @@
+"""What a model predicts for images: the best classes with their probabilities, or numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import groupby
+
+import torch
+from torch import Tensor, nn
+
+from deepviz.inputs import Inputs
+from deepviz.objectives import Output, bind
+from deepviz.probe.gradient import fresh_leaf
+from deepviz.probe.outputs import Kind, Reading, read_outputs
+from deepviz.probe.session import Session, opened
+
+_TOGETHER = 32
+"""Images that are held at once."""
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """One prediction for one image.
+
+    Args:
+        index: the class, label or number.
+        label: its name.
+        probability: of the class; None for a number.
+        score: the logit, or the number.
+    """
+
+    index: int
+    label: str
+    probability: float | None
+    score: float
+
+    def __str__(self) -> str:
+        return f"{self.label} {self.score:.3g}" if self.probability is None else f"{self.label} {self.probability:.2g}"
+
+
+def outputs_of(module: nn.Module, kind: Kind, images: Sequence[Tensor]) -> Iterator[tuple[Tensor, Reading]]:
+    """The outputs (1, K) of each image (C, H, W), and how they are read; images of one shape go together.
+
+    Raises:
+        ModelError: if the model fails, or returns no outputs (N, K).
+    """
+    for _, alike in groupby(images, key=lambda image: (image.shape, image.dtype)):
+        batch = list(alike)
+        for start in range(0, len(batch), _TOGETHER):
+            yield from _of_batch(module, kind, torch.stack(batch[start : start + _TOGETHER]))
+
+
+def _of_batch(module: nn.Module, kind: Kind, x: Tensor) -> list[tuple[Tensor, Reading]]:
+    readings: list[Reading] = []
+
+    def compute(part: Session) -> tuple[Tensor]:
+        # a graph tells whether the outputs end in a sigmoid
+        seen = replace(part, inputs=part.inputs.map(fresh_leaf)).look()
+        outputs = part.call.check(seen.scores())
+        readings.append(read_outputs(outputs, seen.kind))
+        return (outputs.detach().float(),)
+
+    first = next((p for p in module.parameters() if p.is_floating_point()), None)
+    inputs = Inputs(x) if first is None else Inputs(x).to(first.device, first.dtype)
+    with opened(module, inputs, bind(Output(0), len(x)), kind) as session:
+        (outputs,) = session.by_rows(compute)
+        session.notes.general.clear()  # what is odd about the model is told with its maps
+    return [(one[None].cpu(), readings[0]) for one in outputs]
