@@ -125,7 +125,7 @@ def boxed(scores):
     return scores[:, 0]
 
 
-@pytest.mark.parametrize("target", [boxed, Function(boxed) - 2 * Logit(1)], ids=str)
+@pytest.mark.parametrize("target", [boxed, Function(boxed) - 2 * Logit(1)], ids=["a callable", "a sum with one"])
 def test_of_a_callable_every_file_says_that_its_name_alone_is_kept(target, tmp_path):
     (one,) = deepviz.viz_backprop(network(), torch.ones(3, 8, 8), target=target)
     json.dumps(one.metadata(), allow_nan=False)

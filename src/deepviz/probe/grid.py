@@ -11,6 +11,7 @@ from typing import Literal
 from torch import Tensor
 
 from deepviz.errors import LayerError
+from deepviz.names import callable_name
 from deepviz.probe.call import reason
 
 Kind = Literal["channels first", "channels last", "tokens", "tokens, sequence first"]
@@ -137,7 +138,7 @@ class Rearranged:
         return made
 
     def __str__(self) -> str:
-        return f"by {getattr(self.function, '__name__', type(self.function).__name__)}"
+        return f"by {callable_name(self.function)}"
 
 
 @dataclass(frozen=True)
