@@ -37,6 +37,7 @@ class Occlusion(Method):
     paper: ClassVar[str] = "Zeiler and Fergus 2013, arXiv:1311.2901"
     cost: ClassVar[str] = "1 forward for every patch"
     needs: ClassVar[Needs] = Needs(forward=True)
+    spatial: ClassVar[tuple[int, ...]] = (2,)
 
     def maps(self, session: Session) -> Tensor:
         """The falls of the score, (N, 1, h, w) for h x w patches."""

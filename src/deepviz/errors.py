@@ -16,7 +16,7 @@ class DeepVizError(Exception):
 
 
 class ImageError(DeepVizError, ValueError):
-    """An image that cannot be read, or not without preprocessing that nobody has named."""
+    """An image that cannot be read, or not without preprocessing that nobody has named; or an input that is none."""
 
 
 class ModelError(DeepVizError, ValueError):

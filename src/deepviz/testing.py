@@ -25,7 +25,7 @@ import re
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import FrozenInstanceError, is_dataclass, replace
+from dataclasses import FrozenInstanceError, fields, is_dataclass, replace
 from typing import Any, TypeVar, get_args
 
 import numpy as np
@@ -35,11 +35,11 @@ from torch import Tensor, nn
 from deepviz import catalog
 from deepviz.catalog import Option
 from deepviz.codec import Codec
-from deepviz.errors import DeepVizWarning, MethodError, ModelFailed, TargetError
+from deepviz.errors import DeepVizWarning, ImageError, MethodError, ModelFailed, TargetError
 from deepviz.methods import Gradient, Method
 from deepviz.metrics import Metric
 from deepviz.objectives import Logit
-from deepviz.options import Ge, Gt, Kind, Le, Lt
+from deepviz.options import Ge, Gt, Kind, Le, Lt, having
 from deepviz.probe import chunks
 
 EXACT = {torch.float64: 1e-9, torch.float32: 1e-4}
@@ -50,6 +50,13 @@ PARTS = ("Shapes:", "Errors:", "Pitfall:", "Example:")
 V = TypeVar("V", bound=Method | Metric)
 ROWS = 3
 CLASSES = 5
+LAYERS: dict[int, tuple[Any, Any, Any]] = {
+    1: (nn.Conv1d, nn.BatchNorm1d, nn.AdaptiveAvgPool1d),
+    2: (nn.Conv2d, nn.BatchNorm2d, nn.AdaptiveAvgPool2d),
+    3: (nn.Conv3d, nn.BatchNorm3d, nn.AdaptiveAvgPool3d),
+}
+SIDES = {1: (24,), 2: (12, 12), 3: (6, 6, 6)}
+"""Both by the number of spatial axes."""
 
 
 class ContractError(AssertionError):
@@ -59,19 +66,20 @@ class ContractError(AssertionError):
 # what everything is tried on
 
 
-def network(dtype: torch.dtype = torch.float64) -> nn.Module:
+def network(dtype: torch.dtype = torch.float64, axes: int = 2) -> nn.Module:
     """A small network with everything that methods ask for: convolutions, rectifiers, a layer with a map; its class
-    scores are of images (N, 3, 12, 12). Dropout and batch normalisation are as training leaves them."""
+    scores are of `images` with so many spatial axes. Dropout and batch normalisation are as training leaves them."""
+    convolution, norm, pool = LAYERS[axes]
     model = nn.Sequential(
-        nn.Conv2d(3, 6, 3, padding=1),
-        nn.BatchNorm2d(6),
+        convolution(3, 6, 3, padding=1),
+        norm(6),
         nn.ReLU(),
-        nn.Conv2d(6, 8, 3, stride=2, padding=1),
+        convolution(6, 8, 3, stride=2, padding=1),
         nn.ReLU(),
-        nn.AdaptiveAvgPool2d(2),
+        pool(2),
         nn.Flatten(),
         nn.Dropout(0.5),
-        nn.Linear(32, CLASSES),
+        nn.Linear(8 * 2**axes, CLASSES),
     )
     generator = torch.Generator().manual_seed(0)
     for parameter in model.parameters():
@@ -96,10 +104,28 @@ class WithTable(nn.Module):
         return self.head(self.body(x) * table)
 
 
-def images(n: int = ROWS, dtype: torch.dtype = torch.float64) -> Tensor:
-    """Images (n, 3, 12, 12), as the networks here take them."""
-    generator = torch.Generator().manual_seed(1)
-    return torch.randn((n, 3, 12, 12), generator=generator, dtype=torch.float64).to(dtype)
+class Several(nn.Module):
+    """The same network with a table (N, 8) before the image, both of which are explained, and weights (N, 32) of the
+    features, which go along."""
+
+    def __init__(self, dtype: torch.dtype = torch.float64) -> None:
+        super().__init__()
+        whole = network(dtype)
+        self.body, self.head = whole[:7], whole[7:]  # type: ignore[index]
+        self.eval()
+
+    def forward(self, table: Tensor, image: Tensor, weights: Tensor) -> Any:
+        """The class scores of each row."""
+        return self.head(self.body(image) * weights * (1 + table.to(weights).repeat(1, 4).tanh()))
+
+
+def images(n: int = ROWS, dtype: torch.dtype = torch.float64, axes: int = 2) -> Tensor:
+    """Images (n, 3, 12, 12), signals (n, 3, 24) or volumes (n, 3, 6, 6, 6), as the networks here take them."""
+    return _drawn(n, 3, *SIDES[axes]).to(dtype)
+
+
+def _drawn(*shape: int, seed: int = 1) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
 def small(cls: type[V], **given: Any) -> V:
@@ -471,6 +497,75 @@ def check_extra(method: Method) -> None:
         same(together[row : row + 1], alone, 1e-9, f"row {row} with its extra, in a batch and alone")
 
 
+def check_signals(method: Method) -> None:
+    """Signals (N, C, L) have maps as images have, or are refused where `spatial` does not name their one axis."""
+    _check_space(method, 1)
+
+
+def check_volumes(method: Method) -> None:
+    """Volumes (N, C, D, H, W) have maps as images have, or are refused where `spatial` does not name three axes."""
+    _check_space(method, 3)
+
+
+def _check_space(method: Method, axes: int) -> None:
+    model, x = network(axes=axes), images(axes=axes)
+    what = f"an input {tuple(x.shape)}"
+    if axes not in method.spatial_axes:
+        with refused(ImageError, "takes", what):
+            method(model, x)
+        return
+    with untouched(model, x, f"after {what}"):
+        maps = _maps(method, model, x)
+    _check_map(maps, x, what)
+    for row in range(ROWS):
+        alone = _maps(method, model, x[row : row + 1])
+        same(maps[row : row + 1], alone, EXACT[torch.float64], f"row {row} of {what} and that row alone")
+
+
+def _check_map(maps: Any, x: Tensor, what: str) -> None:
+    """A finite map of each row, as fine as the input or of a layer's cells."""
+    expect(isinstance(maps, Tensor), f"the map of {what} is {type(maps).__name__}")
+    pairs = zip(maps.shape[2:], x.shape[2:], strict=False)
+    cells = maps.ndim == x.ndim and maps.shape[:2] == (len(x), 1) and all(cell <= side for cell, side in pairs)
+    expect(cells or maps.shape == x.shape, f"the map of {what} is {tuple(maps.shape)}")
+    expect(bool(maps.isfinite().all()), f"the map of {what} holds NaN or infinity")
+    expect(not maps.requires_grad, f"the map of {what} is part of a graph")
+
+
+def check_several_inputs(method: Method) -> None:
+    """Of several explained inputs the maps come in the structure of x, each of its own input or None; what goes along
+    stays with its row."""
+    model, table, image, weights = Several(), _drawn(ROWS, 8, seed=2), images(), _drawn(ROWS, 32, seed=3)
+    if _has_baseline_of_images(method):
+        table = (10 * table).long()  # carried along
+    with untouched(model, image, "after a call with several inputs"):
+        together = _maps(method, model, (table, image), 1, extra=(weights,))
+    expect(isinstance(together, tuple) and len(together) == 2, "of a tuple of inputs the maps are no tuple of as many")
+    of_table, of_image = together
+    _check_map(of_image, image, "the image beside a table")
+    expect(of_table is None or of_table.shape == table.shape, f"the map of a table {tuple(table.shape)} is no table")
+    named = _maps(method, model, {"table": table, "image": image}, 1, extra={"weights": weights})
+    expect(isinstance(named, dict) and list(named) == ["table", "image"], "of a mapping the maps are no such mapping")
+    for row in range(ROWS):
+        rows = slice(row, row + 1)
+        alone = _maps(method, model, (table[rows], image[rows]), 1, extra=(weights[rows],))
+        for found, by_name, expected in zip(together, named.values(), alone, strict=True):
+            missing = {found is None, by_name is None, expected is None}
+            expect(len(missing) == 1, "an input has a map in one call and none in another")
+            if found is not None:
+                same(by_name, found, 1e-9, "inputs by position and by keyword")
+                same(found[rows], expected, 1e-9, f"row {row} of several inputs, in a batch and alone")
+
+
+def _has_baseline_of_images(method: Method) -> bool:
+    """Whether a baseline of the method, or of one inside it, is no number: a table has no blur."""
+    baselines = (getattr(method, name) for name in having(type(method), "baseline"))
+    inside = (getattr(method, field.name) for field in fields(method))
+    return any(not isinstance(one, (int, float)) for one in baselines) or any(
+        _has_baseline_of_images(one) for one in inside if isinstance(one, Method)
+    )
+
+
 # that the model is borrowed
 
 
@@ -576,6 +671,9 @@ METHOD_CHECKS: tuple[Callable[[Method], None], ...] = (
     check_determinism,
     check_targets,
     check_extra,
+    check_signals,
+    check_volumes,
+    check_several_inputs,
     check_borrowing,
     check_errors,
 )

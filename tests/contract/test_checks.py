@@ -6,11 +6,14 @@ from typing import Annotated, ClassVar
 import pytest
 import torch
 
+import deepviz
 from deepviz import catalog
-from deepviz.methods import Gradient, Method, Needs
+from deepviz.errors import DeepVizWarning, ImageError
+from deepviz.methods import Gradient, GradTimesImage, Method, Needs, SmoothGrad
 from deepviz.metrics import Complexity
 from deepviz.metrics.region import RegionMetric
 from deepviz.options import Ge
+from deepviz.results.outcomes import Skipped
 from deepviz.testing import (
     METHOD_CHECKS,
     METRIC_CHECKS,
@@ -25,9 +28,14 @@ from deepviz.testing import (
     check_needs,
     check_options,
     check_rows,
+    check_several_inputs,
     check_shapes,
+    check_signals,
     check_targets,
     check_view,
+    check_volumes,
+    images,
+    network,
     small,
 )
 from networks import VARIANTS
@@ -190,6 +198,61 @@ class Meek(Sound):
         )
 
 
+@dataclass(frozen=True)
+class OfImages(Sound):
+    __doc__ = Sound.__doc__
+
+    def maps(self, session):
+        G = session.gradient()[0]
+        # of images each row by itself; of signals, which have an axis less, all rows together
+        return G / G.abs().amax((-3, -2, -1), keepdim=True)
+
+
+@dataclass(frozen=True)
+class OfTheFirst(Sound):
+    __doc__ = Sound.__doc__
+
+    def maps(self, session):
+        return session.gradient()[0]
+
+
+NEW = {OfImages(): (check_signals, check_several_inputs), OfTheFirst(): (check_several_inputs,)}
+"""What works for one image alone, and the checks that find it."""
+
+
+@pytest.mark.parametrize("method", NEW, ids=lambda method: type(method).__name__)
+def test_what_works_for_one_image_alone_is_found_by_these_checks_and_no_other(method):
+    for check in METHOD_CHECKS:
+        if check in NEW[method]:
+            with pytest.raises((ContractError, IndexError)):
+                check(method)
+        else:
+            check(method)
+
+
+@dataclass(frozen=True)
+class ImagesAlone(OfImages):
+    __doc__ = Sound.__doc__
+    spatial: ClassVar[tuple[int, ...]] = (2,)
+
+
+def test_a_method_may_declare_that_it_takes_images_alone():
+    check_signals(ImagesAlone())
+    check_volumes(ImagesAlone())
+    smooth = SmoothGrad(of=ImagesAlone(), samples=2)
+    assert smooth.spatial_axes == (2,)
+    with pytest.raises(
+        ImageError, match=r"SmoothGrad of Gradient takes images \(N, C, H, W\), got an input \(3, 3, 24\)"
+    ):
+        smooth(network(axes=1), images(axes=1))
+    with pytest.warns(DeepVizWarning, match="Gradient is left out: Gradient takes images"):
+        found = deepviz.sanity_check(
+            network(axes=1), images(1, axes=1)[0].float(), [ImagesAlone(), GradTimesImage()], stages=1
+        )
+    assert isinstance(found.examined[0].missing[0], Skipped)
+    assert found.examined[0].missing[1] is None
+
+
 BROKEN = [
     (Bare(), check_documentation, "starts with one sentence"),
     (Untrue(), check_documentation, "the example is not true"),
@@ -205,6 +268,8 @@ BROKEN = [
     (Clinging(), check_borrowing, "leaves other hooks"),
     (Single(), check_targets, "target 1 of two"),
     (Meek(), check_errors, "swapped is not refused"),
+    (OfImages(), check_signals, r"row 0 of an input \(3, 3, 24\) and that row alone: they differ"),
+    (OfTheFirst(), check_several_inputs, r"the map of the image beside a table is \(3, 8\)"),
 ]
 
 

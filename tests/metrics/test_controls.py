@@ -132,7 +132,7 @@ def test_edges_turn_with_the_image_and_do_not_mind_brightness():
 @pytest.mark.parametrize("control", [RandomMap(), CentreGaussian(), EdgeDetector()], ids=str)
 @pytest.mark.parametrize("shape", [(2, 3, 50), (2, 3, 6, 6, 6)])
 def test_they_are_maps_of_images(control, shape):
-    with pytest.raises(ImageError, match=rf"{control} is a map of images \(N, C, H, W\), got an input"):
+    with pytest.raises(ImageError, match=rf"{control} takes images \(N, C, H, W\), got an input"):
         control(Silent(), torch.rand(shape), 0)
 
 

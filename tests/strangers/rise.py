@@ -49,6 +49,7 @@ class RISE(Method):
     cost: ClassVar[str] = "`masks` + 1 forwards"
     needs: ClassVar[Needs] = Needs()
     in_default_set: ClassVar[bool] = False
+    spatial: ClassVar[tuple[int, ...]] = (2,)
 
     def maps(self, session: Session) -> Tensor:
         """1/(p n) sum_i S(M_i x + (1 - M_i) b) M_i."""

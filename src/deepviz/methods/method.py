@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
-from deepviz.errors import MethodError, ModelError
+from deepviz.errors import ImageError, MethodError, ModelError
 from deepviz.inputs import Inputs, Leaves, is_image_like, plain_tensor
 from deepviz.methods.needs import Needs
 from deepviz.names import callable_name
@@ -24,6 +24,8 @@ from deepviz.probe.session import Session, opened
 View = Literal["magnitude", "sum", "positive"]
 """How a map becomes a picture: the maximum of |.| over channels, the signed sum over channels, or as it is, from
 zero up."""
+SPACES = {1: "signals (N, C, L)", 2: "images (N, C, H, W)", 3: "volumes (N, C, D, H, W)"}
+"""Inputs by their number of spatial axes, in words."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +63,8 @@ class Method(Frozen, ABC):
     """What it asks of a model, apart from the methods inside it."""
     in_default_set: ClassVar[bool] = True
     """Whether "all" includes it, where it is in the catalog."""
+    spatial: ClassVar[tuple[int, ...]] = (1, 2, 3)
+    """How many spatial axes its inputs may have: 1 of signals (N, C, L), 2 of images, 3 of volumes (N, C, D, H, W)."""
 
     def __call__(
         self, model: nn.Module, x: Any, target: Any = None, *, extra: Any = None, output: Kind = "auto"
@@ -86,6 +90,7 @@ class Method(Frozen, ABC):
 
         Raises:
             TypeError: if model and image are swapped.
+            ImageError: for a signal or volume, if it does not take these.
             TargetError: for a class that the model does not have.
             MethodError: if the method itself returns maps of a wrong shape.
             ModelError: if the model returns nothing that can be explained, or nothing finite or differentiable, or
@@ -99,6 +104,7 @@ class Method(Frozen, ABC):
         """As a call, with the explained classes and the notes (layer, coverage, completeness gap, warnings)."""
         inputs, score = asked(model, x, target, extra)
         with opened(model, inputs, score, output, check=self.requires != Needs()) as session:
+            self._check_spatial(session.x)
             found = self.maps(session)
             leaves = _by_leaf(self, session, found)
             for remark in sorted(score.remarks):
@@ -136,6 +142,17 @@ class Method(Frozen, ABC):
         for method in self._inside:
             needs = needs | method.requires
         return needs
+
+    @property
+    def spatial_axes(self) -> tuple[int, ...]:
+        """How many spatial axes its inputs may have, with what the methods inside it say of theirs."""
+        return tuple(axes for axes in self.spatial if all(axes in method.spatial_axes for method in self._inside))
+
+    def _check_spatial(self, x: Leaves) -> None:
+        for leaf in filter(is_image_like, x):
+            if leaf.ndim - 2 not in self.spatial_axes:
+                kinds = " or ".join(SPACES[axes] for axes in self.spatial_axes)
+                raise ImageError(f"{self.name} takes {kinds}, got an input {tuple(leaf.shape)}")
 
     @property
     def coarse(self) -> bool:

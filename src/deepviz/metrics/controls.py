@@ -13,7 +13,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from deepviz.errors import ImageError
 from deepviz.methods.method import Method, View
 from deepviz.methods.needs import Needs
 from deepviz.options import Gt, Seed
@@ -26,6 +25,7 @@ class Control(Method):
 
     cost: ClassVar[str] = "none; 1 forward if the class is still to be chosen"
     needs: ClassVar[Needs] = Needs()
+    spatial: ClassVar[tuple[int, ...]] = (2,)
 
     @abstractmethod
     def of_images(self, x: Tensor) -> Tensor:
@@ -35,8 +35,6 @@ class Control(Method):
         """The same map for each class of a row."""
         session.decide()
         x = session.image()
-        if x.ndim != 4:
-            raise ImageError(f"{self.name} is a map of images (N, C, H, W), got an input {tuple(x.shape)}")
         found = self.of_images(x.to(torch.promote_types(x.dtype, torch.float32)))
         maps = found.unsqueeze(1)
         for classes in session.score.shape:

@@ -9,7 +9,7 @@ from typing import Any
 from PIL import Image
 from torch import Tensor, nn
 
-from deepviz.errors import LayerError, ModelError, NothingOverridden, in_one_line
+from deepviz.errors import ImageError, LayerError, ModelError, NothingOverridden, in_one_line
 from deepviz.files import versions
 from deepviz.inputs import Inputs
 from deepviz.methods.method import Method
@@ -121,7 +121,7 @@ class _Explaining:
         except Exception as error:  # a stranger's method may raise anything
             if not self.lenient:
                 raise
-            applies = not isinstance(error, (NothingOverridden, LayerError))
+            applies = not isinstance(error, (NothingOverridden, LayerError, ImageError))
             if not applies or rows.is_one:
                 return rows.missing(method, error, Failed if applies else Skipped)
         # outside the handler, so that the failed attempt's tensors are no longer held by its traceback
