@@ -72,7 +72,7 @@ def spans(total: int, size: int) -> Iterator[slice]:
 
 
 class RowBuffer:
-    """Values and checks chunk by chunk, as one tensor; a chunk that is tried again replaces what it has put there."""
+    """Results collected chunk by chunk into one tensor; a retried chunk overwrites its rows."""
 
     def __init__(self, total: int) -> None:
         self._total = total
