@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from deepviz.errors import DeepVizError, ImageError, TargetError
+from deepviz.errors import DeepVizError, ImageError, TargetError, in_one_line
 from deepviz.geometry import Geometry
 from deepviz.inputs import plain_tensor
 from deepviz.models.images import Photo, PhotoSource, open_photo
@@ -231,7 +231,7 @@ def _preprocessed(preprocess: Callable[[Image.Image], Any], photo: Photo) -> Any
     except DeepVizError:
         raise
     except Exception as error:
-        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        reason = in_one_line(error)
         raise ImageError(f"{photo.name}: the given preprocess failed on it: {reason}") from error
 
 

@@ -11,7 +11,7 @@ from weakref import WeakMethod, ref
 import torch
 from torch import Tensor
 
-from deepviz.errors import DeepVizError, TargetError, TargetFailed
+from deepviz.errors import DeepVizError, TargetError, TargetFailed, in_one_line
 from deepviz.names import callable_name
 from deepviz.objectives.objective import Objective
 from deepviz.probe.outputs import describe
@@ -58,7 +58,7 @@ class Function(Objective):
         except (DeepVizError, torch.OutOfMemoryError):
             raise
         except Exception as error:  # a caller's function may raise anything
-            reason = " ".join(f"{type(error).__name__}: {error}".split())
+            reason = in_one_line(error)
             raise TargetFailed(
                 f"the callable target {self.name} failed on the output for {seen.n} rows ({reason}); it must take any "
                 f"number of rows: {PER_ROW}"

@@ -11,7 +11,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from deepviz.errors import ModelError
+from deepviz.errors import ModelError, in_one_line
 from deepviz.inputs import Inputs
 from deepviz.probe.borrow import borrowed, original
 from deepviz.probe.seeds import check_seed, generator_of
@@ -128,7 +128,7 @@ def _copy(model: nn.Module) -> nn.Module:
     try:
         return copy.deepcopy(model)
     except Exception as error:
-        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        reason = in_one_line(error)
         raise ModelError(f"the model cannot be copied, and it is never changed itself: {reason}") from error
 
 
