@@ -72,4 +72,4 @@ def test_the_written_tables_hold_all_of_them_and_nothing_wrong():
     written = (HERE / "ZOO.md").read_text()
     assert [name for name in ARCHITECTURES if f"| {name} |" not in written] == []
     assert "| wrong" not in written
-    assert (HERE.parent / "docs" / "zoo.md").read_text() == written
+    assert "{include} ../benchmarks/ZOO.md" in (HERE.parent / "docs" / "zoo.md").read_text()

@@ -227,7 +227,10 @@ def same(found: Any, expected: Any, tolerance: float, what: str) -> None:
 def _maps(method: Method, model: nn.Module, x: Any, target: Any = None, **given: Any) -> Any:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeepVizWarning)
-        return method(model, x, target, **given)
+        try:
+            return method(model, x, target, **given)
+        except MethodError as error:  # maps of another shape
+            raise ContractError(str(error)) from None
 
 
 # what it is
@@ -364,10 +367,7 @@ def check_shapes(method: Method) -> None:
     """(N, C, H, W) as the input, or (N, 1, *grid) of a layer, in the input's type, finite, outside of any graph."""
     for dtype in (torch.float64, torch.float32, torch.bfloat16):
         x = images(2, dtype)
-        try:
-            maps = _maps(method, network(dtype), x)
-        except MethodError as error:  # of another shape
-            raise ContractError(str(error)) from None
+        maps = _maps(method, network(dtype), x)
         expect(isinstance(maps, Tensor), f"it returns {type(maps).__name__} for a tensor")
         expect(maps.dtype == dtype, f"a map of a {dtype} image is {maps.dtype}")
         expect(not maps.requires_grad and not maps.is_inference(), "the map is part of a graph")

@@ -269,7 +269,7 @@ BROKEN = [
     (Single(), check_targets, "target 1 of two"),
     (Meek(), check_errors, "swapped is not refused"),
     (OfImages(), check_signals, r"row 0 of an input \(3, 3, 24\) and that row alone: they differ"),
-    (OfTheFirst(), check_several_inputs, r"the map of the image beside a table is \(3, 8\)"),
+    (OfTheFirst(), check_several_inputs, r"returned maps \(3, 8\) for an input \(3, 3, 12, 12\)"),
 ]
 
 

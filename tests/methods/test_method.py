@@ -209,7 +209,6 @@ WRONG = {
     "other channels": (lambda x: x[:, :2], r"\(3, 2, 12, 12\)"),
     "no channels": (lambda x: x.sum(1), r"\(3, 12, 12\)"),
     "flat": (lambda x: x.flatten(1), r"\(3, 432\)"),
-    "another axis": (lambda x: x[:, None], r"\(3, 1, 3, 12, 12\)"),
     "empty": (lambda x: x[:, :1, :0], r"\(3, 1, 0, 12\)"),
 }
 
@@ -218,27 +217,34 @@ WRONG = {
 @pytest.mark.parametrize(("function", "shape"), WRONG.values(), ids=WRONG)
 def test_maps_of_another_shape_than_the_input_are_refused(kind, function, shape):
     """They would be drawn stretched, or beside an image that they are not of."""
-    says = rf"Returning returned maps {shape} for an input \(3, 3, 12, 12\): they must be \(3, 3, 12, 12\) or \(3, 1,"
+    says = rf"Returning returned maps {shape} for an input \(3, 3, 12, 12\): they must be \(3, 3, 12, 12\), or \(3, 1,"
     with pytest.raises(MethodError, match=says):
         kind(function)(model, x, 1)
 
 
-def test_a_coarse_map_is_of_a_layer():
+@pytest.mark.parametrize("kind", [Returning, OfLayer])
+def test_one_map_may_be_coarser_than_the_input(kind):
+    """A layer's cells, or the patches that a method covers."""
+
     def coarse(x):
         return x[:, :1, ::4, ::3]
 
-    with pytest.raises(MethodError, match=r"maps \(3, 1, \*grid\) are for methods with needs=Needs\(layer=True\)"):
-        Returning(coarse)(model, x, 1)
-    assert_same(OfLayer(coarse)(model, x, 1), coarse(x))
-    assert SmoothGrad(of=OfLayer(coarse), samples=2)(model, x, 1).shape == (3, 1, 3, 4)
-    for whole in (lambda x: x, lambda x: x[:, :1]):
-        assert_same(Returning(whole)(model, x, 1), whole(x))
+    for found in (coarse, lambda x: x, lambda x: x[:, :1]):
+        assert_same(kind(found)(model, x, 1), found(x))
+    assert SmoothGrad(of=kind(coarse), samples=2)(model, x, 1).shape == (3, 1, 3, 4)
+
+
+def test_only_a_layer_may_have_an_axis_more_than_the_input():
+    """Frames that a model takes as channels."""
+    with pytest.raises(MethodError, match=r"\(3, 1, 3, 12, 12\) for an input \(3, 3, 12, 12\)"):
+        Returning(lambda x: x[:, None])(model, x, 1)
+    assert OfLayer(lambda x: x[:, None])(model, x, 1).shape == (3, 1, 3, 12, 12)
 
 
 def test_maps_of_several_targets_have_an_axis_for_them():
     classes = torch.tensor([[0, 1]] * 3)
     assert Returning(lambda x: torch.stack([x, x], 1))(model, x, classes).shape == (3, 2, 3, 12, 12)
-    says = r"\(3, 3, 12, 12\) for an input \(3, 3, 12, 12\) and 2 targets: they must be \(3, 2, 3, 12, 12\) or"
+    says = r"\(3, 3, 12, 12\) for an input \(3, 3, 12, 12\) and 2 targets: they must be \(3, 2, 3, 12, 12\), or"
     with pytest.raises(MethodError, match=says):
         Returning(lambda x: x)(model, x, classes)
 

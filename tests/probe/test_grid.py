@@ -144,6 +144,7 @@ def test_a_function_as_grid_must_return_maps():
     for function, got in (
         (lambda values: values.mean(2), r"\(2, 6\)"),
         (lambda values: values, r"\(2, 6, 4\)"),  # tokens are no second axis of the image
+        (lambda values: values[:, None, None, None], r"\(2, 1, 1, 1, 6, 4\)"),
         (lambda values: values[:1].transpose(1, 2).unflatten(2, (2, 3)), r"\(1, 4, 2, 3\)"),
         (lambda values: None, "NoneType"),
     ):

@@ -390,7 +390,7 @@ def test_boxes_that_are_none(boxes, said):
 
 
 def test_boxes_need_to_know_what_the_model_sees():
-    model = deepviz.load_model(Summing(), preprocess=lambda picture: torch.rand(3, 20, 20))
+    model = deepviz.load_model(Summing(), preprocess=lambda picture: torch.ones(3, 20, 20))
     with pytest.raises(TargetError, match="which part of the image"):
         deepviz.evaluate(model, spotted(12, 14), "gradient", "pointing-game", boxes=[[(4, 4, 12, 12)]])
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
+from operator import le
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -292,24 +293,23 @@ def _check_shape(method: Method, maps: Tensor, leaf: Tensor, session: Session) -
         MethodError: naming the method and both shapes.
     """
     rows = (session.n, *session.score.shape)
-    allowed = [(*rows, *leaf.shape[1:])]
-    if is_image_like(leaf):
-        allowed.append((*rows, 1, *leaf.shape[2:]))
-        one_map = maps.shape[: len(rows) + 1] == (*rows, 1) and maps.ndim == len(rows) + leaf.ndim - 1
-        if one_map and method.requires.layer and maps.numel() > 0:
-            return
-    if tuple(maps.shape) in allowed:
+    expected = (*rows, *leaf.shape[1:])
+    if tuple(maps.shape) == expected:
         return
-    grid = ""
+    coarser = ""
     if is_image_like(leaf):
-        shape = f"({', '.join(map(str, rows))}, 1, *grid)"
-        grid = (
-            f" or {shape}" if method.requires.layer else f"; maps {shape} are for methods with needs=Needs(layer=True)"
-        )
+        grid, space = maps.shape[len(rows) + 1 :], leaf.shape[2:]
+        one_map = maps.shape[: len(rows) + 1] == (*rows, 1) and maps.numel() > 0
+        # a layer's own cells, or those that a method perturbs
+        if one_map and len(grid) == len(space) and all(map(le, grid, space)):
+            return
+        # a callable as grid= of a layer may take frames out of the channels
+        if one_map and len(grid) > len(space) and method.requires.layer:
+            return
+        coarser = f", or ({', '.join(map(str, rows))}, 1, *grid) with one map of at most {tuple(space)} cells"
     raise MethodError(
         f"{method.name} returned maps {tuple(maps.shape)} for an input {tuple(leaf.shape)}"
-        f"{f' and {rows[1]} targets' if session.several else ''}: they must be "
-        f"{' or '.join(map(str, dict.fromkeys(allowed)))}{grid}"
+        f"{f' and {rows[1]} targets' if session.several else ''}: they must be {expected}{coarser}"
     )
 
 

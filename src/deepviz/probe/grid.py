@@ -122,14 +122,15 @@ class Rearranged:
         """What the function makes of them.
 
         Raises:
-            LayerError: if it fails, or that is not (N, D, *grid), with the rows and spatial axes of the images.
+            LayerError: if it fails, or that is not (N, D, *grid), with the rows of the images and at least their
+                spatial axes: frames that a model takes as channels may be an axis more.
         """
         try:
             made = self.function(values)
         except Exception as error:
             raise LayerError(f"the callable given as grid= failed on {tuple(values.shape)}: {reason(error)}") from error
         grid = "length" if self.axes == 1 else "height, width" if self.axes == 2 else "depth, height, width"
-        if not isinstance(made, Tensor) or made.ndim != self.axes + 2 or len(made) != (self.rows or len(made)):
+        if not isinstance(made, Tensor) or not self.axes <= made.ndim - 2 <= 3 or len(made) != (self.rows or len(made)):
             got = tuple(made.shape) if isinstance(made, Tensor) else type(made).__name__
             raise LayerError(
                 f"a callable as grid= must return maps ({self.rows or 'N'}, D, {grid}), got {got} of "
