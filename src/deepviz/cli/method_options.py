@@ -35,7 +35,12 @@ def _field_name(method: str, option: Option) -> str:
 
 MethodOptions: type[Any] = make_dataclass(
     "MethodOptions",
-    [_flag(name, option) for name, cls in catalog.METHODS.items() for option in catalog.options(cls)],
+    [
+        _flag(name, option)
+        for name, cls in catalog.METHODS.items()
+        if ":" not in name  # a user's own method takes its options in parentheses
+        for option in catalog.options(cls)
+    ],
     frozen=True,
 )
 """The flags, as one parameter of a command: None where not given."""
