@@ -206,6 +206,8 @@ class _Rows:
             notes["warnings"] = (*notes.get("warnings", ()), *self.remarks)
         if self.loaded.is_random:
             notes["weights"] = "random"
+        if self.loaded.notes:
+            notes["model"] = self.loaded.notes
         if part.notes:
             notes["photograph"] = part.notes
         return Explanation(
