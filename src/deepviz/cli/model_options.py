@@ -1,16 +1,20 @@
-"""Which model, with which weights, and where it runs: the options that commands share."""
+"""Which model, with which weights and preprocessing, and where it runs: the options that commands share."""
 
 from __future__ import annotations
 
-from dataclasses import replace
-from typing import Annotated, Literal
+import sys
+import warnings
+from dataclasses import dataclass, replace
+from typing import Annotated, Any, Literal
 
 import torch
-from cyclopts import Parameter
+from cyclopts import Group, Parameter
 
 from deepviz.cli import UsageError
-from deepviz.models import LoadedModel, load_model
-from deepviz.probe.outputs import Kind
+from deepviz.errors import DeepVizWarning, ImageError, ModelError, ModelFailed, TargetError
+from deepviz.models import LoadedModel, Preprocess, example_photo, load_model
+from deepviz.models.preprocessing import NAMED, named
+from deepviz.probe.outputs import Kind, Stated
 
 Model = Annotated[
     str | None,
@@ -19,12 +23,82 @@ Model = Annotated[
 Weights = Annotated[str | None, Parameter(help="A .safetensors, .pt or .pth file, or 'random'.")]
 Labels = Annotated[str | None, Parameter(help="A .txt (one label a line) or .json file of class names.")]
 OutputKind = Annotated[
-    Kind,
+    Stated,
     Parameter(help="What the model returns: one class of K (logits), two (binary), independent labels, numbers ..."),
 ]
 Device = Annotated[
     Literal["cpu", "cuda", "mps"] | None, Parameter(help="Device to run the model on; by default where it was loaded.")
 ]
+_MODEL = Group("Your own model", sort_key=5)
+
+
+def _option(help: str) -> Any:
+    return Parameter(help=help, group=_MODEL, show_default=False, negative="")
+
+
+@dataclass(frozen=True, kw_only=True)
+class CanvasLoading:
+    """What is said of a model of one's own, for commands in which --size is that of something else."""
+
+    num_classes: Annotated[int | None, _option("Number of classes; by default read from the file of weights.")] = None
+    name: Annotated[str | None, _option("What to call the model in captions, reports and the page.")] = None
+    preprocess: Annotated[
+        str | None,
+        _option(
+            f"From an image to the model's input: {', '.join(NAMED)}, or a .json file with the fields of "
+            "deepviz.Preprocess, or one that transformers wrote."
+        ),
+    ] = None
+    crop: Annotated[
+        str | None,
+        _option("Fraction of the resized image that is kept; or squash; or whole (aspect kept, nothing cut)."),
+    ] = None
+    mean: Annotated[tuple[float, float, float] | None, _option("Of red, green and blue, in pixels from 0 to 1.")] = None
+    std: Annotated[tuple[float, float, float] | None, _option("Of red, green and blue.")] = None
+    interpolation: Annotated[
+        Literal["bilinear", "bicubic", "nearest", "lanczos", "box", "hamming"] | None, _option("Of the resizing.")
+    ] = None
+
+    def changes(self) -> dict[str, Any]:
+        """The fields of a `Preprocess` that are stated.
+
+        Raises:
+            UsageError: for a crop or size that is none.
+        """
+        given = {"mean": self.mean, "std": self.std, "interpolation": self.interpolation}
+        found: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+        if self.crop in ("squash", "whole"):
+            found |= {"crop": None, "fit": self.crop}
+        elif self.crop is not None:
+            try:
+                found |= {"crop": float(self.crop), "fit": None}
+            except ValueError:
+                raise UsageError(f"--crop must be a fraction, squash or whole, got {self.crop!r}") from None
+        return found
+
+
+@dataclass(frozen=True, kw_only=True)
+class Loading(CanvasLoading):
+    """What is said of a model of one's own."""
+
+    size: Annotated[str | None, _option("The model's input in pixels: 224, or 288x224 for height and width.")] = None
+
+    def changes(self) -> dict[str, Any]:
+        """The fields of a `Preprocess` that are stated."""
+        found = super().changes()
+        if self.size is not None:
+            try:
+                sides = tuple(map(int, self.size.lower().split("x")))
+            except ValueError:
+                raise UsageError(f"--size must be a number of pixels, or HEIGHTxWIDTH, got {self.size!r}") from None
+            found["size"] = sides[0] if len(sides) == 1 else sides
+        return found
+
+
+LoadingOptions = Annotated[Loading, Parameter(name="*")]
+CanvasLoadingOptions = Annotated[CanvasLoading, Parameter(name="*")]
+NOTHING_SAID = Loading()
+NOTHING_SAID_OF_CANVAS = CanvasLoading()
 
 
 def check_device(device: str | None) -> None:
@@ -44,11 +118,57 @@ def loaded_model(
     labels: str | None = None,
     device: str | None = None,
     output_kind: Kind = "auto",
+    loading: CanvasLoading = NOTHING_SAID,
 ) -> LoadedModel:
-    """The model that the options ask for, on its device.
+    """The model that the options ask for, on its device; what was read or assumed is printed.
 
     Raises:
+        UsageError: for options that are no preprocessing.
         ModelError: as `load_model` does.
     """
-    loaded = load_model(model, weights=weights, labels=labels, output=None if output_kind == "auto" else output_kind)
+    changes = loading.changes()
+    base = None if loading.preprocess is None else named(loading.preprocess)
+    if base is not None:
+        base = _changed(base, changes)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeepVizWarning)  # they are among the notes
+        loaded = load_model(
+            model,
+            weights=weights,
+            preprocess=base,
+            labels=labels,
+            output=None if output_kind == "auto" else output_kind,
+            num_classes=loading.num_classes,
+            name=loading.name,
+        )
+    if changes and base is None:
+        if loaded.preprocess is not None and not isinstance(loaded.preprocess, Preprocess):
+            raise UsageError(
+                f"the preprocessing of {loaded.name} is a callable, of which --{next(iter(changes))} cannot change a "
+                "part; give --preprocess as well"
+            )
+        loaded = replace(loaded, preprocess=_changed(loaded.preprocess or NAMED["imagenet"], changes))
+    for note in loaded.notes:
+        print(f"deepviz: {loaded.name}: {note}", file=sys.stderr)
     return loaded if device is None else replace(loaded, module=loaded.module.to(device))
+
+
+def check_takes_images(loaded: LoadedModel) -> None:
+    """See that the model takes an image, before images are asked of it.
+
+    Raises:
+        ModelError: if it has no preprocessing, or fails on an image.
+    """
+    try:
+        loaded.predict(example_photo(), top_k=1)
+    except (ImageError, ModelFailed) as error:
+        raise ModelError(f"{loaded.name} takes no images: {error}") from error
+    except (ModelError, TargetError):
+        return  # what predicts nothing can still be explained
+
+
+def _changed(base: Preprocess, changes: dict[str, Any]) -> Preprocess:
+    try:
+        return replace(base, **changes)
+    except ModelError as error:
+        raise UsageError(str(error)) from None

@@ -14,7 +14,16 @@ from cyclopts import Parameter
 from deepviz import catalog
 from deepviz.cli import INPUT, UsageError
 from deepviz.cli.method_options import MethodOptions, built
-from deepviz.cli.model_options import Device, Model, OutputKind, Weights, check_device, loaded_model
+from deepviz.cli.model_options import (
+    NOTHING_SAID,
+    Device,
+    LoadingOptions,
+    Model,
+    OutputKind,
+    Weights,
+    check_device,
+    loaded_model,
+)
 from deepviz.cli.photographs import Photographs, listed, own_name
 from deepviz.cli.progress import progress_bar
 from deepviz.cli.targets import Target, parsed_targets
@@ -54,6 +63,7 @@ def sanity(
     output_kind: OutputKind = "auto",
     output: Annotated[Path, Parameter(alias="-o", help="Folder for the results.")] = Path("deepviz-out"),
     json: Annotated[bool, Parameter(negative="", help="Print the results as JSON.")] = False,
+    loading: LoadingOptions = NOTHING_SAID,
     options: Annotated[MethodOptions, Parameter(name="*")] = NOTHING_GIVEN,  # type: ignore[valid-type]
 ) -> int:
     """Check whether the methods' maps depend on what the network has learned (Adebayo et al. 2018).
@@ -76,7 +86,7 @@ def sanity(
     if photographs.paths:
         probe_folder(output)
         keep_memory()
-        loaded = loaded_model(model, weights, None, device, output_kind)
+        loaded = loaded_model(model, weights, None, device, output_kind, loading)
         targets = parsed_targets(target, loaded)
         items = (Item(image, targets) for image in photographs.prepared(loaded))
         written: list[Path] = []

@@ -16,7 +16,17 @@ from cyclopts import Parameter
 
 from deepviz import catalog
 from deepviz.cli import UsageError
-from deepviz.cli.model_options import Device, Labels, OutputKind, Weights, check_device, loaded_model
+from deepviz.cli.model_options import (
+    NOTHING_SAID,
+    Device,
+    Labels,
+    LoadingOptions,
+    OutputKind,
+    Weights,
+    check_device,
+    check_takes_images,
+    loaded_model,
+)
 from deepviz.errors import DeepVizWarning, ImageError
 from deepviz.models import find_photos
 from deepviz.probe.memory import keep_memory
@@ -58,6 +68,7 @@ def serve(
         ),
     ] = None,
     browser: Annotated[bool, Parameter(negative="--no-browser", help="Open the page in a browser.")] = True,
+    loading: LoadingOptions = NOTHING_SAID,
 ) -> None:
     """Compare methods, classes and layers in a browser.
 
@@ -67,8 +78,8 @@ def serve(
     from deepviz.web import address, create_app, listening, serve
 
     names: list[str | None] = list(model) if model else [None]
-    if len(names) > 1 and (weights or labels):
-        raise UsageError("--weights and --labels are for one model: give one --model")
+    if len(names) > 1 and (weights or labels or loading != NOTHING_SAID):
+        raise UsageError("--weights, --labels and options of your own model are for one model: give one --model")
     if not 0 <= port <= 65535:
         raise UsageError(f"--port must be from 0 to 65535, got {port}")
     check_device(device)
@@ -81,7 +92,9 @@ def serve(
     bound = listening(host, port)
     with bound:
         keep_memory()
-        models = [loaded_model(name, weights, labels, device, output_kind) for name in names]
+        models = [loaded_model(name, weights, labels, device, output_kind, loading) for name in names]
+        for one in models:
+            check_takes_images(one)
         token = secrets.token_urlsafe(32)
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always", DeepVizWarning)

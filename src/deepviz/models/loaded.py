@@ -185,7 +185,8 @@ class LoadedModel:
         if self.preprocess is None:
             raise ImageError(
                 f"{self.name} has no preprocessing, so it takes only tensors; for images pass "
-                "preprocess=deepviz.Preprocess(224, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))"
+                "preprocess=deepviz.Preprocess(224, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225)), or on the "
+                "command line --preprocess imagenet"
             )
         photo = source if isinstance(source, Photo) else open_photo(source)
         if isinstance(self.preprocess, Preprocess):
