@@ -122,11 +122,21 @@ def test_what_was_read_is_part_of_the_result(photo):
     assert found.notes["model"] == ("preprocessing is that of the module's pretrained_cfg",)
 
 
-@pytest.mark.parametrize("command", ["explain", "sanity", "serve", "layers", "activations", "filters", "doctor"])
+@pytest.mark.parametrize(
+    "command", ["explain", "sanity", "evaluate", "serve", "layers", "activations", "filters", "doctor"]
+)
 def test_every_command_with_a_model_takes_them(capsys, command):
     assert run([command, "--help"]) == 0
     told = capsys.readouterr().out
     for flag in ("--num-classes", "--preprocess", "--size", "--crop", "--mean", "--std", "--interpolation", "--name"):
+        assert re.search(rf"{flag}\b", told), (command, flag)
+
+
+@pytest.mark.parametrize("command", ["generate", "dream"])
+def test_commands_with_a_canvas_take_them_but_for_its_size(capsys, command):
+    assert run([command, "--help"]) == 0
+    told = capsys.readouterr().out
+    for flag in ("--num-classes", "--preprocess", "--crop", "--mean", "--std", "--interpolation", "--name"):
         assert re.search(rf"{flag}\b", told), (command, flag)
 
 

@@ -18,7 +18,16 @@ from rich.table import Table
 from deepviz import catalog
 from deepviz.cli import INPUT, UsageError
 from deepviz.cli.method_options import LOCALISING, METRICS, MethodOptions, built, built_metric
-from deepviz.cli.model_options import Device, Model, OutputKind, Weights, check_device, loaded_model
+from deepviz.cli.model_options import (
+    NOTHING_SAID,
+    Device,
+    LoadingOptions,
+    Model,
+    OutputKind,
+    Weights,
+    check_device,
+    loaded_model,
+)
 from deepviz.cli.photographs import Photographs, listed
 from deepviz.cli.progress import progress_bar
 from deepviz.cli.targets import Target, parsed_targets
@@ -82,6 +91,7 @@ def evaluate(
     output: Annotated[Path, Parameter(alias="-o", help="Folder for the results.")] = Path("deepviz-out"),
     json: Annotated[bool, Parameter(negative="", help="Print the results as JSON.")] = False,
     options: Annotated[MethodOptions, Parameter(name="*")] = NOTHING_GIVEN,  # type: ignore[valid-type]
+    loading: LoadingOptions = NOTHING_SAID,
 ) -> int:
     """Measure how faithful the methods' maps are: a table of methods by metrics, with intervals.
 
@@ -103,7 +113,7 @@ def evaluate(
     if photographs.paths:
         probe_folder(output)
         keep_memory()
-        loaded = loaded_model(model, weights, None, device, output_kind)
+        loaded = loaded_model(model, weights, None, device, output_kind, loading)
         known = Known(classes, places, parsed_targets(target, loaded))
         try:
             judge(loaded, photographs, methods, metrics, known, controls, judged)

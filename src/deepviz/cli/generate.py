@@ -16,7 +16,17 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 
 from deepviz.catalog import options
 from deepviz.cli import INTERRUPTED, OK, UsageError
-from deepviz.cli.model_options import Device, Labels, Model, OutputKind, Weights, check_device, loaded_model
+from deepviz.cli.model_options import (
+    NOTHING_SAID_OF_CANVAS,
+    CanvasLoadingOptions,
+    Device,
+    Labels,
+    Model,
+    OutputKind,
+    Weights,
+    check_device,
+    loaded_model,
+)
 from deepviz.cli.targets import parsed_targets
 from deepviz.errors import DeepVizError
 from deepviz.models import example_photo
@@ -52,6 +62,7 @@ def generate(
     output_kind: OutputKind = "auto",
     output: Output = FOLDER,
     json: Json = False,
+    loading: CanvasLoadingOptions = NOTHING_SAID_OF_CANVAS,
 ) -> int:
     """Generate feature visualisations: classes by label or index, expressions such as 'fox - wolf', or channels.
 
@@ -65,12 +76,12 @@ def generate(
     if again is not None:
         if classes or layer:
             raise UsageError("--again reproduces a record: it takes no classes and no layer")
-        chosen = model or weights or labels or device or output_kind != "auto"
-        given = loaded_model(model, weights, labels, device, output_kind) if chosen else None
+        chosen = model or weights or labels or device or output_kind != "auto" or loading != NOTHING_SAID_OF_CANVAS
+        given = loaded_model(model, weights, labels, device, output_kind, loading) if chosen else None
         generator = ImageGenerator.from_json(again, model=given)
     else:
         wanted = _channels(classes, layer, channels)
-        loaded = loaded_model(model, weights, labels, device, output_kind)
+        loaded = loaded_model(model, weights, labels, device, output_kind, loading)
         with _usage_errors():
             generator = ImageGenerator(
                 loaded,
@@ -107,6 +118,7 @@ def dream(
     output_kind: OutputKind = "auto",
     output: Output = FOLDER,
     json: Json = False,
+    loading: CanvasLoadingOptions = NOTHING_SAID_OF_CANVAS,
 ) -> int:
     """DeepDream: amplify a layer's activations, or a class's logit, on an image.
 
@@ -117,7 +129,7 @@ def dream(
     keep_memory()
     if photo is None:
         print("deepviz: no image given; using the bundled example", file=sys.stderr)
-    loaded = loaded_model(model, weights, labels, device, output_kind)
+    loaded = loaded_model(model, weights, labels, device, output_kind, loading)
     with _usage_errors():
         dreamer = DeepDream(
             loaded,
