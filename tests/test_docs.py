@@ -54,7 +54,11 @@ def test_every_metric_has_a_reference_a_direction_and_a_price():
         assert f"{cls.better.capitalize()} is better" in cls.__doc__ or "Example" in cls.__doc__
 
 
-@pytest.mark.parametrize("example", blocks(README, "python"), ids=lambda text: text.splitlines()[-1][:40])
+@pytest.mark.parametrize(
+    "example",
+    [*blocks(README, "python"), *blocks(page("index.md"), "python")],
+    ids=lambda text: text.splitlines()[-1][:40],
+)
 def test_the_readmes_examples_run_as_they_stand(example, tmp_path, monkeypatch):
     (tmp_path / "src").symlink_to(ROOT / "src", target_is_directory=True)
     monkeypatch.chdir(tmp_path)
@@ -67,7 +71,9 @@ def test_the_readme_says_what_the_bundled_model_sees(tmp_path):
     assert f"# {explanations[0].target} and {explanations[1].target}" in README
 
 
-@pytest.mark.parametrize("source", ["README.md", "CONTRIBUTING.md", "docs/quickstart.md", "docs/command_line.md"])
+@pytest.mark.parametrize(
+    "source", ["README.md", "CONTRIBUTING.md", "docs/quickstart.md", "docs/command_line.md", "docs/your_model.md"]
+)
 def test_every_command_exists_with_its_flags(source, capsys):
     targets = re.search(r"^\.PHONY: (.*)$", (ROOT / "Makefile").read_text(), re.MULTILINE)[1].split()
     found = commands((ROOT / source).read_text(encoding="utf-8"))
@@ -128,10 +134,16 @@ def test_the_worked_example_is_exact_on_a_linear_model(monkeypatch):
     torch.testing.assert_close(falls.sum((-3, -2, -1)), change.gather(1, torch.tensor([[1, 4], [0, 2]])))
 
 
+def _written(magic):
+    """What IPython's %%writefile does, as Python."""
+    return f"__import__('pathlib').Path({magic[1]!r}).write_text({magic[2]!r})\n"
+
+
 @pytest.mark.filterwarnings("ignore::deepviz.DeepVizWarning")
 @pytest.mark.parametrize("name", ["how_it_works.md", "your_model.md"])
 def test_the_examples_of_a_page_run(name, monkeypatch):
     monkeypatch.chdir(ROOT / "docs")
     cells = [re.sub(r"^:.*\n", "", cell) for cell in blocks(page(name), r"\{code-cell\} ipython3")]
+    cells = [re.sub(r"^%%writefile (\S+)\n(.*)", _written, cell, flags=re.DOTALL) for cell in cells]
     assert cells
     exec(compile("\n".join(cells), name, "exec"), {})
