@@ -65,6 +65,12 @@ def test_flags_are_the_preprocess_that_they_say(photo, capsys, case):
     np.testing.assert_allclose(found, expected.attribution.numpy(), rtol=1e-4, atol=1e-7)
 
 
+def test_what_is_assumed_is_said(photo, capsys):
+    _, _, err = explained(capsys, "--model", BARE, "--size", "24")
+    assert err == f"deepviz: Sequential: what is not stated is assumed to be ImageNet's: {Preprocess(24)}\n"
+    assert explained(capsys, "--model", BARE, "--preprocess", "imagenet")[2] == ""
+
+
 def test_a_flag_changes_a_part_of_what_the_model_has(photo, capsys):
     found, _, _ = explained(capsys, "--model", "small_models:good", "--size", "24")
     model = deepviz.load_model(small_models.good(), preprocess=Preprocess(24, crop=0.8))

@@ -147,7 +147,10 @@ def loaded_model(
                 f"the preprocessing of {loaded.name} is a callable, of which --{next(iter(changes))} cannot change a "
                 "part; give --preprocess as well"
             )
-        loaded = replace(loaded, preprocess=_changed(loaded.preprocess or NAMED["imagenet"], changes))
+        base = _changed(loaded.preprocess or NAMED["imagenet"], changes)
+        if loaded.preprocess is None:
+            loaded = replace(loaded, notes=(*loaded.notes, f"what is not stated is assumed to be ImageNet's: {base}"))
+        loaded = replace(loaded, preprocess=base)
     for note in loaded.notes:
         print(f"deepviz: {loaded.name}: {note}", file=sys.stderr)
     return loaded if device is None else replace(loaded, module=loaded.module.to(device))
