@@ -226,3 +226,17 @@ def test_a_name_is_what_results_say():
     model = load_model(Linear(3), name="animals v3")
     (found,) = deepviz.explain(model, torch.rand(3, 8, 8), "gradient")
     assert found.model == "animals v3 (as given)"
+
+
+def test_explanations_know_the_predictions(tmp_path):
+    model = LoadedModel(Linear(6), "Net", Preprocess(12, crop=1.0), tuple("abcdef"))
+    found = deepviz.explain(model, [photo(), photo((24, 24))], ["gradient", "grad-times-image"], target=[0, 1])
+    expected = [tuple((one.label, one.probability) for one in of) for of in model.predict([photo(), photo((24, 24))])]
+    assert len(found) == 8
+    for one, predictions in zip(found, np.repeat(np.arange(2), 4), strict=True):
+        assert [label for label, _ in one.predictions] == [label for label, _ in expected[predictions]]
+        assert [p for _, p in one.predictions] == pytest.approx([p for _, p in expected[predictions]], rel=1e-5)
+    deepviz.save_explanations(found, tmp_path / "found")
+    assert [one.predictions for one in deepviz.load_explanations(tmp_path / "found.deepviz")] == [
+        one.predictions for one in found
+    ]

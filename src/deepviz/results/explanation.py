@@ -123,6 +123,8 @@ class Explanation:
         versions: of deepviz and torch.
         space: the spatial shape of the model's input, if it is no image: (L,), or (D, H, W).
         input: which of several explained inputs it is of, "x[1]" or "x['left']"; "" if there is one alone.
+        predictions: (label, probability) of the model's best classes for the image, best first; empty if it predicts
+            none.
     """
 
     attribution: Tensor
@@ -136,6 +138,7 @@ class Explanation:
     versions: dict[str, str] = field(default_factory=dict)
     space: tuple[int, ...] | None = None
     input: str = ""
+    predictions: tuple[tuple[str, float], ...] = ()
 
     @property
     def layer(self) -> str | None:

@@ -186,6 +186,7 @@ def _described(explanation: Explanation) -> dict[str, Any]:
         "layer": explanation.layer,
         "input": explanation.input,
         "space": None if explanation.space is None else list(explanation.space),
+        "predictions": [list(one) for one in explanation.predictions],
         "geometry": {"size": list(explanation.geometry.size), "box": list(explanation.geometry.box)},
         "view": explanation.method.view,
         "coarse": explanation.method.coarse,
@@ -377,6 +378,7 @@ class _Reader:
             versions={str(key): str(value) for key, value in result["versions"].items()},
             space=tuple(map(_natural, result["space"])) if result.get("space") else None,
             input=str(result.get("input", "")),
+            predictions=tuple((str(label), _finite(chance)) for label, chance in result.get("predictions", ())),
         )
 
     def map(self, entry: dict[str, Any]) -> Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from PIL import Image
@@ -109,7 +109,8 @@ class _Explaining:
         inputs = tuple(part.input for part in item.parts)
         main = item.parts.index(item.image)
         predictions = look.predictions(row)
-        return ImageOutcomes(item.image, predictions, tuple(outcomes), self.methods, inputs, main, look.output)
+        told = (replace(one, predictions=predictions) if isinstance(one, Explanation) else one for one in outcomes)
+        return ImageOutcomes(item.image, predictions, tuple(told), self.methods, inputs, main, look.output)
 
     def _of_method(self, method: Method, rows: _Rows) -> _Found:
         """What came of one method; of rows that fail together, each by itself.
