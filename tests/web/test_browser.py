@@ -86,6 +86,12 @@ class Visit:
         self.until("!document.querySelector('.dv-frame[aria-busy=true]')", seconds)
         self.until("document.getElementById('job').hidden", seconds)
 
+    def checked(self, maps, seconds=60):
+        """Wait until the strips of so many maps are there."""
+        self.until(f"document.querySelectorAll('.strip:not(:empty)').length === {maps}", seconds)
+        self.until("document.getElementById('job').hidden", seconds)
+        self.page.wait_for_timeout(400)  # the verdicts follow
+
     def captions(self):
         """What is written below the tiles, once it stays."""
         found = None
@@ -129,14 +135,14 @@ def test_the_bundled_model_is_compared_without_touching_anything(visit):
 
 
 def test_how_far_maps_can_be_believed(visit, monkeypatch, tmp_path):
-    """The Trust tab: curves, their cursor by pointer and by keys, the photograph under it, the strip, the badge."""
+    """The Trust tab: curves, their cursor by pointer and by keys, the photograph under it, the strip."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     page = visit()
     page.drawn(8)
     ui = page.page
     ui.click("#tab-trust")
     page.until("document.querySelectorAll('#believed .card').length === 8")
-    page.until("document.querySelectorAll('.badge').length === 8 && !document.querySelector('.badge.waiting')", 40)
+    page.checked(8)
     page.until("[...document.querySelectorAll('.plot .own')].every((line) => line.getAttribute('d'))")
     page.until(
         "[...document.querySelectorAll('.strip')].every((strip) => strip.children.length === 4)"
@@ -172,7 +178,38 @@ def test_how_far_maps_can_be_believed(visit, monkeypatch, tmp_path):
     ui.goto(link)
     page.until("document.querySelectorAll('#believed .card').length === 8")
     assert ui.get_attribute("#tab-trust", "aria-selected") == "true"
-    page.until("!document.querySelector('.badge.waiting')")
+    page.checked(8)
+    page.close()
+
+
+def test_a_verdict_takes_eight_images(visit, monkeypatch, tmp_path):
+    """Of each method there is one verdict or none, whatever single images say; numbers below zero are similarities."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    photos = []
+    for number in range(8):
+        photos.append(tmp_path / f"{number}.png")
+        photos[-1].write_bytes(picture_file((40 + 5 * number, 40 + 3 * number)))
+    page = visit(create_app(small_models.good(), photos))
+    page.drawn(8)
+    ui = page.page
+    ui.click("#tab-trust")
+    page.checked(8)
+    lines = ui.locator("#verdicts tbody tr")
+    page.until("document.querySelectorAll('#verdicts tbody tr').length === 4")
+    page.until("[...document.querySelectorAll('#verdicts td:nth-child(2)')].every((one) => one.innerText === '2')")
+    for said in lines.all_inner_texts():
+        assert "No verdict" in said
+        assert "A verdict takes at least 8 images." in said
+    cards = ui.locator(".card").all_inner_texts()
+    assert not [one for one in cards if "epends" in one or "kept" in one or "verdict" in one]
+    assert all(re.search(r"100 % random\n(−?\d\.\d\d|blank)", one) for one in cards)
+
+    for number in range(2, 8):
+        ui.locator(".photograph").nth(number).click()
+    page.checked(32, 120)
+    page.until("[...document.querySelectorAll('#verdicts td:nth-child(2)')].some((one) => one.innerText === '8')")
+    page.until("document.querySelector('#verdicts td:nth-child(4)').innerText.includes(' to ')")
+    assert lines.count() == 4, "one line for each method, and one verdict"
     page.close()
 
 
@@ -395,7 +432,7 @@ def test_checks_are_cancelled(visit, monkeypatch, tmp_path):
     assert ui.locator("#job").is_hidden()
     ui.click("#tab-compare")
     ui.click("#tab-trust")
-    page.until("document.querySelectorAll('.badge').length === 8 && !document.querySelector('.badge.waiting')", 40)
+    page.checked(8)
     page.close()
 
 

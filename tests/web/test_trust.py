@@ -11,9 +11,12 @@ from PIL import Image
 import deepviz
 import small_models
 from deepviz.metrics import RandomMap
+from deepviz.metrics.bootstrap import interval
 from deepviz.models import Preprocess, load_model
+from deepviz.results.sanity import MEANING, dependence
 from deepviz.runs.checks import METRICS, STEPS
 from deepviz.runs.verdicts import remember
+from deepviz.web.trust import Kept, verdict_of
 from pictures import picture_file
 
 
@@ -98,21 +101,89 @@ def test_the_strip_is_what_sanity_finds(client, explained):
     picture = Image.open(io.BytesIO(picture_file()))
     sanity = deepviz.sanity_check(loaded, picture, "gradient", stages=4)
     kept = sanity.similarities["absolute-spearman"][0, 0]
-    assert [one["kept"] for one in found["stages"]] == pytest.approx(kept.tolist(), abs=1e-6)
+    assert [one["similarity"] for one in found["stages"]] == pytest.approx(kept.tolist(), abs=1e-6)
     assert [one["share"] for one in found["stages"]] == pytest.approx(list(sanity.shares))
-    assert found["badge"]["said"] == sanity.verdicts["Gradient"]
-    assert found["badge"]["grade"] in ("none", "little", "partly", "full")
     assert all(pixels(one["picture"]).size for one in found["stages"])
 
 
-def test_what_is_known_of_the_weights_is_the_badge(client, explained):
-    """`deepviz sanity` on more photographs knows better than one map."""
+def verdicts(client, *results):
+    answer = client.post("/api/verdicts", json={"results": list(results)})
+    assert answer.status_code == 200, answer.text
+    return answer.json()
+
+
+def test_one_image_is_no_verdict(client, explained):
+    result = explained("gradient")
+    assert verdicts(client, result) == [], "nothing is checked yet"
+    check(client, result)
+    strip = client.get(f"/api/results/{result}/checks/strip").json()
+    assert "depend" not in str({key: value for key, value in strip.items() if key != "stages"})
+    (found,) = verdicts(client, result)
+    assert (found["images"], found["grade"], found["badge"]) == (1, None, "No verdict")
+    assert found["all"] == {"mean": pytest.approx(strip["stages"][-1]["similarity"])}, "no interval either"
+    assert "at least 8 images" in found["said"]
+
+
+def test_the_verdict_of_several_images_is_that_of_their_interval(serving):
+    """Eight images: mean and interval are those of the sanity check, and the verdict holds over the whole interval."""
+    client = serving(small_models.good())
+    files = [picture_file((40 + 5 * n, 40 + 3 * n)) for n in range(8)]
+    ids = [client.post(f"/api/photographs?name={n}.png", content=file).json()["id"] for n, file in enumerate(files)]
+    results = [client.finish(comparison(one, "gradient"))["results"][0]["id"] for one in ids]
+    check(client, *results)
+    (found,) = verdicts(client, *results)
+    pictures = [Image.open(io.BytesIO(file)) for file in files]
+    sanity = deepviz.sanity_check(small_models.good(), pictures, "gradient", stages=4)
+    whole = sanity.similarities["absolute-spearman"][:, 0, -1]
+    assert found["images"] == 8
+    low, high = interval(whole)
+    assert found["all"] == pytest.approx({"mean": whole.mean(), "low": low, "high": high}, abs=1e-6)
+    half, whole = found["half"] or {}, found["all"]
+    ends = {dependence(half.get(end, float("nan")), whole[end]) for end in ("low", "high")}
+    assert found["grade"] == (ends.pop() if len(ends) == 1 else None)
+    few = verdicts(client, *results[:7])[0]
+    assert few["grade"] is None
+    assert "at least 8 images" in few["said"]
+
+
+def kept(*pairs):
+    return [[Kept(half, whole)] for half, whole in pairs]
+
+
+def test_an_interval_over_a_threshold_is_no_verdict():
+    clear = verdict_of(kept(*8 * [(0.1, 0.05)]))
+    assert (clear["grade"], clear["badge"]) == ("full", "Depends on the weights")
+    assert clear["said"] == MEANING["full"]
+    open_ended = verdict_of(kept(*4 * [(0.1, 0.05)], *4 * [(0.95, 0.9)]))
+    assert open_ended["grade"] is None
+    assert open_ended["all"]["low"] < 0.5 < open_ended["all"]["high"]
+    assert "takes more images" in open_ended["said"]
+
+
+def test_maps_that_are_blank_are_no_images_of_a_verdict():
+    nan = float("nan")
+    assert verdict_of(kept(*8 * [(nan, nan)]))["said"].startswith("blank")
+    some = verdict_of(kept(*7 * [(0.1, 0.05)], (nan, nan)))
+    assert some["images"] == 7
+    assert "1 of 8 images left out" in some["said"]
+    assert verdict_of(kept(*8 * [(nan, 0.1)]))["grade"] == "unknown"
+
+
+def test_several_classes_of_an_image_are_one_image():
+    found = verdict_of([[Kept(0.2, 0.0), Kept(0.4, 0.2)]])
+    assert (found["images"], found["all"]) == (1, {"mean": pytest.approx(0.1)})
+
+
+def test_what_sanity_found_on_more_images_is_told(client, explained):
+    """It has no interval, so it is told beside the figures, not as the verdict."""
     loaded = small_models.good()
     pictures = [Image.open(io.BytesIO(picture_file((40 + 5 * n, 40)))) for n in range(3)]
     remember(deepviz.sanity_check(loaded, pictures, "gradient"))
     result = explained("gradient")
     check(client, result)
-    assert client.get(f"/api/results/{result}/checks/strip").json()["badge"]["images"] == 3
+    (found,) = verdicts(client, result)
+    assert found["grade"] is None
+    assert "(3 images)" in found["said"]
 
 
 def test_what_another_photograph_said_is_not_said_of_this_one(client, explained):
@@ -121,9 +192,10 @@ def test_what_another_photograph_said_is_not_said_of_this_one(client, explained)
     remember(deepviz.sanity_check(small_models.good(), other, "gradient"))
     result = explained("gradient")
     check(client, result)
-    found = client.get(f"/api/results/{result}/checks/strip").json()
-    assert found["badge"]["images"] == 1
-    assert found["badge"]["all"] == pytest.approx(found["stages"][-1]["kept"])
+    stages = client.get(f"/api/results/{result}/checks/strip").json()["stages"]
+    (found,) = verdicts(client, result)
+    assert found["all"]["mean"] == pytest.approx(stages[-1]["similarity"])
+    assert "sanity" not in found["said"]
 
 
 def test_checks_are_found_once(client, explained):

@@ -24,6 +24,7 @@ from deepviz.files import encoded, versions
 from deepviz.models import LoadedModel
 from deepviz.results.explanation import ExplainedTarget, Explanation
 from deepviz.results.storage import packed
+from deepviz.runs.checks import METRICS
 from deepviz.viewer import photograph as lossless
 from deepviz.viewer import record, report_page
 from deepviz.web.drawings import Drawing
@@ -33,6 +34,7 @@ from deepviz.web.forms import (
     Comparison,
     Comparisons,
     ContentId,
+    Judged,
     LayerName,
     ModelId,
     Results,
@@ -42,7 +44,7 @@ from deepviz.web.forms import (
 from deepviz.web.image_store import StoredImage, TooLarge, UnknownImage
 from deepviz.web.jobs import Check, Job
 from deepviz.web.limits import Limits
-from deepviz.web.model_service import Busy, NotFound
+from deepviz.web.model_service import Busy, NotFound, Result
 from deepviz.web.safety import LOOPBACK, Guard
 from deepviz.web.snippets import as_commands, as_python
 from deepviz.web.state import FIRST, FIRST_IMAGES, AppState
@@ -145,6 +147,9 @@ def _add_listings(app: FastAPI, state: AppState) -> None:
             "models": [service.described() for service in state.models.values()],
             "photographs": state.first[:FIRST_IMAGES],
             "methods": list(FIRST),
+            "metrics": {
+                name: {"title": one.title or type(one).__name__, "better": one.better} for name, one in METRICS.items()
+            },
             "job": None if state.opening is None else state.opening.id,
         }
 
@@ -343,6 +348,15 @@ def _add_checks(app: FastAPI, state: AppState) -> None:
         if known is None:
             raise NotFound(f"the {part} of {result[:12]} not found (expired or not requested); check again")
         return known
+
+    @app.post("/api/verdicts")
+    def verdicts(asked: Judged) -> list[dict[str, Any]]:
+        """What maps say together, by model and method, as far as they are checked."""
+        by_model: dict[str, list[Result]] = {}
+        for result_id in dict.fromkeys(asked.results):
+            one = state.result(result_id)
+            by_model.setdefault(one.model, []).append(one)
+        return [found for model, results in by_model.items() for found in state.model(model).verdicts(results)]
 
 
 def _add_downloads(app: FastAPI, state: AppState) -> None:

@@ -77,6 +77,12 @@ class Checked(Form):
     results: Annotated[list[ContentId], Field(min_length=1, max_length=64)]
 
 
+class Judged(Form):
+    """Results by id, of which some are checked."""
+
+    results: Annotated[list[ContentId], Field(min_length=1, max_length=1800)]
+
+
 class Wanted(Form):
     """Channels of a layer, to be drawn."""
 

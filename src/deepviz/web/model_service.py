@@ -7,6 +7,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from threading import Lock
 from time import monotonic, sleep
 from typing import Any, Generic, TypeVar
@@ -20,15 +21,18 @@ from deepviz.models.weights import weights_hash
 from deepviz.objectives import Logit, parse
 from deepviz.results.explanation import ExplainedTarget, Explanation
 from deepviz.results.outcomes import Skipped
+from deepviz.results.sanity import key_of
 from deepviz.results.storage import WEIGHTS
 from deepviz.runs.asked import Item
+from deepviz.runs.checks import verdict_key
 from deepviz.runs.explain import explain_items
 from deepviz.runs.look import predicted
+from deepviz.runs.verdicts import recall
 from deepviz.web import trust
 from deepviz.web.forms import Target, result_key
 from deepviz.web.image_store import ImageStore
 from deepviz.web.limits import Limits
-from deepviz.web.trust import Part
+from deepviz.web.trust import Kept, Part
 
 T = TypeVar("T")
 TOP = 10
@@ -36,6 +40,8 @@ PATIENCE = 2.0
 """Seconds that a job waits for other requests before each of its maps."""
 REMEMBERED = 256
 """Small results that are cached, such as the predictions of so many images."""
+FIGURES = 16384
+"""Cached results that are a few numbers each."""
 
 
 class Busy(DeepVizError):
@@ -139,10 +145,15 @@ class ModelService:
         self._activations: LRUCache[Activations] = LRUCache(4)
         self._chance: LRUCache[trust.Areas] = LRUCache(REMEMBERED)
         self._checks: LRUCache[dict[str, Any]] = LRUCache(REMEMBERED)
+        self._kept: LRUCache[Kept] = LRUCache(FIGURES)
 
     @property
     def _network(self) -> str:
         return f"{self.id} {self.loaded.name} {self.weights}"
+
+    @cached_property
+    def _network_key(self) -> str:
+        return key_of(self.loaded)
 
     @contextmanager
     def admitted(self) -> Iterator[None]:
@@ -289,13 +300,33 @@ class ModelService:
         image = self.loaded.prepare(self.photographs.photo(result.photograph))
         try:
             if part == "strip":
-                return trust.strip_of(self.loaded, image, explanation)
+                strip, kept = trust.strip_of(self.loaded, image, explanation)
+                self._kept.put(_of_check(result, part), kept)
+                return strip
             key = (result.photograph, result.target)
             chance = self._chance.get(key) or trust.chance_of(self.loaded, image, explanation.target)
             self._chance.put(key, chance)
             return trust.curves_of(self.loaded, image, explanation, chance)
         except ModelError as error:  # of one map: the others are checked all the same
             return {"error": " ".join(str(error).split())}
+
+    def verdicts(self, results: Sequence[Result]) -> list[dict[str, Any]]:
+        """Of each method among maps of this model what those that are checked say together, in the maps' order."""
+        groups: dict[str, list[Result]] = {}
+        for result in results:
+            groups.setdefault(verdict_key(result.explanation), []).append(result)
+        earlier = recall(self._network_key)
+        found = []
+        for key, group in groups.items():
+            kept: dict[str, list[Kept]] = {}
+            for result in group:
+                one = self._kept.get(_of_check(result, "strip"))
+                if one is not None:
+                    kept.setdefault(result.photograph, []).append(one)
+            told = {"model": self.id, "title": group[0].explanation.title, "layer": group[0].explanation.layer}
+            if kept:
+                found.append(told | trust.verdict_of(list(kept.values()), earlier.get(key)))
+        return found
 
     def chosen(self, photograph: str, targets: Sequence[Target] | None) -> list[Target]:
         """The classes of a row: those asked for, once each; the predicted one if none are.
@@ -311,7 +342,7 @@ class ModelService:
 
     def forget(self, photograph: str) -> None:
         """Drop what was computed of an image that is no longer kept."""
-        for cache in (self._predictions, self._activations, self._chance, self._checks):
+        for cache in (self._predictions, self._activations, self._chance, self._checks, self._kept):
             cache.drop(lambda key, _: key[0] == photograph)
 
     def described(self) -> dict[str, Any]:

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import base64
+from collections.abc import Sequence
 from contextlib import suppress
-from math import isnan
+from dataclasses import dataclass
+from math import isnan, nan
 from typing import Any, Literal, get_args
 
+import numpy as np
 import torch
 
 from deepviz.errors import OutputError
 from deepviz.files import encoded
+from deepviz.metrics.bootstrap import interval
 from deepviz.metrics.metric import judging
 from deepviz.models import LoadedModel, Prepared
 from deepviz.probe.session import Session
 from deepviz.results.explanation import ExplainedTarget, Explanation
-from deepviz.results.sanity import VERDICT, Sanity, dependence, seen, verdict
+from deepviz.results.sanity import MEANING, VERDICT, Dependence, Sanity, dependence, seen
 from deepviz.runs.asked import Item
 from deepviz.runs.checks import METRICS, STEPS, in_words, random_map, verdict_key
 from deepviz.runs.evaluate import measured, resolve_defaults
@@ -90,42 +94,96 @@ def _pictures(loaded: LoadedModel, session: Session) -> dict[str, Any]:
     return {"picture": cut[0], "start": dict(zip(starts, cut[1:], strict=True))}
 
 
-def strip_of(loaded: LoadedModel, image: Prepared, explanation: Explanation) -> dict[str, Any]:
-    """The maps while layers get random weights from the output down, and how much of its map the method keeps: as
-    `deepviz sanity` found on several images if it was run on these weights, else on this image.
+@dataclass(frozen=True)
+class Kept:
+    """How similar one image's map stays on the randomised network.
+
+    Args:
+        half: with about half of the layers random; NaN if that was not tried.
+        all: with all of them; NaN where a map is blank.
+    """
+
+    half: float
+    all: float
+
+
+def strip_of(loaded: LoadedModel, image: Prepared, explanation: Explanation) -> tuple[dict[str, Any], Kept]:
+    """The map while layers get random weights from the output down, and how similar it stays: figures, since one image
+    is no verdict.
 
     Returns:
-        For JSON: "stages", each with the "share" of the layers that are random, what is "kept" and a "picture";
-        "badge" with its "grade", what was kept with "all", of how many "images", and the verdict as "said".
+        For JSON: "stages", each with the "share" of the layers that are random, the "similarity" and a "picture".
     """
-    key = verdict_key(explanation)
     item = Item(image, (asked_of(explanation.target),))
     (examined,) = randomize_items(loaded, [item], [explanation.method], Randomization(STAGES))
     found = Sanity.of(loaded, [explanation.method], [examined])
-    known = recall(found.key).get(key)
-    if known is None:
+    if recall(found.key).get(verdict_key(explanation)) is None:
         with suppress(OutputError):  # a cache that cannot be written costs time, nothing else
             remember(found)
-    kept = known if known is not None and known["images"] > 1 else found.by_key.get(key)
-    return {
-        "stages": [
-            {
-                "share": share,
-                "kept": None if isnan(value) else float(value),
-                "picture": data_url(jpeg(seen(one), STRIP)),
-            }
-            for share, value, one in zip(
-                examined.shares, examined.similarities[VERDICT][0], examined.maps[0] or (), strict=True
-            )
-        ],
-        "badge": _badge(kept),
-    }
+    stages = [
+        {
+            "share": share,
+            "similarity": None if isnan(value) else float(value),
+            "picture": data_url(jpeg(seen(one), STRIP)),
+        }
+        for share, value, one in zip(
+            examined.shares, examined.similarities[VERDICT][0], examined.maps[0] or (), strict=True
+        )
+    ]
+    kept = next(iter(found.by_key.values()), {"half": nan, "all": nan})
+    return {"stages": stages}, Kept(kept["half"], kept["all"])
 
 
-def _badge(kept: dict[str, float] | None) -> dict[str, Any]:
-    """What the method keeps, in a word and in a sentence; None if its map is blank on a random network."""
-    if kept is None:
-        return {"images": 1, "grade": "unknown", "said": "is blank with random weights, so it cannot be compared"}
-    half, whole = kept["half"], kept["all"]
-    text = verdict(half, whole, kept["share"])
-    return {"images": kept["images"], "all": whole, "grade": dependence(half, whole), "said": text}
+FEWEST_IMAGES = 8
+"""Images, below which the figures are no verdict."""
+BADGES: dict[Dependence, str] = {
+    "full": "Depends on the weights",
+    "partly": "Depends in part on the weights",
+    "little": "Hardly depends on the upper layers",
+    "none": "Does not depend on the weights",
+    "unknown": "Unknown",
+}
+
+
+def verdict_of(kept: Sequence[Sequence[Kept]], earlier: dict[str, float] | None = None) -> dict[str, Any]:
+    """What several images say of a method on a network.
+
+    Args:
+        kept: for each image its maps.
+        earlier: what `deepviz sanity` has found on these weights; a mean without an interval, and so no verdict.
+
+    Returns:
+        For JSON: the number of "images"; "half" and "all", each with "mean", "low" and "high", or None; the "grade",
+        the "badge" and what is "said". Without a verdict the grade is None: fewer than `FEWEST_IMAGES`, or an interval
+        that leaves room for more than one.
+    """
+    there = [alike for alike in ([one for one in of if not isnan(one.all)] for of in kept) if alike]
+    half = _spread([float(np.mean([one.half for one in of])) for of in there])
+    whole = _spread([float(np.mean([one.all for one in of])) for of in there])
+    found: dict[str, Any] = {"images": len(there), "half": half, "all": whole, "grade": None, "badge": "No verdict"}
+    if not there or whole is None:
+        said = "blank with random weights: nothing to compare"
+    elif len(there) < FEWEST_IMAGES:
+        said = f"a verdict takes at least {FEWEST_IMAGES} images"
+    else:
+        low, high = (dependence((half or {}).get(end, nan), whole[end]) for end in ("low", "high"))
+        if low == high:
+            found |= {"grade": low, "badge": BADGES[low]}
+            said = MEANING[low]
+        else:
+            said = f'from "{BADGES[low].lower()}" to "{BADGES[high].lower()}": a verdict takes more images'
+    if found["grade"] is None and earlier is not None and earlier["images"] > 1:
+        said += f"; `deepviz sanity` found {earlier['all']:.2f} with all layers random ({earlier['images']:.0f} images)"
+    if there and len(there) < len(kept):
+        said += f"; {len(kept) - len(there)} of {len(kept)} images left out: blank with random weights"
+    return found | {"said": said}
+
+
+def _spread(values: Sequence[float]) -> dict[str, float] | None:
+    """The mean of images with its interval, which takes `FEWEST_IMAGES`; None if there is nothing."""
+    there = np.array([value for value in values if not isnan(value)])
+    if not len(there):
+        return None
+    low, high = interval(there) if len(there) >= FEWEST_IMAGES else (nan, nan)
+    ends = {} if isnan(low) else {"low": low, "high": high}
+    return {"mean": float(there.mean()), **ends}

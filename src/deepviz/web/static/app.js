@@ -62,7 +62,7 @@ async function open() {
     view.active = view.photographs.includes(view.active) ? view.active : (view.photographs[0] ?? "");
     stage = new Stage($("stage"), { look: view.look, looked: remember, lost });
     drawings = new Drawings(tell);
-    trust = new Trust($("believed"), { told: showJob, failed: tell });
+    trust = new Trust($("believed"), $("verdicts"), { metrics: start.metrics, told: showJob, failed: tell });
     selectTab(view.tab, false);
     await useModel(view.model);
     if (!restored && start.job) watchOpening(start.job);

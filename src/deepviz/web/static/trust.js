@@ -5,18 +5,15 @@ import { fromBase64 } from "../viewer/decode.js";
 import { call, follow, get, post } from "./api.js";
 import { element } from "./elements.js";
 
-const METRICS = {
-  deletion: { title: "Deletion", said: "most relevant pixels removed", good: "lower is better" },
-  insertion: { title: "Insertion", said: "most relevant pixels inserted into a blurred image", good: "higher is better" },
+// What is done to the pixels; titles and directions come from the catalog.
+const DONE = {
+  deletion: { short: "removed", said: "most relevant pixels removed" },
+  insertion: { short: "inserted", said: "most relevant pixels inserted into a blurred image" },
 };
-const GRADES = {
-  full: ["✓", "Depends on the weights"],
-  partly: ["◐", "Depends in part on the weights"],
-  little: ["!", "Hardly depends on the upper layers"],
-  none: ["✕", "Does not depend on the weights"],
-  unknown: ["?", "Unknown"],
-};
+const SIGNS = { full: "✓", partly: "◐", little: "!", none: "✕", unknown: "?" };
+const SETTLE = 150; // milliseconds without a new figure before verdicts are asked for
 const FIRST = 0.2; // of the pixels, where the cursor begins
+const MOST = 1800; // results in a request
 const WIDTH = 240;
 const HEIGHT = 120;
 
@@ -32,9 +29,12 @@ export class Trust {
   #running = null;
   #at = { metric: "deletion", share: FIRST };
 
-  // `told`: gets every state of the job under way, null at its end; `failed`: errors.
-  constructor(holder, { told, failed }) {
+  // `metrics`: the catalog's titles and directions; `told`: gets every state of the job under way, null at its end;
+  // `failed`: errors.
+  constructor(holder, verdicts, { metrics, told, failed }) {
     this.holder = holder;
+    this.verdicts = verdicts;
+    this.metrics = metrics;
     this.told = told;
     this.failed = failed;
   }
@@ -49,8 +49,23 @@ export class Trust {
       this.#rows = rows;
       this.#given = false;
       this.#lay();
+      this.#judge();
     }
     this.#ask();
+  }
+
+  // What the images say together: figures with intervals, and a verdict where there are enough of them.
+  #judge() {
+    clearTimeout(this.judging);
+    this.judging = setTimeout(async () => {
+      const results = this.#wanted.filter((id) => this.#known.has(`${id} strip`)).slice(0, MOST);
+      try {
+        const found = results.length ? await post("verdicts", { results }) : [];
+        drawVerdicts(this.verdicts, found, new Set(this.#models.values()).size > 1);
+      } catch (error) {
+        if (error.status !== 404) this.failed(error); // what is forgotten is computed again
+      }
+    }, SETTLE);
   }
 
   #lay() {
@@ -104,7 +119,7 @@ export class Trust {
 
   #card(cell) {
     if (!this.#cards.has(cell.id)) {
-      this.#cards.set(cell.id, new Card(cell.title, (metric, share) => this.#move(metric, share)));
+      this.#cards.set(cell.id, new Card(cell.title, this.metrics, (metric, share) => this.#move(metric, share)));
       for (const part of ["curves", "strip"]) {
         const known = this.#known.get(`${cell.id} ${part}`);
         if (known) this.#cards.get(cell.id).take(part, known);
@@ -169,6 +184,7 @@ export class Trust {
       this.#known.set(`${id} ${part}`, known);
       this.#cards.get(id)?.take(part, known);
       if (part === "curves") this.#rescale();
+      else this.#judge();
       this.#cards.get(id)?.point(this.#at.metric, this.#at.share);
     } catch (error) {
       this.failed(error);
@@ -207,21 +223,20 @@ async function bytesOf(address, width, height) {
 }
 
 class Card {
-  constructor(title, moved) {
+  constructor(title, metrics, moved) {
     this.title = title;
     this.moved = moved;
     this.curves = null;
-    this.badge = element("p", { class: "badge waiting" }, "…");
     this.canvas = element("canvas", { class: "perturbed", role: "img", width: 224, height: 224 });
     this.reading = element("p", { class: "reading" });
-    this.charts = Object.keys(METRICS).map((metric) => new Chart(metric, title, moved));
+    this.charts = Object.keys(DONE).map((metric) => new Chart(metric, metrics[metric], title, moved));
     this.said = element("p", { class: "said" }, "Computing …");
     this.strip = element("ol", { class: "strip", "aria-label": `${title} while layers get random weights` });
-    this.verdict = element("p", { class: "said" });
+    this.randomised = element("p", { class: "said" });
     this.element = element(
       "article",
       { class: "card", "aria-label": title },
-      element("header", {}, element("h4", {}, title), this.badge),
+      element("h4", {}, title),
       element(
         "div",
         { class: "tried" },
@@ -230,13 +245,13 @@ class Card {
       ),
       this.said,
       this.strip,
-      this.verdict,
+      this.randomised,
     );
   }
 
   take(part, known) {
     if (known.error) {
-      (part === "curves" ? this.said : this.verdict).textContent = known.error;
+      (part === "curves" ? this.said : this.randomised).textContent = known.error;
     } else if (part === "curves") {
       this.curves = known;
       this.said.textContent = sentence(known.said);
@@ -246,33 +261,31 @@ class Card {
     }
   }
 
-  #takeStrip({ stages, badge }) {
-    const [sign, words] = GRADES[badge.grade];
-    this.badge.className = `badge ${badge.grade}`;
-    this.badge.replaceChildren(element("span", { "aria-hidden": "true" }, sign), ` ${words}`);
-    this.verdict.textContent = `${this.title} ${badge.said} (${badge.images > 1 ? `${badge.images} images` : "one image"}).`;
+  #takeStrip({ stages }) {
+    this.randomised.textContent = "";
     this.strip.replaceChildren(
-      ...stages.map(({ share, kept, picture }, n) => {
+      ...stages.map(({ share, similarity, picture }, n) => {
         const where = n === 0 ? "trained" : `${Math.round(100 * share)} % random`;
-        const told = n === 0 ? "" : kept === null ? "blank" : `${kept.toFixed(2)} kept`;
-        const image = element("img", { src: picture, alt: `The map, ${where}${told && `, ${told}`}` });
-        return element("li", {}, image, element("span", { "aria-hidden": "true" }, where), element("b", { "aria-hidden": "true" }, told));
+        const figure = n === 0 ? "" : similarity === null ? "blank" : number(similarity);
+        const told = n === 0 ? "" : similarity === null ? ", blank" : `, similarity ${figure}`;
+        const image = element("img", { src: picture, alt: `The map, ${where}${told}` });
+        return element("li", {}, image, element("span", { "aria-hidden": "true" }, where), element("b", { "aria-hidden": "true" }, figure));
       }),
     );
   }
 
   // What is not there yet is said to come, or not to.
   wait() {
-    this.#untold("Computing …", "…");
+    this.#untold("Computing …");
   }
 
   giveUp(reason) {
-    this.#untold(reason, "not checked");
+    this.#untold(reason);
   }
 
-  #untold(text, badge) {
+  #untold(text) {
     if (!this.curves) this.said.textContent = text;
-    if (!this.strip.children.length) this.badge.textContent = badge;
+    if (!this.strip.children.length) this.randomised.textContent = text;
   }
 
   get highest() {
@@ -293,7 +306,7 @@ class Card {
     for (const chart of this.charts) chart.point(chart.metric === metric ? step : null);
     const { points, chance } = curves[metric];
     this.reading.replaceChildren(
-      `${percent} % ${metric === "deletion" ? "removed" : "inserted"}: `,
+      `${percent} % ${DONE[metric].short}: `,
       element("b", {}, points[step].toFixed(2)),
       ` (random map ${chance.points[step].toFixed(2)})`,
     );
@@ -306,13 +319,13 @@ class Card {
     const out = new Uint32Array(image.data.buffer);
     for (let i = 0; i < out.length; i++) out[i] = when[i] <= step ? after[i] : before[i];
     this.canvas.getContext("2d").putImageData(image, 0, 0);
-    this.canvas.setAttribute("aria-label", `The model's input with ${percent} % of its ${METRICS[metric].said}, by ${this.title}`);
+    this.canvas.setAttribute("aria-label", `The model's input with ${percent} % of its ${DONE[metric].said}, by ${this.title}`);
   }
 }
 
 // One curve against that of a random map, with a cursor for pointer and keys.
 class Chart {
-  constructor(metric, title, moved) {
+  constructor(metric, known, title, moved) {
     this.metric = metric;
     this.moved = moved;
     this.steps = 1;
@@ -331,7 +344,7 @@ class Chart {
         preserveAspectRatio: "none",
         tabindex: 0,
         role: "slider",
-        "aria-label": `${METRICS[metric].title} curve of ${title}: share of the ${METRICS[metric].said}`,
+        "aria-label": `${known.title} curve of ${title}: share of the ${DONE[metric].said}`,
         "aria-valuemin": 0,
         "aria-valuemax": 100,
         "aria-valuenow": 0,
@@ -350,7 +363,7 @@ class Chart {
     this.element = element(
       "div",
       { class: "chart" },
-      element("p", { class: "chart-title" }, element("b", {}, METRICS[metric].title), this.value, element("span", { class: "of" }, METRICS[metric].good)),
+      element("p", { class: "chart-title" }, element("b", {}, known.title), this.value, element("span", { class: "of" }, `${known.better} is better`)),
       element("div", { class: "plot" }, this.top, this.plot),
     );
   }
@@ -415,4 +428,30 @@ function svg(tag, attributes, ...children) {
   return made;
 }
 
+// The table of verdicts; `models`: whether several are told apart.
+function drawVerdicts(holder, found, models) {
+  const told = (spread) => {
+    if (spread === null) return "";
+    return spread.low === undefined ? number(spread.mean) : `${number(spread.mean)} (${number(spread.low)} to ${number(spread.high)})`;
+  };
+  const heads = ["Method", "Images", "Upper half random", "All random", "Verdict"];
+  const lines = found.map((one) => {
+    const sign = one.grade ? [element("span", { "aria-hidden": "true" }, `${SIGNS[one.grade]} `)] : [];
+    const name = [one.title, one.layer, models && one.model].filter(Boolean).join(", ");
+    return element(
+      "tr",
+      {},
+      element("th", { scope: "row" }, name),
+      element("td", {}, String(one.images)),
+      element("td", {}, told(one.half)),
+      element("td", {}, told(one.all)),
+      element("td", {}, element("b", { class: `badge ${one.grade ?? "open"}` }, ...sign, one.badge), " ", element("span", { class: "why" }, sentence(one.said))),
+    );
+  });
+  holder.hidden = !lines.length;
+  holder.querySelector("thead tr").replaceChildren(...heads.map((head) => element("th", { scope: "col" }, head)));
+  holder.querySelector("tbody").replaceChildren(...lines);
+}
+
+const number = (value) => value.toFixed(2).replace("-", "−");
 const sentence = (text) => `${text[0].toUpperCase()}${text.slice(1)}.`;
