@@ -276,7 +276,7 @@ def test_zoom_and_pan_are_linked(opened):
 def test_a_preview_comes_and_goes(opened):
     page = opened.page
     before = settled(page)
-    page.evaluate("() => comparison.preview({ 0: [comparison.tiles[4].tile.record] })")
+    page.evaluate('() => comparison.preview({ row: "0", detail: "seen", records: [comparison.tiles[4].tile.record] })')
     during = settled(page)
     assert [a != b for a, b in zip(before, during, strict=True)] == [True] + [False] * 5
     page.evaluate("() => comparison.preview(null)")

@@ -419,3 +419,11 @@ def test_a_description_of_the_api_is_there_but_no_page_from_elsewhere(client):
     assert client.get("/api/openapi.json").json()["info"]["title"] == "DeepViz"
     assert client.get("/docs").status_code == 404
     assert client.get("/redoc").status_code == 404
+
+
+def test_the_probability_of_every_class(client, photograph):
+    """Those of the predictions, and they sum to one."""
+    found = client.get(f"/api/models/small/photographs/{photograph}/probabilities").json()
+    best = client.get(f"/api/models/small/photographs/{photograph}/predictions").json()
+    assert sum(found) == pytest.approx(1, abs=1e-4)
+    assert [found[one["index"]] for one in best] == pytest.approx([one["probability"] for one in best], abs=1e-5)

@@ -6,9 +6,11 @@ import time
 from dataclasses import replace
 
 import pytest
+import torch
 import uvicorn
 from PIL import Image
 
+import deepviz
 import small_models
 from deepviz.models import load_model
 from deepviz.web import create_app, listening
@@ -82,7 +84,7 @@ class Visit:
 
     def drawn(self, tiles, seconds=20):
         """Wait until so many tiles are there, none of them waiting."""
-        self.until(f"document.querySelectorAll('.dv-tile').length === {tiles}", seconds)
+        self.until(f"document.querySelectorAll('.dv-tile:not(.dv-original)').length === {tiles}", seconds)
         self.until("!document.querySelector('.dv-frame[aria-busy=true]')", seconds)
         self.until("document.getElementById('job').hidden", seconds)
 
@@ -95,7 +97,7 @@ class Visit:
     def captions(self):
         """What is written below the tiles, once it stays."""
         found = None
-        while found != (found := self.page.locator(".dv-tile figcaption").all_inner_texts()):
+        while found != (found := self.page.locator(".dv-tile:not(.dv-original) figcaption").all_inner_texts()):
             self.page.wait_for_timeout(150)
         return found
 
@@ -219,7 +221,7 @@ def test_channels_are_drawn_while_one_watches(visit, tmp_path):
     page.drawn(8)
     ui = page.page
     ui.click("#tab-inside")
-    ui.locator("#tree button:enabled", has_text="Conv2d").last.click()
+    ui.locator("#tree [role=treeitem]:not([aria-disabled])", has_text="Conv2d").last.click()
     page.until("document.querySelectorAll('#channels .wanted').length === 8")
     ui.select_option("#drawing-steps", "400")
     first = ui.locator("#channels figure").first
@@ -259,7 +261,7 @@ def test_what_could_not_be_fetched_inside_is_asked_for_again(visit):
     failing = [True]
     ui.route("**/activations?*", lambda route: route.abort() if failing[0] else route.continue_())
     ui.click("#tab-inside")
-    ui.locator("#tree button:enabled", has_text="Conv2d").last.click()
+    ui.locator("#tree [role=treeitem]:not([aria-disabled])", has_text="Conv2d").last.click()
     again = ui.get_by_role("button", name="Try again")
     again.wait_for()
     failing[0] = False
@@ -282,7 +284,7 @@ def test_no_channel_that_was_asked_for_is_lost(visit):
     page.drawn(8)
     ui = page.page
     ui.click("#tab-inside")
-    ui.locator("#tree button:enabled", has_text="Conv2d").last.click()
+    ui.locator("#tree [role=treeitem]:not([aria-disabled])", has_text="Conv2d").last.click()
     page.until("document.querySelectorAll('#channels .wanted').length === 8")
     told = "[...document.querySelectorAll('#channels .told')].slice(0, 2).map((one) => one.innerText)"
     ui.select_option("#drawing-steps", "60")
@@ -323,12 +325,10 @@ def test_layers_and_models_as_columns(visit):
     ui.locator("label[for=by-layers]").click()
     page.until("document.querySelectorAll('#layer-list input:checked').length >= 3")
     layers = ui.locator("#layer-list input:checked").count()
-    named = (
-        "[...document.querySelectorAll('#stage .dv-title')].every((one) => one.textContent.startsWith('Grad-CAM, '))"
-    )
-    page.until(named)
+    titles = "[...document.querySelectorAll('.dv-tile:not(.dv-original) .dv-title')]"
+    page.until(f"{titles}.every((one) => one.textContent.startsWith('Grad-CAM, '))")
     page.drawn(2 * layers)  # one method of the four takes a layer; two photographs
-    shown = ui.locator("#stage .dv-title").all_inner_texts()
+    shown = ui.locator(".dv-tile:not(.dv-original) .dv-title").all_inner_texts()
     assert len(set(shown)) == layers
     ui.locator("#layer-list input:checked").first.click()
     page.drawn(2 * (layers - 1))
@@ -346,7 +346,7 @@ def test_layers_and_models_as_columns(visit):
     captions = page.captions()
     said = [one.split("\n")[1] for one in captions[:2]]
     assert said[0] != said[1], "each model has its own probability"
-    assert "out of range: the model has 2 classes" in ui.locator("#stage .dv-tile").nth(2).inner_text()
+    assert "out of range: the model has 2 classes" in ui.locator("#stage .dv-tile").nth(3).inner_text()
     link = ui.evaluate("location.href")
     ui.goto("about:blank")
     ui.goto(link)
@@ -368,7 +368,8 @@ def test_a_model_chosen_while_another_one_is_slow(visit):
     ui.wait_for_timeout(1200)
     page.drawn(8)
     assert ui.input_value("#model") == "small"
-    assert "red fox (1)" in ui.locator("#labels option").evaluate_all("(all) => all.map((one) => one.label)")
+    ui.fill("#class-name", "fox")
+    page.until("document.querySelector('#class-found li .label')?.innerText === 'red fox'")
     assert page.captions() == before
     page.close()
 
@@ -378,7 +379,7 @@ def test_a_preview_ends_when_what_it_lies_on_is_made_anew(visit):
     page.drawn(8)
     ui = page.page
     before = page.captions()
-    other = ui.locator("#classes .class[aria-pressed=false]").first
+    other = ui.locator("#classes .class[aria-selected=false]").first
     other.hover()
     page.until("document.querySelectorAll('#stage .dv-preview').length === 4")
     ui.evaluate("document.getElementById('method-gradient').click()")
@@ -486,9 +487,9 @@ def test_a_session(visit, tmp_path):
 
     classes = ui.locator("#classes .class")
     assert classes.count() == 5
-    pinned = ui.locator("#classes .class[aria-pressed=true]")
+    pinned = ui.locator("#classes .class[aria-selected=true]")
     assert pinned.count() == 1
-    other = ui.locator("#classes .class[aria-pressed=false]").nth(1)
+    other = ui.locator("#classes .class[aria-selected=false]").nth(1)
     name = other.locator(".label").inner_text()
     before = page.captions()
     other.hover()
@@ -507,7 +508,7 @@ def test_a_session(visit, tmp_path):
     page.until(f"document.getElementById('layer-name').textContent !== {old!r}")
     page.drawn(16)
     layer = ui.locator("#layer-name").inner_text().split()[0]
-    page.until(f"document.querySelector('#stage .dv-detail').innerText === {layer!r}")
+    page.until(f"document.querySelector('.dv-tile:not(.dv-original) .dv-detail').innerText === {layer!r}")
 
     ui.locator("#methods details[data-method=smooth-grad] summary").click()
     ui.fill("#option-smooth-grad-samples", "3")
@@ -546,24 +547,195 @@ def test_a_session(visit, tmp_path):
 
 
 def test_a_class_is_compared_with_another(visit):
-    """Its choice beside the class makes a row; the row is in the link, and goes like the row of a class."""
+    """Each method has a second column: what speaks for the row's class and not for the other one."""
     page = visit()
     page.drawn(8)
     ui = page.page
-    choice = ui.locator("#classes .versus").first
-    name = choice.get_attribute("aria-label").removeprefix("Compare ").removesuffix(" with")
-    other = choice.locator("option").nth(2).inner_text()
-    choice.select_option(label=other)
-    page.drawn(12)
-    assert ui.locator("#classes .class[aria-pressed=true] .label").all_inner_texts()[-1] == f"{name} - {other}"
-    assert any(f"{name} - {other}" in text for text in ui.locator("#stage").all_inner_texts())
+    first, second = ui.locator("#classes .label").all_inner_texts()[:2]
+    ui.select_option("#versus", "next")
+    page.drawn(16)
+    captions = ui.locator(".dv-row").first.locator(".dv-tile").all_inner_texts()
+    assert captions[0] == "Image"
+    assert captions[1].startswith("Grad-CAM\n")
+    assert captions[2].startswith(f"Grad-CAM, minus next best class\n{first} - {second}:")
     page.until("location.hash.includes('view=')")
+    shown = page.captions()
     link = ui.evaluate("location.href")
     ui.goto("about:blank")
     ui.goto(link)
-    page.drawn(12)
-    ui.locator("#classes .class[aria-pressed=true]").last.click()
+    page.drawn(16)
+    assert page.captions() == shown
+    ui.select_option("#versus", label=first)
+    page.until("document.querySelectorAll('.dv-tile')[2].innerText.includes('no other class to compare with')")
+    page.drawn(16)
+    ui.select_option("#versus", label="nothing")
     page.drawn(8)
+    page.close()
+
+
+def folder(path, images):
+    """A folder of small images that differ, by name."""
+    path.mkdir()
+    for number in range(images):
+        name = path / f"image {number:04}.png"
+        name.write_bytes(picture_file((40, 40), colour=(number % 256, number // 256, 90)))
+    return sorted(path.iterdir())
+
+
+def test_two_thousand_images_leave_everything_in_reach(visit, tmp_path):
+    """The strip has a fixed height and few elements; classes, methods and maps stay where they are; the last image is
+    found by name, comes first once it is compared, and its row is seen."""
+    page = visit(
+        create_app(small_models.good(), folder(tmp_path / "many", 2000)), viewport={"width": 1440, "height": 900}
+    )
+    page.drawn(8)
+    ui = page.page
+    assert ui.locator("#photographs-of").inner_text() == "2 of 2000"
+    assert ui.locator(".photograph").count() < 60
+    assert ui.locator(".photograph").first.get_attribute("aria-setsize") == "2000"
+
+    def bottom(selector):
+        return (lambda box: box["y"] + box["height"])(ui.locator(selector).bounding_box())
+
+    assert bottom("#photographs") < 300
+    assert bottom("#classes") < 560
+    assert bottom("#methods") < 900
+    ui.fill("#find-photograph", "1999")
+    assert [one.get_attribute("title") for one in ui.locator(".photograph").all()] == ["image 1999.png"]
+    ui.locator(".photograph").click()
+    page.drawn(12)
+    assert "image 1999.png is compared, 3 in all" in ui.inner_text("#spoken")
+    ui.fill("#find-photograph", "")
+    ui.mouse.move(900, 20)
+    page.until("document.querySelectorAll('.photograph')[2].title === 'image 1999.png'")
+    row = ui.locator(".dv-row").last.bounding_box()
+    assert row["y"] < 900, "its row was brought into view"
+
+    ui.locator(".photograph").first.focus()
+    ui.keyboard.press("End")
+    page.until("document.activeElement.title === 'image 1998.png'")
+    assert "image 1998.png" in ui.locator(".photograph:focus").get_attribute("aria-label")
+    ui.keyboard.press("Home")
+    page.until("document.activeElement.title === 'image 0000.png'")
+    page.close()
+
+
+def test_images_are_taken_out_of_the_comparison(visit):
+    """By key, one by one, all but one, and all; the last state says what to do."""
+    page = visit()
+    page.drawn(8)
+    ui = page.page
+    ui.get_by_role("option", name="chelsea.png").focus()
+    ui.keyboard.press("Delete")
+    page.drawn(4)
+    assert ui.locator("#stage .dv-row-title").all_inner_texts() == ["coffee.png"]
+    assert ui.inner_text("#spoken") == "chelsea.png is no longer compared"
+    ui.get_by_role("option", name="chelsea.png").click()
+    page.drawn(8)
+    ui.get_by_role("button", name="Only this one").click()
+    page.drawn(4)
+    assert ui.locator("#stage .dv-row-title").all_inner_texts() == ["chelsea.png"]
+    ui.get_by_role("button", name="Clear").click()
+    page.until("!document.querySelector('.dv-tile')")
+    assert ui.get_by_text("Choose an image to compare").is_visible()
+    ui.get_by_role("option", name="coffee.png").click()
+    page.drawn(4)
+    page.close()
+
+
+def test_a_preview_is_never_half_of_another_class(visit):
+    """While maps of another class are computed nothing changes; then all maps and the heading change at once."""
+    app = create_app(small_models.good())
+    page = visit(app)
+    page.drawn(8)
+    ui = page.page
+    heading = ui.locator(".dv-row-detail").first
+    before = heading.inner_text()
+    name = ui.locator("#classes .class[aria-selected=false] .label").first.inner_text()
+    states = "[document.querySelectorAll('.dv-preview').length, document.querySelector('.dv-row-detail').innerText]"
+    ui.evaluate(f"window.states = []; window.watching = setInterval(() => states.push({states}), 5)")
+    ui.locator("#classes .class[aria-selected=false]").first.hover()
+    page.until("document.querySelectorAll('.dv-preview').length > 0")
+    assert heading.inner_text().startswith(f"Preview: {name}")
+    ui.mouse.move(900, 700)
+    page.until("document.querySelectorAll('.dv-preview').length === 0")
+    ui.evaluate("clearInterval(window.watching)")
+    seen = {tuple(state) for state in ui.evaluate("window.states")}
+    assert {count for count, _ in seen} <= {0, 4}
+    assert {text for count, text in seen if count == 0} == {before}
+    page.close()
+
+
+def test_classes_are_found_by_near_names(visit):
+    """With a slip of the pen, by a word, by keys; the probability stands beside the name."""
+    page = visit()
+    page.drawn(8)
+    ui = page.page
+    ui.fill("#class-name", "rde fox")
+    line = ui.locator("#class-found [role=option]").first
+    page.until("document.querySelector('#class-found .chance')?.innerText.includes('%')")
+    assert line.locator(".label").inner_text() == "red fox"
+    ui.keyboard.press("ArrowDown")
+    assert ui.get_attribute("#class-name", "aria-activedescendant") == line.get_attribute("id")
+    pinned = ui.locator("#classes .class[aria-selected=true] .label").all_inner_texts()
+    ui.keyboard.press("Enter")
+    page.until("!document.querySelector('#class-found li')")
+    now = ui.locator("#classes .class[aria-selected=true] .label").all_inner_texts()
+    assert "red fox" in now
+    assert set(pinned) <= set(now)
+    page.close()
+
+
+def test_each_method_says_what_it_is(visit):
+    page = visit()
+    page.drawn(8)
+    ui = page.page
+    for name in deepviz.catalog.METHODS:
+        about = ui.locator(f"details[data-method={name}]")
+        about.locator("summary").click()
+        assert deepviz.catalog.summary(deepviz.catalog.METHODS[name]) in about.inner_text()
+        assert about.locator("a[href^='https://arxiv.org/abs/'], a[href^='https://doi.org/']").count() == 1
+    signed = ui.locator(".dv-tile", has_text="Integrated gradients").first
+    assert "lowers the score" in signed.inner_text()
+    assert "raises it" in signed.inner_text()
+    page.close()
+
+
+def test_the_tree_of_layers_folds(visit):
+    """By pointer and by keys; modules that pad or hand on are not offered."""
+
+    class Net(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            block = torch.nn.Sequential(torch.nn.ZeroPad2d(1), torch.nn.Conv2d(3, 4, 3), torch.nn.ReLU())
+            self.stage = torch.nn.Sequential(block, torch.nn.Identity(), torch.nn.Conv2d(4, 6, 3))
+            self.head = torch.nn.Linear(6, 3)
+
+        def forward(self, x):
+            return self.head(self.stage(x).mean((2, 3)))
+
+    loaded = load_model(small_models.seeded(Net()), preprocess=small_models.good().preprocess)
+    page = visit(create_app(loaded))
+    page.until("document.getElementById('job').hidden && document.querySelector('.dv-tile')")
+    ui = page.page
+    ui.click("#tab-inside")
+    items = ui.locator("#tree [role=treeitem]")
+    page.until("document.querySelectorAll('#tree [role=treeitem]').length > 0")
+    names = items.evaluate_all("(all) => all.map((one) => one.dataset.layer)")
+    assert names == ["stage", "stage.0", "stage.2", "head"]
+    ui.locator("[data-layer='stage.0']").focus()
+    ui.keyboard.press("ArrowRight")
+    names = items.evaluate_all("(all) => all.map((one) => one.dataset.layer)")
+    assert names == ["stage", "stage.0", "stage.0.1", "stage.0.2", "stage.2", "head"]
+    ui.keyboard.press("ArrowRight")
+    assert ui.evaluate("document.activeElement.dataset.layer") == "stage.0.1"
+    ui.keyboard.press("ArrowLeft")
+    ui.keyboard.press("ArrowLeft")
+    assert items.count() == 4
+    ui.locator("[data-layer=stage] .fold").click()
+    assert items.count() == 2
+    ui.fill("#tree-filter", "conv")
+    assert items.evaluate_all("(all) => all.map((one) => one.dataset.layer)") == ["stage.0.1", "stage.2"]
     page.close()
 
 
@@ -591,26 +763,37 @@ def test_the_controls_ask_the_server_nothing(visit):
 
 
 def test_the_keyboard_reaches_everything(visit):
+    """Lists are one stop each; the first stop leads to the maps."""
     page = visit()
     page.drawn(8)
     page.page.evaluate("document.activeElement.blur()")
-    reached = set()
-    for _ in range(80):
+    reached = []
+    while "dv-frame" not in reached:
         page.page.keyboard.press("Tab")
-        reached.add(page.page.evaluate("document.activeElement.id || document.activeElement.className"))
-    page.page.wait_for_timeout(200)
-    for wanted in (
-        "skip",
+        reached.append(page.page.evaluate("document.activeElement.id || document.activeElement.className"))
+        assert len(reached) < 70, reached
+    wanted = [
+        *4 * ["skip"],
         "tab-compare",
         "file",
+        "photograph active",
+        "only",
         "class",
         "class-name",
+        "versus",
         "method-gradient",
-        "layer",
-        "layer-all",
-        "dv-frame",
-    ):
-        assert wanted in reached, (wanted, reached)
+    ]
+    assert [one for one in reached if one in wanted] == wanted
+    assert {"layer", "layer-all", "about-gradient"} <= set(reached)
+    page.page.evaluate("document.activeElement.blur()")
+    page.page.locator("#skip").focus()
+    page.page.keyboard.press("Enter")
+    assert page.page.evaluate("document.activeElement.className") == "dv-frame"
+    for name, place in (("images", "photograph active"), ("classes", "class"), ("methods", "")):
+        page.page.get_by_role("link", name=f"Skip to the {name}").focus()
+        page.page.keyboard.press("Enter")
+        assert page.page.evaluate("document.activeElement.className") == place
+    page.page.wait_for_timeout(200)
     unnamed = page.page.evaluate(
         """[...document.querySelectorAll('button, input, select, summary, [role=img]')]
              .filter((one) => !(one.getAttribute('aria-label') || one.getAttribute('aria-labelledby')

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from deepviz.errors import DeepVizWarning, ImageError
-from deepviz.web.image_store import FORMATS, ImageStore, UnknownImage, safe_name
+from deepviz.web.image_store import FORMATS, ImageStore, UnknownImage, decoded, safe_name, size_of
 from deepviz.web.limits import Limits
 from pictures import picture_file, png_header
 
@@ -192,6 +192,9 @@ def test_files_are_opened_again_when_they_are_needed(tmp_path):
     for n in range(2):
         (tmp_path / f"{n}.png").write_bytes(picture_file(colour=(n, 0, 0)))
     ids = photographs.add_files(sorted(tmp_path.iterdir()))
+    assert forgotten == [], "nothing is decoded yet"
+    for one in ids:
+        photographs.photo(one)
     assert forgotten == [ids[0]]
     assert photographs.photo(ids[0]).name == "0.png"
     Path(tmp_path / "1.png").unlink()
@@ -205,3 +208,27 @@ def test_files_that_are_no_photographs_are_left_out(tmp_path):
     photographs, _ = kept()
     with pytest.warns(DeepVizWarning, match=r"left out: a\.png"):
         assert len(photographs.add_files(sorted(tmp_path.iterdir()))) == 1
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_the_size_by_the_header_is_that_of_the_upright_image(orientation):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    buffer = io.BytesIO()
+    Image.new("RGB", (30, 20)).save(buffer, "JPEG", exif=exif)
+    content = buffer.getvalue()
+    assert size_of(content, "a.jpg", Limits()) == decoded(content, "a.jpg", Limits()).picture.size
+
+
+def test_thumbnails_push_no_image_out(tmp_path):
+    """Whoever scrolls through a folder keeps the maps of what is compared."""
+    photographs, forgotten = kept(photographs_bytes=1)
+    for n in range(3):
+        Image.new("RGB", (800, 600), (n, 0, 0)).save(tmp_path / f"{n}.jpg")
+    ids = photographs.add_files(sorted(tmp_path.iterdir()))
+    photographs.photo(ids[0])
+    for one in ids:
+        thumbnail = photographs.thumbnail(one, 192)
+        assert 192 <= max(thumbnail.size) <= 800
+        assert abs(thumbnail.width / thumbnail.height - 800 / 600) < 0.02
+    assert forgotten == []

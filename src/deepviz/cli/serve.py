@@ -31,7 +31,7 @@ from deepviz.errors import DeepVizWarning, ImageError
 from deepviz.models import find_photos
 from deepviz.probe.memory import keep_memory
 
-MOST_PHOTOS = 100
+MOST_PHOTOS = 10_000
 
 
 def serve(

@@ -211,6 +211,8 @@ def _add_images(app: FastAPI, state: AppState, limits: Limits) -> None:
     def picture(photograph: ImageId, size: Annotated[int, Query(ge=16, le=2048)] = THUMBNAIL) -> Response:
         """The image, encoded again, never the uploaded bytes: as PNG if its longer side is at most `size`, so that
         overlays equal those of Python; else shrunk to that as JPEG."""
+        if size <= THUMBNAIL < max(state.photographs.info(photograph).size):
+            return Response(jpeg(state.photographs.thumbnail(photograph, size), size), media_type="image/jpeg")
         whole = state.photographs.photo(photograph).picture
         if max(whole.size) <= size:
             return Response(lossless(whole), media_type="image/png")
@@ -222,6 +224,13 @@ def _add_images(app: FastAPI, state: AppState, limits: Limits) -> None:
         service = state.model(model)
         with service.admitted():
             return [_class(target) for target in service.predictions(photograph)]
+
+    @app.get("/api/models/{model}/photographs/{photograph}/probabilities")
+    def probabilities(model: ModelName, photograph: ImageId) -> list[float]:
+        """The probability of each class, by index; empty if the model has none."""
+        service = state.model(model)
+        with service.admitted():
+            return service.probabilities(photograph)
 
     @app.get("/api/models/{model}/photographs/{photograph}/activations")
     def activations(model: ModelName, photograph: ImageId, layer: Annotated[LayerName, Query()]) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Sequence
 from typing import Annotated, Any
 
@@ -12,6 +13,7 @@ from deepviz import catalog
 from deepviz.catalog import Option
 from deepviz.errors import MethodError
 from deepviz.methods import Method
+from deepviz.methods.method import View
 from deepviz.objectives import parse
 from deepviz.objectives.classes import class_alone
 
@@ -141,16 +143,42 @@ def _value(method: str, option: Option, given: str | MethodForm) -> Any:
     return value
 
 
+READING: dict[View, str] = {
+    "magnitude": "Bright pixels are those where a small change moves the score most, up or down.",
+    "sum": "Signed: one colour marks what raises the score, the other what lowers it; the legend is below each map.",
+    "positive": "Bright areas raise the score; what lowers it is not drawn.",
+}
+"""How a map is read, by how it is drawn."""
+COARSE = " The map has no more cells than the layer, enlarged: its edges are not those of things."
+
+
+def address_of(paper: str) -> str:
+    """Where a paper can be read, by the arXiv number or DOI in its reference; "" without one.
+
+    Example:
+        >>> address_of("Selvaraju et al. 2016, arXiv:1610.02391"), address_of("Me, unpublished")
+        ('https://arxiv.org/abs/1610.02391', '')
+    """
+    arxiv = re.search(r"arXiv:(\d{4}\.\d{4,5})", paper)
+    doi = re.search(r"10\.\d{4,9}/[^\s,;]+", paper)
+    if arxiv:
+        return f"https://arxiv.org/abs/{arxiv[1]}"
+    return f"https://doi.org/{doi[0]}" if doi else ""
+
+
 def described(name: str) -> dict[str, Any]:
     """A method of the catalog, with its options as a page's form needs them."""
     cls = catalog.METHODS[name]
+    usual = cls()
     return {
         "name": name,
         "title": cls.title or cls.__name__,
         "summary": catalog.summary(cls),
         "cost": cls.cost,
         "paper": cls.paper,
-        "coarse": cls().coarse,
+        "address": address_of(cls.paper),
+        "coarse": usual.coarse,
+        "reading": READING[usual.view] + (COARSE if usual.coarse else ""),
         "options": [_described_option(option) for option in catalog.options(cls)],
     }
 

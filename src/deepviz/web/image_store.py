@@ -19,6 +19,8 @@ from deepviz.notes import warn
 from deepviz.web.limits import Limits
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "AVIF", "BMP")
+ORIENTATION, TURNED = 0x0112, (5, 6, 7, 8)
+"""The EXIF tag, and its values for images that lie on their side."""
 LONGEST = 64
 """Times its shorter side, the longer side of an image: preprocessing scales the shorter one up."""
 
@@ -48,13 +50,44 @@ class StoredImage:
     path: Path | None
 
 
-def decoded(content: bytes, name: str, limits: Limits) -> Photo:
+def decoded(content: bytes, name: str, limits: Limits, side: int | None = None) -> Photo:
     """The image in a file's bytes: its first frame, upright, RGB.
+
+    Args:
+        content: the file.
+        name: for messages.
+        limits: of its size.
+        side: pixels of the longer side that are enough: a JPEG is then decoded at a smaller scale.
 
     Raises:
         TooLarge: by the pixels that its header tells of, before anything is decoded.
         ImageError: if it is in none of the formats, damaged, or a strip that no model could be shown.
     """
+    with _opened(content, name, limits) as picture:
+        if side is not None:
+            picture.draft("RGB", (side, side))
+        try:
+            return replace(open_photo(picture), name=name)
+        except ImageError as error:
+            raise ImageError(f"{name}: {str(error).removeprefix('image: ')}") from None
+
+
+def size_of(content: bytes, name: str, limits: Limits) -> tuple[int, int]:
+    """(width, height) of the upright image in a file's bytes, by its header: nothing is decoded.
+
+    Raises:
+        ImageError: as `decoded` does, apart from damage behind the header.
+    """
+    with _opened(content, name, limits) as picture:
+        try:
+            turned = picture.getexif().get(ORIENTATION) in TURNED
+        except Exception:  # as of any other part of a broken file
+            turned = False
+        width, height = picture.size
+        return (height, width) if turned else (width, height)
+
+
+def _opened(content: bytes, name: str, limits: Limits) -> Image.Image:
     try:
         picture = Image.open(io.BytesIO(content), formats=FORMATS)
         width, height = picture.size
@@ -66,11 +99,7 @@ def decoded(content: bytes, name: str, limits: Limits) -> Photo:
         raise TooLarge(f"{name} is {width} x {height}, more than {limits.pixels} pixels")
     if max(width, height) > LONGEST * max(1, min(width, height)):
         raise ImageError(f"{name} is {width} x {height}: longer than {LONGEST} times its shorter side")
-    with picture:
-        try:
-            return replace(open_photo(picture), name=name)
-        except ImageError as error:
-            raise ImageError(f"{name}: {str(error).removeprefix('image: ')}") from None
+    return picture
 
 
 def safe_name(name: str) -> str:
@@ -97,9 +126,9 @@ class ImageStore:
         self._bytes = 0
 
     def add_files(self, paths: Iterable[Path]) -> list[str]:
-        """Take in images of this machine, which are read again whenever they are needed; their ids.
+        """Take in images of this machine, which are decoded whenever they are needed; their ids.
 
-        One that cannot be read is left out with a warning.
+        One that is no image by its header is left out with a warning.
         """
         ids = []
         for path in paths:
@@ -123,11 +152,13 @@ class ImageStore:
             known = self._kept.get(content_id)
         if known is not None:
             return known
-        photo = decoded(content, name, self.limits)
-        kept = StoredImage(content_id, name, photo.picture.size, path)
+        photo = decoded(content, name, self.limits) if path is None else None
+        size = size_of(content, name, self.limits) if photo is None else photo.picture.size
+        kept = StoredImage(content_id, name, size, path)
         with self._lock:
             self._kept[content_id] = kept
-            self._remember(content_id, photo)
+            if photo is not None:
+                self._remember(content_id, photo)
         return kept
 
     def listed(self) -> list[StoredImage]:
@@ -165,6 +196,20 @@ class ImageStore:
         with self._lock:
             self._remember(content_id, photo)
         return photo
+
+    def thumbnail(self, content_id: str, side: int) -> Image.Image:
+        """One, its longer side about `side` pixels or more. It takes no room among the decoded ones.
+
+        Raises:
+            UnknownImage: if the server does not have it.
+            ImageError: if its file is not there any more.
+        """
+        kept = self.info(content_id)
+        with self._lock:
+            found = self._opened.get(content_id)
+        if found is not None or kept.path is None:
+            return self.photo(content_id).picture if found is None else found.picture
+        return decoded(_read(kept.path), kept.name, self.limits, side).picture
 
     def _remember(self, content_id: str, photo: Photo) -> None:
         if content_id not in self._opened:

@@ -26,7 +26,7 @@ from deepviz.results.storage import WEIGHTS
 from deepviz.runs.asked import Item
 from deepviz.runs.checks import verdict_key
 from deepviz.runs.explain import explain_items
-from deepviz.runs.look import predicted
+from deepviz.runs.look import inputs_of, looked, predicted
 from deepviz.runs.verdicts import recall
 from deepviz.web import trust
 from deepviz.web.forms import Target, result_key
@@ -142,6 +142,7 @@ class ModelService:
     def __post_init__(self) -> None:
         self.weights = weights_hash(self.loaded.module)
         self._predictions: LRUCache[list[ExplainedTarget]] = LRUCache(REMEMBERED)
+        self._chances: LRUCache[list[float]] = LRUCache(REMEMBERED)
         self._activations: LRUCache[Activations] = LRUCache(4)
         self._chance: LRUCache[trust.Areas] = LRUCache(REMEMBERED)
         self._checks: LRUCache[dict[str, Any]] = LRUCache(REMEMBERED)
@@ -199,6 +200,15 @@ class ModelService:
 
     def _predict(self, photograph: str) -> list[ExplainedTarget]:
         return predicted(self.loaded, self.loaded.prepare(self.photographs.photo(photograph)), TOP)
+
+    def probabilities(self, photograph: str) -> list[float]:
+        """The probability of each class of an image, by index; empty if the model has none."""
+        return self._once(self._chances, (photograph,), lambda: self._look(photograph))
+
+    def _look(self, photograph: str) -> list[float]:
+        image = self.loaded.prepare(self.photographs.photo(photograph))
+        chances = looked(self.loaded, inputs_of(self.loaded, [Item(image)]), None).chances
+        return [] if chances is None else [round(float(one), 6) for one in chances[0].nan_to_num(0)]
 
     def activations(self, photograph: str, layer: str) -> Activations:
         """The feature maps of an image at a layer."""
@@ -342,7 +352,7 @@ class ModelService:
 
     def forget(self, photograph: str) -> None:
         """Drop what was computed of an image that is no longer kept."""
-        for cache in (self._predictions, self._activations, self._chance, self._checks, self._kept):
+        for cache in (self._predictions, self._chances, self._activations, self._chance, self._checks, self._kept):
             cache.drop(lambda key, _: key[0] == photograph)
 
     def described(self) -> dict[str, Any]:

@@ -12,11 +12,11 @@ const MOST_ZOOM = 16;
 const WHOLE = 512;
 const SIDES = [512, 768, 1152, 1728, 2592];
 // least width of a tile, on wide and on narrow pages
-const WIDTHS = { s: [150, 100], m: [220, 150], l: [380, 300] };
+const WIDTHS = { s: [150, 100], m: [196, 150], l: [380, 300] };
 const NARROW = 640;
 
 export class Comparison {
-  constructor(holder, { settings = {}, onchange = () => {}, onlook = () => {} } = {}) {
+  constructor(holder, { settings = {}, empty = "Nothing to compare yet.", onchange = () => {}, onlook = () => {} } = {}) {
     this.holder = holder;
     this.onchange = onchange;
     this.onlook = onlook;
@@ -33,7 +33,7 @@ export class Comparison {
     this.toolbar = new Toolbar(this.settings, (part) => this.set(part), (factor) => this.zoomBy(factor));
     this.body = make("div", { class: "dv-rows" });
     this.spoken = make("p", { class: "dv-spoken", "aria-live": "polite" });
-    this.empty = make("p", { class: "dv-empty" }, "Nothing to compare yet.");
+    this.empty = make("p", { class: "dv-empty" }, empty);
     holder.classList.add("dv");
     holder.replaceChildren(this.toolbar.element, this.body, this.empty, this.spoken);
     this.seen = new IntersectionObserver((entries) => this.noticed(entries), { rootMargin: "120px" });
@@ -67,10 +67,14 @@ export class Comparison {
     this.toolbar.show(this.settings, this.has());
   }
 
-  // Draw other maps for a while: { row id: [record, ...] } by the tiles' position; null ends it.
-  preview(records) {
+  // Draw other maps in one row for a while, under a heading of their own: { row, detail, records by the tiles'
+  // position }; null ends it.
+  preview(shown) {
     for (const section of this.sections) {
-      section.tiles.forEach((tile, i) => tile.preview(records?.[section.id]?.[i] ?? null));
+      const here = shown?.row === section.id ? shown : null;
+      section.element.classList.toggle("dv-previewed", here !== null);
+      setText(section.detail, here?.detail ?? section.told);
+      section.tiles.forEach((tile, i) => tile.preview(here?.records[i] ?? null));
     }
   }
 
@@ -80,6 +84,7 @@ export class Comparison {
     this.settings = settingsFrom({ ...before, ...part });
     this.holder.dataset.size = this.settings.size;
     this.holder.dataset.view = this.settings.view;
+    this.holder.dataset.sign = this.settings.sign;
     this.toolbar.show(this.settings, this.has());
     if (this.settings.scale !== before.scale) this.rescale();
     if (this.settings.size !== before.size) this.resize();
@@ -137,7 +142,7 @@ export class Comparison {
   }
 
   section(id) {
-    const title = make("h3", { class: "dv-row-title" });
+    const title = make("h2", { class: "dv-row-title" });
     const detail = make("span", { class: "dv-row-detail" });
     const grid = make("div", { class: "dv-tiles" });
     const element = make("section", { class: "dv-row" }, make("header", { class: "dv-head" }, title, detail), grid);
@@ -146,7 +151,8 @@ export class Comparison {
 
   fill(section, row) {
     setText(section.title, row.title ?? "");
-    setText(section.detail, row.detail ?? "");
+    section.told = row.detail ?? "";
+    if (!section.element.classList.contains("dv-previewed")) setText(section.detail, section.told);
     section.title.parentElement.hidden = !row.title && !row.detail;
     section.element.setAttribute("aria-label", [row.title, row.detail].filter(Boolean).join(", "));
     while (section.tiles.length > row.tiles.length) this.drop([section.tiles.pop()]);

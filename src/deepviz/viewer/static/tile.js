@@ -32,9 +32,10 @@ export class Tile {
     this.high = make("span");
     this.bar = make("canvas", { class: "dv-bar", width: 256, height: 1, "aria-hidden": "true" });
     this.scale = make("div", { class: "dv-scale" }, this.low, this.bar, this.high);
+    this.legend = make("div", { class: "dv-signs" }, make("span", {}, "lowers the score"), make("span", {}, "raises it"));
     this.warning = make("p", { class: "dv-warning" });
     this.checks = make("p", { class: "dv-checks" });
-    caption.append(this.title, this.detail, this.scale, this.warning, this.checks);
+    caption.append(this.title, this.detail, this.scale, this.legend, this.warning, this.checks);
     this.element = make("figure", { class: "dv-tile" }, this.frame, caption);
     this.frame.dvTile = this;
   }
@@ -56,16 +57,19 @@ export class Tile {
     this.take(record ?? this.tile.record);
   }
 
-  describe(record, { title, detail, pending, reason }) {
+  describe(record, { title, detail, pending, reason, original }) {
     setText(this.title, title ?? record?.method ?? "");
     setText(this.detail, detail ?? record?.caption ?? "");
     setText(this.warning, [record?.scale.note, ...(record?.warnings ?? [])].filter(Boolean).join("; "));
     setText(this.checks, record?.checks ?? "");
     this.scale.hidden = !record;
+    this.legend.hidden = !record?.signed;
+    this.element.classList.toggle("dv-original", Boolean(original));
     this.element.classList.toggle("dv-pending", !record && Boolean(pending));
-    this.element.classList.toggle("dv-failed", !record && !pending);
-    setText(this.wait, record || pending ? "" : (reason ?? "no map"));
-    const about = record ? `${record.method}: ${record.caption}, on ${record.source}` : `${title ?? ""}: ${reason ?? "computing"}`;
+    this.element.classList.toggle("dv-failed", !record && !pending && !original);
+    setText(this.wait, record || pending || original ? "" : (reason ?? "no map"));
+    const told = original ? title : `${title ?? ""}: ${reason || "computing"}`;
+    const about = record ? `${record.method}: ${record.caption}, on ${record.source}` : told;
     this.frame.setAttribute("aria-label", about);
     this.frame.setAttribute("aria-busy", String(!record && Boolean(pending)));
   }

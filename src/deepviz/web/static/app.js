@@ -1,14 +1,17 @@
 // The page: what is compared, asked of the server, and handed to the stage.
 
 import { Refused, call, follow, get, pause, post, upload, useToken } from "./api.js";
-import { $, copy, download, percent, say } from "./elements.js";
-import { asJob, BY, byPhotograph, cellKey, classesOf, columnKey, columns, fillColumns, labelOf, offered, requests, rows, takesLayer, targetsOf } from "./columns.js";
+import { $, announce, copy, download, percent, say } from "./elements.js";
+import { asJob, BY, byPhotograph, cellKey, classesOf, columnKey, columns, fillColumns, labelOf, offered, requests, rows, takesLayer, targetIn, targetsOf } from "./columns.js";
 import { Drawings } from "./drawing.js";
-import { drawChannels, drawTree } from "./inside.js";
-import { drawBy, drawClasses, drawLayerList, drawLayers, drawMethods, drawModels, drawPhotographs } from "./panel.js";
+import { drawChannels } from "./inside.js";
+import { drawBy, drawClasses, drawLayerList, drawLayers, drawMethods, drawModels, drawVersus } from "./panel.js";
 import * as permalink from "./permalink.js";
+import { ClassSearch } from "./search.js";
 import { Stage } from "./stage.js";
 import { info, known, view } from "./state.js";
+import { Strip } from "./strip.js";
+import { LayerTree, offeredLayers } from "./tree.js";
 import { Trust } from "./trust.js";
 
 const TABS = ["compare", "inside", "trust"];
@@ -25,7 +28,7 @@ let opening = null; // the state of the comparison that the server computes by i
 const failures = new Map(); // by column or cell: why the last comparison has no map there
 let ended = ""; // why the last comparison is not whole
 let token = "";
-let stage, trust, drawings;
+let stage, trust, drawings, strip, tree;
 let running = null; // the comparison under way: an AbortController, and the job's id
 let hovering = null;
 
@@ -61,6 +64,9 @@ async function open() {
     const restored = restore(said.view);
     view.active = view.photographs.includes(view.active) ? view.active : (view.photographs[0] ?? "");
     stage = new Stage($("stage"), { look: view.look, looked: remember, lost });
+    strip = new Strip({ toggle: togglePhotograph, activate, only, remove, clear, add });
+    tree = new LayerTree(chooseInside);
+    new ClassSearch({ labels: () => known.labels, chances: probabilities, choose: find, refuse });
     drawings = new Drawings(tell);
     trust = new Trust($("believed"), $("verdicts"), { metrics: start.metrics, told: showJob, failed: tell });
     selectTab(view.tab, false);
@@ -105,6 +111,7 @@ function restore(said) {
   }
   if (typeof said.layer === "string") view.layer = said.layer;
   if (said.by in BY) view.by = said.by;
+  if (said.versus === "next" || Number.isInteger(said.versus)) view.versus = said.versus;
   view.layers = strings(said.layers);
   if (typeof said.inside === "string") view.inside = said.inside;
   if (TABS.includes(said.tab)) view.tab = said.tab;
@@ -134,15 +141,15 @@ async function useModel(model) {
   const path = `models/${model}`;
   const lists = await Promise.all([get(`${path}/methods`), get(`${path}/layers`), get(`${path}/labels`)]);
   if (mine !== asking) return false;
-  if (model !== view.model) Object.assign(view, { model, targets: {}, layer: null, inside: null, layers: [] });
+  if (model !== view.model) Object.assign(view, { model, targets: {}, versus: null, layer: null, inside: null, layers: [] });
   [known.methods, known.tree, known.labels] = lists;
+  known.tree.layers = offeredLayers(known.tree.layers);
   view.methods = view.methods.filter((one) => known.methods.some((method) => method.name === one.name && !method.reason));
   const usable = (layer) => known.tree.layers.some((row) => row.layer === layer && row.usable);
   if (view.layer && !usable(view.layer)) view.layer = null;
   view.layers = view.layers.filter(usable);
   if (!offered().some(([name]) => name === view.by)) view.by = "methods";
   fillColumns();
-  $("labels").replaceChildren(...known.labels.map((label, index) => new Option(`${label} (${index})`)));
   redraw();
   return true;
 }
@@ -156,11 +163,14 @@ async function changeModel(model) {
   }
 }
 
-function cell(photograph, target, one) {
-  const id = found.get(cellKey(photograph, target, one));
+// What there is in a column of a row: a result's id, null for one that is to come, or { reason }.
+function cell(photograph, of, one) {
+  const target = targetIn(photograph, of, one);
+  if (target === null) return { reason: "no other class to compare with" };
+  const key = cellKey(photograph, target, one);
   const column = columnKey(one);
-  const reason = reasons.get(column) ?? failures.get(column) ?? failures.get(cellKey(photograph, target, one)) ?? ended;
-  return id ?? (reason ? { reason } : null);
+  const reason = reasons.get(column) ?? failures.get(column) ?? failures.get(key) ?? ended;
+  return found.get(key) ?? (reason ? { reason } : null);
 }
 
 async function predictions(photograph) {
@@ -176,13 +186,18 @@ async function predictions(photograph) {
 function redraw() {
   leave(); // what a preview lies on may go
   drawModels(known.models, view.model, changeModel);
-  drawPhotographs(known.photographs, view.photographs, view.active, { toggle: togglePhotograph, activate, add });
+  strip?.show(known.photographs, view.photographs, view.active);
   const active = info(view.active);
   $("classes-of").textContent = active ? `of ${active.name}` : "";
-  drawClasses(active ? classesOf(view.active) : [], active ? targetsOf(view.active) : [], (target) => labelOf(view.active, target), { pin, preview, leave, versus });
+  const classes = active ? classesOf(view.active) : [];
+  drawClasses(classes, active ? targetsOf(view.active) : [], (target) => labelOf(view.active, target), { pin, preview, leave });
+  drawVersus(classes.map((one) => [one.index, one.label]), view.versus, chooseVersus);
   drawBy(offered(), view.by, chooseBy);
   const problems = new Map(columns().map((one) => [one.name, failures.get(columnKey(one))]));
-  drawMethods(known.methods, view.methods, problems, { toggle: toggleMethod, change: changeOption });
+  const layered = view.by === "layers";
+  $("methods-of").textContent = layered ? "that take a layer" : "";
+  const offeredMethods = layered ? known.methods.filter((one) => takesLayer({ name: one.name })) : known.methods;
+  drawMethods(offeredMethods, view.methods, problems, { toggle: toggleMethod, change: changeOption });
   drawLayers(known.tree, view.layer, view.by === "methods" && view.methods.some(takesLayer), chooseLayer);
   drawLayerList(known.tree, view.layers, view.by === "layers", toggleLayer);
   if (view.tab === "inside") drawInside();
@@ -192,24 +207,75 @@ function activate(id) {
   view.active = id;
   redraw();
   remember();
-  stage.reveal(rows().findIndex((row) => row.photograph.id === id));
+  reveal(id);
+  announce(`Classes of ${info(id).name}`);
 }
 
 function togglePhotograph(id) {
+  if (view.photographs.includes(id)) return remove(id);
+  view.photographs.push(id);
+  view.active = id;
+  changedPhotographs(`${info(id).name} is compared, ${view.photographs.length} in all`);
+  reveal(id);
+}
+
+function only(id) {
+  if (!info(id)) return;
+  view.photographs = [id];
+  view.active = id;
+  changedPhotographs(`Only ${info(id).name} is compared`);
+}
+
+function remove(id) {
   const at = view.photographs.indexOf(id);
-  if (at < 0) view.photographs.push(id);
-  else if (view.photographs.length > 1) view.photographs.splice(at, 1);
-  else return say("Keep at least one image selected.");
-  view.active = at < 0 ? id : view.photographs[0];
+  if (at < 0) return;
+  view.photographs.splice(at, 1);
+  if (view.active === id) view.active = view.photographs[Math.min(at, view.photographs.length - 1)] ?? "";
+  changedPhotographs(`${info(id).name} is no longer compared`);
+}
+
+function clear() {
+  view.photographs = [];
+  view.active = "";
+  changedPhotographs("No image is compared");
+}
+
+function changedPhotographs(said) {
+  announce(said);
   redraw();
   compareSoon();
 }
 
-// A row of what speaks for one class and not for another.
-function versus(index, other) {
-  const target = `logit(${index}) - logit(${other})`;
-  if (!targetsOf(view.active).includes(target)) pin(target);
-  else redraw();
+// Bring an image into view: in the strip at once, among the rows when its row is there.
+function reveal(id) {
+  strip.reveal(id);
+  if (view.tab === "compare") stage.reveal(id);
+}
+
+function chooseVersus(other) {
+  view.versus = other;
+  redraw();
+  compareSoon();
+}
+
+function find(index) {
+  if (!view.active) return say("Choose an image first.", true);
+  if (!targetsOf(view.active).includes(index)) pin(index);
+}
+
+function refuse(text) {
+  if (/^\d+$/.test(text)) say(`There is no class ${text}: the model has ${known.labels.length}.`, true);
+  else if (text) say("No class with that name.", true);
+}
+
+// The probability of each class of the image at hand; none while they cannot be told.
+async function probabilities() {
+  const key = `${view.model} ${view.active}`;
+  if (!view.active) return [];
+  if (!known.chances.has(key)) {
+    known.chances.set(key, get(`models/${view.model}/photographs/${view.active}/probabilities`).catch(() => (known.chances.delete(key), [])));
+  }
+  return known.chances.get(key);
 }
 
 function pin(index) {
@@ -281,10 +347,9 @@ async function add(files) {
     }
   }
   redraw();
-  const shown = compare();
-  await pause(100); // the stage has its row by then
-  stage.reveal(rows().findIndex((row) => row.photograph.id === view.active));
-  await shown;
+  reveal(view.active);
+  announce(files.length === 1 ? `${info(view.active)?.name ?? files[0].name} is compared` : `${view.photographs.length} images are compared`);
+  await compare();
 }
 
 // A comparison, once nothing has changed for a moment.
@@ -364,7 +429,7 @@ async function explainGroup(group, mine, signal) {
   for (let at = 0; at < missing.length; at += AT_ONCE) {
     let job;
     try {
-      job = await post("jobs", asJob(group, byPhotograph(missing.slice(at, at + AT_ONCE))), { signal });
+      job = await post("jobs", asJob(group, byPhotograph(missing.slice(at, at + AT_ONCE), group)), { signal });
     } catch (error) {
       if (error.status === 404 && (await dropForgotten())) return;
       if (error.status !== 422) throw error;
@@ -433,23 +498,25 @@ function layOut() {
     rows().map((row) => ({
       ...row,
       columns: shown.map((one) => one.title),
-      told: TOLD[view.by],
-      detail: row.probability === null ? row.label : `${row.label} ${percent(row.probability)}`,
+      told: (record, n) => (shown[n].versus === undefined ? TOLD[view.by](record) : record.caption),
+      detail: withChance(row),
       cells: shown.map((one) => cell(row.photograph.id, row.target, one)),
     })),
   );
   if (view.tab === "trust") drawTrust();
 }
 
+const withChance = ({ label, probability }) => (probability === null ? label : `${label} ${percent(probability)}`);
+
 // The checks of the maps that are there; those to come are checked when they have come.
 function drawTrust() {
   trust.show(
     rows().map((row) => ({
       title: row.photograph.name,
-      detail: row.probability === null ? row.label : `${row.label} ${percent(row.probability)}`,
+      detail: withChance(row),
       cells: columns()
-        .map((one) => ({ id: found.get(cellKey(row.photograph.id, row.target, one)), title: one.title, model: one.model }))
-        .filter((one) => one.id),
+        .map((one) => ({ id: cell(row.photograph.id, row.target, one), title: one.title, model: one.model }))
+        .filter((one) => typeof one.id === "string"),
     })),
   );
 }
@@ -475,12 +542,13 @@ async function preview(index) {
     const row = rows().find((each) => each.photograph.id === photograph);
     if (!row) return;
     const shown = columns();
+    const other = { label: labelOf(photograph, index), probability: classesOf(photograph).find((one) => one.index === index)?.probability ?? null };
     const draw = () => {
-      if (hovering === mine) stage.preview({ key: row.key, cells: shown.map((one) => found.get(cellKey(photograph, index, one)) ?? null) });
+      if (hovering === mine) stage.preview({ key: row.key, detail: `Preview: ${withChance(other)}`, cells: shown.map((one) => cell(photograph, index, one)) });
     };
     draw();
-    for (const group of requests(shown.filter((one) => !found.has(cellKey(photograph, index, one))))) {
-      const job = await post("jobs", asJob(group, [{ photograph, targets: [index] }]), { signal });
+    for (const group of requests(shown.filter((one) => cell(photograph, index, one) === null))) {
+      const job = await post("jobs", asJob(group, byPhotograph([{ photograph: row.photograph, target: index }], group)), { signal });
       mine.job = job.id;
       await follow(
         job,
@@ -513,12 +581,7 @@ function lastDrawable(layers) {
 function drawInside() {
   const layers = known.tree.layers.filter((row) => row.grid);
   const layer = layers.some((row) => row.layer === view.inside) ? view.inside : (view.layer ?? lastDrawable(layers));
-  const choose = (name) => {
-    view.inside = name;
-    remember();
-    drawInside();
-  };
-  drawTree(known.tree, layer, choose);
+  tree.show(known.tree.layers, layer);
   const key = `${view.model} ${view.active} ${layer}`;
   if (layer && view.active && drawInside.shown !== key) {
     drawInside.shown = key;
@@ -526,6 +589,12 @@ function drawInside() {
       if (!shown && drawInside.shown === key) drawInside.shown = ""; // what failed may be asked for again
     });
   }
+}
+
+function chooseInside(name) {
+  view.inside = name;
+  remember();
+  drawInside();
 }
 
 function selectTab(name, focus = true) {
@@ -547,7 +616,7 @@ function asked() {
   const wanted = (row, one) => typeof (cell(row.photograph.id, row.target, one) ?? "") === "string";
   return requests(columns()).flatMap((group) => {
     const shown = rows().filter((row) => group.some((one) => wanted(row, one)));
-    return shown.length ? [asJob(group, byPhotograph(shown))] : [];
+    return shown.length ? [asJob(group, byPhotograph(shown, group))] : [];
   });
 }
 const FILES = { report: "deepviz-report.html", sheet: "deepviz-sheet.png", data: "results.deepviz" };
@@ -589,10 +658,13 @@ function wireOnce() {
     location.hash = shown ? permalink.write(linked.token, shown) : `#token=${encodeURIComponent(linked.token)}`;
     location.reload();
   });
-  $("skip").addEventListener("click", (event) => {
-    event.preventDefault(); // the address behind # holds the view
-    $("stage").focus();
-  });
+  for (const link of document.querySelectorAll(".skip")) {
+    link.addEventListener("click", (event) => {
+      event.preventDefault(); // the address behind # holds the view
+      $("panel").open ||= link.dataset.to !== "maps";
+      skipTo(link.dataset.to);
+    });
+  }
   TABS.forEach((name, place) => {
     $(`tab-${name}`).addEventListener("click", () => {
       selectTab(name);
@@ -604,14 +676,6 @@ function wireOnce() {
       selectTab(TABS[(place + way + TABS.length) % TABS.length]);
       remember();
     });
-  });
-  $("find").addEventListener("submit", (event) => {
-    event.preventDefault();
-    const index = classNamed($("class-name").value.trim());
-    if (index === null) return say("No class with that name.", true);
-    if (known.labels.length && index >= known.labels.length) return say(`There is no class ${index}: the model has ${known.labels.length}.`, true);
-    $("class-name").value = "";
-    if (!targetsOf(view.active).includes(index)) pin(index);
   });
   $("job-cancel").addEventListener("click", () => {
     trust.cancel();
@@ -662,13 +726,13 @@ function wireOnce() {
   fit();
 }
 
-function classNamed(text) {
-  const numbered = text.match(/^(\d+)$|\((\d+)\)$/);
-  if (numbered) return Number(numbered[1] ?? numbered[2]);
-  const wanted = text.toLowerCase();
-  const at = known.labels.findIndex((label) => label.toLowerCase() === wanted);
-  const near = at >= 0 ? at : known.labels.findIndex((label) => wanted && label.toLowerCase().includes(wanted));
-  return near >= 0 ? near : null;
+// The first thing of a part of the page that can have the focus.
+function skipTo(part) {
+  const places = { images: "#photographs [tabindex='0']", classes: "#classes [tabindex='0']", methods: "#methods input:enabled" };
+  const maps = { compare: "#stage .dv-frame", inside: "#channels button", trust: "#believed [tabindex='0']" };
+  const empty = { images: "file", classes: "class-name" };
+  const place = document.querySelector(places[part] ?? maps[view.tab]);
+  (place ?? $(empty[part] ?? view.tab)).focus();
 }
 
 function tell(error) {

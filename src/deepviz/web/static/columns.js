@@ -21,8 +21,15 @@ export function fillColumns() {
   if (!view.layers.length) view.layers = firstLayers(known.tree);
 }
 
-// The columns: each a method with its options, by a model, at a layer.
+// The columns: each a method with its options, by a model, at a layer; compared with another class, two of each.
 export function columns() {
+  if (view.versus === null) return plain();
+  return plain().flatMap((one) => [one, { ...one, versus: view.versus, title: `${one.title}, minus ${versusName()}` }]);
+}
+
+const versusName = () => (view.versus === "next" ? "next best class" : (known.labels[view.versus] ?? `class ${view.versus}`));
+
+function plain() {
   if (view.by === "layers") {
     const layers = fineToCoarse(known.tree.layers.filter((row) => view.layers.includes(row.layer))).map((row) => row.layer);
     return view.methods.filter(takesLayer).flatMap((one) => layers.map((layer) => ({ ...one, model: view.model, layer, title: `${title(one)}, ${layer}` })));
@@ -31,6 +38,15 @@ export function columns() {
     return view.methods.flatMap((one) => known.models.map((model) => ({ ...one, model: model.id, layer: null, title: `${title(one)}, ${model.name}` })));
   }
   return view.methods.map((one) => ({ ...one, model: view.model, layer: takesLayer(one) ? view.layer : null, title: title(one) }));
+}
+
+// What a column explains in the row of a target: the target, or what speaks for it and not for another class. Null where
+// they are the same, or a difference already.
+export function targetIn(photograph, target, one) {
+  if (one.versus === undefined) return target;
+  const other = one.versus === "next" ? classesOf(photograph).find((each) => each.index !== target)?.index : one.versus;
+  if (typeof target !== "number" || other === undefined || other === target) return null;
+  return `logit(${target}) - logit(${other})`;
 }
 
 export const columnKey = (one) => JSON.stringify([one.model, one.name, one.options ?? {}, one.layer]);
@@ -78,7 +94,7 @@ const slow = (one) => Number(method(one.name)?.options.some((option) => ["steps"
 
 // What one request can ask for: columns of one model and layer, quick methods first.
 export function requests(wanted) {
-  const groups = Map.groupBy(wanted, (one) => JSON.stringify([one.model, one.layer]));
+  const groups = Map.groupBy(wanted, (one) => JSON.stringify([one.model, one.layer, one.versus]));
   return [...groups.values()].map((group) => group.toSorted((a, b) => slow(a) - slow(b)));
 }
 
@@ -89,7 +105,8 @@ export const asJob = (group, rows) => ({
   layer: group[0].layer,
 });
 
-export const byPhotograph = (cells) => {
-  const photographs = Map.groupBy(cells, (row) => row.photograph.id);
-  return [...photographs].map(([photograph, of]) => ({ photograph, targets: of.map((row) => row.target) }));
+// Rows as a request has them, with what the columns of a group explain in each.
+export const byPhotograph = (rows, [one]) => {
+  const photographs = Map.groupBy(rows, (row) => row.photograph.id);
+  return [...photographs].map(([photograph, of]) => ({ photograph, targets: of.map((row) => targetIn(photograph, row.target, one)) }));
 };

@@ -29,6 +29,11 @@ export function say(text, bad = false) {
   fading = setTimeout(() => toast.classList.remove("shown"), bad ? 8000 : 3500);
 }
 
+// Said to those who hear the page; nothing is seen of it.
+export function announce(text) {
+  $("spoken").textContent = text;
+}
+
 export async function copy(text, what) {
   try {
     await navigator.clipboard.writeText(text);

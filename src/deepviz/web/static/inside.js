@@ -1,36 +1,9 @@
-// The Inside tab: the layers of the network, and what a photograph does in one of them.
+// The Inside tab: what an image does in one of the network's layers.
 
 import { get } from "./api.js";
 import { $, element, say } from "./elements.js";
 
 let asked = 0;
-
-export function drawTree(tree, chosen, choose) {
-  const wanted = $("tree-filter").value.trim().toLowerCase();
-  const rows = tree.layers.filter((row) => !wanted || `${row.layer} ${row.type}`.toLowerCase().includes(wanted));
-  $("tree").replaceChildren(
-    ...rows.map((row) => {
-      const shape = row.output ? row.output.slice(1).join(" × ") : "";
-      const button = element(
-        "button",
-        {
-          type: "button",
-          "aria-pressed": String(row.layer === chosen),
-          disabled: !row.grid,
-          title: row.grid ? `${row.layer}: ${row.parameters.toLocaleString("en")} parameters` : `${row.layer}: ${row.reason}`,
-          "aria-label": `${row.layer}, ${row.type}, ${shape || "no output of its own"}`,
-          onclick: () => choose(row.layer),
-        },
-        element("span", { class: `layer depth-${wanted ? 0 : Math.min(row.depth, 4)}` }, wanted ? row.layer : row.layer.split(".").pop()),
-        element("span", { class: "type" }, row.type),
-        element("span", { class: "shape" }, shape),
-      );
-      return element("li", {}, button);
-    }),
-  );
-  $("tree").querySelector("[aria-pressed=true]")?.scrollIntoView({ block: "nearest" });
-  $("tree-filter").oninput = () => drawTree(tree, chosen, choose);
-}
 
 // `drawings` draws what the channels look for; `retry` asks once more for what could not be fetched.
 // Whether the channels of another layer, or these, are shown.

@@ -1,7 +1,7 @@
-// The panel beside the comparison: model, photographs, classes, methods with their options, layer.
+// The panel beside the comparison: model, classes, methods with their options, layer.
 
-import { picture } from "./api.js";
 import { $, element, percent } from "./elements.js";
+import { reachable, rove } from "./roving.js";
 
 export function drawModels(models, chosen, choose) {
   $("model-block").hidden = models.length < 2;
@@ -13,97 +13,79 @@ export function drawModels(models, chosen, choose) {
   $("model").onchange = () => choose($("model").value);
 }
 
-export function drawPhotographs(all, shown, active, { toggle, activate, add }) {
-  const tiles = all.map((photograph) => {
-    const on = shown.includes(photograph.id);
-    const image = element("img", { alt: "", width: 64, height: 64 });
-    picture(photograph.id, 192).then((address) => (image.src = address), () => {});
-    const tile = element(
-      "button",
-      {
-        type: "button",
-        class: `photograph${photograph.id === active ? " active" : ""}`,
-        "aria-pressed": String(on),
-        "aria-label": `${photograph.name}, ${on ? "compared" : "not compared"}`,
-        title: photograph.name,
-        "data-id": photograph.id,
-        onclick: () => (on && photograph.id !== active ? activate(photograph.id) : toggle(photograph.id)),
-      },
-      image,
-      element("span", { class: "tick", "aria-hidden": "true" }, on ? "✓" : ""),
-    );
-    return tile;
-  });
-  const input = element("input", {
-    type: "file",
-    accept: "image/jpeg,image/png,image/webp,image/gif,image/avif,image/bmp",
-    multiple: true,
-    class: "hidden",
-    id: "file",
-    onchange: () => add([...input.files]),
-  });
-  const adder = element("label", { class: "photograph add", title: "Add images" }, input, element("span", {}, "Add"));
-  keepFocus($("photographs"), () => $("photographs").replaceChildren(...tiles, adder));
-}
+const FEW = 5; // classes that are listed at first
 
 // `label`: what a class, or an expression of classes, is called.
-export function drawClasses(predictions, pinned, label, { pin, preview, leave, versus }) {
-  const listed = [...predictions];
+export function drawClasses(predictions, pinned, label, { pin, preview, leave }) {
+  const holder = $("classes");
+  const listed = predictions.map((one) => ({ ...one, here: true }));
   for (const index of pinned) {
     if (!listed.some((one) => one.index === index)) listed.push({ index, label: label(index), probability: null });
   }
-  const classes = listed.filter((one) => typeof one.index === "number");
-  const rows = listed.map((one) => {
+  const all = holder.dataset.all === "true";
+  const shown = listed.filter((one, n) => all || n < FEW || pinned.includes(one.index));
+  const rows = shown.map((one) => {
     const on = pinned.includes(one.index);
-    const chance = one.probability === null ? "" : percent(one.probability);
-    const meter = element("meter", { min: 0, max: 1, value: one.probability ?? 0, "aria-hidden": "true" });
-    const button = element(
-      "button",
+    return element(
+      "li",
       {
-        type: "button",
+        role: "option",
         class: "class",
-        "aria-pressed": String(on),
+        "aria-selected": String(on),
         "data-class": String(one.index),
         title: on ? `${one.label}: remove its row` : `${one.label}: hover to preview, click to pin as a row`,
-        onclick: () => pin(one.index),
-        onfocus: () => preview(one.index),
-        onblur: leave,
       },
       element("span", { class: "pin", "aria-hidden": "true" }),
       element("span", { class: "label" }, one.label),
-      element("span", { class: "chance" }, chance),
-      meter,
+      " ",
+      element("span", { class: "chance" }, one.probability === null ? "" : percent(one.probability)),
+      element("span", { class: "share", "aria-hidden": "true" }),
     );
-    return element("li", {}, button, ...versusOf(one, classes, versus));
   });
-  // of the list, not of its buttons: they are made anew under the pointer, and then tell nobody that it left
-  $("classes").onpointerover = (event) => {
+  const targetOf = (line) => (/^\d+$/.test(line.dataset.class) ? Number(line.dataset.class) : line.dataset.class);
+  if (!holder.dataset.wired) {
+    holder.dataset.wired = "true";
+    const take = (line) => holder.pin(targetOf(line));
+    rove(holder, { elements: () => [...holder.children], keys: { Enter: take, " ": take } });
+  }
+  holder.pin = pin;
+  holder.onclick = (event) => {
+    const line = event.target.closest("[data-class]");
+    if (line) pin(targetOf(line));
+  };
+  // of the list, not of its lines: they are made anew under the pointer, and then tell nobody that it left
+  holder.onpointerover = (event) => {
     const under = event.target.closest("[data-class]");
-    if (under) preview(/^\d+$/.test(under.dataset.class) ? Number(under.dataset.class) : under.dataset.class);
+    if (under) preview(targetOf(under));
     else leave();
   };
-  $("classes").onpointerleave = leave;
-  keepFocus($("classes"), () => $("classes").replaceChildren(...rows));
+  holder.onpointerleave = leave;
+  holder.onfocusin = (event) => event.target.dataset.class && preview(targetOf(event.target));
+  holder.onfocusout = leave;
+  keepFocus(holder, () => holder.replaceChildren(...rows));
+  rows.forEach((line, n) => line.querySelector(".share").style.setProperty("--share", String(shown[n].probability ?? 0)));
+  reachable(rows, rows.find((line) => line.getAttribute("aria-selected") === "true"));
+  const more = $("classes-more");
+  more.hidden = listed.length <= FEW;
+  more.textContent = all ? `Show the best ${FEW}` : `Show all ${listed.length}`;
+  more.setAttribute("aria-expanded", String(all));
+  more.onclick = () => {
+    holder.dataset.all = String(!all);
+    drawClasses(predictions, pinned, label, { pin, preview, leave });
+  };
 }
 
-// The choice of another class to compare a class with: a row of what speaks for the one and not for the other.
-function versusOf(one, classes, versus) {
-  const others = classes.filter((each) => each.index !== one.index);
-  if (typeof one.index !== "number" || !others.length) return [];
-  const choice = element(
-    "select",
-    {
-      class: "versus",
-      id: `versus-${one.index}`,
-      "aria-label": `Compare ${one.label} with`,
-      title: `Compare with: evidence for ${one.label} rather than another class`,
-      onchange: () => versus(one.index, Number(choice.value)),
-    },
-    new Option("vs", "", true, true),
-    ...others.map((each) => new Option(each.label, String(each.index))),
+// What every column is compared with: `chosen` is null, "next" or a class; `others` pairs of a class and its name.
+export function drawVersus(others, chosen, choose) {
+  const select = $("versus");
+  const known = others.some(([index]) => index === chosen) || chosen === null || chosen === "next";
+  const listed = known ? others : [...others, [chosen, `class ${chosen}`]];
+  select.replaceChildren(
+    new Option("nothing", "", false, chosen === null),
+    new Option("next best class", "next", false, chosen === "next"),
+    ...listed.map(([index, label]) => new Option(label, String(index), false, index === chosen)),
   );
-  choice.options[0].disabled = true;
-  return [choice];
+  select.onchange = () => choose(select.value === "" ? null : select.value === "next" ? "next" : Number(select.value));
 }
 
 // `problems`: by a method's name, why it cannot be asked for with these options.
@@ -119,7 +101,7 @@ export function drawMethods(methods, chosen, problems, { toggle, change }) {
       disabled: !applies,
       onchange: () => toggle(method.name),
     });
-    const label = element("label", { for: box.id, title: `${method.summary}\n${method.cost}` }, method.title);
+    const label = element("label", { for: box.id }, method.title);
     const head = element("div", { class: "method-head" }, box, label);
     const row = element("li", { class: `method${applies ? "" : " inapplicable"}` }, head);
     if (!applies) {
@@ -135,21 +117,27 @@ export function drawMethods(methods, chosen, problems, { toggle, change }) {
       row.append(why);
     }
     const options = method.options.filter((option) => option.name !== "layer");
-    if (options.length) {
-      const fields = options.map((option) => field(method, option, here?.options?.[option.name], methods, change));
-      row.append(
-        element(
-          "details",
-          { "data-method": method.name, open: open.has(method.name) },
-          element("summary", { "aria-label": `Options of ${method.title}` }, "options"),
-          element("p", { class: "summary" }, method.summary),
-          ...fields,
-        ),
-      );
-    }
+    const fields = options.map((option) => field(method, option, here?.options?.[option.name], methods, change));
+    const what = options.length ? `About ${method.title}, and its options` : `About ${method.title}`;
+    row.append(
+      element(
+        "details",
+        { "data-method": method.name, open: open.has(method.name) },
+        element("summary", { id: `about-${method.name}`, title: what }, element("span", { class: "hidden" }, what), options.length ? element("span", { class: "of", "aria-hidden": "true" }, "options") : null, element("span", { class: "question", "aria-hidden": "true" }, "?")),
+        element("p", { class: "summary" }, method.summary),
+        element("p", { class: "summary" }, method.reading),
+        element("p", { class: "summary" }, `Cost: ${method.cost.replaceAll("`", "")}. `, ...paper(method)),
+        ...fields,
+      ),
+    );
     return row;
   });
   keepFocus($("methods"), () => $("methods").replaceChildren(...rows));
+}
+
+function paper({ paper: text, address }) {
+  if (!address) return text ? [text] : [];
+  return [element("a", { href: address, target: "_blank", rel: "noopener noreferrer" }, text)];
 }
 
 function field(method, option, given, methods, change) {
@@ -292,7 +280,7 @@ export function firstLayers(tree) {
 function keepFocus(holder, redraw) {
   const focused = holder.contains(document.activeElement) ? document.activeElement : null;
   const key = focused?.id ? `#${CSS.escape(focused.id)}` : focused?.dataset.class ? `[data-class="${focused.dataset.class}"]`
-    : focused?.dataset.id ? `[data-id="${focused.dataset.id}"]` : null;
+    : null;
   redraw();
   if (key) holder.querySelector(key)?.focus({ preventScroll: true });
 }

@@ -13,9 +13,10 @@ export class Stage {
   #rows = [];
   #preview = null;
   #drawing = false;
+  #revealed = null;
 
   constructor(holder, { look, looked, lost }) {
-    this.comparison = new Comparison(holder, { settings: look ?? {}, onchange: looked, onlook: looked });
+    this.comparison = new Comparison(holder, { settings: look ?? {}, empty: "Choose an image to compare, or drop one here.", onchange: looked, onlook: looked });
     const { zoom, x, y } = look?.at ?? {};
     if ([zoom, x, y].every(Number.isFinite)) this.comparison.look({ zoom, x, y });
     this.lost = lost;
@@ -41,9 +42,10 @@ export class Stage {
     this.#draw();
   }
 
-  // Bring a row into view.
-  reveal(number) {
-    this.comparison.body.children[number]?.scrollIntoView({ block: "nearest" });
+  // Bring the first row of an image into view, once it is there.
+  reveal(photograph) {
+    this.#revealed = photograph;
+    this.#draw();
   }
 
   #open(id) {
@@ -90,9 +92,19 @@ export class Stage {
       this.#drawing = false;
       const ready = this.#rows.filter((row) => this.#sources.get(row.photograph.id));
       this.comparison.show(ready.map((row) => this.#row(row)));
-      const shown = this.#preview;
-      this.comparison.preview(shown && { [shown.key]: shown.cells.map((id) => this.#records.get(id) ?? null) });
+      const at = ready.findIndex((row) => row.photograph.id === this.#revealed);
+      if (at >= 0) {
+        this.comparison.body.children[at].scrollIntoView({ block: "nearest" });
+        this.#revealed = null;
+      }
+      this.comparison.preview(this.#whole(this.#preview));
     });
+  }
+
+  // A preview once all of its maps are there, under its own heading: never half of it.
+  #whole(shown) {
+    if (!shown || shown.cells.some((cell) => !cell?.reason && !this.#records.has(cell))) return null;
+    return { row: shown.key, detail: shown.detail, records: [null, ...shown.cells.map((cell) => this.#records.get(cell) ?? null)] };
   }
 
   #row(row) {
@@ -101,17 +113,17 @@ export class Stage {
       title: row.photograph.name,
       detail: row.detail,
       photograph: { id: row.photograph.id, source: this.#sources.get(row.photograph.id) },
-      tiles: row.cells.map((cell, n) => {
+      tiles: [{ id: `${row.photograph.id} original`, title: "Image", original: true }, ...row.cells.map((cell, n) => {
         const record = typeof cell === "string" ? (this.#records.get(cell) ?? null) : null;
         return {
           id: record ? cell : `${row.key} ${n} ${cell?.reason ?? ""}`,
           title: row.columns[n],
-          detail: record ? row.told(record) : "",
+          detail: record ? row.told(record, n) : "",
           record,
           pending: record === null && !cell?.reason,
           reason: cell?.reason ?? "",
         };
-      }),
+      })],
     };
   }
 }
