@@ -834,3 +834,25 @@ def test_methods_that_do_not_apply_are_greyed_with_the_reason(visit):
     assert page.page.locator("#method-guided-backprop").is_disabled()
     assert "rectifier" in page.page.inner_text("#why-guided-backprop")
     page.close()
+
+
+def test_the_servers_first_maps_are_of_the_methods_that_they_are_of(chromium, serving):
+    """A method that does not apply is no column of the page, but is one of the comparison that the server opens with:
+    the maps after it must not be taken for those of the next method."""
+    app = create_app(small_models.no_rectifier())
+    held = []
+    link = serving(app)
+    page = Visit(chromium, "about:blank")
+    page.page.route(f"**/api/jobs/{app.state.deepviz.opening.id}*", lambda route: held.append(route))
+    page.page.goto(link)
+    page.drawn(6)
+    assert [one.split("\n")[0] for one in page.captions()[:3]] == ["Grad-CAM", "Integrated gradients", "SmoothGrad"]
+    before = page.captions()
+    held.pop().continue_()
+    page.page.wait_for_timeout(500)
+    page.page.uncheck("#method-grad-cam")  # nothing is computed for that
+    page.drawn(4)
+    assert page.captions() == [one for one in before if not one.startswith("Grad-CAM")]
+    for tile in page.page.locator(".dv-tile", has_text="Integrated gradients").all():
+        assert tile.locator(".dv-frame").get_attribute("aria-label").startswith("Integrated gradients:")
+    page.close()

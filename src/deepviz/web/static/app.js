@@ -71,7 +71,7 @@ async function open() {
     trust = new Trust($("believed"), $("verdicts"), { metrics: start.metrics, told: showJob, failed: tell });
     selectTab(view.tab, false);
     await useModel(view.model);
-    if (!restored && start.job) watchOpening(start.job);
+    if (!restored && start.job) watchOpening(start.job, start.methods.map((name) => ({ name, model: start.models[0].id, layer: null })));
     await compare();
   } catch (error) {
     tell(error);
@@ -460,9 +460,9 @@ function finish(reason) {
   layOut();
 }
 
-// The comparison that the server computes by itself before the first page asks.
-function watchOpening(id) {
-  const opened = columns();
+// The comparison that the server computes by itself before the first page asks; `opened`: its columns, also those of
+// methods that turn out not to apply.
+function watchOpening(id, opened) {
   get(`jobs/${id}`)
     .then((job) =>
       follow(job, (state) => {
