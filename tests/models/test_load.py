@@ -1,5 +1,6 @@
 import copy
 import socket
+import subprocess
 import sys
 from dataclasses import replace
 
@@ -461,3 +462,17 @@ def test_missing_extras(monkeypatch, spec, extra):
     monkeypatch.setitem(sys.modules, "open_clip", None)
     with pytest.raises(MissingExtra, match=rf"pip install 'deepviz\[{extra}\]'"):
         load_model(spec)
+
+
+def test_hf_model_that_imports_torchvision_in_a_process_of_its_own(tmp_path, torchvision):
+    """Where torchvision's operators do not fit torch, it can be imported only by `import_torchvision`."""
+    transformers = pytest.importorskip("transformers")
+    config = transformers.LevitConfig(
+        num_labels=4, hidden_sizes=[8, 12, 16], num_attention_heads=[1, 1, 1], depths=[1, 1, 1], key_dim=[8, 8, 8]
+    )
+    with torch.random.fork_rng(devices=[]):
+        transformers.LevitForImageClassification(config).save_pretrained(tmp_path)
+    transformers.LevitImageProcessor().save_pretrained(tmp_path)
+    script = f"import deepviz; print(deepviz.load_model('hf:{tmp_path}').preprocess.crop)"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert done.stdout == "0.875\n", done.stderr

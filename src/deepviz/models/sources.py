@@ -119,6 +119,8 @@ def from_hf(name: str, pretrained: bool, num_classes: int | None = None) -> Buil
 
     Such a folder's files hold the weights under other names than the module does, so they are no `weights=` file.
     """
+    with suppress(MissingExtra):  # some models need it, and most do not
+        import_torchvision()
     try:
         transformers = importlib.import_module("transformers")
     except ImportError:
