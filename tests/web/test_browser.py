@@ -225,7 +225,7 @@ def test_channels_are_drawn_while_one_watches(visit, tmp_path):
     page.until("document.querySelectorAll('#channels .wanted').length === 8")
     ui.select_option("#drawing-steps", "400")
     first = ui.locator("#channels figure").first
-    first.get_by_role("button", name=re.compile("Generate a feature visualisation of channel")).click()
+    first.get_by_role("button", name=re.compile("Draw a feature visualisation of channel")).click()
     image = "document.querySelector('#channels .wanted img').src"
     page.until(f"{image}.startsWith('data:')")
     before = ui.evaluate(image)
@@ -293,7 +293,7 @@ def test_no_channel_that_was_asked_for_is_lost(visit):
 
     ui.select_option("#drawing-steps", "400")
     first = ui.locator("#channels figure").first
-    draw = first.get_by_role("button", name=re.compile("Generate a feature visualisation of channel"))
+    draw = first.get_by_role("button", name=re.compile("Draw a feature visualisation of channel"))
     draw.click()
     page.until("document.querySelector('#channels .told').innerText.includes('of 400')")
     assert draw.get_attribute("aria-disabled") == "true"
@@ -801,6 +801,45 @@ def test_the_keyboard_reaches_everything(visit):
              .map((one) => one.outerHTML)"""
     )
     assert unnamed == []
+    page.close()
+
+
+RULES = {"rules": {"label-content-name-mismatch": {"enabled": True}}, "resultTypes": ["violations"]}
+
+
+@pytest.mark.parametrize("width", [1440, 400])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_no_tab_violates_a_rule_of_axe(visit, monkeypatch, tmp_path, scheme, width):
+    """Contrast, names, roles, landmarks, headings: in both themes, on wide and narrow pages, with everything open."""
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="axe-playwright-python is not installed")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    app = create_app(small_models.no_rectifier(), folder(tmp_path / "many", 14))
+    page = visit(app, viewport={"width": width, "height": 900}, color_scheme=scheme)
+    page.until("document.getElementById('job').hidden && document.querySelectorAll('.dv-tile').length === 8")
+    ui = page.page
+
+    def violations():
+        ui.wait_for_timeout(300)  # what fades is there
+        return [
+            (one["id"], node["target"], node["any"][:1] and node["any"][0]["message"])
+            for one in axe.Axe().run(ui, options=RULES).response["violations"]
+            for node in one["nodes"]
+        ]
+
+    assert violations() == []
+    ui.evaluate("for (const one of document.querySelectorAll('details')) one.open = true")
+    ui.evaluate("document.querySelector('.dv-tools').classList.add('dv-open')")
+    ui.fill("#class-name", "fox")
+    page.until("!document.getElementById('class-found').hidden")
+    assert violations() == []
+    ui.locator("#class-name").press("Escape")
+    ui.evaluate("document.getElementById('take').open = false")
+    ui.click("#tab-inside")
+    page.until("document.querySelector('#channels .wanted')")
+    assert violations() == []
+    ui.click("#tab-trust")
+    page.checked(6)
+    assert violations() == []
     page.close()
 
 

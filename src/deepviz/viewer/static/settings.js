@@ -155,7 +155,7 @@ export class Toolbar {
         { class: "dv-buttons" },
         button("−", "Zoom out (−)", 1 / 1.5),
         button("+", "Zoom in (+)", 1.5),
-        button("Fit", "Whole image (0)", 0),
+        button("Fit", "Fit the whole image (0)", 0),
       ),
     );
   }

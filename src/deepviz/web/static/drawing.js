@@ -53,7 +53,7 @@ export class Drawings {
   // The figure of a channel: its image, and what can be done with it.
   figure(channel) {
     const image = element("img", { alt: `Feature visualisation of channel ${channel}`, hidden: true });
-    const draw = element("button", { type: "button", class: "quiet", "aria-label": `Generate a feature visualisation of channel ${channel}`, onclick: () => this.draw([channel]) }, "Draw");
+    const draw = element("button", { type: "button", class: "quiet", "aria-label": `Draw a feature visualisation of channel ${channel}`, onclick: () => this.draw([channel]) }, "Draw");
     const save = element("button", { type: "button", class: "quiet", "aria-label": `Save the image of channel ${channel}`, hidden: true, onclick: () => this.#save(channel) }, "Save");
     const told = element("span", { class: "told" });
     const holder = element("div", { class: "wanted" }, image, element("p", {}, draw, save, told));
