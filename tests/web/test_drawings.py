@@ -33,10 +33,12 @@ def begun(client, **changes):
     return answer.json()
 
 
-def until(client, drawing, *states):
-    for _ in range(500):
+def until(client, drawing, *states, step=0):
+    """What is told of the drawing once it is in one of these states, and so far."""
+    end = time.monotonic() + 60
+    while time.monotonic() < end:
         told = client.get(f"/api/drawings/{drawing['id']}").json()
-        if told["state"] in states:
+        if told["state"] in states and told["step"] >= step:
             return told
         time.sleep(0.01)
     raise AssertionError(f"it does not become {states}: {told['state']}, step {told['step']}")
@@ -132,11 +134,12 @@ def test_what_cannot_be_drawn(client, changes, said):
 
 def test_a_pause_shows_the_step_that_it_tells(client):
     drawing = begun(client, steps=1000)
-    until(client, drawing, "running")
-    time.sleep(0.2)
+    until(client, drawing, "running", step=2)
     client.post(f"/api/drawings/{drawing['id']}/pause")
-    time.sleep(0.2)  # the step under way
-    told = client.get(f"/api/drawings/{drawing['id']}").json()
+    told, before = until(client, drawing, "paused"), None
+    while told != before:  # the step under way
+        time.sleep(0.5)
+        told, before = until(client, drawing, "paused"), told
     assert 1 < told["step"] < 1000
     ways = {}
     generator = ImageGenerator(small_models.good(), objective=[Channel(LAYER, k) for k in (0, 3)], steps=1000, seed=5)
