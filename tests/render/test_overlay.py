@@ -4,7 +4,7 @@ from PIL import Image
 
 from deepviz.geometry import Geometry
 from deepviz.render import Scale, colour, colour_bar, grey, heatmap, overlay, place
-from deepviz.render.overlay import DIMMED, GHOST, OPACITY
+from deepviz.render.overlay import DARKEST, DIMMED, GHOST, LIFTED, OPACITY
 
 UNSIGNED, SIGNED = Scale(0.0, 1.0, False), Scale(-1.0, 1.0, True)
 
@@ -90,6 +90,21 @@ def test_without_evidence_a_fine_map_leaves_the_ghost_of_the_photograph():
     light = pixels(overlay(picture, np.zeros((30, 40)), whole, SIGNED, fine=True))
     assert np.abs(dark - GHOST * levels).max() <= 0.51
     assert np.abs(light - (255 - GHOST * (255 - levels))).max() <= 0.51
+
+
+@pytest.mark.parametrize("scale", [UNSIGNED, SIGNED])
+def test_the_ghost_of_a_dark_photograph_is_not_black(scale):
+    """Its brightest parts are as bright as those of an image with grey levels up to `LIFTED`; noise stays dark."""
+    picture, whole = photo(40, 30), Geometry.whole((40, 30))
+    grey = picture.convert("L").point(lambda level: level * LIFTED // 255)
+    zeros = np.zeros((30, 40))
+    ordinary = pixels(overlay(grey, zeros, whole, scale, fine=True))
+    dark = pixels(overlay(grey.point(lambda level: level // 8), zeros, whole, scale, fine=True))
+    top = np.percentile(ordinary, 99)
+    assert np.percentile(dark, 99) == pytest.approx(top, abs=2)
+    assert np.abs(dark - ordinary).max() <= GHOST * 8 * LIFTED / (LIFTED // 8 - 1), "a step of the dark levels"
+    black = pixels(overlay(grey.point(lambda level: level // 80), zeros, whole, UNSIGNED, fine=True))
+    assert black.max() <= GHOST * 2 * LIFTED / DARKEST + 1
 
 
 @pytest.mark.parametrize("fine", [False, True])

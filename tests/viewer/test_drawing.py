@@ -3,6 +3,7 @@
 import base64
 import json
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -102,6 +103,17 @@ def on_a_border(explanation, scale=None):
 @pytest.mark.parametrize("kind", MAPS)
 def test_the_canvas_is_the_overlay(draw, kind, box):
     explanation = explained(kind, box)
+    pixels, _ = draw(explanation)
+    off = difference(pixels, explanation.overlay()) > 1
+    assert not (off & ~on_a_border(explanation)).any()
+    assert off.mean() < 1e-3
+
+
+@pytest.mark.parametrize("kind", ["fine", "fine signed", "coarse"])
+@pytest.mark.parametrize("share", [0.02, 0.3])
+def test_on_a_dark_photograph(draw, kind, share):
+    bright = explained(kind)
+    explanation = replace(bright, image=bright.image.point(lambda level: round(share * level)))
     pixels, _ = draw(explanation)
     off = difference(pixels, explanation.overlay()) > 1
     assert not (off & ~on_a_border(explanation)).any()

@@ -181,6 +181,27 @@ def test_shared_scales_are_pythons(opened):
         assert high == pytest.approx(max(pooled, coarse), rel=0.05)
 
 
+def test_maps_of_a_method_in_a_row_share_a_scale(opened):
+    """By default, where their values are comparable: of the same method at the same layer of the same model."""
+    highs = opened.page.evaluate(
+        """() => {
+            const { id, tiles } = comparison.sections[0];
+            const [first, other] = [tiles[0].tile.record, tiles[1].tile.record];
+            const scale = { ...first.scale, high: 2 * first.scale.high };
+            const stronger = { ...first, scale, map: { ...first.map, unit: 1.5 * first.map.unit } };
+            const records = [first, stronger, { ...stronger, model: "another" }, other];
+            const shown = records.map((record, n) => ({ id: `n${n}`, record }));
+            const rows = [{ id, title: "t", photograph: tiles[0].photograph, tiles: shown }];
+            comparison.show(rows);
+            const highs = ({ tile }, n) => [comparison.highOf(comparison.tiles[n]), tile.record.scale.high];
+            return comparison.idle().then(() => comparison.tiles.map(highs));
+        }"""
+    )
+    assert highs[0][0] == highs[1][0]
+    assert highs[0][0] > highs[0][1]
+    assert [high for high, _ in highs[2:]] == [own for _, own in highs[2:]], "nothing else shares one"
+
+
 def test_settings_are_plain_and_unknown_ones_are_left_out(opened):
     page = opened.page
     kept = page.evaluate(
@@ -276,7 +297,10 @@ def test_zoom_and_pan_are_linked(opened):
 def test_a_preview_comes_and_goes(opened):
     page = opened.page
     before = settled(page)
-    page.evaluate('() => comparison.preview({ row: "0", detail: "seen", records: [comparison.tiles[4].tile.record] })')
+    page.evaluate(
+        "() => comparison.preview({ row: '0', detail: 'seen', records: [{ ...comparison.tiles[3].tile.record }] })"
+    )
+    assert page.locator(".dv-row-detail").first.inner_text() == "seen"
     during = settled(page)
     assert [a != b for a, b in zip(before, during, strict=True)] == [True] + [False] * 5
     page.evaluate("() => comparison.preview(null)")

@@ -558,6 +558,8 @@ def test_a_class_is_compared_with_another(visit):
     assert captions[0] == "Image"
     assert captions[1].startswith("Grad-CAM\n")
     assert captions[2].startswith(f"Grad-CAM, minus next best class\n{first} - {second}:")
+    ends = [caption.split("\n")[-1] for caption in captions]
+    assert ends[1] == ends[2], "one scale for both"
     page.until("location.hash.includes('view=')")
     shown = page.captions()
     link = ui.evaluate("location.href")

@@ -12,6 +12,8 @@ from deepviz.render.colour import Scale, Values, as_map, colour, finite
 OPACITY = 0.85
 GHOST = 0.4
 """How much of its contrast the image keeps under a map of single pixels."""
+LIFTED, DARKEST = 160, 8
+"""Grey levels: what the brightest parts of a dark image become in its ghost; and below which there is only noise."""
 DIMMED = 0.55
 """How bright the part of the image is drawn that the model did not see."""
 
@@ -70,7 +72,8 @@ def overlay(
     What the model did not see is dimmed to 55 %.
 
     Maps of single pixels (`fine`) would drown in the image's own detail: they are drawn on its grey ghost, dark
-    under unsigned and light under signed values, with the square root of that share.
+    under unsigned and light under signed values, with the square root of that share. The ghost of a dark image is
+    lifted first.
 
     Raises:
         ValueError: for values that are not one finite map, an image of another size than the geometry's, and an
@@ -93,8 +96,19 @@ def overlay(
 
 
 def _ghost(photo: Image.Image, light: bool) -> Image.Image:
-    levels = [round(255 - GHOST * (255 - level) if light else GHOST * level) for level in range(256)]
-    return photo.convert("L").point(levels).convert("RGB")
+    grey = photo.convert("L")
+    lifted = _lift(grey.histogram())
+    levels = [round(255 - GHOST * (255 - level) if light else GHOST * level) for level in lifted]
+    return grey.point(levels).convert("RGB")
+
+
+def _lift(histogram: list[int]) -> list[int]:
+    """Of each grey level the one that is drawn: those of a dark image are stretched until its 99th percentile is
+    `LIFTED`, since its ghost would be black."""
+    counted = np.cumsum(histogram)
+    top = int(np.searchsorted(100 * counted, 99 * counted[-1]))
+    gain = LIFTED / max(top, DARKEST) if top < LIFTED else 1
+    return [min(255, round(gain * level)) for level in range(256)]
 
 
 def heatmap(values: Values, scale: Scale, cmap: str | None = None, *, size: tuple[int, int]) -> Image.Image:

@@ -12,7 +12,7 @@ import numpy as np
 
 from deepviz.render import Scale, colour
 from deepviz.render.colour import LEVELS, SIGNED, UNSIGNED
-from deepviz.render.overlay import DIMMED, GHOST, OPACITY
+from deepviz.render.overlay import DARKEST, DIMMED, GHOST, LIFTED, OPACITY
 
 COLOURS = {UNSIGNED: "Inferno", "viridis": "Viridis", "cividis": "Cividis", "crameri:batlow": "Batlow", "gray": "Grey"}
 DIVERGING = {
@@ -57,7 +57,15 @@ def tables() -> str:
         for names, diverging in ((COLOURS, False), (DIVERGING, True))
         for name, title in names.items()
     ]
-    constants = {"opacity": OPACITY, "ghost": GHOST, "dimmed": DIMMED, "colours": UNSIGNED, "diverging": SIGNED}
+    constants = {
+        "opacity": OPACITY,
+        "ghost": GHOST,
+        "lifted": LIFTED,
+        "darkest": DARKEST,
+        "dimmed": DIMMED,
+        "colours": UNSIGNED,
+        "diverging": SIGNED,
+    }
     return (
         "// The colour tables and constants of deepviz/render.\n\n"
         f"export const LEVELS = {LEVELS};\n"

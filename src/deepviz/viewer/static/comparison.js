@@ -234,20 +234,18 @@ export class Comparison {
     if (this.settings.scale !== "own") this.touchAll();
   }
 
-  // The end of a tile's scale: its own, or that of all maps of its method, or of all maps.
+  // The end of a tile's scale: its own, or that of comparable maps of its row, of all maps of its method, or of all.
   highOf(tile) {
     const { record } = tile.picture;
-    if (this.settings.scale === "own") return record.scale.high;
-    const key = this.settings.scale === "all" ? "all" : keyOf(record);
+    const { scale } = this.settings;
+    if (scale === "own") return record.scale.high;
+    const keyIn = (section, one) => ({ row: `${section.id} ${keyOf(one)} ${one.model}`, method: keyOf(one), all: "all" })[scale];
+    const key = keyIn(this.sections.find((section) => section.tiles.includes(tile)), record);
     this.highs ??= new Map();
     if (!this.highs.has(key)) {
-      const group = this.tiles.filter((one) => one.picture && (key === "all" || keyOf(one.picture.record) === key));
-      const pictures = group.map((one) => one.picture);
-      const quantile = pictures.every((one) => one.record.coarse) ? 100 : 99.5;
-      const alike = pictures.map((one) => one.ordered);
-      // maps of a single layer's few values would drown among those of single pixels
-      const coarse = pictures.filter((one) => one.record.coarse).map((one) => percentile(one.ordered, 100));
-      this.highs.set(key, Math.max(sharedHigh(alike, quantile), ...coarse));
+      const alike = (section) => section.tiles.filter((one) => one.picture && keyIn(section, one.picture.record) === key);
+      const pictures = this.sections.flatMap(alike).map((one) => one.picture);
+      this.highs.set(key, pictures.length === 1 ? record.scale.high : highOfAll(pictures));
     }
     return this.highs.get(key);
   }
@@ -399,6 +397,13 @@ export class Comparison {
     else return;
     event.preventDefault();
   }
+}
+
+function highOfAll(pictures) {
+  const quantile = pictures.every((one) => one.record.coarse) ? 100 : 99.5;
+  // maps of a single layer's few values would drown among those of single pixels
+  const coarse = pictures.filter((one) => one.record.coarse).map((one) => percentile(one.ordered, 100));
+  return Math.max(sharedHigh(pictures.map((one) => one.ordered), quantile), ...coarse);
 }
 
 // What a map's method is known by; pages of version 0.1 have its caption alone.

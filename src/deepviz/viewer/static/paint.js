@@ -67,18 +67,28 @@ export function painter({ signed, fine, view, opacity, sign, colours, diverging,
   return found;
 }
 
+const greyAt = (photo, at) => (photo[at] * 19595 + photo[at + 1] * 38470 + photo[at + 2] * 7471 + 0x8000) >> 16;
+
+// Of each grey level the one that is drawn; those of a dark photograph are stretched first, or its ghost would be black.
+function ghostOf(photo, signed) {
+  const histogram = new Uint32Array(256);
+  for (let at = 0; at < photo.length; at += 4) histogram[greyAt(photo, at)] += 1;
+  let top = 0;
+  for (let counted = histogram[0]; 100 * counted < 99 * (photo.length / 4); counted += histogram[top]) top += 1;
+  const gain = top < PAINT.lifted ? PAINT.lifted / Math.max(top, PAINT.darkest) : 1;
+  return Uint8Array.from({ length: 256 }, (_, level) => {
+    const lifted = Math.min(255, rint(gain * level));
+    return rint(signed ? 255 - PAINT.ghost * (255 - lifted) : PAINT.ghost * lifted);
+  });
+}
+
 // What a map is drawn on: the photograph, or for maps of single pixels its ghost; dimmed where the model did not look.
 export function ground(photo, placed, fine, signed) {
   const made = new Uint8ClampedArray(photo);
   const dim = Uint8Array.from({ length: 256 }, (_, level) => rint(PAINT.dimmed * level));
-  const ghost = Uint8Array.from({ length: 256 }, (_, level) =>
-    rint(signed ? 255 - PAINT.ghost * (255 - level) : PAINT.ghost * level),
-  );
+  const ghost = fine ? ghostOf(photo, signed) : null;
   for (let i = 0, at = 0; i < placed.length; i++, at += 4) {
-    if (fine) {
-      const grey = (made[at] * 19595 + made[at + 1] * 38470 + made[at + 2] * 7471 + 0x8000) >> 16;
-      made[at] = made[at + 1] = made[at + 2] = ghost[grey];
-    }
+    if (fine) made[at] = made[at + 1] = made[at + 2] = ghost[greyAt(photo, at)];
     if (Number.isNaN(placed[i])) {
       made[at] = dim[made[at]];
       made[at + 1] = dim[made[at + 1]];

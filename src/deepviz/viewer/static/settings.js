@@ -11,7 +11,7 @@ export const DEFAULTS = Object.freeze({
   colours: PAINT.colours,
   diverging: PAINT.diverging,
   sign: "both",
-  scale: "own",
+  scale: "row",
   contours: false,
   size: "m",
 });
@@ -19,13 +19,13 @@ export const DEFAULTS = Object.freeze({
 const CHOICES = {
   view: { overlay: "Overlay", map: "Map", image: "Image" },
   sign: { both: "± both", positive: "+", negative: "−", magnitude: "|x|" },
-  scale: { own: "Each map", method: "Each method", all: "All" },
+  scale: { row: "Each row", own: "Each map", method: "Each method", all: "All" },
   size: { s: "S", m: "M", l: "L" },
 };
 const SPOKEN = {
   both: "Both signs", positive: "Positive values only", negative: "Negative values only", magnitude: "Magnitude",
   s: "Small", m: "Medium", l: "Large",
-  own: "A scale for each map", method: "One scale for each method", all: "One scale for all maps",
+  row: "One scale for the maps of a method and model in a row", own: "A scale for each map", method: "One scale for each method", all: "One scale for all maps",
 };
 
 // Settings out of anything, such as a permalink: unknown names and values are left out.
