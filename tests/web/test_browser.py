@@ -473,8 +473,10 @@ def test_a_forgotten_photograph_goes_alone(visit, tmp_path):
 
 
 def test_a_session(visit, tmp_path):
-    """Upload, hover, pin, another layer, options, report, data, code, the link that shows the same again."""
-    page = visit(accept_downloads=True)
+    """Upload, hover, pin, another layer, options, report, data, code, the link that shows the same again to those who
+    have the token."""
+    app = create_app(small_models.good())
+    page = visit(app, accept_downloads=True)
     page.drawn(8)
     ui = page.page
 
@@ -530,16 +532,32 @@ def test_a_session(visit, tmp_path):
     ui.click("#take summary")
     ui.click("[data-take=python]")
     page.until("document.getElementById('toast').textContent === 'Python code copied'")
-    assert "SmoothGrad(samples=3)" in ui.evaluate("navigator.clipboard.readText()")
+    code = ui.evaluate("navigator.clipboard.readText()")
+    assert "SmoothGrad(samples=3)" in code
+    assert f"'{name}'" in code, "the class that was pinned, by its name"
+    assert "])\n" in code, "the predicted classes of the others, whatever they are"
+    assert "deepviz.report(explanations" in code.splitlines()[-1]
+    ui.click("#take summary")
+    ui.click("[data-take=command]")
+    page.until("document.getElementById('toast').textContent === 'Command copied'")
+    assert len(ui.evaluate("navigator.clipboard.readText()").splitlines()) == 1
 
     ui.click("#take summary")
     ui.click("[data-take=link]")
     page.until("document.getElementById('toast').textContent === 'Link copied'")
     link = ui.evaluate("navigator.clipboard.readText()")
+    token = app.state.token
+    assert token not in link
+    assert token not in ui.evaluate("location.href")
     shown = page.captions()
+    ui.reload()
+    page.drawn(16)
     again = page.context.new_page()
     again.goto(link)
     page.page = again
+    page.until("!document.getElementById('gate').hidden")
+    again.fill("#gate-token", token)
+    again.click("#gate button")
     page.drawn(16)
     page.until(f"document.getElementById('layer-name').textContent.startsWith({layer!r})")
     assert page.captions() == shown

@@ -1,6 +1,7 @@
 """Code and commands that give what the page shows."""
 
 import shlex
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from deepviz import catalog
 from deepviz.cli import run
 from deepviz.methods import GradCAM, Gradient, GuidedBackprop, IntegratedGradients, SmoothGrad
 from deepviz.models import load_model
-from deepviz.web.snippets import Block, Shown
+from deepviz.web.snippets import PAGE, Block, Shown
 from deepviz.web.snippets import as_commands as commands_of
 from deepviz.web.snippets import as_python as python_of
 from pictures import picture_file
@@ -44,10 +45,14 @@ def loaded():
 
 
 @pytest.mark.filterwarnings("ignore::deepviz.DeepVizWarning")
-def test_the_code_runs_and_gives_the_same(loaded, photo):
+def test_the_code_runs_and_gives_the_same(loaded, photo, tmp_path, monkeypatch, capsys):
+    """And ends with a page to look at."""
+    monkeypatch.chdir(tmp_path)
     code = as_python(loaded, [Shown(photo, (1, 3)), Shown(photo, None)], METHODS)
     names = {}
     exec(code, names)
+    assert capsys.readouterr().out == f"open {PAGE}\n"
+    assert b"<title>" in (tmp_path / PAGE).read_bytes()
     expected = deepviz.explain(loaded, photo, METHODS, target=[1, 3]) + deepviz.explain(loaded, photo, METHODS)
     assert len(names["explanations"]) == 9
     for found, wanted in zip(names["explanations"], expected, strict=True):
@@ -91,7 +96,22 @@ def test_the_bundled_model_and_random_weights():
 def test_rows_of_the_same_classes_share_a_call(loaded):
     rows = [Shown("a", (1,)), Shown("b", None), Shown("c", (1,))]
     assert as_python(loaded, rows, [Gradient()]).count("deepviz.explain(") == 2
-    assert len(as_commands(loaded, rows, [Gradient()]).splitlines()) == 2
+    command = as_commands(loaded, rows, [Gradient()])
+    assert command.count("deepviz explain") == 2
+    assert len(command.splitlines()) == 1
+
+
+def test_classes_are_written_by_name(loaded):
+    """Where the name says which class it is: of two classes with one name, or of none, the index."""
+    rows = [Shown("a", (1, "logit(3) - logit(1)"))]
+    named = replace(loaded, labels=("tench", "red fox", "red fox", "crane", "7"))
+    assert "target=['red fox'" not in as_python(named, rows, [Gradient()])
+    named = replace(loaded, labels=("tench", "red fox", "crane", "tiger cat", "7"))
+    assert "target=['red fox', 'tiger cat - red fox']" in as_python(named, rows, [Gradient()])
+    words = shlex.split(as_commands(named, rows, [Gradient()]))
+    assert [words[at + 1] for at, word in enumerate(words) if word == "--target"] == ["red fox", "tiger cat - red fox"]
+    assert "target=[4]" in as_python(named, [Shown("a", (4,))], [Gradient()]), "a number is an index"
+    assert "target=[1]" in as_python(replace(loaded, labels=None), [Shown("a", (1,))], [Gradient()])
 
 
 @pytest.mark.parametrize("name", ["a'; rm -rf ~; '.png", "$(reboot).png", "-m.png", 'a"b.png', "a\\b.png"])
@@ -104,8 +124,9 @@ def test_a_name_stays_a_name(loaded, name):
 
 
 @pytest.mark.filterwarnings("ignore::deepviz.DeepVizWarning")
-def test_columns_of_several_layers_and_models_are_one_script(loaded, photo):
+def test_columns_of_several_layers_and_models_are_one_script(loaded, photo, tmp_path, monkeypatch):
     """Nothing is lost on the way: every column of every row, each by its model."""
+    monkeypatch.chdir(tmp_path)
     rows = (Shown(photo, (1,)), Shown(photo, (3,)))
     other = load_model("small_models:softmax")
     blocks = [Block(loaded, rows, (GradCAM(layer=layer),)) for layer in ("0", "2")]
@@ -122,9 +143,13 @@ def test_several_commands_do_not_overwrite_each_other(loaded, photo, tmp_path, m
     monkeypatch.chdir(tmp_path)
     rows = (Shown(photo, (1,)),)
     blocks = [Block(loaded, rows, (GradCAM(layer=layer),)) for layer in ("0", "2")]
-    for line in commands_of(blocks).splitlines():
-        assert run(shlex.split(line)[1:]) == 0
-    assert len(list(tmp_path.rglob("grad-cam*.png"))) == 2
+    blocks.append(Block(loaded, (Shown(photo, (2,)),), (GradCAM(layer="0"),)))
+    (line,) = commands_of(blocks).splitlines()
+    commands = line.split(" && ")
+    assert len(commands) == 2, "layers are methods with options"
+    for command in commands:
+        assert run(shlex.split(command)[1:]) == 0
+    assert len(list(tmp_path.rglob("grad-cam*.png"))) == 3
 
 
 def test_an_upload_is_no_example_of_the_package(loaded):

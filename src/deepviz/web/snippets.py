@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from deepviz import catalog
+from deepviz.errors import TargetError
 from deepviz.methods import Method
 from deepviz.models import LoadedModel
+from deepviz.objectives import Logit, parse
 from deepviz.web.forms import Target
+
+PAGE = "explanations.html"
 
 
 @dataclass(frozen=True)
@@ -39,7 +44,8 @@ class Block:
 
 
 def as_python(blocks: Sequence[Block]) -> str:
-    """The comparison as a script that calls `deepviz.explain`, once for each choice of model and classes."""
+    """The comparison as a script that calls `deepviz.explain`, once for each choice of model and classes, and writes a
+    page to look at."""
     blocks = _joined(blocks)
     lines = ["import deepviz", *_imports(method for block in blocks for method in block.methods), ""]
     if any(row.uploaded for block in blocks for row in block.rows):
@@ -54,17 +60,18 @@ def as_python(blocks: Sequence[Block]) -> str:
                 assigned[name] = value
         for targets, rows in _by_targets(block.rows):
             listed = ", ".join(_photograph(row) for row in rows)
-            target = "" if targets is None else f", target={list(targets)}"
+            target = "" if targets is None else f", target={_named(targets, block.loaded)}"
             lines.append(f"explanations += deepviz.explain(model, [{listed}], methods{target})")
+    lines += ["", f'print("open", deepviz.report(explanations, "{PAGE}"))']
     return "\n".join([*lines, ""])
 
 
 def as_commands(blocks: Sequence[Block]) -> str:
-    """The comparison as `deepviz explain` commands, one for each choice of model, layer and classes."""
-    commands = [words for block in blocks for words in _commands(block)]
+    """The comparison as `deepviz explain`, one line to run: once for each choice of model and classes."""
+    commands = [words for block in _joined(blocks) for words in _commands(block)]
     if len(commands) > 1:  # each into a folder of its own: they may be of the same images
         commands = [[*words, "-o", f"deepviz-out/{number}"] for number, words in enumerate(commands, 1)]
-    return "\n".join([*(" ".join(map(shlex.quote, words)) for words in commands), ""])
+    return " && ".join(" ".join(map(shlex.quote, words)) for words in commands) + "\n"
 
 
 def _commands(block: Block) -> Iterator[list[str]]:
@@ -73,7 +80,8 @@ def _commands(block: Block) -> Iterator[list[str]]:
         model += ["--weights", "random"]
     flags = [flag for method in block.methods for flag in ("-m", catalog.spell(method))]
     for targets, rows in _by_targets(block.rows):
-        chosen = [word for target in targets or () for word in ("--target", str(target))]
+        named = _named(targets or (), block.loaded)
+        chosen = [word for target in named for word in ("--target", str(target))]
         files = [f"./{row.photograph}" if row.photograph.startswith("-") else row.photograph for row in rows]
         yield ["deepviz", "explain", *files, *model, *flags, *chosen]
 
@@ -96,6 +104,23 @@ def _by_targets(rows: Sequence[Shown]) -> list[tuple[tuple[Target, ...] | None, 
     for row in rows:
         found.setdefault(row.targets, []).append(row)
     return list(found.items())
+
+
+def _named(targets: Sequence[Target], loaded: LoadedModel) -> list[Target]:
+    """Classes by their names instead of their indices, where a name says which."""
+    return [_name(target, loaded) for target in targets]
+
+
+def _name(target: Target, loaded: LoadedModel) -> Target:
+    labels = loaded.labels
+    if labels is None:
+        return target
+    meant = Logit(target) if isinstance(target, int) else parse(target)
+    named = re.sub(r"logit\((\d+)\)", lambda found: loaded.label(int(found[1])), str(meant))
+    try:
+        return named if parse(named, labels) == meant else target
+    except TargetError:  # a name of several classes, or one that reads as something else
+        return target
 
 
 def _model(loaded: LoadedModel) -> str:

@@ -35,7 +35,7 @@ let hovering = null;
 addEventListener("DOMContentLoaded", open);
 addEventListener("hashchange", () => {
   const said = permalink.read(location.hash);
-  if (said.token && (said.token !== token || JSON.stringify(said.view) !== JSON.stringify(view))) location.reload();
+  if ((said.token && said.token !== token) || (said.view && JSON.stringify(said.view) !== JSON.stringify(view))) location.reload();
 });
 
 addEventListener("pagehide", () => {
@@ -47,8 +47,9 @@ addEventListener("pagehide", () => {
 
 async function open() {
   const said = permalink.read(location.hash);
-  token = said.token;
+  token = said.token || permalink.recall();
   useToken(token);
+  if (said.token && permalink.keep(token)) history.replaceState(null, "", said.view ? permalink.write(said.view) : location.pathname + location.search);
   wireOnce();
   if (!token) return showGate();
   try {
@@ -87,6 +88,7 @@ function distinct(photograph) {
 }
 
 function showGate() {
+  permalink.keep("");
   $("gate").hidden = false;
   $("gate-token").focus();
 }
@@ -130,7 +132,7 @@ function asText(options) {
 
 function remember() {
   if (stage) view.look = stage.look();
-  history.replaceState(null, "", permalink.write(token, view));
+  history.replaceState(null, "", permalink.write(view));
 }
 
 let asking = 0; // for the lists of a model: what was asked last counts
@@ -616,7 +618,10 @@ function asked() {
   const wanted = (row, one) => typeof (cell(row.photograph.id, row.target, one) ?? "") === "string";
   return requests(columns()).flatMap((group) => {
     const shown = rows().filter((row) => group.some((one) => wanted(row, one)));
-    return shown.length ? [asJob(group, byPhotograph(shown, group))] : [];
+    // the predicted class is not named: what is copied is for other images too
+    const predicted = (row) => group[0].versus === undefined && group[0].model === view.model && !view.targets[row.photograph]?.length;
+    const asRow = (row) => (predicted(row) ? { photograph: row.photograph } : row);
+    return shown.length ? [asJob(group, byPhotograph(shown, group).map(asRow))] : [];
   });
 }
 const FILES = { report: "deepviz-report.html", sheet: "deepviz-sheet.png", data: "results.deepviz" };
@@ -655,7 +660,9 @@ function wireOnce() {
     const given = $("gate-token").value.trim();
     const linked = given.includes("token=") ? permalink.read(given.slice(given.indexOf("#"))) : { token: given };
     const shown = linked.view ?? permalink.read(location.hash).view;
-    location.hash = shown ? permalink.write(linked.token, shown) : `#token=${encodeURIComponent(linked.token)}`;
+    const kept = permalink.keep(linked.token);
+    const parts = [kept ? "" : `token=${encodeURIComponent(linked.token)}`, shown ? permalink.write(shown).slice(1) : ""];
+    history.replaceState(null, "", `${location.pathname}${location.search}#${parts.filter(Boolean).join("&")}`);
     location.reload();
   });
   for (const link of document.querySelectorAll(".skip")) {

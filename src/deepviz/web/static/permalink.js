@@ -1,12 +1,32 @@
-// What the address says behind its #: the token, and the view. Browsers send that part to nobody.
+// What the address says behind its #, which browsers send to nobody: the token, until it is read, and the view. What is
+// written has no token, so that a link can be passed on; the tab remembers it.
+
+const KEPT = `deepviz token ${location.pathname}`; // several servers may lie behind paths of one address
 
 export function read(hash) {
   const said = new URLSearchParams(hash.replace(/^#/, ""));
   return { token: said.get("token") ?? "", view: decode(said.get("view")) };
 }
 
-export function write(token, view) {
-  return `#token=${encodeURIComponent(token)}&view=${encode(view)}`;
+export const write = (view) => `#view=${encode(view)}`;
+
+export function recall() {
+  try {
+    return sessionStorage.getItem(KEPT) ?? "";
+  } catch {
+    return ""; // a browser that keeps nothing
+  }
+}
+
+// Keep the token for this tab, or none; whether it is kept.
+export function keep(token) {
+  try {
+    if (token) sessionStorage.setItem(KEPT, token);
+    else sessionStorage.removeItem(KEPT);
+    return true;
+  } catch {
+    return false;
+  }
 }
 
 function encode(view) {
