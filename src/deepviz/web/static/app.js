@@ -4,7 +4,7 @@ import { Refused, call, follow, get, pause, post, upload, useToken } from "./api
 import { $, announce, copy, download, percent, say } from "./elements.js";
 import { asJob, BY, byPhotograph, cellKey, classesOf, columnKey, columns, fillColumns, labelOf, offered, requests, rows, takesLayer, targetIn, targetsOf } from "./columns.js";
 import { Drawings } from "./drawing.js";
-import { drawChannels } from "./inside.js";
+import { drawChannels, noChannels } from "./inside.js";
 import { drawBy, drawClasses, drawLayerList, drawLayers, drawMethods, drawModels, drawVersus } from "./panel.js";
 import * as permalink from "./permalink.js";
 import { ClassSearch } from "./search.js";
@@ -248,10 +248,15 @@ function changedPhotographs(said) {
   compareSoon();
 }
 
-// Bring an image into view: in the strip at once, among the rows when its row is there.
-function reveal(id) {
+// Bring an image into view: in the strip at once, among the rows when its row is there and seen.
+let revealed = null;
+function reveal(id = revealed) {
+  if (id === null) return;
+  revealed = id;
   strip.reveal(id);
-  if (view.tab === "compare") stage.reveal(id);
+  if (view.tab === "inside") return;
+  (view.tab === "compare" ? stage : trust).reveal(id);
+  revealed = null;
 }
 
 function chooseVersus(other) {
@@ -514,6 +519,7 @@ const withChance = ({ label, probability }) => (probability === null ? label : `
 function drawTrust() {
   trust.show(
     rows().map((row) => ({
+      photograph: row.photograph.id,
       title: row.photograph.name,
       detail: withChance(row),
       cells: columns()
@@ -584,6 +590,11 @@ function drawInside() {
   const layers = known.tree.layers.filter((row) => row.grid);
   const layer = layers.some((row) => row.layer === view.inside) ? view.inside : (view.layer ?? lastDrawable(layers));
   tree.show(known.tree.layers, layer);
+  if (!view.active) {
+    drawings.stop();
+    drawInside.shown = "";
+    return noChannels(layer ?? "");
+  }
   const key = `${view.model} ${view.active} ${layer}`;
   if (layer && view.active && drawInside.shown !== key) {
     drawInside.shown = key;
@@ -611,6 +622,7 @@ function selectTab(name, focus = true) {
   if (name === "inside" && known.tree) drawInside();
   if (name === "trust") drawTrust();
   else trust.leave();
+  if (focus) reveal();
 }
 
 // All that is shown, as requests; what is known to be no map is left out.

@@ -5,6 +5,14 @@ import { $, element, say } from "./elements.js";
 
 let asked = 0;
 
+// What stands where channels would be while no image is chosen.
+export function noChannels(layer) {
+  asked += 1;
+  $("channels-title").textContent = layer;
+  $("channels-hint").textContent = "Choose an image to see what it does in a layer.";
+  for (const id of ["channels", "channels-drawing"]) $(id).replaceChildren();
+}
+
 // `drawings` draws what the channels look for; `retry` asks once more for what could not be fetched.
 // Whether the channels of another layer, or these, are shown.
 export async function drawChannels(model, photograph, layer, drawings, retry) {

@@ -27,6 +27,7 @@ export class Trust {
   #shown = "";
   #given = false; // up: until other maps are shown
   #running = null;
+  #revealed = null;
   #at = { metric: "deletion", share: FIRST };
 
   // `metrics`: the catalog's titles and directions; `told`: gets every state of the job under way, null at its end;
@@ -39,7 +40,20 @@ export class Trust {
     this.failed = failed;
   }
 
-  // Rows of { title, detail, cells: [{ id, title, model }] }, of maps that are there.
+  // Bring the cards of an image into view, once they are there.
+  reveal(photograph) {
+    this.#revealed = photograph;
+    this.#scroll();
+  }
+
+  #scroll() {
+    const at = this.#rows.findIndex((row) => row.photograph === this.#revealed && row.cells.length);
+    if (at < 0) return;
+    this.#revealed = null;
+    this.holder.children[at].scrollIntoView({ block: "nearest" });
+  }
+
+  // Rows of { photograph, title, detail, cells: [{ id, title, model }] }, of maps that are there.
   show(rows) {
     this.#models = new Map(rows.flatMap((row) => row.cells.map((cell) => [cell.id, cell.model])));
     this.#wanted = [...this.#models.keys()];
@@ -83,8 +97,10 @@ export class Trust {
         ),
       ),
     );
+    if (!this.#rows.length) this.holder.replaceChildren(element("p", { class: "hint" }, "Choose an image to compare: its maps are checked here."));
     this.#rescale();
     this.#move(this.#at.metric, this.#at.share);
+    this.#scroll();
   }
 
   // Nothing more is asked for until the tab is shown again.
