@@ -41,7 +41,7 @@ def write_bytes(path: Path, content: bytes) -> Path:
     Raises:
         OutputError: if it cannot be written.
     """
-    part = path.with_name(path.name + ".part")
+    part = path.with_name(f".{uuid4().hex}.part")  # a name of its own: another run may write the same file
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         try:

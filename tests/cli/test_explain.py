@@ -4,7 +4,6 @@ import os
 import pickle
 import re
 import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,10 +18,10 @@ from deepviz import catalog
 from deepviz.cli import run
 from deepviz.cli.model_options import loaded_model
 from deepviz.models import LoadedModel
+from processes import in_a_process
 from small_models import PREPROCESS, good, network
 
 HERE = __name__
-TESTS = str(Path(__file__).parent.parent)
 QUICK = ["--model", "small_models:good", "-m", "gradient"]
 
 
@@ -65,14 +64,6 @@ def assert_one_line(result, code, *words):
 
 def written(folder="deepviz-out"):
     return sorted(str(path.relative_to(folder)) for path in Path(folder).rglob("*") if path.is_file())
-
-
-def in_a_process(*arguments, **options):
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([*sys.path, TESTS]), **options.pop("env", {})}
-    code = "import sys; from deepviz.cli import main; main()"
-    return subprocess.run(
-        [sys.executable, "-c", code, *map(str, arguments)], env=environment, timeout=90, check=False, **options
-    )
 
 
 def test_one_photograph(explain):

@@ -1,12 +1,15 @@
+import os
+import sys
 import warnings
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image, ImageFile
 
-from deepviz.errors import DeepVizWarning, ImageError
-from deepviz.models.images import find_photos, open_photo
+from deepviz.errors import DeepVizWarning, ImageError, MissingExtra
+from deepviz.models.images import find_images, find_photos, open_photo
 
 
 def noise(height=24, width=32, channels=3, seed=0):
@@ -253,13 +256,95 @@ def test_folder_expands_to_its_images_by_name(tmp_path):
     for name in ("b.JPEG", "a.png", "c.txt", ".hidden.png"):
         (tmp_path / name).touch()
     (tmp_path / "deeper.png").mkdir()
-    (tmp_path / "deeper.png" / "d.png").touch()
+    deeper = tmp_path / "deeper.png" / "d.png"
+    deeper.touch()
     given = [Path("missing.png"), tmp_path]
-    assert find_photos(given) == [Path("missing.png"), tmp_path / "a.png", tmp_path / "b.JPEG"]
-    assert find_photos(str(tmp_path)) == [tmp_path / "a.png", tmp_path / "b.JPEG"]
+    assert find_photos(given) == [Path("missing.png"), tmp_path / "a.png", tmp_path / "b.JPEG", deeper]
+    assert find_photos(str(tmp_path)) == [tmp_path / "a.png", tmp_path / "b.JPEG", deeper]
 
 
 def test_folder_without_an_image(tmp_path):
     (tmp_path / "notes.txt").touch()
     with pytest.raises(ImageError, match="without an image"):
         find_photos([tmp_path])
+
+
+def test_sub_folders_are_searched_once_and_what_is_skipped_is_counted(tmp_path):
+    for name in ("b/2.png", "b/c/1.png", "3.png", "b/.hidden/x.png", "deepviz-out/3/sheet.png", "old/3/sheet.png"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(noise()).save(tmp_path / name)
+    (tmp_path / "old/3/explain.json").write_text("{}")
+    for name in ("notes.txt", "b/more.TXT", "b/a.heic", "plain"):
+        (tmp_path / name).write_text("no image")
+    (tmp_path / "b/c/up").symlink_to(tmp_path)
+    found = find_images(tmp_path)
+    assert [str(path.relative_to(tmp_path)) for path in found.paths if path.suffix == ".png"] == [
+        "3.png",
+        "b/2.png",
+        "b/c/1.png",
+    ]
+    assert [str(folder) for folder in found.folders if folder != Path("b")] == [".", "b/c"]
+    if find_spec("pillow_heif") is None:
+        assert found.skipped_in_words == (
+            "4 files skipped: 2 .txt; 1 without an ending; 1 .heic, pip install 'deepviz[heif]'"
+        )
+
+
+def test_an_address_is_no_file(tmp_path):
+    for address in ("https://example.org/cat.jpg", "s3://cats/1.png"):
+        with pytest.raises(ImageError, match=f"{address} is a URL: download it first"):
+            open_photo(address)
+        with pytest.raises(ImageError, match="is a URL"):
+            find_images([address])
+
+
+def test_heif_without_its_extra(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
+    (tmp_path / "a.HEIC").write_bytes(b"\0\0\0\x18ftypheic")
+    with pytest.raises(MissingExtra, match=r"a\.HEIC is HEIF.*pip install 'deepviz\[heif\]'"):
+        open_photo(tmp_path / "a.HEIC")
+
+
+def test_heif(tmp_path):
+    heif = pytest.importorskip("pillow_heif", reason="pip install 'deepviz[heif]'")
+    heif.from_pillow(Image.new("RGB", (64, 48), (200, 30, 30))).save(tmp_path / "a.heic")
+    (found,) = find_images(tmp_path).paths
+    photo = open_photo(found)
+    assert photo.picture.size == (64, 48)
+    assert np.abs(pixels(photo).astype(int) - [200, 30, 30]).max() <= 6
+
+
+@pytest.mark.parametrize("suffix", ["png", "tif"])
+def test_12_bits_in_16(tmp_path, suffix):
+    values = np.array([[0, 2048, 4095]] * 2, np.uint16)
+    photo = open_photo(saved(tmp_path, f"deep.{suffix}", Image.fromarray(values)))
+    assert pixels(photo)[0, :, 0].tolist() == [0, 128, 255]
+    assert photo.notes == ("12 bits scaled to 8",)
+    assert pixels(open_photo(values + np.array([0, 0, 1], np.uint16)))[0, :, 0].tolist() == [0, 8, 16]
+
+
+@pytest.mark.parametrize("suffix", ["jp2", "j2k", "tif", "ppm", "webp"])
+def test_lossless_formats_give_the_pixels_that_were_saved(tmp_path, suffix):
+    options = {"lossless": True} if suffix == "webp" else {"irreversible": False} if suffix[0] == "j" else {}
+    path = saved(tmp_path, f"a.{suffix}", Image.fromarray(noise()), **options)
+    assert find_images(tmp_path).paths == [path]
+    assert np.array_equal(pixels(open_photo(path)), noise())
+
+
+def test_a_file_that_may_not_be_read(tmp_path, monkeypatch):
+    def refuse(self, *arguments, **options):
+        raise PermissionError(13, "Permission denied")
+
+    path = saved(tmp_path, "a.png", Image.fromarray(noise()))
+    monkeypatch.setattr(Path, "open", refuse)
+    with pytest.raises(ImageError, match=r"a\.png cannot be read: Permission denied"):
+        open_photo(path)
+
+
+def test_a_name_that_is_not_utf_8_is_text_for_any_stream(tmp_path):
+    path = saved(tmp_path, os.fsdecode(b"caf\xe9.png"), Image.fromarray(noise()))
+    assert open_photo(path).name == r"caf\xe9.png"
+    path.write_text("no image")
+    with pytest.raises(ImageError) as error:
+        open_photo(path)
+    assert str(error.value).encode("utf-8").endswith(rb"caf\xe9.png is not an image in a format that Pillow can read")

@@ -3,18 +3,23 @@
 Each is a function in a module of this package, imported when it is called.
 
 Results go to stdout, progress and messages to stderr. Exit codes: 0 done, 1 a bug, 2 usage, 3 input or model cannot be
-loaded, 4 done but some inputs failed, 130 interrupted.
+loaded, 4 done but some inputs failed, 130 interrupted, by Ctrl-C or SIGTERM.
 """
 
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Sequence
+from itertools import pairwise
+from pathlib import Path
 
 from cyclopts import App, CycloptsError
 
+from deepviz.cli.process import abandon_streams, prepare
 from deepviz.errors import DeepVizError
+from deepviz.names import nearest
 
 OK, BUG, USAGE, INPUT, PARTLY, INTERRUPTED = 0, 1, 2, 3, 4, 130
 
@@ -68,6 +73,7 @@ def application() -> App:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and exit with its code."""
+    prepare()
     sys.path.append("")  # for --model package.module:factory; last, so that no file here can pose as a library
     sys.exit(run(sys.argv[1:] if arguments is None else arguments))
 
@@ -75,8 +81,20 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def run(arguments: Sequence[str]) -> int:
     """Run the command line; every error is one line on stderr, and the exit code."""
     try:
-        result = application()(list(arguments), exit_on_error=False, print_error=False, result_action="return_value")
+        code = _run(arguments)
         sys.stdout.flush()  # a closed pipe is handled here; at interpreter exit it would print a traceback
+    except BrokenPipeError:  # the reader closed the pipe: `deepviz methods | head`
+        code = OK
+    except OSError as error:  # of stdout, such as a full disk
+        code = _fail(f"cannot write the results: {error.strerror or error}", INPUT)
+    abandon_streams()
+    return code
+
+
+def _run(arguments: Sequence[str]) -> int:
+    try:
+        _check_methods(arguments)
+        result = application()(list(arguments), exit_on_error=False, print_error=False, result_action="return_value")
         return result if isinstance(result, int) else OK
     except CycloptsError as error:
         return _fail(str(error), USAGE)
@@ -84,9 +102,12 @@ def run(arguments: Sequence[str]) -> int:
         return _fail(str(error), error.exit_code)
     except KeyboardInterrupt as error:
         return _fail(str(error) or "interrupted", INTERRUPTED)
-    except BrokenPipeError:  # the reader closed the pipe: `deepviz methods | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return OK
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        if os.environ.get("DEEPVIZ_DEBUG"):
+            raise
+        return _fail(f"{error.filename or 'cannot write the results'}: {error.strerror or error}", INPUT)
     except Exception as error:
         if os.environ.get("DEEPVIZ_DEBUG"):
             raise
@@ -98,6 +119,25 @@ def run(arguments: Sequence[str]) -> int:
 def _fail(message: str, code: int) -> int:
     print("deepviz:", " ".join(message.split()), file=sys.stderr)
     return code
+
+
+def _check_methods(arguments: Sequence[str]) -> None:
+    """Refuse a mistyped method before torch is imported, which takes seconds.
+
+    Raises:
+        UsageError: for one that the catalog will not find.
+    """
+    if "deepviz.catalog" in sys.modules:
+        return
+    offered = (Path(__file__).parent.parent / "methods" / "__init__.py").read_text(encoding="utf-8")
+    imported = re.findall(r"^from deepviz\.methods\.\w+\.(\w+) import (\w+)", offered, re.MULTILINE)
+    names = [module.replace("_", "-") for module, _ in imported]
+    known = {name.lower() for pair in imported for name in (pair[0].replace("_", ""), pair[1])}
+    for option, value in pairwise(arguments):
+        bare = re.sub(r"[-_ ]", "", value.lower())
+        if option in ("-m", "--method") and bare.isalnum() and bare not in known:
+            hint = nearest(value, names) or f"; there are {', '.join(names)}"
+            raise UsageError(f"no method {value!r}{hint}")
 
 
 def _version() -> str:

@@ -37,6 +37,7 @@ EXTRAS = {
     "plot": ("matplotlib",),
     "web": ("fastapi", "uvicorn"),
     "notebook": ("anywidget",),
+    "heif": ("pillow_heif",),
 }
 _NAMES = 5
 """Labels that are listed."""

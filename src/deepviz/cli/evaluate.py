@@ -174,13 +174,13 @@ def judge(
     left_out: set[str] = set()
     with warnings.catch_warnings(record=True) as caught, progress_bar() as progress:
         warnings.simplefilter("always", DeepVizWarning)
-        work = progress.add_task("", total=photographs.total * each)
+        total = photographs.total * each
 
         def finished() -> int:
             return (_images(judged) + len(photographs.failed)) * each
 
         def step(what: str, done: int) -> None:
-            progress.update(work, description=what, completed=finished() + done)
+            progress.show(what, finished() + done, total)
 
         for one in evaluate_items(
             loaded,
@@ -191,7 +191,6 @@ def judge(
             on_error=lambda item, error: photographs.fail(item.image, error),
         ):
             judged.append(one)
-            progress.update(work, completed=finished())
             left_out |= {f"left out: {title}: {reason}" for title, reason in one.left_out.items()}
     for text in sorted(left_out):
         print("deepviz:", text, file=sys.stderr)

@@ -26,7 +26,7 @@ from deepviz.cli.model_options import (
     check_device,
     loaded_model,
 )
-from deepviz.cli.photographs import Photographs, own_name
+from deepviz.cli.photographs import Photographs, own_name, stem
 from deepviz.cli.progress import progress_bar
 from deepviz.cli.targets import Target, parsed_targets
 from deepviz.errors import DeepVizWarning
@@ -129,16 +129,14 @@ def _explain_all(
     with warnings.catch_warnings(), progress_bar() as progress:
         # every warning is in the notes of its explanation, from which it is printed
         warnings.simplefilter("ignore", DeepVizWarning)
-        work = progress.add_task("", total=report.photographs.total * len(methods))
+        total = report.photographs.total * len(methods)
         found = explain_items(
             loaded,
             (Item(image, target) for image in report.photographs.prepared(loaded)),
             methods,
             top_k=top_k,
             lenient=lenient,
-            progress=lambda what, done: progress.update(
-                work, description=what, completed=report.finished * len(methods) + done
-            ),
+            progress=lambda what, done: progress.show(what, report.finished * len(methods) + done, total),
             on_error=lambda item, error: report.photographs.fail(item.image, error),
         )
         # shared results state of which weights they are
@@ -148,12 +146,11 @@ def _explain_all(
                 if known:
                     one = one.with_explanations([each.noting(known) for each in one.explanations])
                 if check:
-                    progress.update(work, description="checks")
+                    progress.show("checks", report.finished * len(methods), total)
                     one = one.with_explanations(checked(loaded, one.image, one.explanations))
                 message = report.write(one)
-                progress.update(work, completed=report.finished * len(methods))
                 if not quiet:
-                    print(message, flush=True)
+                    progress.say(message)
         except KeyboardInterrupt:
             done = f"interrupted: {len(report.done)} of {report.photographs.total} images are in {report.output}"
             raise KeyboardInterrupt(done) from None
@@ -176,7 +173,7 @@ class Report:
     keep: bool = False
     kept: list[Explanation] = field(default_factory=list)
     done: list[dict[str, Any]] = field(default_factory=list)
-    folders: set[str] = field(default_factory=set)
+    folders: dict[Path, set[str]] = field(default_factory=dict)
 
     @property
     def finished(self) -> int:
@@ -186,7 +183,8 @@ class Report:
     def write(self, found: ImageOutcomes) -> str:
         """Write one image's sheet and maps; what to print about it."""
         photograph = self.photographs.close(found.image)
-        folder = self.output / own_name(photograph.stem, self.folders)
+        inside = self.photographs.folders[photograph]
+        folder = self.output / inside / own_name(stem(photograph), self.folders.setdefault(inside, set()))
         page = write_picture(folder / "sheet.png", sheet(found.explanations, predictions=found.predictions))
         several = len({explanation.target for explanation in found.explanations}) > 1
         taken: set[str] = set()
@@ -208,12 +206,12 @@ class Report:
 
 
 def _file_stem(explanation: Explanation, several: bool) -> str:
-    stem = catalog.stem(type(explanation.method))
+    method = catalog.stem(type(explanation.method))
     if not several:
-        return stem
+        return method
     label = re.sub(r"[^a-z0-9]+", "-", explanation.target.label.lower()).strip("-")
     index = "" if explanation.target.index is None else f"{explanation.target.index}-"
-    return f"{index}{label}_{stem}"
+    return f"{index}{label}_{method}"
 
 
 def _entry(found: ImageOutcomes, page: Path, files: list[Path]) -> dict[str, Any]:

@@ -11,8 +11,6 @@ from pathlib import Path
 from typing import Annotated
 
 from cyclopts import Parameter
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from deepviz.catalog import options
 from deepviz.cli import INTERRUPTED, OK, UsageError
@@ -27,6 +25,7 @@ from deepviz.cli.model_options import (
     check_device,
     loaded_model,
 )
+from deepviz.cli.progress import progress_bar
 from deepviz.cli.targets import parsed_targets
 from deepviz.errors import DeepVizError
 from deepviz.models import example_photo
@@ -164,29 +163,17 @@ def channel_list(text: str) -> list[int]:
 
 @contextmanager
 def drawing() -> Iterator[Callable[[Step], None]]:
-    """A progress bar on stderr, only on a terminal, with the mean probability (or score) of the last views."""
-    console = Console(stderr=True)
-    columns = (
-        TextColumn("step"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        TextColumn("{task.description}"),
-    )
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-        task: TaskID | None = None
+    """Progress on stderr, with the mean probability (or score) of the last views."""
+    with progress_bar("steps") as bar:
         smooth = 0.0
 
         def show(step: Step) -> None:
-            nonlocal task, smooth
-            if task is None:
-                task = bar.add_task("", total=step.steps)
+            nonlocal smooth
             chance = float(step.probabilities.mean())
             value = float(step.scores.mean()) if isnan(chance) else chance
             # the views are augmented at random, so the value of one step varies
             smooth = value if step.number == 1 else 0.9 * smooth + 0.1 * value
-            text = f"score {smooth:.3g}" if isnan(chance) else f"probability {smooth:.0%}"
-            bar.update(task, completed=step.number, description=text)
+            bar.show(f"score {smooth:.3g}" if isnan(chance) else f"probability {smooth:.0%}", step.number, step.steps)
 
         yield show
 

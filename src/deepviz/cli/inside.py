@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import sys
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from json import dumps
 from pathlib import Path
 from typing import Annotated
 
 from cyclopts import Parameter
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 from deepviz.cli import INTERRUPTED, OK, PARTLY
 from deepviz.cli.generate import FOLDER, GENERATOR, Json, Output, channel_list, drawing
 from deepviz.cli.model_options import NOTHING_SAID, Device, LoadingOptions, Model, Weights, check_device, loaded_model
+from deepviz.cli.photographs import stem
+from deepviz.cli.progress import progress_bar
 from deepviz.errors import DeepVizWarning
 from deepviz.files import probe_folder
 from deepviz.inside import viz_activations, viz_channels, viz_filters
@@ -48,7 +46,7 @@ def activations(
     probe_folder(output)
     path = Path(photo) if photo else example_photo()
     found = viz_activations(loaded_model(model, weights, device=device, loading=loading), path, layer, wanted)
-    page = found.save(output / f"{path.stem}_{_file_name(found.layer)}.png")
+    page = found.save(output / f"{stem(path)}_{_file_name(found.layer)}.png")
     strengths = {channel: float(found.strengths[channel]) for channel in found.order}
     if json:
         print(dumps({"layer": found.layer, "file": str(page), "strengths": strengths}, indent=2))
@@ -81,7 +79,7 @@ def channels(
     check_device(device)
     probe_folder(output)
     loaded = loaded_model(model, weights, device=device, loading=loading)
-    with warnings.catch_warnings(), _searching(paths) as searched, drawing() as drawn:
+    with warnings.catch_warnings(), drawing() as drawn, progress_bar("images") as searched:
         # what was skipped is printed below
         warnings.simplefilter("ignore", DeepVizWarning)
         found = viz_channels(
@@ -93,7 +91,9 @@ def channels(
             preset=preset,
             steps=steps,
             seed=seed,
-            progress=lambda done: searched(done) if isinstance(done, int) else drawn(done),
+            progress=lambda done: (
+                searched.show("images", done, len(paths or ())) if isinstance(done, int) else drawn(done)
+            ),
         )
     page = found.save(output / f"{_file_name(found.layer)}_channels.png")
     skipped = () if found.examples is None else found.examples.skipped
@@ -131,23 +131,3 @@ def filters(
 
 def _file_name(layer: str) -> str:
     return layer.replace("#", "-").strip(".") or "model"
-
-
-@contextmanager
-def _searching(paths: list[Path] | None) -> Iterator[Callable[[int], None]]:
-    """A bar on stderr, only on a terminal, over the images."""
-    console = Console(stderr=True)
-    columns = (TextColumn("images"), BarColumn(), MofNCompleteColumn())
-    bar = Progress(*columns, console=console, transient=True, disable=not console.is_terminal or paths is None)
-    task = bar.add_task("", total=len(paths or ()))
-
-    def show(done: int) -> None:
-        bar.start()
-        bar.update(task, completed=done)
-        if done >= len(paths or ()):
-            bar.stop()  # two live bars cannot share a terminal
-
-    try:
-        yield show
-    finally:
-        bar.stop()

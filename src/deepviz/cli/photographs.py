@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from deepviz.cli import INPUT, OK, PARTLY
-from deepviz.errors import DeepVizError, ImageError
-from deepviz.models import LoadedModel, Prepared, find_photos
+from deepviz.errors import DeepVizError, ImageError, MissingExtra
+from deepviz.models import LoadedModel, Prepared, find_images
+from deepviz.models.images import FoundImages, shown
 
 
 @dataclass
@@ -18,23 +19,33 @@ class Photographs:
 
     Args:
         paths: those that were found.
+        folders: for each, the sub-folder in which it was found.
+        skipped: files in folders that are no images, in words.
         failed: why an image, or a folder, gave nothing.
         opened: those that are being worked on.
     """
 
     paths: list[Path] = field(default_factory=list)
+    folders: dict[Path, Path] = field(default_factory=dict)
+    skipped: str = ""
     failed: dict[str, str] = field(default_factory=dict)
     opened: dict[Prepared, Path] = field(default_factory=dict)
 
     @classmethod
     def found(cls, given: Iterable[str]) -> Photographs:
         """The images that were named, as files or folders; a folder without any has failed."""
-        photographs = cls()
+        photographs, skipped = cls(), FoundImages()
         for path in given:
             try:
-                photographs.paths += find_photos(path)
+                found = find_images(path)
             except ImageError as error:
                 photographs.failed[path] = str(error)
+                continue
+            photographs.paths += found.paths
+            photographs.folders |= zip(found.paths, found.folders, strict=True)
+            photographs.failed |= found.unreadable
+            skipped.skipped.update(found.skipped)
+        photographs.skipped = skipped.skipped_in_words
         return photographs
 
     @property
@@ -47,7 +58,7 @@ class Photographs:
         for path in self.paths:
             try:
                 prepared = loaded.prepare(path)
-            except ImageError as error:
+            except (ImageError, MissingExtra) as error:
                 self.failed[str(path)] = str(error)
                 continue
             self.opened[prepared] = path
@@ -62,9 +73,11 @@ class Photographs:
         self.failed[str(self.close(image))] = str(error)
 
     def tell_failures(self) -> None:
-        """Print on stderr what failed, one line each."""
+        """Print on stderr what failed, one line each, and what was skipped."""
         for path, reason in self.failed.items():
-            print("deepviz:", reason if path in reason else f"{path}: {reason}", file=sys.stderr)
+            print("deepviz:", reason if shown(path) in reason else f"{shown(path)}: {reason}", file=sys.stderr)
+        if self.skipped:
+            print("deepviz:", self.skipped, file=sys.stderr)
         if self.failed and self.total > 1:
             print(f"deepviz: {len(self.failed)} of {self.total} images failed", file=sys.stderr)
 
@@ -73,6 +86,16 @@ class Photographs:
         if not self.failed:
             return OK
         return PARTLY if done else INPUT
+
+
+def stem(path: Path) -> str:
+    """A file's name without its ending, as the name of a file or folder: "...jpg" is no way out of a folder.
+
+    Example:
+        >>> stem(Path("cat.jpg")), stem(Path("...jpg"))
+        ('cat', 'image')
+    """
+    return path.stem.strip(". ") or "image"
 
 
 def own_name(stem: str, taken: set[str]) -> str:

@@ -1,20 +1,87 @@
-"""The bar that long commands show."""
+"""How far a long command is, on stderr: a bar on a terminal, else a plain line now and then."""
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from threading import Event, Thread
+from time import monotonic
+
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+
+INTERVAL = 30.0
+"""Seconds between two lines where stderr is no terminal."""
 
 
-def progress_bar() -> Progress:
-    """A bar with the time left, on stderr, and only if that is a terminal."""
+class Bar:
+    """A bar with the time left.
+
+    Args:
+        bar: on a terminal; else it is disabled.
+        unit: of what `done` counts, for plain lines.
+        text: the column of the description.
+    """
+
+    def __init__(self, bar: Progress, unit: str) -> None:
+        self._bar, self._unit = bar, unit
+        self._task: TaskID | None = None
+        self._started = monotonic()
+
+    def show(self, what: str, done: int, total: int) -> None:
+        """Show what is next, in words, and how much is done."""
+        if self._task is None:
+            self._task = self._bar.add_task("", total=total)
+            self._bar.start()
+        self._bar.update(self._task, description=what, completed=done, total=total)
+        if done >= total:
+            self._bar.stop()  # two live bars cannot share a terminal
+
+    def say(self, text: str) -> None:
+        """Print a result on stdout; the bar of the same terminal is taken away meanwhile."""
+        shown = self._bar.live.is_started
+        self._bar.stop()
+        print(text, flush=True)
+        if shown:
+            self._bar.start()
+
+    def line(self) -> str:
+        """The same in a plain line; "" before there is anything to tell."""
+        if self._task is None:
+            return ""
+        task = self._bar.tasks[self._task]
+        what = f" ({task.description})" if task.description else ""
+        total = "" if task.total is None else f" of {task.total:.0f}"
+        return f"{task.completed:.0f}{total} {self._unit} after {monotonic() - self._started:.0f} s{what}"
+
+
+@contextmanager
+def progress_bar(unit: str = "maps") -> Iterator[Bar]:
+    """A bar on stderr if that is a terminal, else a plain line every 30 seconds."""
     console = Console(stderr=True)
-    return Progress(
+    shown = Progress(
         TextColumn("{task.description:<20}"),
         BarColumn(),
         MofNCompleteColumn(),
         TimeRemainingColumn(),
         console=console,
         transient=True,
+        redirect_stdout=False,  # results belong on stdout, also where stderr alone is a terminal
         disable=not console.is_terminal,
     )
+    bar, over = Bar(shown, unit), Event()
+
+    def tell() -> None:
+        while not over.wait(INTERVAL) and not console.is_terminal:
+            if text := bar.line():
+                print("deepviz:", text, file=sys.stderr, flush=True)
+
+    teller = Thread(target=tell, daemon=True)
+    teller.start()
+    try:
+        yield bar
+    finally:
+        over.set()
+        teller.join()
+        shown.stop()

@@ -24,7 +24,7 @@ from deepviz.cli.model_options import (
     check_device,
     loaded_model,
 )
-from deepviz.cli.photographs import Photographs, listed, own_name
+from deepviz.cli.photographs import Photographs, listed, own_name, stem
 from deepviz.cli.progress import progress_bar
 from deepviz.cli.targets import Target, parsed_targets
 from deepviz.errors import DeepVizWarning, MissingExtra, OutputError
@@ -129,11 +129,11 @@ def _examine(
     each = len(methods) * (stages + 1)
     with warnings.catch_warnings(), progress_bar() as progress:
         warnings.simplefilter("ignore", DeepVizWarning)
-        work = progress.add_task("", total=photographs.total * each)
+        total = photographs.total * each
 
         def step(what: str, done: int) -> None:
             finished = (_images(examined) + len(photographs.failed)) * each
-            progress.update(work, description=what, completed=finished + done)
+            progress.show(what, finished + done, total)
 
         for one in randomize_items(
             loaded,
@@ -146,7 +146,7 @@ def _examine(
             if one.image in photographs.opened:  # further targets of the same image follow it
                 path = photographs.close(one.image)
             strip = Sanity.of(loaded, methods, [one], cascading).strip()
-            written.append(write_picture(output / f"{own_name(path.stem, taken)}_sanity.png", strip))
+            written.append(write_picture(output / f"{own_name(stem(path), taken)}_sanity.png", strip))
             examined.append(one)
     left_out = {
         f"{name}: {missing.reason}"

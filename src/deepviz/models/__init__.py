@@ -1,8 +1,18 @@
 """A name, path or module -> a model, its preprocessing and its labels; and the images that go in."""
 
-from deepviz.models.images import Photo, example_photo, find_photos, open_photo
+from deepviz.models.images import Photo, example_photo, find_images, find_photos, open_photo
 from deepviz.models.load import load_model
 from deepviz.models.loaded import LoadedModel, Prepared
 from deepviz.models.preprocess import Preprocess
 
-__all__ = ["LoadedModel", "Photo", "Prepared", "Preprocess", "example_photo", "find_photos", "load_model", "open_photo"]
+__all__ = [
+    "LoadedModel",
+    "Photo",
+    "Prepared",
+    "Preprocess",
+    "example_photo",
+    "find_images",
+    "find_photos",
+    "load_model",
+    "open_photo",
+]

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+import re
 import warnings
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from importlib.util import find_spec
 from pathlib import Path
 from threading import Lock
 from typing import Any
@@ -14,16 +17,21 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 
-from deepviz.errors import ImageError
+from deepviz.errors import ImageError, MissingExtra
 from deepviz.notes import warn
 
 PhotoSource = str | os.PathLike[str] | Image.Image | np.ndarray[Any, Any]
 
 SUFFIXES = frozenset(
-    {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".avif", ".jp2"}
+    {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".avif"}
+    | {".jp2", ".j2k", ".jpf", ".jpx"}
     | {".ppm", ".pgm", ".pbm", ".pnm"}
 )
-_LEVELS_16_PER_8 = 257  # 65535 / 255, so that white stays white
+RESULTS, RECORD = "deepviz-out", "explain.json"
+"""The folder of results where none is named, and the file in which `deepviz explain` records an image's results."""
+HEIF = frozenset({".heic", ".heif", ".hif"})
+HEIF_EXTRA = "pip install 'deepviz[heif]'"
+_HIGHEST_OF_12_BITS = 4095
 
 _pillow_settings = Lock()
 
@@ -51,7 +59,8 @@ def open_photo(source: PhotoSource) -> Photo:
             or floats from 0 to 1.
 
     EXIF rotation is applied, transparency is laid over white, of several frames the first is taken (of a PIL
-    image, its current one), 16-bit values are scaled to 8 bits rather than clipped.
+    image, its current one), 16-bit values are scaled to 8 bits rather than clipped: as 12 bits if none is above
+    4095.
 
     Raises:
         ImageError: if there is no such file, it is no image, it is truncated, it has more pixels than Pillow's
@@ -86,47 +95,153 @@ def example_photo(name: str = "chelsea") -> Path:
     return path
 
 
-def find_photos(paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]]) -> list[Path]:
-    """The images that `paths` name: files as given, a folder's images sorted by name, not its sub-folders.
+@dataclass(frozen=True)
+class FoundImages:
+    """The image files that were found.
 
-    A file is not looked at here, so that one bad image does not stop the others.
+    Args:
+        paths: of the files.
+        folders: for each, the sub-folder of the folder that was given, in which it is; "." for none.
+        skipped: how many files of these folders are no images, by their ending.
+        unreadable: why folders could not be read, by their names.
+    """
+
+    paths: list[Path] = field(default_factory=list)
+    folders: list[Path] = field(default_factory=list)
+    skipped: Counter[str] = field(default_factory=Counter)
+    unreadable: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def skipped_in_words(self) -> str:
+        """What was skipped, "" if nothing: "12 files skipped: 9 .heic, install deepviz[heif]; 3 .txt"."""
+        total = sum(self.skipped.values())
+        if not total:
+            return ""
+        by_ending = [
+            f"{count} {ending or 'without an ending'}" + (f", {HEIF_EXTRA}" if ending in HEIF else "")
+            for ending, count in sorted(self.skipped.items(), key=lambda one: (-one[1], one[0]))
+        ]
+        return f"{total} {'file' if total == 1 else 'files'} skipped: {'; '.join(by_ending)}"
+
+
+def find_images(paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]]) -> FoundImages:
+    """The images that `paths` name: files as given, and all images of a folder and its sub-folders, sorted by name.
+
+    A file is not looked at here, so that one bad image does not stop the others. Hidden files, and results of DeepViz,
+    are passed over.
 
     Raises:
         ImageError: for a folder without an image.
     """
-    given = [paths] if isinstance(paths, (str, os.PathLike)) else paths
-    return [photo for path in given for photo in _expanded(Path(path))]
+    found = FoundImages()
+    for given in [paths] if isinstance(paths, (str, os.PathLike)) else paths:
+        path = Path(given)
+        if path.is_dir():
+            _search(path, found)
+        else:
+            _check_is_no_url(given)
+            found.paths.append(path)
+            found.folders.append(Path())
+    return found
 
 
-def _expanded(path: Path) -> list[Path]:
-    if not path.is_dir():
-        return [path]
-    inside = sorted(
-        child
-        for child in path.iterdir()
-        if child.suffix.lower() in SUFFIXES and not child.name.startswith(".") and child.is_file()
-    )
-    if not inside:
-        raise ImageError(f"{path} is a folder without an image (looked for {', '.join(sorted(SUFFIXES))})")
-    return inside
+def find_photos(paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]]) -> list[Path]:
+    """The files that `find_images` finds.
+
+    Raises:
+        ImageError: for a folder without an image.
+    """
+    return find_images(paths).paths
+
+
+def _search(root: Path, found: FoundImages) -> None:
+    """Add the images of a folder and its sub-folders, each folder once, wherever links lead."""
+    before, skipped, seen = len(found.paths), Counter[str](), set[str]()
+    endings = SUFFIXES | HEIF if find_spec("pillow_heif") else SUFFIXES
+
+    def failed(error: OSError) -> None:
+        found.unreadable[shown(error.filename)] = f"{shown(error.filename)} cannot be read: {error.strerror or error}"
+
+    for folder, inner, names in os.walk(root, followlinks=True, onerror=failed):
+        inner[:] = sorted(name for name in inner if not name.startswith(".") and name != RESULTS)
+        real = os.path.realpath(folder)
+        if real in seen or (RECORD in names and Path(folder) != root):
+            inner.clear()
+            continue
+        seen.add(real)
+        for name in sorted(names):
+            path = Path(folder, name)
+            if name.startswith(".") or not path.is_file():
+                continue
+            if path.suffix.lower() in endings:
+                found.paths.append(path)
+                found.folders.append(Path(folder).relative_to(root))
+            else:
+                skipped[path.suffix.lower()] += 1
+    found.skipped.update(skipped)
+    if len(found.paths) == before and not found.unreadable:
+        seen_there = f": {FoundImages(skipped=skipped).skipped_in_words}" if skipped else ""
+        raise ImageError(
+            f"{shown(root)} is a folder without an image{seen_there} (looked for {', '.join(sorted(endings))})"
+        )
 
 
 def _opened(source: PhotoSource) -> Photo:
     if isinstance(source, Image.Image):
         stored = getattr(source, "filename", "") or "image"
-        with _decoding(str(stored)):
-            return _finished(source, Path(stored).name)
+        with _decoding(shown(stored)):
+            return _finished(source, shown(Path(stored).name))
     if isinstance(source, np.ndarray):
         return _finished(_from_array(source), "array")
     if not isinstance(source, (str, os.PathLike)):
         raise ImageError(f"an image is a path, a PIL image or an array, not {type(source).__name__}")
-    path = Path(source)
-    if path.is_dir():
-        raise ImageError(f"{path} is a folder; give an image in it")
-    if not path.exists():
-        raise ImageError(f"{path} does not exist")
-    with _decoding(str(path)), Image.open(path) as picture:
-        return _finished(picture, path.name)
+    _check_is_no_url(source)
+    path, name = Path(source), shown(source)
+    try:
+        stored = path.open("rb")
+    except OSError as error:
+        raise ImageError(_unreadable(path, name, error)) from None
+    with stored:
+        if path.suffix.lower() in HEIF:
+            _read_heif(name)
+        with _decoding(name), Image.open(stored) as picture:
+            return _finished(picture, shown(path.name))
+
+
+def shown(name: object) -> str:
+    """A file's name as text for any stream, picture and page: names of files are bytes, and need not be UTF-8.
+
+    Example:
+        >>> print(shown(os.fsdecode(b"caf\\xe9.jpg")))
+        caf\\xe9.jpg
+    """
+    return os.fsencode(str(name)).decode("utf-8", "backslashreplace")
+
+
+def _unreadable(path: Path, name: str, error: OSError) -> str:
+    if isinstance(error, IsADirectoryError) or path.is_dir():
+        return f"{name} is a folder; give an image in it"
+    if isinstance(error, (FileNotFoundError, NotADirectoryError)):
+        return f"{name} does not exist"
+    return f"{name} cannot be read: {error.strerror or error}"
+
+
+def _check_is_no_url(source: str | os.PathLike[str]) -> None:
+    if isinstance(source, str) and re.match(r"(?i)[a-z][a-z0-9+.-]+://", source):
+        raise ImageError(f"{shown(source)} is a URL: download it first, and give the file")
+
+
+def _read_heif(name: str) -> None:
+    """Make Pillow read HEIF.
+
+    Raises:
+        MissingExtra: without pillow-heif.
+    """
+    try:
+        from pillow_heif import register_heif_opener
+    except ImportError:
+        raise MissingExtra(f"{name} is HEIF, which needs pillow-heif: {HEIF_EXTRA}") from None
+    register_heif_opener()
 
 
 @contextmanager
@@ -176,7 +291,8 @@ def _as_rgb(picture: Image.Image) -> tuple[Image.Image, list[str]]:
     if picture.mode == "F":
         return _unit_range(np.asarray(picture)).convert("RGB"), ["float values 0 to 1 scaled to 8 bits"]
     if picture.mode == "I" or picture.mode.startswith("I;16"):
-        return _sixteen_bits(np.asarray(picture)).convert("RGB"), ["16 bits scaled to 8"]
+        values = np.asarray(picture)
+        return _sixteen_bits(values).convert("RGB"), [f"{_bits(values)} bits scaled to 8"]
     try:
         if picture.has_transparency_data:
             return _over_white(picture.convert("RGBA"))
@@ -215,7 +331,12 @@ def _from_array(values: np.ndarray[Any, Any]) -> Image.Image:
 
 def _sixteen_bits(values: np.ndarray[Any, Any]) -> Image.Image:
     _check_range(values, 0, 65535)
-    return _rounded(values / _LEVELS_16_PER_8)
+    return _rounded(values * (255 / (2 ** _bits(values) - 1)))
+
+
+def _bits(values: np.ndarray[Any, Any]) -> int:
+    """Of values in 16 bits, how many are used: cameras and scanners store 12 bits so."""
+    return 12 if 0 < values.max() <= _HIGHEST_OF_12_BITS else 16
 
 
 def _unit_range(values: np.ndarray[Any, Any]) -> Image.Image:

@@ -35,5 +35,5 @@ def recall(network: str) -> dict[str, dict[str, float]]:
 
 
 def _cache(network: str) -> Path:
-    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    home = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
     return Path(home) / "deepviz" / "sanity" / f"{network}.json"

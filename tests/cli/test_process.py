@@ -1,0 +1,174 @@
+"""The process around a command: streams that are closed or narrow, signals, and progress without a terminal."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from deepviz.cli import progress
+from processes import CODE, in_a_process, in_environment
+
+QUICK = ["--model", "small_models:good", "-m", "gradient"]
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    pixels = np.random.default_rng(0).integers(0, 256, (40, 60, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save("cat.png")
+    return tmp_path
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["explain", "-m", "grad-cat"], ["explain", "--method", "Grad"]])
+def test_help_and_a_mistyped_method_do_not_wait_for_torch(here, arguments):
+    code = "import sys; from deepviz.cli import run; code = run(sys.argv[1:]); print('torch' in sys.modules, code)"
+    done = subprocess.run(
+        [sys.executable, "-c", code, *arguments], env=in_environment({}), capture_output=True, text=True, check=False
+    )
+    assert done.stdout.splitlines()[-1] == ("False 0" if arguments == ["--help"] else "False 2")
+    assert ("did you mean" in done.stderr) is (arguments != ["--help"])
+
+
+def test_names_that_are_read_without_torch_are_those_of_the_catalog(here):
+    code = (
+        "import deepviz.cli as cli\n"
+        "try: cli._check_methods(['-m', 'q'])\n"
+        "except cli.UsageError as error: print(error)\n"
+        "from deepviz import catalog\n"
+        "print(f\"no method 'q'; there are {', '.join(catalog.METHODS)}\")\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=in_environment({}), capture_output=True, text=True, check=True
+    )
+    early, late = done.stdout.splitlines()
+    assert sorted(re.findall(r"[a-z-]+-?[a-z]+", early)) == sorted(re.findall(r"[a-z-]+-?[a-z]+", late))
+
+
+def test_closed_streams(here):
+    closing = "import os; os.close(1); os.close(2); os.execv(__import__('sys').executable, __import__('sys').argv[1:])"
+    command = [sys.executable, "-c", closing, sys.executable, "-c", CODE, "explain", "cat.png", *QUICK]
+    assert subprocess.run(command, env=in_environment({}), check=False).returncode == 0
+    with Image.open("deepviz-out/cat/gradient.png") as drawn:  # nothing else was written to the same descriptor
+        drawn.load()
+
+
+def test_names_that_are_not_utf_8_and_narrow_streams(here):
+    name = os.fsdecode(b"caf\xe9.png")
+    shutil.copy("cat.png", name)
+    shutil.copy("cat.png", "猫.png")
+    done = in_a_process(
+        "explain", name, "猫.png", *QUICK, "--html", "page.html", capture_output=True,
+        env={"PYTHONIOENCODING": "cp1252", "HOME": None, "NO_COLOR": "1", "COLUMNS": "5"},
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert done.stdout.count(b".png: ") == 2
+    assert b"\\u732b.png: " in done.stdout
+    assert "猫.png" in (here / "page.html").read_text(encoding="utf-8")
+
+
+def test_a_reader_that_goes_away_ends_the_command_cleanly(here):
+    for number in range(3):
+        shutil.copy("cat.png", f"{number}.png")
+    reader, writer = os.pipe()
+    os.close(reader)
+    for both in (False, True):
+        streams = {"stdout": writer, "stderr": writer if both else subprocess.PIPE}
+        done = in_a_process("explain", "0.png", "1.png", "2.png", *QUICK, **streams, text=True)
+        assert (done.returncode, done.stderr) == (0, None if both else "")
+    os.close(writer)
+
+
+def test_a_full_disk_is_no_bug(here):
+    full = Path("/dev/full")
+    if not full.exists():
+        pytest.skip("no /dev/full")
+    with full.open("w") as stream:
+        done = in_a_process("methods", stdout=stream, stderr=subprocess.PIPE, text=True)
+    assert done.returncode == 3
+    assert done.stderr.startswith("deepviz: cannot write the results: No space left")
+    assert done.stderr.count("\n") == 1
+
+
+def on_a_terminal(*arguments, stdout=None):
+    """A command whose stderr, and stdout if it is not given, is a terminal: its exit code and what is shown there."""
+    pty = pytest.importorskip("pty")
+    main_end, terminal = pty.openpty()
+    shown = bytearray()
+
+    def read():
+        try:
+            while part := os.read(main_end, 10_000):
+                shown.extend(part)
+        except OSError:  # the other end is closed
+            return
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    done = in_a_process(*arguments, stdout=stdout or terminal, stderr=terminal, env={"TERM": "xterm", "COLUMNS": "40"})
+    os.close(terminal)
+    reader.join(timeout=30)
+    os.close(main_end)
+    return done.returncode, shown.decode()
+
+
+def test_results_go_to_stdout_when_only_stderr_is_a_terminal(here):
+    with open("log.txt", "wb") as log:
+        code, shown = on_a_terminal("explain", "cat.png", *QUICK, stdout=log)
+    assert code == 0
+    lines = (here / "log.txt").read_text().splitlines()
+    assert lines[0].startswith("cat.png: ")
+    assert lines[1] == "  deepviz-out/cat/sheet.png and 1 map beside it"
+    assert "cat.png: " not in shown
+
+
+def test_results_on_a_narrow_terminal_are_not_folded(here):
+    code, shown = on_a_terminal("explain", "cat.png", *QUICK, "-o", "a-folder-with-a-name-longer-than-the-terminal")
+    assert code == 0
+    assert "  a-folder-with-a-name-longer-than-the-terminal/cat/sheet.png and 1 map beside it\r\n" in shown
+
+
+def test_without_a_terminal_there_is_a_plain_line_now_and_then(monkeypatch, capsys):
+    monkeypatch.setattr(progress, "INTERVAL", 0.02)
+    with progress.progress_bar() as bar:
+        bar.show("Gradient", 3, 10)
+        time.sleep(0.2)
+    first = capsys.readouterr().err.splitlines()[0]
+    assert first == "deepviz: 3 of 10 maps after 0 s (Gradient)"
+    monkeypatch.setattr(progress, "INTERVAL", 30.0)
+    with progress.progress_bar() as bar:
+        bar.show("Gradient", 3, 10)
+    assert capsys.readouterr().err == ""
+
+
+def test_sub_folders_are_kept_and_each_bad_file_costs_only_itself(here):
+    (here / "photos/a/b.jpg").mkdir(parents=True)  # a folder with the ending of an image
+    for name in ("photos/1.png", "photos/a/1.png", "photos/a/b.jpg/1.png", "photos/a/...png"):
+        shutil.copy("cat.png", name)
+    (here / "photos/notes.txt").write_text("")
+    done = in_a_process(
+        "explain",
+        "photos",
+        "https://a.org/1.png",
+        "photos/a/...png",
+        *QUICK,
+        "-o",
+        "out",
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 4
+    assert done.stderr.splitlines() == [
+        "deepviz: https://a.org/1.png is a URL: download it first, and give the file",
+        "deepviz: 1 file skipped: 1 .txt",
+        "deepviz: 1 of 5 images failed",
+    ]
+    sheets = sorted(str(path.relative_to(here)) for path in here.rglob("sheet.png"))
+    assert sheets == ["out/1/sheet.png", "out/a/1/sheet.png", "out/a/b.jpg/1/sheet.png", "out/image/sheet.png"]
