@@ -44,6 +44,16 @@ def until(client, drawing, *states, step=0):
     raise AssertionError(f"it does not become {states}: {told['state']}, step {told['step']}")
 
 
+def paused(client, drawing):
+    """What is told of the drawing once it is paused, and the step under way is done."""
+    client.post(f"/api/drawings/{drawing['id']}/pause")
+    told, before = until(client, drawing, "paused"), None
+    while told != before:
+        time.sleep(0.5)
+        told, before = until(client, drawing, "paused"), told
+    return told
+
+
 def image(client, drawing, channel):
     answer = client.get(f"/api/drawings/{drawing['id']}/channels/{channel}")
     assert answer.status_code == 200, answer.text
@@ -68,12 +78,7 @@ def test_the_images_are_those_of_the_generator(client):
 
 def test_a_pause_changes_nothing_but_the_time(client):
     drawing = begun(client, steps=400)
-    client.post(f"/api/drawings/{drawing['id']}/pause")
-    until(client, drawing, "paused")
-    time.sleep(0.2)  # the step under way
-    first = client.get(f"/api/drawings/{drawing['id']}").json()
-    time.sleep(0.2)
-    assert client.get(f"/api/drawings/{drawing['id']}").json()["step"] == first["step"] < 400
+    assert paused(client, drawing)["step"] < 400
     # the model is free meanwhile
     photograph = client.post("/api/photographs?name=red.png", content=picture_file()).json()["id"]
     assert client.get(f"/api/models/small/photographs/{photograph}/predictions").status_code == 200
@@ -135,11 +140,7 @@ def test_what_cannot_be_drawn(client, changes, said):
 def test_a_pause_shows_the_step_that_it_tells(client):
     drawing = begun(client, steps=1000)
     until(client, drawing, "running", step=2)
-    client.post(f"/api/drawings/{drawing['id']}/pause")
-    told, before = until(client, drawing, "paused"), None
-    while told != before:  # the step under way
-        time.sleep(0.5)
-        told, before = until(client, drawing, "paused"), told
+    told = paused(client, drawing)
     assert 1 < told["step"] < 1000
     ways = {}
     generator = ImageGenerator(small_models.good(), objective=[Channel(LAYER, k) for k in (0, 3)], steps=1000, seed=5)
