@@ -92,12 +92,54 @@ def test_two_networks_in_one_file_are_told_apart(tmp_path):
     assert same(other.state_dict(), dict(student.state_dict()))
 
 
+def test_one_layer_of_a_larger_network_is_not_the_model(tmp_path):
+    torch.save(nn.Sequential(*[nn.Linear(2, 2) for _ in range(9)]).state_dict(), tmp_path / "nine.pt")
+    with pytest.raises(ModelError, match=r"nine\.pt.* does not fit Linear"):
+        read_weights(tmp_path / "nine.pt").load_into(nn.Linear(2, 2), "Linear")
+
+
 def test_files_that_do_not_count_batches_fit(tmp_path):
     state = {name: tensor for name, tensor in network().state_dict().items() if "num_batches" not in name}
     save_file(state, tmp_path / "a.safetensors")
     other = network()
     read_weights(tmp_path / "a.safetensors").load_into(other, "Net")
     assert torch.equal(other[0].weight, state["0.weight"])
+
+
+class Versioned(nn.Module):
+    """Its first version kept the weight negative."""
+
+    _version = 2
+
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.rand(3))
+
+    def _load_from_state_dict(self, state_dict, prefix, local_metadata, *args):
+        if local_metadata.get("version") not in (1, 2):
+            raise ValueError("version should be 1 or 2")
+        if local_metadata["version"] == 1:
+            state_dict[prefix + "weight"] = -state_dict[prefix + "weight"]
+        super()._load_from_state_dict(state_dict, prefix, local_metadata, *args)
+
+
+@pytest.mark.parametrize("version", [1, 2, None])
+@pytest.mark.parametrize(("written", "read"), [("", ""), ("model.", ""), ("", "net."), ("model.", "net.")])
+def test_modules_that_read_their_tensors_by_version(tmp_path, version, written, read):
+    module = nn.Sequential(Versioned())
+    for prefix in filter(None, [written]):
+        module = nn.ModuleDict({prefix[:-1]: module})
+    state = module.state_dict()
+    weight = state[f"{written}0.weight"]
+    if version is None:
+        save_file(dict(state), tmp_path / "a.safetensors")
+    else:
+        state._metadata[f"{written}0"]["version"] = version
+        torch.save(state, tmp_path / "a.pt")
+    other = nn.Sequential(Versioned())
+    whole = nn.ModuleDict({read[:-1]: other}) if read else other
+    read_weights(tmp_path / ("a.safetensors" if version is None else "a.pt")).load_into(whole, "Net")
+    assert torch.equal(other[0].weight, -weight if version == 1 else weight)
 
 
 def classifier(classes, width=4):

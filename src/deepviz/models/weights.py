@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import re
-from collections import Counter
+from collections import Counter, OrderedDict
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,12 +36,14 @@ class StoredWeights:
         tensors: by name.
         key: where in the checkpoint they were, "state_dict_ema"; "" if the file holds nothing else.
         other_keys: other state dicts in the same checkpoint.
+        versions: of the modules that wrote them, by their names, as torch keeps them; None if the file does not say.
     """
 
     file: str
     tensors: Mapping[str, Tensor]
     key: str = ""
     other_keys: tuple[str, ...] = ()
+    versions: Mapping[str, Any] | None = None
 
     @property
     def name(self) -> str:
@@ -72,12 +74,24 @@ class StoredWeights:
         fitted = self._fitted(module)
         try:
             if fitted is not None:
-                module.load_state_dict(dict(fitted.tensors), strict=True)
-        except RuntimeError:
+                module.load_state_dict(self._as_state(fitted, module), strict=True)
+        except (RuntimeError, ValueError):  # what a module raises that reads its tensors itself
             fitted = None
         if fitted is None:
             raise ModelError(self._misfit(module, model, for_classes))
         return tuple(self._told(fitted))
+
+    def _as_state(self, fitted: _Fitted, module: nn.Module) -> dict[str, Tensor]:
+        """The tensors with the versions of their modules, which some modules read them by."""
+        state: Any = OrderedDict(fitted.tensors)
+        if self.versions is not None:
+            begin, end = fitted.removed.removesuffix("."), fitted.added.removesuffix(".")
+            inside = {name: of for name, of in self.versions.items() if f"{name}.".startswith(fitted.removed)}
+            shifted = {name.removeprefix(begin).removeprefix("."): of for name, of in inside.items()}
+            state._metadata = {".".join(filter(None, (end, name))): of for name, of in shifted.items()}
+        elif fitted.tensors.keys() == _tensors_of(module).keys():
+            state._metadata = getattr(module.state_dict(), "_metadata", None)
+        return state  # type: ignore[no-any-return]
 
     def _told(self, fitted: _Fitted) -> Iterator[str]:
         if self.key:
@@ -91,20 +105,21 @@ class StoredWeights:
             yield f"the weights of {self.name} went into the model's {fitted.added.removesuffix('.')!r}"
 
     def _fitted(self, module: nn.Module) -> _Fitted | None:
-        """The tensors by the module's own names, if the file has all of these below some prefix; below none, if it has
-        no others."""
-        own = _tensors_of(module).keys()
-        found = list(_prefixes(own, self.tensors))
-        if found:
-            prefix = min(found, key=_preference)
-            tensors = {name: self.tensors[prefix + name] for name in own if prefix + name in self.tensors}
-            used = {prefix + name for name in tensors}
-            left = tuple(name for name in self.tensors if name not in used)
-            others = tuple(sorted(set(found) - {prefix}))
-            return None if left and not prefix else _Fitted(tensors, prefix, "", left, others)
-        outer = _shared_prefix(own)
-        if outer and {name.removeprefix(outer) for name in own} == self.tensors.keys():
-            return _Fitted({outer + name: tensor for name, tensor in self.tensors.items()}, added=outer)
+        """The tensors by the module's own names, if the file has all of these below some prefix, perhaps without that
+        of the module; below none, if it has no others."""
+        own = list(_tensors_of(module))
+        for outer in dict.fromkeys(("", _shared_prefix(own))):
+            inner = [name.removeprefix(outer) for name in own]
+            # one layer of many, by chance of the same names, is not the model
+            enough = 4 * len(inner) >= len(self.tensors)
+            found = [one for one in _prefixes(inner, self.tensors) if enough or _is_usual(one)]
+            if found:
+                prefix = min(found, key=_preference)
+                tensors = {outer + name: self.tensors[prefix + name] for name in inner if prefix + name in self.tensors}
+                used = {prefix + name for name in inner}
+                left = tuple(name for name in self.tensors if name not in used)
+                others = tuple(sorted(set(found) - {prefix}))
+                return None if left and not prefix else _Fitted(tensors, prefix, outer, left, others)
         return None
 
     def _misfit(self, module: nn.Module, model: str, for_classes: str) -> str:
@@ -159,7 +174,8 @@ def read_weights(path: str | Path) -> StoredWeights:
         held = held[there[0]]
     if not isinstance(held, Mapping) or not held or not all(isinstance(v, Tensor) for v in held.values()):
         raise ModelError(f"{path} holds no state dict; write one with torch.save(model.state_dict(), ...)")
-    return StoredWeights(file, {str(name): tensor for name, tensor in held.items()}, ".".join(keys), others)
+    tensors = {str(name): tensor for name, tensor in held.items()}
+    return StoredWeights(file, tensors, ".".join(keys), others, getattr(held, "_metadata", None))
 
 
 def non_finite(module: nn.Module) -> str | None:
@@ -205,6 +221,10 @@ def _prefixes(own: Collection[str], held: Mapping[str, Tensor]) -> Iterator[str]
         at_dot = name.endswith(needed[0]) and (not prefix or prefix.endswith("."))
         if at_dot and all(prefix + each in held for each in needed):
             yield prefix
+
+
+def _is_usual(prefix: str) -> bool:
+    return all(part in PREFIXES for part in prefix.split(".")[:-1])
 
 
 def _preference(prefix: str) -> tuple[int, ...]:
