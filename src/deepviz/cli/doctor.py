@@ -24,6 +24,7 @@ from deepviz.cli.model_options import (
 from deepviz.errors import DeepVizError, DeepVizWarning
 from deepviz.inside import viz_layers
 from deepviz.models import LoadedModel, Prepared, Preprocess, example_photo, load_model
+from deepviz.objectives import Output
 from deepviz.results.explanation import in_digits
 from deepviz.runs.asked import Item
 from deepviz.runs.explain import explain_items
@@ -77,9 +78,12 @@ def _understood(loaded: LoadedModel, photo: str) -> Iterator[tuple[str, str]]:
     yield from (("image note", note) for note in image.notes)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeepVizWarning)  # they are in what is found
-        yield from _predicted(loaded, image)
+        look = _look(loaded, image)
+        yield from _predicted(loaded, image, look)
         yield "layer", _layer(loaded, image)
-        yield from _inapplicable(loaded, image)
+        # any number of what predicts nothing is as good as another to see whether a method applies
+        item = Item(image) if isinstance(look, Look) else Item(image, (Output(0),))
+        yield from (("does not apply", text) for text in _inapplicable(loaded, item))
 
 
 def _preprocessing(loaded: LoadedModel) -> str:
@@ -96,10 +100,9 @@ def _seen(image: Prepared) -> str:
     return f"pixels ({left}, {top}) to ({right}, {bottom}) of {image.name}, {width} x {height}"
 
 
-def _predicted(loaded: LoadedModel, image: Prepared) -> Iterator[tuple[str, str]]:
-    look = _look(loaded, image)
+def _predicted(loaded: LoadedModel, image: Prepared, look: Look | DeepVizError) -> Iterator[tuple[str, str]]:
     if isinstance(look, DeepVizError):
-        yield "classes", f"none predicted: {look}"
+        yield "output", f"{loaded.output}, nothing predicted: {look}"
         return
     reading = look.reading
     assert reading is not None
@@ -129,15 +132,18 @@ def _look(loaded: LoadedModel, image: Prepared) -> Look | DeepVizError:
         return error
 
 
-def _inapplicable(loaded: LoadedModel, image: Prepared) -> Iterator[tuple[str, str]]:
-    """Of each method that does not apply, why."""
+def _inapplicable(loaded: LoadedModel, item: Item) -> Iterator[str]:
+    """Why methods do not apply, with their names."""
+    names: dict[str, list[str]] = {}
     for name, cls in catalog.METHODS.items():
         try:
-            (found,) = explain_items(loaded, [Item(image)], [catalog.cheapest(cls)], lenient=True, needed=False)
+            (found,) = explain_items(loaded, [item], [catalog.cheapest(cls)], lenient=True, needed=False)
+            why = [one.reason for one in found.missing]
         except DeepVizError as error:
-            yield "does not apply", f"{name}: {error}"
-        else:
-            yield from (("does not apply", f"{name}: {one.reason}") for one in found.missing)
+            why = [str(error)]
+        for reason in why:
+            names.setdefault(reason, []).append(name)
+    return (f"{', '.join(of)}: {reason}" for reason, of in names.items())
 
 
 def _report_installation() -> None:
