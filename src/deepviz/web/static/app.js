@@ -1,36 +1,47 @@
 // The page: what is compared, asked of the server, and handed to the stage.
 
-import { Refused, call, follow, get, pause, post, upload, useToken } from "./api.js";
-import { $, announce, copy, download, percent, say } from "./elements.js";
-import { asJob, BY, byPhotograph, cellKey, classesOf, columnKey, columns, fillColumns, labelOf, offered, requests, rows, takesLayer, targetIn, targetsOf } from "./columns.js";
+import { Refused, get, upload, useToken } from "./api.js";
+import { classesOf, columns, fillColumns, labelOf, offered, rows, takesLayer, targetsOf } from "./columns.js";
 import { Drawings } from "./drawing.js";
+import { $, announce, say, withChance } from "./elements.js";
 import { drawChannels, noChannels } from "./inside.js";
+import { lastDrawable, offeredLayers } from "./layers.js";
 import { drawBy, drawClasses, drawLayerList, drawLayers, drawMethods, drawModels, drawVersus } from "./panel.js";
 import * as permalink from "./permalink.js";
+import { Preview } from "./preview.js";
+import { Results } from "./results.js";
 import { ClassSearch } from "./search.js";
+import { takeAway } from "./share.js";
 import { Stage } from "./stage.js";
 import { info, known, view } from "./state.js";
 import { Strip } from "./strip.js";
-import { LayerTree, offeredLayers } from "./tree.js";
+import { LayerTree } from "./tree.js";
 import { Trust } from "./trust.js";
+import { Work } from "./work.js";
 
-const TABS = ["compare", "inside", "trust"];
 // what is said below a map, besides the title of its column
 const TOLD = { methods: (record) => record.detail, layers: () => "", models: (record) => record.caption };
-const AT_ONCE = 16; // cells of a column in one request
-const HOVER = 90; // milliseconds on a class before its preview is asked for
-const SETTLE = 120; // milliseconds without a change before a comparison is asked for
-
-const found = new Map(); // by cell: the id of its result
-const reasons = new Map(); // by column: why there is no map
-let waiting = false; // for the turn of the comparison under way
-let opening = null; // the state of the comparison that the server computes by itself
-const failures = new Map(); // by column or cell: why the last comparison has no map there
-let ended = ""; // why the last comparison is not whole
+const results = new Results();
+const work = new Work(results, {
+  prepare: allPredictions,
+  began() {
+    redraw();
+    remember();
+    layOut();
+  },
+  changed: layOut,
+  broken() {
+    redraw();
+    layOut();
+  },
+  told: showJob,
+  ended: finish,
+  forgotten: dropForgotten,
+  failed: tell,
+});
+const preview = new Preview(results, { show: (shown) => stage?.preview(shown), failed: tell });
 let token = "";
 let stage, trust, drawings, strip, tree;
-let running = null; // the comparison under way: an AbortController, and the job's id
-let hovering = null;
 
 addEventListener("DOMContentLoaded", open);
 addEventListener("hashchange", () => {
@@ -39,8 +50,8 @@ addEventListener("hashchange", () => {
 });
 
 addEventListener("pagehide", () => {
-  stop();
-  leave();
+  work.stop();
+  preview.leave();
   trust?.leave();
   drawings?.stop();
 });
@@ -62,7 +73,7 @@ async function open() {
       photographs: start.photographs,
       methods: start.methods.map((name) => ({ name })),
     });
-    const restored = restore(said.view);
+    const restored = permalink.restore(said.view, (text) => say(text, true));
     view.active = view.photographs.includes(view.active) ? view.active : (view.photographs[0] ?? "");
     stage = new Stage($("stage"), { look: view.look, looked: remember, lost });
     strip = new Strip({ toggle: togglePhotograph, activate, only, remove, clear, add });
@@ -72,8 +83,8 @@ async function open() {
     trust = new Trust($("believed"), $("verdicts"), { metrics: start.metrics, told: showJob, failed: tell });
     selectTab(view.tab, false);
     await useModel(view.model);
-    if (!restored && start.job) watchOpening(start.job, start.methods.map((name) => ({ name, model: start.models[0].id, layer: null })));
-    await compare();
+    if (!restored && start.job) work.watch(start.job, start.methods.map((name) => ({ name, model: start.models[0].id, layer: null })));
+    await work.compare();
   } catch (error) {
     tell(error);
   }
@@ -91,43 +102,6 @@ function showGate() {
   permalink.keep("");
   $("gate").hidden = false;
   $("gate-token").focus();
-}
-
-// What a link says, as far as it is still there; whether it said anything.
-function restore(said) {
-  if (!said) return false;
-  const there = new Set(known.photographs.map((one) => one.id));
-  const strings = (list) => (Array.isArray(list) ? list.filter((one) => typeof one === "string") : []);
-  if (known.models.some((model) => model.id === said.model)) view.model = said.model;
-  const wanted = strings(said.photographs);
-  const kept = wanted.filter((id) => there.has(id));
-  if (kept.length < wanted.length) say("Some images in this link are no longer on the server: upload them again.", true);
-  if (kept.length) view.photographs = kept;
-  if (typeof said.active === "string") view.active = said.active;
-  for (const [id, indices] of Object.entries(said.targets ?? {})) {
-    if (there.has(id) && Array.isArray(indices)) view.targets[id] = indices.filter(isTarget).slice(0, 20);
-  }
-  if (Array.isArray(said.methods)) {
-    const methods = said.methods.filter((one) => typeof one?.name === "string");
-    if (methods.length) view.methods = methods.map(({ name, options }) => ({ name, options: asText(options) }));
-  }
-  if (typeof said.layer === "string") view.layer = said.layer;
-  if (said.by in BY) view.by = said.by;
-  if (said.versus === "next" || Number.isInteger(said.versus)) view.versus = said.versus;
-  view.layers = strings(said.layers);
-  if (typeof said.inside === "string") view.inside = said.inside;
-  if (TABS.includes(said.tab)) view.tab = said.tab;
-  view.look = said.look ?? null;
-  return true;
-}
-
-// A class by its index, or an expression such as "logit(281) - logit(282)".
-const isTarget = (one) => (Number.isInteger(one) && one >= 0) || (typeof one === "string" && one.length > 0 && one.length <= 300);
-
-// Options as forms hold them: text. What a link has otherwise is not one of ours.
-function asText(options) {
-  const plain = Object.entries(options ?? {}).filter(([, value]) => ["string", "number", "boolean"].includes(typeof value));
-  return Object.fromEntries(plain.map(([name, value]) => [name, String(value)]));
 }
 
 function remember() {
@@ -158,21 +132,11 @@ async function useModel(model) {
 
 async function changeModel(model) {
   try {
-    if (await useModel(model)) await compare();
+    if (await useModel(model)) await work.compare();
   } catch (error) {
     redraw(); // the list of models says which one is shown
     tell(error);
   }
-}
-
-// What there is in a column of a row: a result's id, null for one that is to come, or { reason }.
-function cell(photograph, of, one) {
-  const target = targetIn(photograph, of, one);
-  if (target === null) return { reason: "no other class to compare with" };
-  const key = cellKey(photograph, target, one);
-  const column = columnKey(one);
-  const reason = reasons.get(column) ?? failures.get(column) ?? failures.get(key) ?? ended;
-  return found.get(key) ?? (reason ? { reason } : null);
 }
 
 async function predictions(photograph) {
@@ -186,16 +150,16 @@ async function predictions(photograph) {
 }
 
 function redraw() {
-  leave(); // what a preview lies on may go
+  preview.leave(); // what a preview lies on may go
   drawModels(known.models, view.model, changeModel);
   strip?.show(known.photographs, view.photographs, view.active);
   const active = info(view.active);
   $("classes-of").textContent = active ? `of ${active.name}` : "";
   const classes = active ? classesOf(view.active) : [];
-  drawClasses(classes, active ? targetsOf(view.active) : [], (target) => labelOf(view.active, target), { pin, preview, leave });
+  drawClasses(classes, active ? targetsOf(view.active) : [], (target) => labelOf(view.active, target), { pin, preview: (target) => preview.begin(target), leave: () => preview.leave() });
   drawVersus(classes.map((one) => [one.index, one.label]), view.versus, chooseVersus);
   drawBy(offered(), view.by, chooseBy);
-  const problems = new Map(columns().map((one) => [one.name, failures.get(columnKey(one))]));
+  const problems = new Map(columns().map((one) => [one.name, results.problem(one)]));
   const layered = view.by === "layers";
   $("methods-of").textContent = layered ? "that take a layer" : "";
   const offeredMethods = layered ? known.methods.filter((one) => takesLayer({ name: one.name })) : known.methods;
@@ -245,7 +209,7 @@ function clear() {
 function changedPhotographs(said) {
   announce(said);
   redraw();
-  compareSoon();
+  work.soon();
 }
 
 // Bring an image into view: in the strip at once, among the rows when its row is there and seen.
@@ -262,7 +226,7 @@ function reveal(id = revealed) {
 function chooseVersus(other) {
   view.versus = other;
   redraw();
-  compareSoon();
+  work.soon();
 }
 
 function find(index) {
@@ -286,7 +250,7 @@ async function probabilities() {
 }
 
 function pin(index) {
-  leave();
+  preview.leave();
   const now = [...targetsOf(view.active)];
   const at = now.indexOf(index);
   if (at < 0) now.push(index);
@@ -294,7 +258,7 @@ function pin(index) {
   else return say("Keep at least one class selected.");
   view.targets[view.active] = now;
   redraw();
-  compareSoon();
+  work.soon();
 }
 
 function toggleMethod(name) {
@@ -307,7 +271,7 @@ function toggleMethod(name) {
   else view.methods.push({ name });
   fillColumns();
   redraw();
-  compareSoon();
+  work.soon();
 }
 
 function changeOption(name, option, value) {
@@ -317,20 +281,20 @@ function changeOption(name, option, value) {
   if (value === undefined) delete one.options[option];
   else one.options[option] = value;
   redraw();
-  compareSoon();
+  work.soon();
 }
 
 function chooseLayer(layer) {
   view.layer = layer;
   $("layer-all").value = layer ?? known.tree.default;
-  compareSoon();
+  work.soon();
 }
 
 function chooseBy(by) {
   view.by = by;
   fillColumns();
   redraw();
-  compareSoon();
+  work.soon();
 }
 
 function toggleLayer(layer) {
@@ -339,7 +303,7 @@ function toggleLayer(layer) {
   else if (view.layers.length > 1) view.layers.splice(at, 1);
   else say("Keep at least one layer selected.");
   redraw();
-  compareSoon();
+  work.soon();
 }
 
 async function add(files) {
@@ -356,46 +320,7 @@ async function add(files) {
   redraw();
   reveal(view.active);
   announce(files.length === 1 ? `${info(view.active)?.name ?? files[0].name} is compared` : `${view.photographs.length} images are compared`);
-  await compare();
-}
-
-// A comparison, once nothing has changed for a moment.
-let settling = 0;
-function compareSoon() {
-  clearTimeout(settling);
-  settling = setTimeout(() => compare().catch(tell), SETTLE);
-}
-
-function stop() {
-  if (!running) return;
-  running.abort.abort();
-  if (running.job) call(`jobs/${running.job}`, { method: "DELETE" }).catch(() => {});
-  running = null;
-}
-
-async function compare() {
-  stop();
-  const mine = (running = { abort: new AbortController(), job: null });
-  const { signal } = mine.abort;
-  try {
-    await allPredictions();
-    if (signal.aborted) return;
-    ended = "";
-    failures.clear();
-    redraw();
-    remember();
-    layOut();
-    for (const group of requests(columns())) await explainGroup(group, mine, signal);
-    showJob(null);
-  } catch (error) {
-    if (error.name === "AbortError") return;
-    showJob(null);
-    if (error.status !== 401) finish(error.message);
-    throw error;
-  } finally {
-    if (running === mine) running = null;
-    waiting = false;
-  }
+  await work.compare();
 }
 
 // The classes of all photographs; one whose classes cannot be told is left out, by name.
@@ -418,7 +343,7 @@ function dropPhotograph(photograph) {
   if (!view.photographs.length && known.photographs.length) view.photographs = [known.photographs[0].id];
   view.active = view.photographs.includes(view.active) ? view.active : (view.photographs[0] ?? "");
   say(`${gone.name} is no longer on the server: add it again.`, true);
-  compareSoon();
+  work.soon();
 }
 
 // Whether the server has forgotten photographs that are shown; they go.
@@ -429,63 +354,9 @@ async function dropForgotten() {
   return gone.length > 0;
 }
 
-// Compute the cells of a group that are missing, no more at once than a request may hold. What one column cannot be
-// asked with is no reason not to ask for the others.
-async function explainGroup(group, mine, signal) {
-  const missing = rows().filter((row) => group.some((one) => cell(row.photograph.id, row.target, one) === null));
-  for (let at = 0; at < missing.length; at += AT_ONCE) {
-    let job;
-    try {
-      job = await post("jobs", asJob(group, byPhotograph(missing.slice(at, at + AT_ONCE), group)), { signal });
-    } catch (error) {
-      if (error.status === 404 && (await dropForgotten())) return;
-      if (error.status !== 422) throw error;
-      if (group.length === 1) return fail(group[0], error.message);
-      for (const one of group) await explainGroup([one], mine, signal);
-      return;
-    }
-    mine.job = job.id;
-    const last = await follow(job, (state) => {
-      waiting = state.state === "queued";
-      take(state, group, !waiting || !opening);
-      if (waiting && opening) showJob(opening);
-    }, signal);
-    if (last.state === "cancelled") throw new DOMException("cancelled by another page", "AbortError");
-    if (last.state === "failed" && !last.failures.length) for (const one of group) fail(one, last.error);
-  }
-}
-
-function fail(column, reason) {
-  failures.set(columnKey(column), reason);
-  redraw();
-  layOut();
-}
-
 function finish(reason) {
-  ended = reason;
+  results.end(reason);
   if (reason !== "cancelled") say(reason, true);
-  layOut();
-}
-
-// The comparison that the server computes by itself before the first page asks; `opened`: its columns, also those of
-// methods that turn out not to apply.
-function watchOpening(id, opened) {
-  get(`jobs/${id}`)
-    .then((job) =>
-      follow(job, (state) => {
-        opening = ["queued", "running"].includes(state.state) ? state : null;
-        take(state, opened, opening !== null && waiting);
-      }),
-    )
-    .catch(() => {}); // the page's own job tells what is wrong
-}
-
-// What a job says of the columns that it was asked for.
-function take(state, asked, shown = true) {
-  for (const one of state.results) found.set(cellKey(one.photograph, one.target, asked[one.column]), one.id);
-  for (const one of state.failures) failures.set(cellKey(one.photograph, one.target, asked[one.column]), one.reason);
-  for (const one of state.left_out) reasons.set(columnKey(asked[one.column]), one.reason);
-  if (shown) showJob(state);
   layOut();
 }
 
@@ -507,13 +378,11 @@ function layOut() {
       columns: shown.map((one) => one.title),
       told: (record, n) => (shown[n].versus === undefined ? TOLD[view.by](record) : record.caption),
       detail: withChance(row),
-      cells: shown.map((one) => cell(row.photograph.id, row.target, one)),
+      cells: shown.map((one) => results.cell(row.photograph.id, row.target, one)),
     })),
   );
   if (view.tab === "trust") drawTrust();
 }
-
-const withChance = ({ label, probability }) => (probability === null ? label : `${label} ${percent(probability)}`);
 
 // The checks of the maps that are there; those to come are checked when they have come.
 function drawTrust() {
@@ -523,7 +392,7 @@ function drawTrust() {
       title: row.photograph.name,
       detail: withChance(row),
       cells: columns()
-        .map((one) => ({ id: cell(row.photograph.id, row.target, one), title: one.title, model: one.model }))
+        .map((one) => ({ id: results.cell(row.photograph.id, row.target, one), title: one.title, model: one.model }))
         .filter((one) => typeof one.id === "string"),
     })),
   );
@@ -533,57 +402,8 @@ function drawTrust() {
 function lost(id, error, photograph) {
   if (error.status !== 404) return tell(error);
   if (id === null) return dropPhotograph(photograph);
-  for (const [key, value] of found) if (value === id) found.delete(key);
-  compareSoon();
-}
-
-// Hovering a class shows its maps in the first row of its photograph, until the pointer leaves.
-async function preview(index) {
-  if (hovering?.index === index) return;
-  leave();
-  if (view.tab !== "compare" || !view.active || targetsOf(view.active).includes(index)) return;
-  const mine = (hovering = { index, abort: new AbortController(), job: null });
-  const { signal } = mine.abort;
-  const photograph = view.active;
-  try {
-    await pause(HOVER, signal);
-    const row = rows().find((each) => each.photograph.id === photograph);
-    if (!row) return;
-    const shown = columns();
-    const other = { label: labelOf(photograph, index), probability: classesOf(photograph).find((one) => one.index === index)?.probability ?? null };
-    const draw = () => {
-      if (hovering === mine) stage.preview({ key: row.key, detail: `Preview: ${withChance(other)}`, cells: shown.map((one) => cell(photograph, index, one)) });
-    };
-    draw();
-    for (const group of requests(shown.filter((one) => cell(photograph, index, one) === null))) {
-      const job = await post("jobs", asJob(group, byPhotograph([{ photograph: row.photograph, target: index }], group)), { signal });
-      mine.job = job.id;
-      await follow(
-        job,
-        (state) => {
-          for (const one of state.results) found.set(cellKey(one.photograph, one.target, group[one.column]), one.id);
-          draw();
-        },
-        signal,
-      );
-    }
-  } catch (error) {
-    if (error.name !== "AbortError") tell(error);
-  }
-}
-
-function leave() {
-  if (!hovering) return;
-  hovering.abort.abort();
-  if (hovering.job) call(`jobs/${hovering.job}`, { method: "DELETE" }).catch(() => {});
-  hovering = null;
-  stage?.preview(null);
-}
-
-// The last of the outer layers that is no activation: many channels behind one have no slope on noise to be drawn by.
-function lastDrawable(layers) {
-  const outer = layers.filter((row) => row.depth <= 1 && row.usable);
-  return (outer.findLast((row) => !/relu|swish|silu|gelu|elu|act/i.test(`${row.type} ${row.layer}`)) ?? outer.at(-1) ?? layers.at(-1))?.layer;
+  results.forget(id);
+  work.soon();
 }
 
 function drawInside() {
@@ -612,7 +432,7 @@ function chooseInside(name) {
 
 function selectTab(name, focus = true) {
   view.tab = name;
-  for (const each of TABS) {
+  for (const each of permalink.TABS) {
     const on = each === name;
     $(`tab-${each}`).setAttribute("aria-selected", String(on));
     $(`tab-${each}`).tabIndex = on ? 0 : -1;
@@ -625,43 +445,16 @@ function selectTab(name, focus = true) {
   if (focus) reveal();
 }
 
-// All that is shown, as requests; what is known to be no map is left out.
-function asked() {
-  const wanted = (row, one) => typeof (cell(row.photograph.id, row.target, one) ?? "") === "string";
-  return requests(columns()).flatMap((group) => {
-    const shown = rows().filter((row) => group.some((one) => wanted(row, one)));
-    // the predicted class is not named: what is copied is for other images too
-    const predicted = (row) => group[0].versus === undefined && group[0].model === view.model && !view.targets[row.photograph]?.length;
-    const asRow = (row) => (predicted(row) ? { photograph: row.photograph } : row);
-    return shown.length ? [asJob(group, byPhotograph(shown, group).map(asRow))] : [];
-  });
-}
-const FILES = { report: "deepviz-report.html", sheet: "deepviz-sheet.png", data: "results.deepviz" };
-
-async function takeAway(what) {
+async function take(what) {
   $("take").open = false;
   try {
     remember();
-    if (what === "link") return await copy(location.href, "Link");
-    if (what === "python" || what === "command") {
-      const comparisons = asked();
-      if (!comparisons.length) return say("There is nothing to copy yet.");
-      const said = await post("snippets", { comparisons });
-      return await copy(said[what], what === "python" ? "Python code" : "Command");
-    }
-    const cells = rows().flatMap((row) => columns().map((one) => cell(row.photograph.id, row.target, one)));
-    const results = cells.filter((one) => typeof one === "string");
-    const missing = cells.filter((one) => one === null).length;
-    if (!results.length) return say("There is nothing to save yet.");
-    say("Saving …");
-    const answer = await call(what, { method: "POST", json: { results } });
-    download(await answer.blob(), FILES[what]);
-    say(missing ? `${FILES[what]} saved without ${missing} maps that are still being computed` : `${FILES[what]} saved`, missing > 0);
+    await takeAway(what, results);
   } catch (error) {
     if (error.status !== 404) return tell(error);
     if (await dropForgotten().catch(() => false)) return;
-    found.clear();
-    compareSoon();
+    results.forgetAll();
+    work.soon();
     say("Some maps have expired and are being recomputed: save again when they are ready.", true);
   }
 }
@@ -684,7 +477,7 @@ function wireOnce() {
       skipTo(link.dataset.to);
     });
   }
-  TABS.forEach((name, place) => {
+  permalink.TABS.forEach((name, place) => {
     $(`tab-${name}`).addEventListener("click", () => {
       selectTab(name);
       remember();
@@ -692,21 +485,16 @@ function wireOnce() {
     $(`tab-${name}`).addEventListener("keydown", (event) => {
       const way = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
       if (!way) return;
-      selectTab(TABS[(place + way + TABS.length) % TABS.length]);
+      selectTab(permalink.TABS[(place + way + permalink.TABS.length) % permalink.TABS.length]);
       remember();
     });
   });
   $("job-cancel").addEventListener("click", () => {
     trust.cancel();
-    if (!running && !opening) return;
-    stop();
-    if (opening) call(`jobs/${opening.id}`, { method: "DELETE" }).catch(() => {});
-    opening = null;
-    showJob(null);
-    finish("cancelled");
+    if (work.cancel()) finish("cancelled");
   });
   for (const button of document.querySelectorAll("[data-take]")) {
-    button.addEventListener("click", () => takeAway(button.dataset.take));
+    button.addEventListener("click", () => take(button.dataset.take));
   }
   document.addEventListener("click", (event) => {
     if (!$("take").contains(event.target)) $("take").open = false;

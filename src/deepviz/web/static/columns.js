@@ -1,6 +1,6 @@
 // What is compared: the columns and rows that the page's choices come to, and the requests that they take.
 
-import { fineToCoarse, firstLayers } from "./panel.js";
+import { fineToCoarse, firstLayers } from "./layers.js";
 import { info, known, method, view } from "./state.js";
 
 export const BY = { methods: "Methods", layers: "Layers", models: "Models" };

@@ -19,6 +19,8 @@ export function percent(probability) {
   return probability >= 0.001 ? `${(100 * probability).toFixed(1)} %` : "< 0.1 %";
 }
 
+export const withChance = ({ label, probability }) => (probability === null ? label : `${label} ${percent(probability)}`);
+
 let fading = 0;
 export function say(text, bad = false) {
   const toast = $("toast");

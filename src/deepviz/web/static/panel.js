@@ -1,6 +1,7 @@
 // The panel beside the comparison: model, classes, methods with their options, layer.
 
 import { $, element, percent } from "./elements.js";
+import { stops } from "./layers.js";
 import { reachable, rove } from "./roving.js";
 
 export function drawModels(models, chosen, choose) {
@@ -185,18 +186,6 @@ function choice(id, pairs, value, tell) {
   return select;
 }
 
-// The layers that a slider stops at: few enough to aim at, from fine to coarse. All others are in the list below it.
-export function stops(layers) {
-  const usable = layers.filter((row) => row.usable);
-  const outer = usable.filter((row) => row.depth <= 1);
-  return fineToCoarse(outer.length >= 4 ? outer : usable);
-}
-
-export function fineToCoarse(rows) {
-  const cells = (row) => (row.grid ? row.grid[0] * row.grid[1] : 0);
-  return rows.toSorted((a, b) => cells(b) - cells(a));
-}
-
 export function drawLayers(tree, chosen, needed, choose) {
   const rows = stops(tree.layers);
   $("layer-block").hidden = rows.length === 0;
@@ -260,20 +249,6 @@ export function drawLayerList(tree, chosen, several, toggle) {
     return element("li", { class: "method" }, element("div", { class: "method-head" }, box, element("label", { for: box.id }, row.layer, grid)));
   });
   keepFocus($("layer-list"), () => $("layer-list").replaceChildren(...rows));
-}
-
-// The layers that are columns at first: of each resolution the default layer, or the last that is called once. Where
-// there is hardly more than one resolution, as of tokens, some evenly apart.
-export function firstLayers(tree) {
-  const rows = stops(tree.layers);
-  const last = new Map();
-  for (const row of rows) {
-    const before = last.get(String(row.grid));
-    if (!before || (!before.default && (row.default || !row.layer.includes("#")))) last.set(String(row.grid), row);
-  }
-  if (last.size > 2) return [...last.values()].map((row) => row.layer).slice(-5);
-  const apart = new Set([0, 1, 2, 3].map((k) => Math.round((k * (rows.length - 1)) / 3)));
-  return rows.filter((row, n) => row.default || apart.has(n)).map((row) => row.layer);
 }
 
 // Redraw, and leave the keyboard where it was.

@@ -3,11 +3,6 @@
 import { $, element } from "./elements.js";
 import { focusOn, reachable, rove } from "./roving.js";
 
-// What only pads or hands on shows nothing of its own.
-const IDLE = /^(Identity|(Zero|Constant|Reflection|Replication|Circular)Pad[123]d)$/;
-
-export const offeredLayers = (rows) => rows.filter((row) => row.default || !IDLE.test(row.type));
-
 const parentOf = (layer) => layer.slice(0, Math.max(0, layer.lastIndexOf(".")));
 
 export class LayerTree {
