@@ -18,6 +18,7 @@ from deepviz import catalog
 from deepviz.cli import run
 from deepviz.cli.model_options import loaded_model
 from deepviz.models import LoadedModel
+from deepviz.models.images import RECORD
 from processes import in_a_process
 from small_models import PREPROCESS, good, network
 
@@ -63,7 +64,9 @@ def assert_one_line(result, code, *words):
 
 
 def written(folder="deepviz-out"):
-    return sorted(str(path.relative_to(folder)) for path in Path(folder).rglob("*") if path.is_file())
+    """The files of a folder, without the records of what was asked."""
+    files = (path for path in Path(folder).rglob("*") if path.is_file() and path.name != RECORD)
+    return sorted(str(path.relative_to(folder)) for path in files)
 
 
 def test_one_photograph(explain):
@@ -560,6 +563,43 @@ def test_own_labels(explain):
     code, out, _ = explain("cat.png", *QUICK, "--labels", "names.txt", "--target", "b", "--json")
     assert code == 0
     assert json.loads(out)["photographs"][0]["explanations"][0]["target"]["index"] == 1
+
+
+# --- a second run into the same folder
+
+
+def test_results_of_another_question_are_kept_apart_and_told(explain):
+    assert explain("cat.png", *QUICK)[0] == 0
+    first = Path("deepviz-out/cat/sheet.png").read_bytes()
+    code, out, _ = explain("cat.png", *QUICK, "--target", "lynx")
+    assert code == 0
+    assert "  note: deepviz-out/cat holds results of another image or question\n" in out
+    assert Path("deepviz-out/cat/sheet.png").read_bytes() == first
+    assert explain("cat.png", *QUICK, "--target", "lynx")[0] == 0  # asked again: the same place
+    Path("other").mkdir()
+    noise(seed=1).save("other/cat.png")
+    assert explain("other/cat.png", *QUICK)[0] == 0
+    Path("deepviz-out/mine").mkdir()  # a folder that is not of DeepViz
+    Path("cat.png").rename("mine.png")
+    assert explain("mine.png", *QUICK)[0] == 0
+    folders = ("cat-2", "cat-3", "cat", "mine-2")
+    assert written() == [f"{folder}/{file}.png" for folder in folders for file in ("gradient", "sheet")]
+
+
+def test_resume_explains_what_is_not_there_yet(explain):
+    for name in ("b", "c"):
+        noise(seed=ord(name)).save(f"{name}.png")
+    assert explain("cat.png", "b.png", *QUICK)[0] == 0
+    Path("deepviz-out/b/explain.json").write_text('{"image": ')  # as if it had been interrupted
+    noise(seed=7).save("cat2.png")
+    code, out, err = explain("cat.png", "b.png", "c.png", *QUICK, "--resume", "--json")
+    assert (code, err) == (0, "deepviz: 1 of 3 images are done already\n")
+    assert [entry["photograph"] for entry in json.loads(out)["photographs"]] == ["cat.png", "b.png", "c.png"]
+    Path("cat2.png").rename("cat.png")  # another image of the same name
+    code, out, err = explain("cat.png", "c.png", *QUICK, "--resume")
+    assert (code, err) == (0, "deepviz: 1 of 2 images are done already\n")
+    assert out.startswith("cat.png: ")
+    assert explain("cat.png", *QUICK, "--top-k", 2, "--resume")[2] == "deepviz: 0 of 1 images are done already\n"
 
 
 # --- the process

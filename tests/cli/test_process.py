@@ -1,5 +1,6 @@
 """The process around a command: streams that are closed or narrow, signals, and progress without a terminal."""
 
+import json
 import os
 import re
 import shutil
@@ -14,7 +15,7 @@ import pytest
 from PIL import Image
 
 from deepviz.cli import progress
-from processes import CODE, in_a_process, in_environment
+from processes import CODE, in_a_process, in_environment, started, stopped_after
 
 QUICK = ["--model", "small_models:good", "-m", "gradient"]
 
@@ -172,3 +173,35 @@ def test_sub_folders_are_kept_and_each_bad_file_costs_only_itself(here):
     ]
     sheets = sorted(str(path.relative_to(here)) for path in here.rglob("sheet.png"))
     assert sheets == ["out/1/sheet.png", "out/a/1/sheet.png", "out/a/b.jpg/1/sheet.png", "out/image/sheet.png"]
+
+
+def test_a_process_that_is_told_to_end_keeps_what_is_done(here):
+    for number in range(40):
+        shutil.copy("cat.png", f"{number:02}.png")
+    names = [f"{number:02}.png" for number in range(40)]
+    slow = ["-m", "smooth-grad(samples=100)", "--model", "small_models:good"]
+    process = started("explain", *names, *slow, "--json", "--html", "page.html")
+    code, out, err = stopped_after(process, "deepviz-out/05/explain.json")
+    assert code == 130
+    found = json.loads(out)
+    assert found["interrupted"] is True
+    done = [entry["photograph"] for entry in found["photographs"]]
+    assert done == names[: len(done)]
+    assert 0 < len(done) < 40
+    assert err == f"deepviz: interrupted: {len(done)} of 40 images are in deepviz-out\n"
+    assert (here / "page.html").exists()
+    assert not list(here.rglob("*.part"))
+
+
+def test_two_runs_at_once_share_a_folder(here):
+    for folder in ("one", "two"):
+        (here / folder).mkdir()
+        for number in range(3):
+            shutil.copy("cat.png", f"{folder}/{number}.png")
+    processes = [started("explain", folder, *QUICK) for folder in ("one", "two")]
+    for process in processes:
+        _, err = process.communicate(timeout=90)
+        assert (process.returncode, err) == (0, "")
+    records = [json.loads(path.read_text()) for path in here.glob("deepviz-out/*/explain.json")]
+    assert len({record["image"] for record in records}) == len(records) == 6
+    assert all(Path(file["file"]).exists() for record in records for file in record["results"]["explanations"])

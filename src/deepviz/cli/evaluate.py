@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from json import dumps
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from cyclopts import Parameter
 from rich.console import Console
@@ -123,18 +123,24 @@ def evaluate(
             message = f"interrupted after {_images(judged)} of {photographs.total} images"
             if judged:
                 found = Evaluation.of(loaded, methods, metrics, judged, controls)
+                if json:
+                    _print_json(found, photographs, interrupted=True)
                 message += f": {listed(write(found, output))}"
             raise KeyboardInterrupt(message) from None
         if judged:
             found = Evaluation.of(loaded, methods, metrics, judged, controls)
             files = write(found, output)
             if json:
-                print(dumps(found.as_json() | {"failed": photographs.failed}, indent=2))
+                _print_json(found, photographs)
             else:
                 show(found)
                 print(f"\n{listed(files)}")
     photographs.tell_failures()
     return photographs.exit_code(len(judged)) if judged else INPUT
+
+
+def _print_json(found: Evaluation, photographs: Photographs, **more: Any) -> None:
+    print(dumps(found.as_json() | {"failed": photographs.failed} | more, indent=2))
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ import re
 import sys
 import warnings
 from dataclasses import dataclass, field
+from hashlib import sha256
 from json import dumps
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -26,8 +27,9 @@ from deepviz.cli.model_options import (
     check_device,
     loaded_model,
 )
-from deepviz.cli.photographs import Photographs, own_name, stem
+from deepviz.cli.photographs import Photographs, own_name
 from deepviz.cli.progress import progress_bar
+from deepviz.cli.records import Records
 from deepviz.cli.targets import Target, parsed_targets
 from deepviz.errors import DeepVizWarning
 from deepviz.files import probe_folder, write_picture
@@ -39,6 +41,7 @@ from deepviz.probe.memory import keep_memory
 from deepviz.results.explanation import Explanation, in_digits, sheet
 from deepviz.results.identity import captions
 from deepviz.results.outcomes import ImageOutcomes, Missing
+from deepviz.results.sanity import key_of
 from deepviz.results.storage import WEIGHTS, save_explanations
 from deepviz.runs.asked import Item
 from deepviz.runs.checks import checked
@@ -79,6 +82,9 @@ def explain(
         bool,
         Parameter(negative="", help="Check each map against a random map and against a network with random weights."),
     ] = False,
+    resume: Annotated[
+        bool, Parameter(negative="", help="Leave out images whose results of the same question are there already.")
+    ] = False,
     json: Annotated[bool, Parameter(negative="", help="Print the results as JSON.")] = False,
     loading: LoadingOptions = NOTHING_SAID,
     options: Annotated[MethodOptions, Parameter(name="*")] = NOTHING_GIVEN,  # type: ignore[valid-type]
@@ -98,21 +104,53 @@ def explain(
         print("deepviz: no image given; using the bundled example", file=sys.stderr)
     photographs = Photographs.found(photos or (str(example_photo()),))
     report = Report(photographs, output, format, keep=html is not None)
+    stopped: KeyboardInterrupt | None = None
     if photographs.paths:
         probe_folder(output)
         if html is not None:
             probe_folder(html.parent)
         keep_memory()
         loaded = loaded_model(model, weights, labels, device, output_kind, loading)
-        _explain_all(loaded, methods, parsed_targets(target, loaded), top_k, method is None, report, check, quiet=json)
+        wanted = parsed_targets(target, loaded)
+        report.records.question.update(_question(loaded, methods, wanted, top_k, format, check))
+        if resume:
+            report.resume()
+        try:
+            _explain_all(loaded, methods, wanted, top_k, method is None, report, check, quiet=json)
+        except KeyboardInterrupt as error:
+            stopped = error  # what is done until then is written all the same
     if html is not None and report.kept:
         write_report(report.kept, html)
         if not json:
             print(f"{html}: standalone HTML report")
     photographs.tell_failures()
     if json:
-        print(dumps(report.as_json(), indent=2))
+        print(dumps(report.as_json() | ({} if stopped is None else {"interrupted": True}), indent=2))
+    if stopped is not None:
+        raise stopped
     return photographs.exit_code(len(report.done))
+
+
+def _question(
+    loaded: LoadedModel,
+    methods: list[Method],
+    target: tuple[Objective, ...] | None,
+    top_k: int,
+    format: str,
+    check: bool,
+) -> dict[str, Any]:
+    """What is asked of each image, as plain values."""
+    return {
+        "model": f"{loaded.name} ({loaded.weights})",
+        "network": key_of(loaded),
+        "labels": None if loaded.labels is None else sha256("\n".join(loaded.labels).encode()).hexdigest()[:16],
+        "output": loaded.output,
+        "methods": [catalog.key(method) for method in methods],
+        "target": None if target is None else [str(one) for one in target],
+        "top_k": top_k,
+        "format": format,
+        "check": check,
+    }
 
 
 def _explain_all(
@@ -173,7 +211,10 @@ class Report:
     keep: bool = False
     kept: list[Explanation] = field(default_factory=list)
     done: list[dict[str, Any]] = field(default_factory=list)
-    folders: dict[Path, set[str]] = field(default_factory=dict)
+    records: Records = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.records = Records(self.output, self.photographs, {})
 
     @property
     def finished(self) -> int:
@@ -183,8 +224,7 @@ class Report:
     def write(self, found: ImageOutcomes) -> str:
         """Write one image's sheet and maps; what to print about it."""
         photograph = self.photographs.close(found.image)
-        inside = self.photographs.folders[photograph]
-        folder = self.output / inside / own_name(stem(photograph), self.folders.setdefault(inside, set()))
+        folder = self.records.claim(photograph)
         page = write_picture(folder / "sheet.png", sheet(found.explanations, predictions=found.predictions))
         several = len({explanation.target for explanation in found.explanations}) > 1
         taken: set[str] = set()
@@ -198,7 +238,20 @@ class Report:
                 for explanation in found.explanations
             ]
         self.done.append({"photograph": str(photograph), **_entry(found, page, files)})
-        return _message(found, page, len(files))
+        self.records.finish(folder, photograph, self.done[-1])
+        message = _message(found, page, len(files))
+        if folder in self.records.occupied:
+            message += f"\n  note: {self.records.occupied[folder]} holds results of another image or question"
+        return message
+
+    def resume(self) -> None:
+        """Leave out the images whose results are there already."""
+        known = {path: self.records.finished(path) for path in self.photographs.paths}
+        self.photographs.paths = [path for path in self.photographs.paths if known[path] is None]
+        self.done += [results for results in known.values() if results is not None]
+        print(f"deepviz: {len(self.done)} of {len(known)} images are done already", file=sys.stderr)
+        if self.keep and self.done:
+            print("deepviz: the HTML report holds the others alone", file=sys.stderr)
 
     def as_json(self) -> dict[str, Any]:
         """The whole run, for machines."""

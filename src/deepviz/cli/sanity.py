@@ -94,7 +94,10 @@ def sanity(
             _examine(loaded, photographs, items, methods, stages, mode == "cascading", seed, output, examined, written)
         except KeyboardInterrupt:
             if examined:
-                written += _write(Sanity.of(loaded, methods, examined, mode == "cascading", seed), output)
+                found = Sanity.of(loaded, methods, examined, mode == "cascading", seed)
+                written += _write(found, output)
+                if json:
+                    print(dumps(found.as_json() | {"failed": photographs.failed, "interrupted": True}, indent=2))
             raise KeyboardInterrupt(
                 f"interrupted after {_images(examined)} of {photographs.total} images"
                 + (f": {listed(written)}" if written else "")
