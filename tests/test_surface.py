@@ -25,6 +25,7 @@ ALL = [
     "evaluate",
     "example_photo",
     "explain",
+    "explain_each",
     "grad_times_image",
     "inversion",
     "load_explanations",

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from deepviz.api import (
         evaluate,
         explain,
+        explain_each,
         grad_times_image,
         sanity_check,
         save_gradcam,
@@ -67,6 +68,7 @@ __all__ = [
     "evaluate",
     "example_photo",
     "explain",
+    "explain_each",
     "grad_times_image",
     "inversion",
     "load_explanations",

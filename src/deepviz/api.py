@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import inspect
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -45,6 +45,7 @@ from deepviz.runs.asked import (
     Targets,
     choose_methods,
     choose_metrics,
+    each_item,
     is_all,
     items_of,
 )
@@ -71,7 +72,9 @@ def explain(
         model: an `nn.Module`, a `LoadedModel`, a name ("timm:resnet50"), or None for the bundled model.
         images: a path, PIL image, array (H, W, 3) or tensor (C, H, W), or several of them; a tensor (N, C, H, W) is
             N images. Tensors are taken as already preprocessed. Also a signal (C, L), volumes (N, C, D, H, W), or
-            `deepviz.Inputs` of N rows, for models that take several tensors.
+            `deepviz.Inputs` of N rows, for models that take several tensors. Folders are searched with their
+            sub-folders. Of a generator, a torch `Dataset` and a `DataLoader`, which may also give pairs (image, label),
+            the images are explained; a `DataLoader` gives batches, the others one image at a time.
         methods: "all", a method, its name ("grad-cam"), or several of these. Of "all", methods that do not apply to
             the model, or fail, are left out with a warning.
         target: a class index, a label ("tiger cat"), an array or tensor (N,) of indices, one per image, an objective
@@ -106,6 +109,37 @@ def explain(
     loaded, items = _items(model, images, target, preprocess, extra, output)
     found = explain_items(loaded, items, chosen, top_k=top_k, lenient=is_all(methods))
     return Explanations(outcome for image in found for outcome in image.outcomes)
+
+
+def explain_each(
+    model: Model,
+    images: Images,
+    methods: Methods = "all",
+    *,
+    target: Targets = None,
+    top_k: int = 1,
+    layer: str | nn.Module | None = None,
+    preprocess: Any = None,
+    extra: Any = None,
+    output: Kind = "auto",
+) -> Iterator[Explanation]:
+    """`explain`, one result at a time: images are read when they are due, and results are not kept.
+
+    At most eight images are in memory, unless `extra` or a target for each image is given. Arguments, order and errors
+    are those of `explain`; of "all", methods without a map are left out with a warning.
+
+    Example:
+        >>> import deepviz, torch
+        >>> net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3 * 8 * 8, 5))
+        >>> images = (torch.rand(3, 8, 8) for _ in range(1000))
+        >>> next(deepviz.explain_each(net, images, "gradient")).title
+        'Gradient'
+    """
+    chosen = choose_methods(methods, layer)
+    loaded = _loaded(model, images, preprocess, output)
+    items = each_item(loaded, images, target, extra)
+    found = explain_items(loaded, items, chosen, top_k=top_k, lenient=is_all(methods))
+    return (one for image in found for one in image.explanations)
 
 
 def evaluate(
@@ -222,10 +256,14 @@ def _items(
     model: Model, images: Images, target: Targets, preprocess: Any, extra: Any, output: Kind
 ) -> tuple[LoadedModel, list[Item]]:
     """The model, and the images with their targets."""
+    loaded = _loaded(model, images, preprocess, output)
+    return loaded, items_of(loaded, images, target, extra)
+
+
+def _loaded(model: Model, images: Images, preprocess: Any, output: Kind) -> LoadedModel:
     if isinstance(images, (nn.Module, LoadedModel)):
         raise TypeError("model and image are swapped: the order is (model, image)")
-    loaded = load_model(model, preprocess=preprocess, output=None if output == "auto" else output)
-    return loaded, items_of(loaded, images, target, extra)
+    return load_model(model, preprocess=preprocess, output=None if output == "auto" else output)
 
 
 F = TypeVar("F", bound=Callable[..., Any])

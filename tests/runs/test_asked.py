@@ -1,15 +1,18 @@
 """What callers may give, in all its forms."""
 
+import weakref
+
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch.utils.data import DataLoader
 
 import deepviz
-from deepviz.errors import TargetError
+from deepviz.errors import DeepVizWarning, TargetError
 from deepviz.methods import GradCAM, Gradient
 from deepviz.objectives import Logit, Predicted
-from deepviz.runs.asked import as_list, choose_methods, choose_metrics, targets_of
+from deepviz.runs.asked import choose_methods, choose_metrics, each_image, targets_of
 from small_models import network
 
 X = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
@@ -25,6 +28,10 @@ ASKING = {
         network(), options.pop("images", X), methods, stages=1, **options
     ),
 }
+
+
+def listed(images):
+    return list(each_image(images))
 
 
 def explained(name, found):
@@ -99,12 +106,12 @@ def test_any_iterable_with_an_order_will_do(name):
 
 def test_images_in_every_form():
     picture = Image.new("RGB", (4, 4))
-    assert as_list(picture) == [picture]
-    assert as_list("a.png") == ["a.png"]
-    assert as_list(iter(["a.png", picture])) == ["a.png", picture]
-    assert len(as_list(X)) == 2
-    assert len(as_list(X[0])) == 1
-    assert len(as_list(np.zeros((2, 8, 8, 3), np.uint8))) == 2
+    assert listed(picture) == [picture]
+    assert listed("a.png") == ["a.png"]
+    assert listed(iter(["a.png", picture])) == ["a.png", picture]
+    assert len(listed(X)) == 2
+    assert len(listed(X[0])) == 1
+    assert len(listed(np.zeros((2, 8, 8, 3), np.uint8))) == 2
 
 
 def test_methods_and_metrics_from_iterables():
@@ -117,3 +124,92 @@ def test_methods_and_metrics_from_iterables():
 def test_targets_of_each_image():
     assert targets_of(None, 2) is None
     assert targets_of([None, "cat"], 2, ["dog", "cat"]) == (Predicted(), Logit(1))
+
+
+class Pairs(torch.utils.data.Dataset):
+    def __len__(self):
+        return 5
+
+    def __getitem__(self, index):
+        return X[index % 2], index
+
+
+class Streamed(torch.utils.data.IterableDataset):
+    def __iter__(self):
+        return ((X[number % 2], number) for number in range(5))
+
+
+FIVE = [X[number % 2] for number in range(5)]
+STREAMS = {
+    "generator": lambda: (x for x in FIVE),
+    "dataset of pairs": Pairs,
+    "iterable dataset": Streamed,
+    "batches with labels": lambda: DataLoader(Pairs(), batch_size=2),
+    "batches": lambda: DataLoader(TensorsAlone(), batch_size=2),
+    "no batches": lambda: DataLoader(Pairs(), batch_size=None),
+    "generator of batches with labels": lambda: iter(DataLoader(Pairs(), batch_size=2)),
+    "arrays with labels": lambda: [(np.moveaxis(x.numpy(), 0, -1), "lynx") for x in FIVE],
+}
+
+
+class TensorsAlone(Pairs):
+    def __getitem__(self, index):
+        return X[index % 2]
+
+
+@pytest.mark.parametrize("name", STREAMS)
+def test_streams_are_explained_as_the_same_images_in_a_list(name):
+    model = deepviz.LoadedModel(network(), "small", deepviz.Preprocess(32))
+    given = [deepviz.models.open_photo(pair[0]).picture for pair in STREAMS[name]()] if "arrays" in name else FIVE
+    expected = deepviz.explain(model, given, "gradient", target=1)
+    for explained in (deepviz.explain, deepviz.explain_each):
+        found = list(explained(model, STREAMS[name](), "gradient", target=1))
+        assert len(found) == 5
+        for one, other in zip(found, expected, strict=True):
+            assert torch.equal(one.attribution, other.attribution)
+
+
+def test_one_result_at_a_time_reads_no_more_than_a_batch_ahead():
+    read = []
+
+    def images():
+        for number in range(1000):
+            read.append(number)
+            yield X[number % 2]
+
+    found = deepviz.explain_each(network(), images(), ["gradient", "grad-times-image"], target=0)
+    assert [next(found).title for _ in range(4)] == ["Gradient", "Gradient × image"] * 2
+    assert len(read) <= 9
+    dropped = weakref.ref(next(found))
+    for _ in range(40):
+        next(found)
+    assert dropped() is None
+
+
+def test_a_target_for_each_image_of_a_stream_is_counted():
+    found = list(deepviz.explain_each(network(), (x for x in X), "gradient", target=torch.tensor([3, 1])))
+    assert [one.target.index for one in found] == [3, 1]
+    with pytest.raises(TargetError, match="2"):
+        list(deepviz.explain_each(network(), (x for x in FIVE), "gradient", target=torch.tensor([3, 1])))
+    with pytest.raises(ValueError, match="images is empty"):
+        list(deepviz.explain_each(network(), iter(()), "gradient"))
+
+
+def test_batches_that_are_no_images_say_what_to_give():
+    loader = DataLoader([{"pixel_values": X[0], "labels": 1}], batch_size=1)
+    with pytest.raises(TypeError, match=r"a dict with 'pixel_values', 'labels': give a generator of tensors"):
+        deepviz.explain(network(), loader, "gradient")
+    loader = DataLoader(torch.utils.data.TensorDataset(X, torch.rand(2, 3)), batch_size=1)
+    with pytest.raises(TypeError, match=r"deepviz\.Inputs"):
+        deepviz.explain(network(), loader, "gradient")
+
+
+def test_folders_of_folders_are_read_and_what_is_skipped_is_warned_of(tmp_path):
+    for name in ("b/1.png", "a.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        Image.new("RGB", (40, 40), "red").save(tmp_path / name)
+    (tmp_path / "b/notes.txt").write_text("")
+    model = deepviz.LoadedModel(network(), "small", deepviz.Preprocess(32))
+    with pytest.warns(DeepVizWarning, match="1 file skipped: 1 .txt"):
+        found = deepviz.explain(model, tmp_path, "gradient")
+    assert [one.source for one in found] == ["a.png", "1.png"]

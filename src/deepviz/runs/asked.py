@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping, Sequence, Set
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeGuard, TypeVar
 
@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
 
 from deepviz import catalog
 from deepviz.errors import LayerError
@@ -18,7 +19,9 @@ from deepviz.inputs import Inputs, is_image_like
 from deepviz.methods import Method
 from deepviz.metrics import Metric
 from deepviz.models import LoadedModel, Prepared
+from deepviz.models.images import find_images
 from deepviz.models.leaves import prepared_leaves
+from deepviz.notes import warn
 from deepviz.objectives import Objective, Target, bind
 
 V = TypeVar("V", Method, Metric)
@@ -27,6 +30,7 @@ ImageLike = str | os.PathLike[str] | Image.Image | Tensor | Inputs | Any
 Images = ImageLike | Iterable[ImageLike]
 Methods = Literal["all"] | str | Method | Iterable[Method | str]
 Metrics = Metric | str | Iterable[Metric | str]
+EMPTY = "images is empty; give at least one"
 Targets = Target
 """One for all images; an array or tensor (N,), one for each; a list or tuple of these, all of them for every image."""
 
@@ -72,25 +76,56 @@ def items_of(loaded: LoadedModel, images: Images, target: Targets = None, extra:
         ImageError, TargetError: for what is none, or not one for each image.
         TypeError, ValueError: for `extra` that does not go with the images.
     """
-    items: list[Item] = []
-    for image in as_list(images):
-        if isinstance(image, Inputs):
-            if extra is not None:
-                raise TypeError("images are Inputs, which hold their own extra: give extra= there")
-            leaves = prepared_leaves(loaded, image)
-            items += [Item(_main(of), inputs=image, input_row=row, leaves=of) for row, of in enumerate(leaves)]
-        elif isinstance(image, Tensor) and (image.ndim in (2, 5) or (image.ndim == 4 and len(image) > 1)):
-            # a signal, volumes, one volume of a list
-            inputs = Inputs(image if image.ndim == 5 else image[None])
-            items += [Item(leaf) for (leaf,) in prepared_leaves(loaded, inputs)]
-        else:
-            items.append(Item(loaded.prepare(image)))
+    items = list(_prepared(loaded, images, extra))
+    if not items:
+        raise ValueError(EMPTY)
     n = len(items)
     if extra is not None:
         along = Inputs(torch.zeros(n, 1), extra)  # checks what goes along, and holds its rows
         items = [replace(item, inputs=along, input_row=row) for row, item in enumerate(items)]
     targets = targets_of(target, n, loaded.labels)
     return [replace(item, targets=targets, row=row) for row, item in enumerate(items)]
+
+
+def each_item(loaded: LoadedModel, images: Images, target: Targets = None, extra: Any = None) -> Iterator[Item]:
+    """`items_of`, one at a time: the next image is read once it is asked for.
+
+    All are read first if there is `extra`, or a target for each image: how many there are is checked.
+    """
+    if extra is not None or _is_for_each(target):
+        yield from items_of(loaded, images, target, extra)
+        return
+    targets = targets_of(target, 1, loaded.labels)
+    row = -1
+    for row, item in enumerate(_prepared(loaded, images)):
+        yield replace(item, targets=targets, row=row)
+    if row < 0:
+        raise ValueError(EMPTY)
+
+
+def _is_for_each(target: Any) -> bool:
+    """Whether a target holds a value for each image."""
+    if isinstance(target, (list, tuple)):
+        return any(map(_is_for_each, target))
+    if isinstance(target, Objective):
+        return target.rows is not None
+    return getattr(target, "ndim", 0) > 0
+
+
+def _prepared(loaded: LoadedModel, images: Images, extra: Any = None) -> Iterator[Item]:
+    """The images one by one, as inputs of the model."""
+    for image in each_image(images):
+        if isinstance(image, Inputs):
+            if extra is not None:
+                raise TypeError("images are Inputs, which hold their own extra: give extra= there")
+            leaves = prepared_leaves(loaded, image)
+            yield from (Item(_main(of), inputs=image, input_row=row, leaves=of) for row, of in enumerate(leaves))
+        elif isinstance(image, Tensor) and (image.ndim in (2, 5) or (image.ndim == 4 and len(image) > 1)):
+            # a signal, volumes, one volume of a list
+            inputs = Inputs(image if image.ndim == 5 else image[None])
+            yield from (Item(leaf) for (leaf,) in prepared_leaves(loaded, inputs))
+        else:
+            yield Item(loaded.prepare(image))
 
 
 def _main(leaves: Sequence[Prepared]) -> Prepared:
@@ -108,23 +143,80 @@ def targets_of(target: Targets, n: int, labels: Sequence[str] | None = None) -> 
     return None if target is None else bind(target, n, labels).objectives
 
 
-def as_list(images: Images) -> list[ImageLike]:
-    """One or many images as a list; a tensor or array with four axes is its rows.
+def each_image(images: Images) -> Iterator[ImageLike]:
+    """One or many images, one at a time.
+
+    A tensor or array with four axes is its rows, a folder the images in it and in its sub-folders, a `DataLoader` the
+    rows of its batches. Of pairs (image, label), as datasets have them, it is the image.
 
     Raises:
         TypeError: for a set or mapping, which have no order.
-        ValueError: if there is none.
     """
     if isinstance(images, (Tensor, np.ndarray)) and images.ndim == 4:
-        return list(images)
-    if isinstance(images, (Tensor, np.ndarray, str, os.PathLike, Image.Image, Inputs)) or not isinstance(
-        images, Iterable
+        yield from images
+    elif isinstance(images, (str, os.PathLike)):
+        yield from _files(images)
+    elif isinstance(images, DataLoader) and not (images.batch_size is None and images.batch_sampler is None):
+        for batch in images:
+            yield from _rows(_without_label(batch))
+    elif isinstance(images, Dataset) and not isinstance(images, Iterable):
+        for index in range(len(images)):  # type: ignore[arg-type]
+            yield from _one(images[index])
+    elif isinstance(images, (Tensor, np.ndarray, Image.Image, Inputs)) or not isinstance(images, Iterable):
+        yield images
+    else:
+        _check_ordered(images, "images")
+        for image in images:
+            yield from _one(image)
+
+
+def _one(given: Any) -> Iterator[ImageLike]:
+    """One of several images: itself, a folder's, or that of a pair with its label; or with the labels of a batch."""
+    image = _without_label(given)
+    if image is not given and isinstance(given[1], (Tensor, np.ndarray, list, tuple)) and np.ndim(given[1]) == 1:
+        yield from _rows(image)
+    elif isinstance(image, (str, os.PathLike)):
+        yield from _files(image)
+    else:
+        yield image
+
+
+def _without_label(given: Any) -> Any:
+    if not isinstance(given, (tuple, list)) or len(given) != 2:
+        return given
+    label = given[1]
+    whole = getattr(label, "dtype", None) is not None and not (
+        label.is_floating_point() if isinstance(label, Tensor) else label.dtype.kind == "f"
+    )
+    several = isinstance(label, (list, tuple)) and all(isinstance(one, (int, str)) for one in label)
+    return given[0] if isinstance(label, (int, str)) or whole or several else given
+
+
+def _rows(batch: Any) -> Iterator[ImageLike]:
+    """The images of a batch.
+
+    Raises:
+        TypeError: for what is not one tensor, or a list of images.
+    """
+    if not isinstance(batch, (Tensor, np.ndarray, list)) or (
+        isinstance(batch, list) and any(isinstance(one, Tensor) and one.ndim > 3 for one in batch)
     ):
-        return [images]
-    found = _ordered(images, "images")
-    if not found:
-        raise ValueError("images is empty; give at least one")
-    return found
+        held = f" with {', '.join(map(repr, batch))}" if isinstance(batch, Mapping) else ""
+        raise TypeError(
+            f"a batch must be a tensor (N, C, H, W), or that with its labels, got a {type(batch).__name__}{held}: "
+            "give a generator of tensors, or of deepviz.Inputs"
+        )
+    yield from batch
+
+
+def _files(path: str | os.PathLike[str]) -> Iterator[ImageLike]:
+    if not os.path.isdir(path):
+        yield path
+        return
+    found = find_images(path)
+    for text in filter(None, [found.skipped_in_words, *found.unreadable.values()]):
+        warn(text)
+    yield from found.paths
 
 
 def choose_methods(methods: Methods, layer: str | nn.Module | None = None) -> list[Method]:
@@ -190,6 +282,10 @@ def _is_many(asked: Any) -> TypeGuard[Iterable[Any]]:
 
 
 def _ordered(several: Iterable[Any], what: str) -> list[Any]:
+    _check_ordered(several, what)
+    return list(several)
+
+
+def _check_ordered(several: Iterable[Any], what: str) -> None:
     if isinstance(several, (Set, Mapping)):
         raise TypeError(f"{what} must have an order: give a list, not a {type(several).__name__}")
-    return list(several)
