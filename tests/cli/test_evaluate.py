@@ -8,7 +8,8 @@ from PIL import Image
 
 import deepviz
 from deepviz.cli import run
-from deepviz.cli.evaluate import read_boxes, read_classes
+from deepviz.cli.evaluate import read_boxes
+from deepviz.cli.truth import GroundTruth, read_classes
 from deepviz.errors import TargetError
 from deepviz.objectives import Logit
 from small_models import good
@@ -72,7 +73,7 @@ def test_json_alone_on_stdout(evaluate):
 
 def test_the_classes_of_a_file_are_explained(evaluate):
     Path("labels.csv").write_text("file,class\n0.png,2\nsomewhere/1.png,red fox\n2.png,0\n")
-    code, out, _ = evaluate("photos", *QUICK, "--labels", "labels.csv", "--json")
+    code, out, _ = evaluate("photos", *QUICK, "--truth", "labels.csv", "--json")
     assert code == 0
     assert [one["target"].rsplit(" ", 1)[0] for one in json.loads(out)["images"]] == [
         "lynx",
@@ -110,17 +111,17 @@ def test_several_targets_are_explained_of_each_image(evaluate):
 def test_a_photograph_without_a_line_and_one_that_is_none_are_left_out(evaluate):
     Path("photos/3.png").write_bytes(b"none")
     Path("labels.csv").write_text("0.png,2\n2.png,1\n3.png,1\n")
-    code, out, err = evaluate("photos", *QUICK, "--labels", "labels.csv")
+    code, out, err = evaluate("photos", *QUICK, "--truth", "labels.csv")
     assert code == 4
     assert "2 images" in out
-    assert "1.png: it has no line in the --labels file" in err
+    assert "1.png: it has no line in the --truth file" in err
     assert "3.png is not an image" in err
     assert err.endswith("2 of 4 images failed\n")
 
 
 def test_a_class_that_there_is_not_costs_one_photograph(evaluate):
     Path("labels.csv").write_text("0.png,2\n1.png,5000\n2.png,no such thing\n")
-    code, out, err = evaluate("photos", *QUICK, "--labels", "labels.csv")
+    code, out, err = evaluate("photos", *QUICK, "--truth", "labels.csv")
     assert code == 4
     assert "1 image, " in out
     assert "1.png: class 5000 is out of range" in err
@@ -153,10 +154,10 @@ def test_a_region_metric_on_a_small_input(evaluate):
         (["photos", "--metric", "deletion(stps=3)"], 2, "stps"),
         (["photos", "--metric", "deletion(steps=__import__('os'))"], 2, "name(option=value"),
         (["photos", "--metric", "pointing-game"], 2, "needs to know where the object is"),
-        (["photos", "--target", "1", "--labels", "labels.csv"], 2, "--labels holds the class of each"),
+        (["photos", "--target", "1", "--truth", "labels.csv"], 2, "--truth holds the class of each"),
         (["photos", "--target", "linx - red fox"], 3, "no class named 'linx'"),
         (["nowhere"], 3, "nowhere does not exist"),
-        (["photos", "--labels", "nowhere.csv"], 3, "cannot read nowhere.csv"),
+        (["photos", "--truth", "nowhere.csv"], 3, "cannot read nowhere.csv"),
         (["photos", "--metric", "pointing-game", "--boxes", "nowhere.csv"], 3, "cannot read nowhere.csv"),
     ],
 )
@@ -227,14 +228,45 @@ def test_lines_that_are_no_boxes(tmp_path, line):
         read_boxes(path)
 
 
+def test_names_of_classes_are_labels_and_a_csv_of_classes_is_truth(evaluate):
+    Path("names.txt").write_text("a\nb\nc\nd\ne\n")
+    Path("truth.csv").write_text("file,class\n0.png,c\n1.png,1\n2.png,a\n")
+    code, out, err = evaluate("photos", *QUICK, "--labels", "names.txt", "--truth", "truth.csv", "--json")
+    assert (code, err) == (0, "")
+    assert [one["target"].split()[0] for one in json.loads(out)["images"]] == ["c", "b", "a"]
+    Path("truth.csv").write_text("file,class\n0.png,2\n1.png,1\n2.png,0\n")
+    code, out, err = evaluate("photos", *QUICK, "--labels", "truth.csv", "--json")
+    assert code == 0
+    assert err == ("deepviz: --labels takes names of classes; a .csv of files and classes is --truth truth.csv\n")
+    assert [one["target"].split()[0] for one in json.loads(out)["images"]] == ["lynx", "red", "tabby,"]
+
+
+def test_folders_that_are_named_after_classes_are_the_truth(evaluate):
+    for number, name in enumerate(("lynx", "Red_fox", "other")):
+        Path("photos", name).mkdir()
+        Path(f"photos/{number}.png").rename(f"photos/{name}/{number}.png")
+    code, out, err = evaluate("photos", *QUICK, "--truth", "folders", "--json")
+    assert code == 4
+    assert "other/2.png: its folder is not named after a class: no class named 'other'" in err
+    assert [one["target"].rsplit(" ", 1)[0] for one in json.loads(out)["images"]] == ["red fox", "lynx"]
+
+
+def test_files_of_the_same_name_are_told_apart_by_their_folders():
+    truth = GroundTruth({"a/1.png": 3, "b/1.png": 4})
+    assert truth.targets(Path("photos/a/1.png"), Path("a"), None) == (Logit(3),)
+    assert truth.targets(Path("photos/b/1.png"), Path("b"), None) == (Logit(4),)
+    with pytest.raises(TargetError, match=r"c/1\.png: the --truth file has a/1\.png and b/1\.png"):
+        truth.targets(Path("photos/c/1.png"), Path("c"), None)
+
+
 def test_lines_of_classes(tmp_path):
     path = tmp_path / "classes.csv"
     path.write_text('file,class_index\na.jpg,7\n"b, c.jpg","tabby, tabby cat"\n\n')
     assert read_classes(path) == {"a.jpg": 7, "b, c.jpg": "tabby, tabby cat"}
     path.write_bytes(b"\xef\xbb\xbfa.jpg,7\n")
     assert read_classes(path) == {"a.jpg": 7}, "a mark of byte order, as spreadsheets write it"
-    path.write_text("a.jpg,7\nthere/a.jpg,8\n")
-    with pytest.raises(TargetError, match=r"line 2: a\.jpg has the class 7 already"):
+    path.write_text("there/a.jpg,7\na.jpg,7\na.jpg,8\n")
+    with pytest.raises(TargetError, match=r"line 3: a\.jpg has the class 7 already"):
         read_classes(path)
     path.write_text("a.jpg,\u00b2\n")
     assert read_classes(path) == {"a.jpg": "\u00b2"}

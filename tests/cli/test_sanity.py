@@ -124,3 +124,14 @@ def test_interrupted_it_keeps_what_is_done(sanity, monkeypatch):
     code, _, err = sanity("cat.png", *QUICK)
     assert code == 130
     assert "interrupted after 1 of 1 images: deepviz-out/cat_sanity.png" in err
+
+
+def test_the_truth_of_a_file_is_explained(sanity):
+    Path("truth.csv").write_text("file,class\ncat.png,lynx\n")
+    Path("names.json").write_text('["a", "lynx", "b", "c", "d"]')
+    code, out, err = sanity("cat.png", *QUICK, "--truth", "truth.csv", "--labels", "names.json", "--json")
+    assert (code, err) == (0, "")
+    assert json.loads(out)["targets"][0].startswith("lynx")
+    Path("truth.csv").write_text("file,class\ndog.png,lynx\n")
+    code, _, err = sanity("cat.png", *QUICK, "--truth", "truth.csv")
+    assert (code, err) == (3, "deepviz: cat.png: it has no line in the --truth file\n")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
@@ -21,6 +20,7 @@ from deepviz.cli.method_options import LOCALISING, METRICS, MethodOptions, built
 from deepviz.cli.model_options import (
     NOTHING_SAID,
     Device,
+    Labels,
     LoadingOptions,
     Model,
     OutputKind,
@@ -31,6 +31,7 @@ from deepviz.cli.model_options import (
 from deepviz.cli.photographs import Photographs, listed
 from deepviz.cli.progress import progress_bar
 from deepviz.cli.targets import Target, parsed_targets
+from deepviz.cli.truth import GroundTruth, Truth, lines_of, read_truth
 from deepviz.errors import DeepVizWarning, MissingExtra, TargetError
 from deepviz.files import probe_folder, write_bytes
 from deepviz.methods import Method
@@ -41,7 +42,7 @@ from deepviz.objectives import Objective
 from deepviz.probe.memory import keep_memory
 from deepviz.render.figure import as_png
 from deepviz.results.evaluation import Evaluation, ImageScores, with_controls
-from deepviz.runs.asked import Item, targets_of
+from deepviz.runs.asked import Item
 from deepviz.runs.evaluate import DEFAULT_METRICS, Box, evaluate_items, region
 
 NOTHING_GIVEN = MethodOptions()
@@ -68,13 +69,8 @@ def evaluate(
         ),
     ] = None,
     target: Target = None,
-    labels: Annotated[
-        Path | None,
-        Parameter(
-            help="A .csv with the columns file and class (an index or a label): the class to explain in each "
-            "image, instead of the predicted one."
-        ),
-    ] = None,
+    labels: Labels = None,
+    truth: Truth = None,
     boxes: Annotated[
         Path | None,
         Parameter(
@@ -105,16 +101,15 @@ def evaluate(
     unplaced = [one.name for one in metrics if isinstance(one, RegionMetric)] if boxes is None else []
     if unplaced:
         raise UsageError(f"{unplaced[0]} needs to know where the object is: give --boxes, a .csv")
-    if target and labels:
-        raise UsageError("--target is for all images, --labels holds the class of each: give one of them")
-    classes, places = read_classes(labels) if labels else None, read_boxes(boxes) if boxes else None
+    known_classes, names = read_truth(truth, labels, target)
+    places = read_boxes(boxes) if boxes else None
     photographs = Photographs.found(photos)
     judged: list[ImageScores] = []
     if photographs.paths:
         probe_folder(output)
         keep_memory()
-        loaded = loaded_model(model, weights, None, device, output_kind, loading)
-        known = Known(classes, places, parsed_targets(target, loaded))
+        loaded = loaded_model(model, weights, names, device, output_kind, loading)
+        known = Known(known_classes, places, parsed_targets(target, loaded))
         try:
             judge(loaded, photographs, methods, metrics, known, controls, judged)
         except ValueError as error:  # an option that does not go with the model's input
@@ -148,21 +143,20 @@ class Known:
     """What is known of images by their names: the class to explain, and where the object is; or what to explain of
     all of them."""
 
-    classes: dict[str, int | str] | None
+    classes: GroundTruth | None
     boxes: dict[str, list[Box]] | None
     targets: tuple[Objective, ...] | None = None
 
-    def case(self, name: str, image: Prepared, labels: Sequence[str] | None) -> Item:
+    def case(self, path: Path, folder: Path, image: Prepared, labels: Sequence[str] | None) -> Item:
         """The image with what is known of it.
 
         Raises:
             TargetError: if it has no line in a file that was given, or the model saw nothing of the object.
         """
-        for found, option in ((self.classes, "--labels"), (self.boxes, "--boxes")):
-            if found is not None and name not in found:
-                raise TargetError(f"{image.name}: it has no line in the {option} file")
-        targets = self.targets if self.classes is None else targets_of(self.classes[name], 1, labels)
-        return Item(image, targets, inside=None if self.boxes is None else region(image, self.boxes[name]))
+        targets = self.targets if self.classes is None else self.classes.targets(path, folder, labels)
+        if self.boxes is not None and path.name not in self.boxes:
+            raise TargetError(f"{image.name}: it has no line in the --boxes file")
+        return Item(image, targets, inside=None if self.boxes is None else region(image, self.boxes[path.name]))
 
 
 def judge(
@@ -216,27 +210,11 @@ def _cases(photographs: Photographs, loaded: LoadedModel, known: Known) -> Itera
     """Each image with what is known of it; one of which too little is has failed."""
     for image in photographs.prepared(loaded):
         try:
-            yield known.case(photographs.opened[image].name, image, loaded.labels)
+            path = photographs.opened[image]
+            yield known.case(path, photographs.folders[path], image, loaded.labels)
         except TargetError as error:
             photographs.failed[str(photographs.close(image))] = str(error)
         photographs.opened.pop(image, None)  # by now its scores are found: its pixels need not be kept
-
-
-def read_classes(path: Path) -> dict[str, int | str]:
-    """The class of each file in a .csv: two columns, the file's name and a class index or label.
-
-    Raises:
-        TargetError: if it cannot be read as such.
-    """
-    found: dict[str, int | str] = {}
-    for where, line in _lines(path):
-        if len(line) < 2:
-            raise TargetError(f"{where}: expected file,class such as cat.jpg,281")
-        name, word = Path(line[0].strip()).name, line[1].strip()
-        value = int(word) if word.isdecimal() else word
-        if found.setdefault(name, value) != value:
-            raise TargetError(f"{where}: {name} has the class {found[name]} already; files are identified by name")
-    return found
 
 
 def read_boxes(path: Path) -> dict[str, list[Box]]:
@@ -246,24 +224,13 @@ def read_boxes(path: Path) -> dict[str, list[Box]]:
         TargetError: if it cannot be read as such.
     """
     found: dict[str, list[Box]] = {}
-    for where, line in _lines(path):
+    for where, line in lines_of(path):
         try:
             left, top, right, bottom = map(float, line[1:5])
         except ValueError:
             raise TargetError(f"{where}: expected file,left,top,right,bottom such as cat.jpg,20,35,180,200") from None
         found.setdefault(Path(line[0].strip()).name, []).append((left, top, right, bottom))
     return found
-
-
-def _lines(path: Path) -> Iterator[tuple[str, list[str]]]:
-    """The lines of a .csv, each with where it is, in words; without a heading that begins with "file"."""
-    try:
-        lines = list(csv.reader(path.read_text(encoding="utf-8-sig").splitlines()))
-    except (OSError, UnicodeDecodeError) as error:
-        raise TargetError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from error
-    for number, line in enumerate(lines, 1):
-        if line and not (number == 1 and line[0].strip().lower() == "file"):
-            yield f"{path}, line {number}", line
 
 
 def write(found: Evaluation, output: Path) -> list[Path]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from json import dumps
 from pathlib import Path
 from typing import Annotated, Literal
@@ -17,6 +17,7 @@ from deepviz.cli.method_options import MethodOptions, built
 from deepviz.cli.model_options import (
     NOTHING_SAID,
     Device,
+    Labels,
     LoadingOptions,
     Model,
     OutputKind,
@@ -27,10 +28,12 @@ from deepviz.cli.model_options import (
 from deepviz.cli.photographs import Photographs, listed, own_name, stem
 from deepviz.cli.progress import progress_bar
 from deepviz.cli.targets import Target, parsed_targets
-from deepviz.errors import DeepVizWarning, MissingExtra, OutputError
+from deepviz.cli.truth import GroundTruth, Truth, read_truth
+from deepviz.errors import DeepVizWarning, MissingExtra, OutputError, TargetError
 from deepviz.files import probe_folder, write_bytes, write_picture
 from deepviz.methods import Method
 from deepviz.models import LoadedModel, example_photo
+from deepviz.objectives import Objective
 from deepviz.probe.memory import keep_memory
 from deepviz.probe.seeds import check_seed
 from deepviz.render.figure import as_png
@@ -52,6 +55,8 @@ def sanity(
         Parameter(alias="-m", negative="", help=f"Method to check, repeat for several: {', '.join(catalog.METHODS)}."),
     ] = None,
     target: Target = None,
+    labels: Labels = None,
+    truth: Truth = None,
     stages: Annotated[int, Parameter(help="Number of steps in which the layers are randomised.")] = STAGES,
     mode: Annotated[
         Literal["cascading", "independent"],
@@ -79,6 +84,7 @@ def sanity(
         raise UsageError(f"--{error}") from None
     methods = built(method or catalog.default_set(), options, layer)
     check_device(device)
+    classes, names = read_truth(truth, labels, target)
     if not photos:
         print("deepviz: no image given; using the bundled example", file=sys.stderr)
     photographs = Photographs.found(photos or (str(example_photo()),))
@@ -86,9 +92,9 @@ def sanity(
     if photographs.paths:
         probe_folder(output)
         keep_memory()
-        loaded = loaded_model(model, weights, None, device, output_kind, loading)
+        loaded = loaded_model(model, weights, names, device, output_kind, loading)
         targets = parsed_targets(target, loaded)
-        items = (Item(image, targets) for image in photographs.prepared(loaded))
+        items = _items(photographs, loaded, targets, classes)
         written: list[Path] = []
         try:
             _examine(loaded, photographs, items, methods, stages, mode == "cascading", seed, output, examined, written)
@@ -113,6 +119,23 @@ def sanity(
                 _remember(found)
     photographs.tell_failures()
     return photographs.exit_code(len(examined)) if examined else INPUT
+
+
+def _items(
+    photographs: Photographs,
+    loaded: LoadedModel,
+    targets: tuple[Objective, ...] | None,
+    classes: GroundTruth | None,
+) -> Iterator[Item]:
+    """Each image with what is explained of it; one whose class is not known has failed."""
+    for image in photographs.prepared(loaded):
+        path = photographs.opened[image]
+        try:
+            of = targets if classes is None else classes.targets(path, photographs.folders[path], loaded.labels)
+        except TargetError as error:
+            photographs.fail(image, error)
+            continue
+        yield Item(image, of)
 
 
 def _examine(
