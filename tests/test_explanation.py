@@ -206,7 +206,7 @@ def test_html_is_well_formed_and_needs_nothing_else(method):
     assert len(page.sources) == 2
     for source in page.sources:
         kind, data = source.split(",")
-        assert kind == "data:image/png;base64"
+        assert kind in ("data:image/png;base64", "data:image/jpeg;base64")
         with Image.open(io.BytesIO(base64.b64decode(data))) as shown:
             shown.load()
 
@@ -215,6 +215,14 @@ def test_png_for_notebooks():
     (one,) = explained()
     with Image.open(io.BytesIO(one._repr_png_())) as shown:
         assert (shown.format, shown.size) == ("PNG", (60, 40))
+
+
+@pytest.mark.parametrize("method", ["gradient", "grad-cam(relu=False)"])
+def test_a_large_photograph_is_small_in_a_notebook(method):
+    """A picture of noise, which cannot be compressed: no photograph is larger."""
+    (one,) = deepviz.explain(good(), picture(4000, 3000), method, target=0)
+    assert len(one._repr_html_()) < 300_000
+    assert len(one._repr_png_()) < 300_000
 
 
 def test_plot():

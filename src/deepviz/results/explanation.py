@@ -44,6 +44,8 @@ Layout = Literal["image", "slices", "signal", "table"]
 """How values lie on a picture: (C, H, W) as they are; (C, D, H, W) slice by slice; (C, L) along a line; anything else
 as bars."""
 ARRAYS = (".npz", ".safetensors")
+LARGEST_REPR = 250_000
+"""Bytes of a picture in a notebook, which is saved with all of its outputs."""
 
 
 @dataclass(frozen=True)
@@ -350,17 +352,20 @@ class Explanation:
         )
 
     def _repr_png_(self) -> bytes:
-        return encoded(self.overlay())
+        picture = self._shrunk().overlay(scale=self.scale)
+        while len(content := encoded(picture)) > LARGEST_REPR:
+            picture = picture.resize((picture.width * 3 // 4, picture.height * 3 // 4), Image.Resampling.LANCZOS)
+        return content
 
     def _repr_html_(self) -> str:
-        data = base64.b64encode(encoded(self.overlay())).decode()
+        data = base64.b64encode(encoded(self._shrunk().overlay(scale=self.scale), "JPEG")).decode()
         bar = base64.b64encode(encoded(colour_bar(self.scale))).decode()
         told = "".join(
             f"<div><b>{escape(str(key))}</b>: {escape(_in_words(value))}</div>" for key, value in self.notes.items()
         )
         return (
             f'<figure style="margin:0;display:inline-block;max-width:420px;font:13px sans-serif">'
-            f'<img style="max-width:100%" alt="{escape(self.title)}" src="data:image/png;base64,{data}">'
+            f'<img style="max-width:100%" alt="{escape(self.title)}" src="data:image/jpeg;base64,{data}">'
             f'<div style="display:flex;gap:6px;align-items:center"><small>{self.scale.low:.3g}</small>'
             f'<img style="flex:1;height:10px" alt="scale" src="data:image/png;base64,{bar}">'
             f"<small>{self.scale.high:.3g}</small></div>"
