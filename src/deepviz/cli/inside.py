@@ -123,7 +123,7 @@ def filters(
     """Show first-layer filters: the kernels of the layer that is applied to the pixels."""
     check_device(device)
     probe_folder(output)
-    found = viz_filters(loaded_model(model, weights, device=device, loading=loading), layer)
+    found = viz_filters(loaded_model(model, weights, device=device, loading=loading, images=False), layer)
     page = found.save(output / f"{_file_name(found.layer)}_filters.png")
     print(f"{found.layer}: {len(found.kernels)} kernels\n  {page}")
     return OK

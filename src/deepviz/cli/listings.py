@@ -55,7 +55,7 @@ def layers(
     loading: LoadingOptions = NOTHING_SAID,
 ) -> None:
     """List a model's layers: output, grid, parameters, receptive field, and whether Grad-CAM can explain them."""
-    loaded = loaded_model(model, weights, loading=loading)
+    loaded = loaded_model(model, weights, loading=loading, images=False)
     tree = viz_layers(loaded, None if isinstance(loaded.preprocess, Preprocess) else _noise())
     rows = tuple(row for row in tree if row.usable or not usable)
     if json:

@@ -119,8 +119,11 @@ def loaded_model(
     device: str | None = None,
     output_kind: Kind = "auto",
     loading: CanvasLoading = NOTHING_SAID,
+    images: bool = True,
 ) -> LoadedModel:
     """The model that the options ask for, on its device; what was read or assumed is printed.
+
+    `images`: whether it is to be given any, so that what is assumed of its preprocessing matters.
 
     Raises:
         UsageError: for options that are no preprocessing.
@@ -148,7 +151,7 @@ def loaded_model(
                 "part; give --preprocess as well"
             )
         base = _changed(loaded.preprocess or NAMED["imagenet"], changes)
-        if loaded.preprocess is None:
+        if loaded.preprocess is None and images:
             loaded = replace(loaded, notes=(*loaded.notes, f"what is not stated is assumed to be ImageNet's: {base}"))
         loaded = replace(loaded, preprocess=base)
     for note in loaded.notes:
