@@ -2,6 +2,7 @@
 
 import base64
 import io
+import shlex
 import threading
 import time
 
@@ -143,8 +144,9 @@ def test_why_one_class_and_not_another(client, photograph):
     again = client.finish(compare(photograph, [{"name": "gradient"}], targets=["logit(3) - logit(1)"]))["results"]
     assert again[0]["id"] == found[0]["id"]
     code = client.post("/api/snippets", json={"comparisons": [compare(photograph, targets=asked[:2])]}).json()
-    assert "target=['logit(3) - logit(1)', 1]" in code["python"]
-    assert "--target 'logit(3) - logit(1)' --target 1" in code["command"]
+    difference = f"{labels[3]} - {labels[1]}"
+    assert f"target={[difference, labels[1]]!r}" in code["python"]
+    assert shlex.join(["--target", difference, "--target", labels[1]]) in code["command"]
     for wrong, words in (("no such class", "no class named"), ("direction(3)", "holds a tensor"), ("-1", "0 up")):
         answer = client.post("/api/jobs", json=compare(photograph, targets=[wrong]))
         assert answer.status_code == 422
@@ -412,7 +414,8 @@ def test_snippets(client, photograph):
     body = compare(photograph, [{"name": "smooth-grad", "options": {"samples": "3"}}], targets=[2])
     told = client.post("/api/snippets", json={"comparisons": [body]}).json()
     assert "SmoothGrad(samples=3)" in told["python"]
-    assert "-m 'smooth-grad(samples=3)' --target 2" in told["command"]
+    name = client.get("/api/models/small/labels").json()[2]
+    assert f"-m 'smooth-grad(samples=3)' {shlex.join(['--target', name])}" in told["command"]
 
 
 def test_a_description_of_the_api_is_there_but_no_page_from_elsewhere(client):
