@@ -83,8 +83,9 @@ def explain(
         top_k: with target None, the number of best classes to explain; they share their forward passes. With a target
             it must be 1.
         layer: for methods that take one and do not name it themselves, also inside others such as SmoothGrad.
-        preprocess: `deepviz.Preprocess(...)`, a torchvision or timm transform, or any callable from a PIL image to
-            a tensor, if the model has none of its own.
+        preprocess: `deepviz.Preprocess(...)`, a name ("imagenet"), a transform of torchvision or timm, an image
+            processor of transformers, or any callable from a PIL image to a tensor, if the model has none of its own;
+            see `load_model`.
         extra: what the model takes beside the images: a tuple follows them by position, a mapping goes by keyword. Its
             tensors have one row for each image; what is the same for all is `deepviz.shared(value)`.
         output: what the model returns, where it does not say so itself: "logits" (one class of K), "probabilities",

@@ -1,4 +1,6 @@
+import gc
 import json
+import weakref
 
 import numpy as np
 import pytest
@@ -239,6 +241,40 @@ def test_a_random_transform_is_warned_of_and_leaves_random_states_alone(source):
     assert torch.equal(torch.get_rng_state(), before[0])
     assert np.array_equal(np.random.get_state()[1], before[1])
     assert random.getstate() == before[2]
+
+
+def test_a_transform_is_tried_once_until_it_changes(transformers):
+    transforms = import_torchvision().transforms
+    calls = []
+
+    def counted(picture):
+        calls.append(picture)
+        return picture
+
+    tail = [transforms.ToTensor(), transforms.Lambda(counted)]
+    readable, unreadable = transforms.Compose([transforms.Resize((8, 8)), tail[0]]), transforms.Compose(tail)
+    assert preprocessing(readable)[0] == Preprocess(8, None, (0,) * 3, (1,) * 3)
+    readable.transforms[0].size = (9, 9)
+    assert preprocessing(readable)[0] == Preprocess(9, None, (0,) * 3, (1,) * 3)
+    for _ in range(3):
+        assert preprocessing(unreadable) == (unreadable, ())
+    assert len(calls) == 2
+
+
+def test_what_was_tried_is_not_kept_alive():
+    class Held:
+        pass
+
+    held = Held()
+    gone = weakref.ref(held)
+
+    def plain(picture, held=held):
+        return torch.zeros(3, 8, 8)
+
+    assert preprocessing(plain) == (plain, ())
+    del plain, held
+    gc.collect()
+    assert gone() is None
 
 
 def test_random_sizes_are_warned_of():

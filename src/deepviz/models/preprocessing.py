@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import fields
 from functools import cache
 from pathlib import Path
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
@@ -41,6 +42,12 @@ MOST, MEAN = 2.0, 0.2
 """Levels of 255 by which what was read may differ from the original, at most and on average."""
 _PHOTOS = ("chelsea", "coffee")
 
+_tried_before: WeakKeyDictionary[Any, tuple[Preprocess | None, Preprocess | None, tuple[str, ...]]] = (
+    WeakKeyDictionary()
+)
+"""What was read of transforms, what is used (None: they themselves) and what is to be warned of, so that a loop over
+images does not try them each time."""
+
 Given = Preprocess | Callable[[Image.Image], Any] | str | Path
 
 
@@ -71,8 +78,21 @@ def preprocessing(given: Given) -> tuple[Preprocess | Callable[[Image.Image], An
             f"PIL image to a tensor, got {type(given).__name__}"
         )
     read = Preprocess.read(given)
-    with _same_random_states():
-        return _tried(read, original)
+    known = _known(given)
+    if known is None or known[0] != read:  # or it has been changed since
+        with _same_random_states():
+            known = read, *_tried(read, original)
+        with suppress(TypeError):  # of what has no hash or no weak reference nothing is remembered
+            _tried_before[given] = known
+    _, used, remarks = known
+    return used or original, remarks
+
+
+def _known(given: Any) -> tuple[Preprocess | None, Preprocess | None, tuple[str, ...]] | None:
+    try:
+        return _tried_before.get(given)
+    except TypeError:
+        return None
 
 
 def named(name: str | Path) -> Preprocess:
@@ -111,18 +131,18 @@ def named(name: str | Path) -> Preprocess:
 
 def _tried(
     read: Preprocess | None, original: Callable[[Image.Image], Any]
-) -> tuple[Preprocess | Callable[[Image.Image], Any], tuple[str, ...]]:
-    """What was read, if it makes of two images what the original does."""
+) -> tuple[Preprocess | None, tuple[str, ...]]:
+    """What was read, if it makes of two images what the original does; None if the original is to be used."""
     if read is None:
         one, other = _made(original, _PHOTOS[0]), _made(original, _PHOTOS[0])
-        return original, () if one is None or other is None else tuple(_random(one, other))
+        return None, () if one is None or other is None else tuple(_random(one, other))
     most, mean = 0.0, 0.0
     for name in _PHOTOS:
         ours, theirs = read(_photo(name))[0], _made(original, name)
         if theirs is None:
             return read, ()
         if ours.shape != theirs.shape:
-            return original, (
+            return None, (
                 f"preprocessing was read as {read}, which makes {tuple(ours.shape)} of an image of which the original "
                 f"makes {tuple(theirs.shape)}: the original is used, and maps are drawn on the model's input",
             )

@@ -13,6 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
+from weakref import WeakKeyDictionary
 
 import torch
 from PIL import Image
@@ -292,13 +293,20 @@ def preprocess_of(module: nn.Module) -> tuple[Callable[[Image.Image], Any], str]
     return None
 
 
+_transforms: WeakKeyDictionary[nn.Module, tuple[dict[str, Any], Callable[[Image.Image], Any]]] = WeakKeyDictionary()
+"""Of timm's modules, with the configurations that they are of."""
+
+
 def _timm_transform(timm: Any, module: nn.Module) -> Callable[[Image.Image], Any]:
     config = timm.data.resolve_model_data_config(module)
     sides = getattr(getattr(module, "patch_embed", None), "img_size", None)
     if sides is not None:  # it was built for another size than its configuration says
         config["input_size"] = (config["input_size"][0], *sides)
-    made: Callable[[Image.Image], Any] = timm.data.create_transform(**config, is_training=False)
-    return made
+    known = _transforms.get(module)
+    if known is None or known[0] != config:
+        known = config, timm.data.create_transform(**config, is_training=False)
+        _transforms[module] = known
+    return known[1]
 
 
 def _labels_for(classes: int, labels: Sequence[str]) -> tuple[str, ...] | None:
