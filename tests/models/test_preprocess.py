@@ -202,6 +202,15 @@ def test_presets_of_torchvision_weights(transforms):
             assert torch.equal(ours(picture((500, 375)))[0], theirs(picture((500, 375)))), weights
 
 
+def test_preset_of_torchvision_weights_for_segmentation(transforms):
+    from torchvision.models import get_model_weights
+
+    theirs = get_model_weights("lraspp_mobilenet_v3_large").DEFAULT.transforms()
+    ours = Preprocess.read(theirs)
+    assert ours == Preprocess(520, crop=None, fit="whole")
+    assert torch.equal(ours(picture((500, 375)))[0], theirs(picture((500, 375))))
+
+
 def test_version_2_and_nested_transforms(transforms):
     v2 = pytest.importorskip("torchvision.transforms.v2")
     tensor = [v2.ToImage(), v2.ToDtype(torch.float32, scale=True)]

@@ -9,6 +9,9 @@ import torch
 
 from deepviz.models.framing import Unreadable, filter_name, floats, framing
 
+_PRESETS = ("ImageClassification", "SemanticSegmentation")
+"""Of torchvision's weights, those that resize and normalise one image."""
+
 
 def read_transform(transform: Any) -> dict[str, Any]:
     """The fields of the `Preprocess` that does what a transform does.
@@ -16,7 +19,7 @@ def read_transform(transform: Any) -> dict[str, Any]:
     Raises:
         Unreadable: if there is none.
     """
-    if type(transform).__name__ == "ImageClassification" and type(transform).__module__.startswith("torchvision."):
+    if type(transform).__name__ in _PRESETS and type(transform).__module__.startswith("torchvision."):
         return _read_preset(transform)
     reading = _Reading()
     for step in _flat(transform):
@@ -36,7 +39,7 @@ def _flat(transform: Any) -> Iterator[Any]:
 
 
 def _read_preset(preset: Any) -> dict[str, Any]:
-    frame = framing(preset.resize_size, preset.crop_size)
+    frame = framing(preset.resize_size, getattr(preset, "crop_size", None))
     return {**frame, "mean": preset.mean, "std": preset.std, "interpolation": filter_name(preset.interpolation)}
 
 
