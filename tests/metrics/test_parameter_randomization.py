@@ -11,7 +11,7 @@ from deepviz.errors import DeepVizWarning, ModelError
 from deepviz.methods import GradCAM, Gradient, GradTimesImage, GuidedGradCAM, SmoothGrad
 from deepviz.methods.method import Method
 from deepviz.metrics.efficient_randomization import EfficientRandomization
-from deepviz.metrics.parameter_randomization import Likeness, ParameterRandomization
+from deepviz.metrics.parameter_randomization import MapSimilarity, ParameterRandomization
 from deepviz.metrics.similarity import SIMILARITIES, absolute_spearman
 from deepviz.models.weights import weights_hash
 from networks import CASES, assert_same, plain
@@ -267,7 +267,7 @@ def test_a_callable_target_is_asked_of_the_random_network_too(net):
 
 
 def test_every_similarity_can_be_asked_for():
-    assert set(get_args(Likeness)) == set(SIMILARITIES)
+    assert set(get_args(MapSimilarity)) == set(SIMILARITIES)
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Likeness of maps, against direct loops and what is known of it."""
+"""The similarity of maps, against direct loops and what is known of it."""
 
 import numpy as np
 import pytest

@@ -16,7 +16,7 @@ from deepviz.models import Preprocess, load_model
 from deepviz.results.sanity import MEANING, dependence
 from deepviz.runs.checks import METRICS, STEPS
 from deepviz.runs.verdicts import remember
-from deepviz.web.trust import Kept, verdict_of
+from deepviz.web.trust import Retained, verdict_of
 from pictures import picture_file
 
 
@@ -147,7 +147,7 @@ def test_the_verdict_of_several_images_is_that_of_their_interval(serving):
 
 
 def kept(*pairs):
-    return [[Kept(half, whole)] for half, whole in pairs]
+    return [[Retained(half, whole)] for half, whole in pairs]
 
 
 def test_an_interval_over_a_threshold_is_no_verdict():
@@ -170,7 +170,7 @@ def test_maps_that_are_blank_are_no_images_of_a_verdict():
 
 
 def test_several_classes_of_an_image_are_one_image():
-    found = verdict_of([[Kept(0.2, 0.0), Kept(0.4, 0.2)]])
+    found = verdict_of([[Retained(0.2, 0.0), Retained(0.4, 0.2)]])
     assert (found["images"], found["all"]) == (1, {"mean": pytest.approx(0.1)})
 
 

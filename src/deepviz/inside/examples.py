@@ -149,7 +149,7 @@ class Examples:
         whole = self.field is None or any(one.whole for examples in self.found.values() for one in examples)
         size = "" if self.field is None else f"{' x '.join(map(str, self.field.size))} pixels"
         sees = f"the whole image{size and f' ({size})'}" if whole else f"{size} of the input"
-        parts = [self.model, f"{self.seen} photographs", f"a position sees {sees}"]
+        parts = [self.model, f"{self.seen} images", f"a position sees {sees}"]
         if self.skipped:
             parts.append(f"{len(self.skipped)} skipped")
         if not self.complete:

@@ -22,7 +22,7 @@ from deepviz.probe.session import Session
 
 Mode = Literal["cascading", "independent"]
 """Layers get new weights from the output down, each step on top of those before, or one step's layers alone."""
-Likeness = Literal["absolute-spearman", "spearman", "ssim", "hog"]
+MapSimilarity = Literal["absolute-spearman", "spearman", "ssim", "hog"]
 """How two maps are compared; see `deepviz.metrics.similarity`."""
 
 
@@ -105,7 +105,7 @@ class ParameterRandomization(Metric):
     mode: Annotated[Mode, "From the output down, each step on top of those before, or one step's layers alone."] = (
         "cascading"
     )
-    similarity: Annotated[Likeness, "How maps are compared: rank correlation, SSIM or HOG."] = "absolute-spearman"
+    similarity: Annotated[MapSimilarity, "How maps are compared: rank correlation, SSIM or HOG."] = "absolute-spearman"
     stages: Annotated[
         int | None, Ge(1), "Number of steps in which all layers are randomised; none: layer by layer."
     ] = 16

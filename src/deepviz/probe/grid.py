@@ -144,7 +144,7 @@ class Rearranged:
 
 @dataclass(frozen=True)
 class Nowhere:
-    """The place of a layer of which nothing was heard; whoever asks it to answer learns why."""
+    """The layout of a layer that was not called in the probing pass; reading its output raises the error."""
 
     def __str__(self) -> str:
         return "no grid"

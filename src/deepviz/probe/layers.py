@@ -85,7 +85,7 @@ class LayerAnswer:
 
 
 CONSTRUCTION = "by construction"
-UNHEARD = "nothing was heard of it"
+UNHEARD = "it was not called"
 _found: Memory[Layer | str] = Memory()
 _placed: Memory[Place] = Memory()
 

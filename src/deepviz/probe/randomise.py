@@ -44,8 +44,8 @@ def randomised(
 
     The weights are those that PyTorch itself would start with: uniform within 1/sqrt(fan-in) for convolutions and
     linear layers, ones and zeros for normalising layers and their running statistics (also where they are buffers,
-    as of a frozen batch norm), and for any other parameter a normal law with its own mean and standard deviation, or as
-    wide as its value where it has but one. `model` itself is never written to.
+    as of a frozen batch norm), and for any other parameter a normal distribution with its own mean and standard
+    deviation, or as wide as its value where it has only one. `model` itself is never written to.
 
     Args:
         model: any module; it is copied once.

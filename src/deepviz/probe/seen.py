@@ -19,7 +19,7 @@ class Seen:
     Args:
         output: the model's raw output.
         x: the explained tensors that went in, each (n, ...); when an image is generated, the image itself as the
-            model's normalised input, before it was shaken.
+            model's normalised input, before augmentation.
         maps: by layer, its output as maps (n, D, *grid); of a layer without positions (n, D).
         kind: what the output is.
         reading: how the output is read, if that is known already.

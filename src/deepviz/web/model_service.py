@@ -32,7 +32,7 @@ from deepviz.web import trust
 from deepviz.web.forms import Target, result_key
 from deepviz.web.image_store import ImageStore
 from deepviz.web.limits import Limits
-from deepviz.web.trust import Kept, Part
+from deepviz.web.trust import Part, Retained
 
 T = TypeVar("T")
 TOP = 10
@@ -146,7 +146,7 @@ class ModelService:
         self._activations: LRUCache[Activations] = LRUCache(4)
         self._chance: LRUCache[trust.Areas] = LRUCache(REMEMBERED)
         self._checks: LRUCache[dict[str, Any]] = LRUCache(REMEMBERED)
-        self._kept: LRUCache[Kept] = LRUCache(FIGURES)
+        self._kept: LRUCache[Retained] = LRUCache(FIGURES)
 
     @property
     def _network(self) -> str:
@@ -328,7 +328,7 @@ class ModelService:
         earlier = recall(self._network_key)
         found = []
         for key, group in groups.items():
-            kept: dict[str, list[Kept]] = {}
+            kept: dict[str, list[Retained]] = {}
             for result in group:
                 one = self._kept.get(_of_check(result, "strip"))
                 if one is not None:

@@ -95,7 +95,7 @@ def _pictures(loaded: LoadedModel, session: Session) -> dict[str, Any]:
 
 
 @dataclass(frozen=True)
-class Kept:
+class Retained:
     """How similar one image's map stays on the randomised network.
 
     Args:
@@ -107,7 +107,7 @@ class Kept:
     all: float
 
 
-def strip_of(loaded: LoadedModel, image: Prepared, explanation: Explanation) -> tuple[dict[str, Any], Kept]:
+def strip_of(loaded: LoadedModel, image: Prepared, explanation: Explanation) -> tuple[dict[str, Any], Retained]:
     """The map while layers get random weights from the output down, and how similar it stays: figures, since one image
     is no verdict.
 
@@ -131,7 +131,7 @@ def strip_of(loaded: LoadedModel, image: Prepared, explanation: Explanation) -> 
         )
     ]
     kept = next(iter(found.by_key.values()), {"half": nan, "all": nan})
-    return {"stages": stages}, Kept(kept["half"], kept["all"])
+    return {"stages": stages}, Retained(kept["half"], kept["all"])
 
 
 FEWEST_IMAGES = 8
@@ -145,7 +145,7 @@ BADGES: dict[Dependence, str] = {
 }
 
 
-def verdict_of(kept: Sequence[Sequence[Kept]], earlier: dict[str, float] | None = None) -> dict[str, Any]:
+def verdict_of(kept: Sequence[Sequence[Retained]], earlier: dict[str, float] | None = None) -> dict[str, Any]:
     """What several images say of a method on a network.
 
     Args:

@@ -21,7 +21,7 @@ LINEAR = {1: "linear", 2: "bilinear", 3: "trilinear"}
 
 @dataclass(frozen=True)
 class GuidedGradCAM(Method):
-    """Guided backpropagation, weighted by Grad-CAM: fine detail where the layer sees the class.
+    """Guided backpropagation, weighted by Grad-CAM: fine detail in the regions that drive the class.
 
         R = G * up(relu(sum_k w_k A_k))
 
