@@ -18,7 +18,7 @@ from deepviz.models import Photo, open_photo
 from deepviz.notes import warn
 from deepviz.web.limits import Limits
 
-FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "AVIF", "BMP")
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "AVIF", "BMP", "TIFF", "JPEG2000", "PPM")
 ORIENTATION, TURNED = 0x0112, (5, 6, 7, 8)
 """The EXIF tag, and its values for images that lie on their side."""
 LONGEST = 64
