@@ -661,7 +661,7 @@ def test_checks_are_told_for_each_map(explain, tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     code, out, err = explain("cat.png", *QUICK, "-m", "grad-cam", "--check")
     assert (code, err) == (0, "")
-    assert [line.split(":")[0] for line in out.splitlines()[2:4]] == ["  Gradient", "  Grad-CAM"]
+    assert [line.split(":")[0] for line in out.splitlines()[2:4]] == ["  Gradient of lynx", "  Grad-CAM of lynx"]
     assert "than a random map" in out.splitlines()[2]
     code, out, _ = explain("cat.png", *QUICK, "--check", "--json")
     checks = json.loads(out)["photographs"][0]["explanations"][0]["notes"]["checks"]
@@ -673,15 +673,64 @@ def test_a_number_and_an_expression_are_told_and_named(explain):
     assert code == 0
     assert re.match(r"cat\.png: output: -?\d", out)
     code, out, _ = explain("cat.png", "--model", "small_models:good", "-m", "gradient",
-                           "--target", "lynx - red fox", "--target", "lynx")  # fmt: skip
+                           "--target", "lynx - red fox", "--target", "lynx", "-o", "two")  # fmt: skip
     assert code == 0
-    assert {"cat/lynx-red-fox_gradient.png", "cat/2-lynx_gradient.png"} <= set(written())
+    assert {"cat/lynx-red-fox_gradient.png", "cat/2-lynx_gradient.png"} <= set(written("two"))
+
+
+def test_a_contrast_is_signed_and_shows_the_rival(explain):
+    """Swapping the two classes changes the sign of the map, and nothing else."""
+    maps = []
+    for target in ("lynx - red fox", "red fox - lynx"):
+        arguments = ["--target", target, "-m", "grad-cam", "-m", "grad-times-image", "--format", "npz", "--json"]
+        code, out, _ = explain("cat.png", "--model", f"{HERE}:many_classes", *arguments, "-o", target[:4])
+        assert code == 0
+        (entry,) = json.loads(out)["photographs"]
+        assert {"lynx", "red fox"} <= {one["label"] for one in entry["predictions"]}
+        assert len(entry["predictions"]) == 5
+        chances = [one["probability"] for one in entry["predictions"]]
+        assert chances == sorted(chances, reverse=True)
+        assert {one["view"] for one in entry["explanations"]} == {"sum"}
+        maps.append([np.load(one["file"])["attribution"] for one in entry["explanations"]])
+    for one, other in zip(*maps, strict=True):
+        assert one.min() < 0 < one.max()
+        assert one == pytest.approx(-other, abs=1e-6)
+
+
+def many_classes():
+    """With two classes of the least bias, which are not among the best five."""
+    module = network(20)
+    with torch.no_grad():
+        module[-1].bias[1:3] -= 100
+    return LoadedModel(module, "many", PREPROCESS, ("tabby", "red fox", "lynx", *(f"other {n}" for n in range(17))))
+
+
+def test_the_relu_of_a_contrast_can_be_asked_for(explain):
+    for arguments in (["-m", "grad-cam", "--grad-cam-relu"], ["-m", "grad-cam(relu=True)"]):
+        code, out, _ = explain("cat.png", *QUICK[:2], *arguments, "--target", "lynx - red fox", "--json")
+        assert code == 0
+        assert json.loads(out)["photographs"][0]["explanations"][0]["view"] == "positive"
+
+
+def test_a_shared_scale_of_a_sheet(explain, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(
+        deepviz.results.explanation,
+        "draw_sheet",
+        lambda title, photo, sections, **options: drawn.append(sections) or photo,
+    )
+    for scale in ("own", "shared"):
+        assert explain("cat.png", *QUICK, "-m", "grad-cam", "--top-k", 3, "--scale", scale, "-o", scale)[0] == 0
+    own, shared = ([[tile.scale.high for tile in tiles] for _, tiles in sections] for sections in drawn)
+    assert len({tuple(row) for row in own}) == 3
+    assert len({tuple(row) for row in shared}) == 1
+    assert shared[0][1] == pytest.approx(max(row[1] for row in own)), "of a coarse map the scale ends at the maximum"
 
 
 def test_two_layers_of_a_method_are_told_apart(explain):
     code, out, _ = explain("cat.png", "--model", "small_models:good", "--check",
                            "-m", "grad-cam(layer=1)", "-m", "grad-cam(layer=3)")  # fmt: skip
     assert code == 0
-    assert "  Grad-CAM, layer 1: deletion" in out
-    assert "  Grad-CAM, layer 3: deletion" in out
+    assert "  Grad-CAM, layer 1 of " in out
+    assert "  Grad-CAM, layer 3 of " in out
     assert {"cat/grad-cam.png", "cat/grad-cam-2.png"} <= set(written())

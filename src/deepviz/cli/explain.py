@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import sys
 import warnings
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from json import dumps
 from pathlib import Path
@@ -30,10 +30,10 @@ from deepviz.cli.model_options import (
 from deepviz.cli.photographs import Photographs, own_name
 from deepviz.cli.progress import progress_bar
 from deepviz.cli.records import Records
-from deepviz.cli.targets import Target, parsed_targets
+from deepviz.cli.targets import Target, is_contrast, parsed_targets
 from deepviz.errors import DeepVizWarning
 from deepviz.files import probe_folder, write_picture
-from deepviz.methods import Method
+from deepviz.methods import GradCAM, Method
 from deepviz.models import LoadedModel, example_photo
 from deepviz.models.weights import weights_hash
 from deepviz.objectives import Objective
@@ -77,6 +77,10 @@ def explain(
         Literal["png", "npz", "safetensors", "deepviz"],
         Parameter(help="Format of the single maps; deepviz: everything for an image in one file, for deepviz report."),
     ] = "png",
+    scale: Annotated[
+        Literal["own", "shared"],
+        Parameter(help="On the sheet, the colours of each map by itself, or one scale for all maps of a method."),
+    ] = "own",
     html: Annotated[Path | None, Parameter(help="Also write a standalone HTML report.")] = None,
     check: Annotated[
         bool,
@@ -103,7 +107,7 @@ def explain(
     if not photos:
         print("deepviz: no image given; using the bundled example", file=sys.stderr)
     photographs = Photographs.found(photos or (str(example_photo()),))
-    report = Report(photographs, output, format, keep=html is not None)
+    report = Report(photographs, output, format, scale, keep=html is not None)
     stopped: KeyboardInterrupt | None = None
     if photographs.paths:
         probe_folder(output)
@@ -112,7 +116,9 @@ def explain(
         keep_memory()
         loaded = loaded_model(model, weights, labels, device, output_kind, loading)
         wanted = parsed_targets(target, loaded)
-        report.records.question.update(_question(loaded, methods, wanted, top_k, format, check))
+        if wanted is not None and all(map(is_contrast, wanted)):
+            methods = _signed(methods, method or [], options)
+        report.records.question.update(_question(loaded, methods, wanted, top_k, format, check) | {"scale": scale})
         if resume:
             report.resume()
         try:
@@ -129,6 +135,12 @@ def explain(
     if stopped is not None:
         raise stopped
     return photographs.exit_code(len(report.done))
+
+
+def _signed(methods: list[Method], given: list[str], options: Any) -> list[Method]:
+    """The methods of a contrast, why this class and not that one: without the ReLU, unless that was stated."""
+    stated = options.grad_cam_relu is not None or any("relu" in text for text in given)
+    return [replace(one, relu=False) if isinstance(one, GradCAM) and not stated else one for one in methods]
 
 
 def _question(
@@ -202,12 +214,14 @@ class Report:
         photographs: those that are explained.
         output: the folder of the results, with a folder for each image.
         format: of the single maps.
+        scale: of the colours on a sheet.
         keep: whether to keep the explanations, for a page of all.
     """
 
     photographs: Photographs
     output: Path
     format: str
+    scale: Literal["own", "shared"] = "own"
     keep: bool = False
     kept: list[Explanation] = field(default_factory=list)
     done: list[dict[str, Any]] = field(default_factory=list)
@@ -225,7 +239,9 @@ class Report:
         """Write one image's sheet and maps; what to print about it."""
         photograph = self.photographs.close(found.image)
         folder = self.records.claim(photograph)
-        page = write_picture(folder / "sheet.png", sheet(found.explanations, predictions=found.predictions))
+        page = write_picture(
+            folder / "sheet.png", sheet(found.explanations, predictions=found.predictions, scale=self.scale)
+        )
         several = len({explanation.target for explanation in found.explanations}) > 1
         taken: set[str] = set()
         if self.keep:
@@ -301,13 +317,14 @@ def _message(found: ImageOutcomes, page: Path, maps: int) -> str:
     for explanation in found.explanations:
         for text in explanation.notes.get("warnings", ()):
             warned.setdefault(text, []).append(explanation.title)
-    names = captions([one.method for one in found.explanations], [one.layer for one in found.explanations])
-    several = len({one.target for one in found.explanations}) > 1
-    lines += [
-        f"  {one.title if several else name}: {one.notes['checks']['in words']}"
-        for name, one in zip(names, found.explanations, strict=True)
-        if "checks" in one.notes
-    ]
+    for outcomes in found.by_target:
+        maps_of = [one for one in outcomes if isinstance(one, Explanation)]
+        names = captions([one.method for one in maps_of], [one.layer for one in maps_of])
+        lines += [
+            f"  {name} of {one.target.label}: {one.notes['checks']['in words']}"
+            for name, one in zip(names, maps_of, strict=True)
+            if "checks" in one.notes
+        ]
     lines += [f"  note: {text}" for text in warned]
     lines += [f"  note: {text}" for text in found.image.notes]
     lines += [f"  left out: {title}: {reason}" for title, reason in _left_out(found).items()]

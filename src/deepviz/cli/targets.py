@@ -9,6 +9,7 @@ from cyclopts import Parameter
 
 from deepviz.models import LoadedModel
 from deepviz.objectives import Objective, parse
+from deepviz.objectives.objective import Sum
 
 Target = Annotated[
     list[str] | None,
@@ -23,3 +24,15 @@ def parsed_targets(given: Iterable[str] | None, loaded: LoadedModel) -> tuple[Ob
         TargetError: for a text that is none of these.
     """
     return None if given is None else tuple(parse(text, loaded.labels) for text in given)
+
+
+def is_contrast(objective: Objective) -> bool:
+    """Whether an objective asks why one thing and not another: a difference.
+
+    Example:
+        >>> from deepviz.objectives import Logit
+        >>> is_contrast(Logit(1) - Logit(2)), is_contrast(Logit(1) + Logit(2)), is_contrast(Logit(1))
+        (True, False, False)
+    """
+    weights = [weight for weight, _ in objective.terms] if isinstance(objective, Sum) else []
+    return bool(weights) and min(weights) < 0 < max(weights)

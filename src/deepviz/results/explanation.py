@@ -180,7 +180,12 @@ class Explanation:
     @cached_property
     def scale(self) -> Scale:
         """From zero (or symmetric about it) to the 99.5th percentile; to the maximum for a layer's few values."""
-        return Scale.of(self.values, self.signed, percentile=100.0 if self.coarse else 99.5)
+        return Scale.of(self.values, self.signed, self.percentile)
+
+    @property
+    def percentile(self) -> float:
+        """Of the magnitude, where the scale ends."""
+        return 100.0 if self.coarse else 99.5
 
     @property
     def coarse(self) -> bool:
@@ -291,13 +296,14 @@ class Explanation:
         """The same with more notes."""
         return replace(self, notes=self.notes | notes)
 
-    def tile(self) -> Tile:
-        """As one tile of a sheet."""
+    def tile(self, scale: Scale | None = None) -> Tile:
+        """As one tile of a sheet, by a scale of its own or a given one."""
+        scale = scale or self.scale
         return Tile(
-            picture=self._shrunk().overlay(scale=self.scale),
+            picture=self._shrunk().overlay(scale=scale),
             caption=self.title,
             detail=_joined(str(self.target.drawn), self.detail),
-            scale=self.scale,
+            scale=scale,
             warning="; ".join(self.notes.get("warnings", ())),
             checks=self.notes.get("checks", {}).get("in words", ""),
         )
@@ -388,7 +394,12 @@ def _in_words(value: Any) -> str:
     return str(value)
 
 
-def sheet(explanations: Sequence[Explanation], *, predictions: Sequence[tuple[str, float]] = ()) -> Image.Image:
+def sheet(
+    explanations: Sequence[Explanation],
+    *,
+    predictions: Sequence[tuple[str, float]] = (),
+    scale: Literal["own", "shared"] = "own",
+) -> Image.Image:
     """One picture of many explanations: of one image, a section per class, a tile per method; of several, one of each
     image, which begins with the image itself.
 
@@ -396,25 +407,28 @@ def sheet(explanations: Sequence[Explanation], *, predictions: Sequence[tuple[st
         explanations: as `explain` returns them.
         predictions: of one image, (label, probability) lines for the head of the sheet; by default the explained
             classes.
+        scale: "own": each map's colours span its own values; "shared": those of all maps of the same method and layer,
+            so that the colours of several classes or images can be compared.
 
     Raises:
         ValueError: if there is nothing to draw.
     """
     if not explanations:
         raise ValueError("no explanations to draw")
+    scales = _shared_scales(explanations) if scale == "shared" else {}
     groups = _by_image(explanations)
     if len(groups) > 1 and not _of_one_item([group[0] for group in groups]):
-        return _sheet_of_several(groups)
+        return _sheet_of_several(groups, scales)
     first = explanations[0]
     by_target = _by_target(explanations)
     lines = [(label if drawable(label) else "(no font for this name)", value) for label, value in predictions] or [
         (target.drawn.label, target.probability) for target in by_target if target.probability is not None
     ]
     if len(by_target) == 1:
-        sections = [("", [explanation.tile() for explanation in explanations])]
+        sections = [("", [one.tile(scales.get(_comparable(one))) for one in explanations])]
     else:  # the heading tells the class
         sections = [
-            (heading, [replace(one.tile(), detail=one.detail) for one in group])
+            (heading, [replace(one.tile(scales.get(_comparable(one))), detail=one.detail) for one in group])
             for heading, group in zip(_headings(by_target), by_target.values(), strict=True)
         ]
     return draw_sheet(
@@ -427,7 +441,23 @@ def sheet(explanations: Sequence[Explanation], *, predictions: Sequence[tuple[st
     )
 
 
-def _sheet_of_several(groups: Sequence[Sequence[Explanation]]) -> Image.Image:
+def _comparable(one: Explanation) -> str:
+    """Maps of which this is equal are in the same units."""
+    return f"{catalog.key(one.method, one.layer)} {one.input}"
+
+
+def _shared_scales(explanations: Sequence[Explanation]) -> dict[str, Scale]:
+    """For maps that can be compared, one scale."""
+    groups: dict[str, list[Explanation]] = {}
+    for one in explanations:
+        groups.setdefault(_comparable(one), []).append(one)
+    return {
+        key: Scale.shared([one.values for one in group], group[0].signed, group[0].percentile)
+        for key, group in groups.items()
+    }
+
+
+def _sheet_of_several(groups: Sequence[Sequence[Explanation]], scales: dict[str, Scale]) -> Image.Image:
     sections = []
     for group in groups:
         first = group[0]
@@ -435,7 +465,8 @@ def _sheet_of_several(groups: Sequence[Sequence[Explanation]]) -> Image.Image:
         seen = Tile(picture, "image", "" if first.geometry.covers_all else "framed: what the model saw")
         by_target = _by_target(group)
         told = _headings(by_target)[0] if len(by_target) == 1 else None
-        tiles = [replace(one.tile(), detail=one.detail) if told else one.tile() for one in group]
+        drawn = [(one, one.tile(scales.get(_comparable(one)))) for one in group]
+        tiles = [replace(tile, detail=one.detail) if told else tile for one, tile in drawn]
         sections.append((_joined(first.source, told), [seen, *tiles]))
     first = groups[0][0]
     return draw_sheet(_joined(f"{len(groups)} images", first._randomness), None, sections, footer=_footer(first))

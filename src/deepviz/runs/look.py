@@ -14,6 +14,7 @@ from deepviz.inputs import Inputs
 from deepviz.models import LoadedModel, Prepared
 from deepviz.objectives import Bound, Function, Logit, Objective, Output, Predicted, Probability, bind
 from deepviz.objectives.classes import OfClass, class_alone
+from deepviz.objectives.objective import Sum
 from deepviz.options import Frozen, Ge
 from deepviz.probe.gradient import fresh_leaf
 from deepviz.probe.outputs import Reading, read_outputs
@@ -66,11 +67,16 @@ class Look:
         return (f"{what}: names may be wrong",)
 
     def predictions(self, row: int) -> tuple[tuple[str, float], ...]:
-        """(label, probability) of the best classes."""
+        """(label, probability) of the best classes, and of those that are compared, best first."""
         if self.chances is None:
             return ()
-        values, indices = self.chances[row].topk(min(BEST, self.chances.shape[1]))
-        return tuple((self.loaded.label(int(k)), float(value)) for value, k in zip(values, indices, strict=True))
+        chances = self.chances[row]
+        best = chances.topk(min(BEST, len(chances))).indices.tolist()
+        sums = [one for objective in self.objectives if isinstance(one := of_row(objective, row), Sum)]
+        parts = [class_alone(part) for one in sums for part in one.parts()]
+        compared = [k for k in dict.fromkeys(parts) if k is not None and k not in best][: BEST - 1]
+        kept = sorted([*best[: BEST - len(compared)], *compared], key=lambda k: -float(chances[k]))
+        return tuple((self.loaded.label(k), float(chances[k])) for k in kept)
 
     def target(self, row: int, k: int) -> ExplainedTarget:
         """What is explained of one row, with its value."""
