@@ -133,7 +133,7 @@ def test_a_region_metric_on_a_small_input(evaluate):
     Path("boxes.csv").write_text("".join(f"{n}.png,10,5,50,35\n" for n in range(3)))
     arguments = ["photos", *QUICK[:4], "--boxes", "boxes.csv", "--metric"]
     assert evaluate(*arguments, "top-k-intersection")[0] == 0
-    code, _, err = evaluate(*arguments, "top-k-intersection(k=5000)")
+    code, _, err = evaluate(*arguments, "top-k-intersection(k=5000)", "-o", "other")
     assert code == 2
     assert "k is 5000 pixels, but the input has 32 x 32" in err
     assert err.count("\n") == 1
@@ -235,7 +235,7 @@ def test_names_of_classes_are_labels_and_a_csv_of_classes_is_truth(evaluate):
     assert (code, err) == (0, "")
     assert [one["target"].split()[0] for one in json.loads(out)["images"]] == ["c", "b", "a"]
     Path("truth.csv").write_text("file,class\n0.png,2\n1.png,1\n2.png,0\n")
-    code, out, err = evaluate("photos", *QUICK, "--labels", "truth.csv", "--json")
+    code, out, err = evaluate("photos", *QUICK, "--labels", "truth.csv", "--json", "-o", "other")
     assert code == 0
     assert err == ("deepviz: --labels takes names of classes; a .csv of files and classes is --truth truth.csv\n")
     assert [one["target"].split()[0] for one in json.loads(out)["images"]] == ["lynx", "red", "tabby,"]
@@ -273,3 +273,19 @@ def test_lines_of_classes(tmp_path):
     path.write_text("a.jpg\n")
     with pytest.raises(TargetError, match="line 1: expected file,class"):
         read_classes(path)
+
+
+def test_results_of_another_question_are_kept_apart_and_told(evaluate):
+    def run_with(*arguments):
+        code, out, err = evaluate("photos", *QUICK, *arguments)
+        assert code == 0
+        return out.splitlines()[-1], err
+
+    assert run_with() == run_with()
+    assert run_with()[1] == ""
+    first = Path("deepviz-out/evaluation.json").read_bytes()
+    files, err = run_with("--target", "lynx")
+    assert err == "deepviz: deepviz-out has results of another question; these are in deepviz-out/evaluation-2\n"
+    assert "deepviz-out/evaluation-2/evaluation.json" in files
+    assert Path("deepviz-out/evaluation.json").read_bytes() == first
+    assert run_with("--target", "lynx") == (files, err)

@@ -66,7 +66,7 @@ def test_a_strip_the_curves_and_a_verdict(sanity):
     assert (code, err) == (0, "")
     assert out.startswith("Gradient  similarity ")
     names = ["cat_sanity.png", "sanity.json", "sanity_curves.png"]
-    assert sorted(os.listdir("deepviz-out")) == names
+    assert sorted(os.listdir("deepviz-out")) == sorted([*names, "sanity.question.json"])
     assert all(str(Path("deepviz-out", name)) in out for name in names)
     kept = json.loads(Path("deepviz-out/sanity.json").read_text())
     assert recall(key_of(load_model("small_models:good")))["gradient"]["all"] == pytest.approx(
@@ -133,5 +133,15 @@ def test_the_truth_of_a_file_is_explained(sanity):
     assert (code, err) == (0, "")
     assert json.loads(out)["targets"][0].startswith("lynx")
     Path("truth.csv").write_text("file,class\ndog.png,lynx\n")
-    code, _, err = sanity("cat.png", *QUICK, "--truth", "truth.csv")
+    code, _, err = sanity("cat.png", *QUICK, "--truth", "truth.csv", "-o", "other")
     assert (code, err) == (3, "deepviz: cat.png: it has no line in the --truth file\n")
+
+
+def test_sub_folders_and_other_questions_have_their_places(sanity):
+    for name in ("photos/a/1.png", "photos/1.png"):
+        Path(name).parent.mkdir(parents=True, exist_ok=True)
+        Path(name).write_bytes(Path("cat.png").read_bytes())
+    assert sanity("photos", *QUICK)[0] == 0
+    assert sanity("photos", *QUICK, "--seed", "1")[2].endswith("these are in deepviz-out/sanity-2\n")
+    strips = sorted(str(path.relative_to("deepviz-out")) for path in Path("deepviz-out").rglob("*_sanity.png"))
+    assert strips == ["1_sanity.png", "a/1_sanity.png", "sanity-2/1_sanity.png", "sanity-2/a/1_sanity.png"]

@@ -30,6 +30,7 @@ from deepviz.cli.model_options import (
 )
 from deepviz.cli.photographs import Photographs, listed
 from deepviz.cli.progress import progress_bar
+from deepviz.cli.records import asked, own_folder
 from deepviz.cli.targets import Target, parsed_targets
 from deepviz.cli.truth import GroundTruth, Truth, lines_of, read_truth
 from deepviz.errors import DeepVizWarning, MissingExtra, TargetError
@@ -110,6 +111,12 @@ def evaluate(
         keep_memory()
         loaded = loaded_model(model, weights, names, device, output_kind, loading)
         known = Known(known_classes, places, parsed_targets(target, loaded))
+        output = own_folder(
+            output,
+            "evaluation",
+            asked(loaded, methods, photographs, known.targets, known_classes)
+            | {"metrics": [catalog.spell(one) for one in metrics], "boxes": places, "controls": controls},
+        )
         try:
             judge(loaded, photographs, methods, metrics, known, controls, judged)
         except ValueError as error:  # an option that does not go with the model's input

@@ -6,7 +6,6 @@ import re
 import sys
 import warnings
 from dataclasses import dataclass, field, replace
-from hashlib import sha256
 from json import dumps
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -29,7 +28,7 @@ from deepviz.cli.model_options import (
 )
 from deepviz.cli.photographs import Photographs, own_name
 from deepviz.cli.progress import progress_bar
-from deepviz.cli.records import Records
+from deepviz.cli.records import Records, asked_of_each
 from deepviz.cli.targets import Target, is_contrast, parsed_targets
 from deepviz.errors import DeepVizWarning
 from deepviz.files import probe_folder, write_picture
@@ -41,7 +40,6 @@ from deepviz.probe.memory import keep_memory
 from deepviz.results.explanation import Explanation, in_digits, sheet
 from deepviz.results.identity import captions
 from deepviz.results.outcomes import ImageOutcomes, Missing
-from deepviz.results.sanity import key_of
 from deepviz.results.storage import WEIGHTS, save_explanations
 from deepviz.runs.asked import Item
 from deepviz.runs.checks import checked
@@ -118,7 +116,8 @@ def explain(
         wanted = parsed_targets(target, loaded)
         if wanted is not None and all(map(is_contrast, wanted)):
             methods = _signed(methods, method or [], options)
-        report.records.question.update(_question(loaded, methods, wanted, top_k, format, check) | {"scale": scale})
+        asked = {"top_k": top_k, "format": format, "check": check, "scale": scale}
+        report.records.question.update(asked_of_each(loaded, methods, wanted) | asked)
         if resume:
             report.resume()
         try:
@@ -141,28 +140,6 @@ def _signed(methods: list[Method], given: list[str], options: Any) -> list[Metho
     """The methods of a contrast, why this class and not that one: without the ReLU, unless that was stated."""
     stated = options.grad_cam_relu is not None or any("relu" in text for text in given)
     return [replace(one, relu=False) if isinstance(one, GradCAM) and not stated else one for one in methods]
-
-
-def _question(
-    loaded: LoadedModel,
-    methods: list[Method],
-    target: tuple[Objective, ...] | None,
-    top_k: int,
-    format: str,
-    check: bool,
-) -> dict[str, Any]:
-    """What is asked of each image, as plain values."""
-    return {
-        "model": f"{loaded.name} ({loaded.weights})",
-        "network": key_of(loaded),
-        "labels": None if loaded.labels is None else sha256("\n".join(loaded.labels).encode()).hexdigest()[:16],
-        "output": loaded.output,
-        "methods": [catalog.key(method) for method in methods],
-        "target": None if target is None else [str(one) for one in target],
-        "top_k": top_k,
-        "format": format,
-        "check": check,
-    }
 
 
 def _explain_all(

@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+import itertools
 import json
-from collections.abc import Iterator
+import sys
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+from deepviz import catalog
 from deepviz.cli.photographs import Photographs, stem
+from deepviz.cli.truth import FOLDERS, GroundTruth
 from deepviz.errors import OutputError
-from deepviz.files import write_bytes
+from deepviz.files import probe_folder, write_bytes
+from deepviz.methods import Method
+from deepviz.models import LoadedModel
 from deepviz.models.images import RECORD, shown
+from deepviz.objectives import Objective
+from deepviz.results.sanity import key_of
 
 
 @dataclass
@@ -95,6 +103,65 @@ class Records:
 
     def _matches(self, known: dict[str, Any], photograph: Path) -> bool:
         return {name: known.get(name) for name in ("image", "question")} == self._of(photograph)
+
+
+def asked(
+    loaded: LoadedModel,
+    methods: Sequence[Method],
+    photographs: Photographs,
+    targets: Sequence[Objective] | None,
+    truth: GroundTruth | None,
+) -> dict[str, Any]:
+    """What is asked of many images together, as plain values."""
+    return {
+        **asked_of_each(loaded, methods, targets),
+        "images": [str(path.absolute()) for path in photographs.paths],
+        "truth": None if truth is None else truth.classes or FOLDERS,
+    }
+
+
+def asked_of_each(
+    loaded: LoadedModel, methods: Sequence[Method], targets: Sequence[Objective] | None
+) -> dict[str, Any]:
+    """What is asked of each image, as plain values."""
+    return {
+        "model": f"{loaded.name} ({loaded.weights})",
+        "network": key_of(loaded),
+        "labels": None if loaded.labels is None else sha256("\n".join(loaded.labels).encode()).hexdigest()[:16],
+        "output": loaded.output,
+        "methods": [catalog.key(method) for method in methods],
+        "target": None if targets is None else [str(one) for one in targets],
+    }
+
+
+def own_folder(output: Path, name: str, question: dict[str, Any]) -> Path:
+    """The folder for results of many images: the output folder, or one in it if that has those of another question.
+
+    Args:
+        output: the output folder.
+        name: of the results, such as "evaluation"; `evaluation.question.json` beside them holds the question.
+        question: what is asked, as plain values.
+
+    Raises:
+        OutputError: if nothing can be written there.
+    """
+    text = json.dumps(question, indent=1)
+    for count in itertools.count(1):
+        folder = output if count == 1 else output / f"{name}-{count}"
+        record = folder / f"{name}.question.json"
+        if not record.exists() and (folder / f"{name}.json").exists():
+            continue  # of a version that did not record what was asked
+        probe_folder(folder)
+        try:
+            with record.open("x", encoding="utf-8") as file:
+                file.write(text)
+        except FileExistsError:
+            if record.read_bytes() != text.encode():
+                continue
+        if folder != output:
+            print(f"deepviz: {output} has results of another question; these are in {folder}", file=sys.stderr)
+        return folder
+    raise AssertionError("there is always another name")
 
 
 def _read(folder: Path) -> dict[str, Any]:

@@ -27,6 +27,7 @@ from deepviz.cli.model_options import (
 )
 from deepviz.cli.photographs import Photographs, listed, own_name, stem
 from deepviz.cli.progress import progress_bar
+from deepviz.cli.records import asked, own_folder
 from deepviz.cli.targets import Target, parsed_targets
 from deepviz.cli.truth import GroundTruth, Truth, read_truth
 from deepviz.errors import DeepVizWarning, MissingExtra, OutputError, TargetError
@@ -94,6 +95,11 @@ def sanity(
         keep_memory()
         loaded = loaded_model(model, weights, names, device, output_kind, loading)
         targets = parsed_targets(target, loaded)
+        output = own_folder(
+            output,
+            "sanity",
+            asked(loaded, methods, photographs, targets, classes) | {"stages": stages, "mode": mode, "seed": seed},
+        )
         items = _items(photographs, loaded, targets, classes)
         written: list[Path] = []
         try:
@@ -151,7 +157,7 @@ def _examine(
     written: list[Path],
 ) -> None:
     """Examine image by image, writing the strip of each."""
-    taken: set[str] = set()
+    taken: dict[Path, set[str]] = {}
     each = len(methods) * (stages + 1)
     with warnings.catch_warnings(), progress_bar() as progress:
         warnings.simplefilter("ignore", DeepVizWarning)
@@ -172,7 +178,9 @@ def _examine(
             if one.image in photographs.opened:  # further targets of the same image follow it
                 path = photographs.close(one.image)
             strip = Sanity.of(loaded, methods, [one], cascading).strip()
-            written.append(write_picture(output / f"{own_name(stem(path), taken)}_sanity.png", strip))
+            inside = photographs.folders[path]
+            name = own_name(stem(path), taken.setdefault(inside, set()))
+            written.append(write_picture(output / inside / f"{name}_sanity.png", strip))
             examined.append(one)
     left_out = {
         f"{name}: {missing.reason}"
