@@ -1,6 +1,8 @@
 import os
+import struct
 import sys
 import warnings
+import zlib
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -348,3 +350,25 @@ def test_a_name_that_is_not_utf_8_is_text_for_any_stream(tmp_path):
     with pytest.raises(ImageError) as error:
         open_photo(path)
     assert str(error.value).encode("utf-8").endswith(rb"caf\xe9.png is not an image in a format that Pillow can read")
+
+
+def colour_png(values):
+    """A PNG of 16 bits per channel, which Pillow does not write."""
+
+    def chunk(kind, content):
+        checked = kind + content
+        return struct.pack(">I", len(content)) + checked + struct.pack(">I", zlib.crc32(checked))
+
+    height, width, _ = values.shape
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in values)
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 16, 2, 0, 0, 0))
+    return b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+
+
+def test_12_bits_of_colour_are_not_taken_for_darkness(tmp_path):
+    values = noise().astype(np.uint16)
+    (tmp_path / "deep.png").write_bytes(colour_png(values * 257))
+    assert np.array_equal(pixels(open_photo(tmp_path / "deep.png")), noise())
+    (tmp_path / "deep.png").write_bytes(colour_png(values * 16))
+    with pytest.raises(ImageError, match=r"deep\.png: 12-bit values in 16-bit colour"):
+        open_photo(tmp_path / "deep.png")

@@ -18,7 +18,8 @@ from deepviz.cli.progress import progress_bar
 from deepviz.errors import DeepVizWarning
 from deepviz.files import probe_folder
 from deepviz.inside import viz_activations, viz_channels, viz_filters
-from deepviz.models import example_photo, find_photos
+from deepviz.models import example_photo, find_images
+from deepviz.models.images import FoundImages
 from deepviz.probe.memory import keep_memory
 
 Layer = Annotated[str, Parameter(help="A layer; see deepviz layers.")]
@@ -75,7 +76,8 @@ def channels(
     """Visualise a layer's channels: generated images beside the image patches that activate them most."""
     keep_memory()
     wanted = channel_list(channels)
-    paths = None if photos is None else find_photos(photos)
+    given = FoundImages() if photos is None else find_images(photos)
+    paths = None if photos is None else given.paths
     check_device(device)
     probe_folder(output)
     loaded = loaded_model(model, weights, device=device, loading=loading)
@@ -105,6 +107,8 @@ def channels(
         print(f"{found.layer}: {len(found.channels)} channels\n  {page}")
     for name, reason in skipped:
         print("deepviz:", reason if name in reason else f"{name}: {reason}", file=sys.stderr)
+    for text in filter(None, [*given.unreadable.values(), given.skipped_in_words]):
+        print("deepviz:", text, file=sys.stderr)
     if not found.generated.complete or (found.examples is not None and not found.examples.complete):
         print(f"deepviz: interrupted; the channels and patches found so far are in {page}", file=sys.stderr)
         return INTERRUPTED

@@ -28,7 +28,7 @@ from deepviz.cli.model_options import (
     loaded_model,
 )
 from deepviz.errors import DeepVizWarning, ImageError
-from deepviz.models import find_photos
+from deepviz.models import find_images
 from deepviz.probe.memory import keep_memory
 
 MOST_PHOTOS = 10_000
@@ -119,10 +119,12 @@ def serve(
 def _found(photos: Path) -> list[Path]:
     if not photos.exists():
         raise ImageError(f"{photos} does not exist; give a folder of images, or omit --photos for the bundled examples")
-    found = find_photos(photos)
-    if len(found) > MOST_PHOTOS:
-        print(f"deepviz: {len(found)} images found, using the first {MOST_PHOTOS}", file=sys.stderr)
-    return found[:MOST_PHOTOS]
+    found = find_images(photos)
+    for text in filter(None, [*found.unreadable.values(), found.skipped_in_words]):
+        print("deepviz:", text, file=sys.stderr)
+    if len(found.paths) > MOST_PHOTOS:
+        print(f"deepviz: {len(found.paths)} images found, using the first {MOST_PHOTOS}", file=sys.stderr)
+    return found.paths[:MOST_PHOTOS]
 
 
 def _is_loopback(host: str) -> bool:

@@ -282,7 +282,12 @@ def _finished(picture: Image.Image, name: str) -> Photo:
         notes.append(f"frame {picture.tell() + 1} of several")
     if 0 in picture.size:
         raise ImageError(f"an empty image: {picture.width} x {picture.height}")
+    of_16_bits = picture.mode in ("RGB", "RGBA") and any(";16" in str(tile) for tile in getattr(picture, "tile", ()))
     rgb, changed = _as_rgb(ImageOps.exif_transpose(picture))
+    if of_16_bits and 0 < max(high for _, high in rgb.getextrema()) <= _HIGHEST_OF_12_BITS >> 8:  # type: ignore[misc]
+        raise ImageError(
+            "12-bit values in 16-bit colour, of which Pillow reads 4 bits alone: scale them to 16 bits first"
+        )
     notes += changed
     return Photo(rgb, name, tuple(notes))
 
