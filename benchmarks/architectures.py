@@ -294,7 +294,10 @@ timm(
 )
 timm(
     "levit_128s",
-    {r"stages(\.2.*)?": tokens(2, 2), r"stages\.1(\.blocks(\.\d(\.(attn|mlp|drop_path\d))?)?)?": tokens(3, 4)},
+    {
+        r"stages(\.2.*)?": tokens(2, 2),
+        r"stages\.1(\.blocks(\.\d(\.(attn|mlp(\.ln2(\.linear)?)?|drop_path\d))?)?)?": tokens(3, 4),
+    },
     options=SIZED,
 )
 timm(

@@ -229,18 +229,23 @@ def rectifiers(scores: Tensor, leaf: Tensor) -> list[Any]:
     return [node for node in order if node in from_image and is_rectifier(node)]
 
 
-def out_of_place(model: nn.Module) -> nn.Module:
-    """A copy whose activations are not in place: of one that is, on a view, autograd's graph does not show the node."""
-    copied = copy.deepcopy(model)
-    for module in copied.modules():
-        if getattr(module, "inplace", False) is True:
+@contextlib.contextmanager
+def out_of_place(model: nn.Module) -> Iterator[None]:
+    """Inside, activations are not in place: of one that is, on a view, autograd's graph does not show the node."""
+    changed = [module for module in model.modules() if getattr(module, "inplace", False) is True]
+    try:
+        for module in changed:
             module.inplace = False
-    return copied
+        yield
+    finally:
+        for module in changed:
+            module.inplace = True
 
 
 def guided_gradient(architecture: Architecture, model: nn.Module, images: Tensor) -> tuple[Tensor, int]:
     """R = f'(x) [R' > 0] R' at every rectifier node, and how many there are."""
-    leaf, scores = forward(architecture, out_of_place(model), images)
+    with out_of_place(model):
+        leaf, scores = forward(architecture, model, images)
     found = rectifiers(scores, leaf)
     for node in found:
         node.register_prehook(lambda gradients: tuple(one.clamp(min=0) for one in gradients))

@@ -66,7 +66,7 @@ SIGNATURES = {
     "save_explanations": "explanations, path",
     "save_gradcam": "explanation, path",
     "save_gradient_images": "explanation, path, *, gray=False",
-    "sheet": "explanations, *, predictions=()",
+    "sheet": "explanations, *, predictions=(), scale='own'",
     "smooth_grad": "model, image, *, method=viz_backprop, samples=50, noise=0.15, statistic='mean', seed=0, " + COMMON,
     "viz_backprop": f"model, image, *, {COMMON}",
     "viz_deconvolution": f"model, image, *, {COMMON}",

@@ -32,7 +32,11 @@ def test_what_explain_stored_becomes_a_page(command):
     code, _, _ = command("explain", "cat.png", *QUICK, "--format", "deepviz")
     assert code == 0
     stored = Path("deepviz-out/cat/explanations.deepviz")
-    assert sorted(path.name for path in stored.parent.iterdir()) == ["explanations.deepviz", "sheet.png"]
+    assert sorted(path.name for path in stored.parent.iterdir()) == [
+        "explain.json",
+        "explanations.deepviz",
+        "sheet.png",
+    ]
     kept = deepviz.load_explanations(stored)
     assert [one.title for one in kept] == ["Gradient", "Grad-CAM"]
     assert kept[0].notes["weights sha256"] == weights_hash(good().module)

@@ -9,7 +9,9 @@ from deepviz.errors import LayerError
 from deepviz.methods import GradCAM, Gradient, GuidedGradCAM
 from deepviz.objectives import Neuron
 from deepviz.probe.grid import Grid, orders
-from deepviz.probe.places import CELLS, place
+from deepviz.probe.layers import probe_layers
+from deepviz.probe.places import CELLS, _scored, place
+from networks import asked
 
 torch.manual_seed(0)
 WIDTH, CLASSES = 12, 4
@@ -463,3 +465,28 @@ def test_what_leaves_the_image_in_place_or_turns_its_axes_is_right(first):
     cam = (dA.mean((2, 3), keepdim=True) * A).sum(1, keepdim=True).detach()
     cam = cam.transpose(2, 3) if torch.equal(first(x), x.transpose(2, 3)) else cam
     assert torch.allclose(GradCAM("body.3", relu=False)(model, x, 1), cam, atol=1e-12)
+
+
+class WithTable(nn.Module):
+    """Before its blocks, a module returns a table of positions, of a size that is no grid of the image."""
+
+    def __init__(self, model):
+        super().__init__()
+        self.model, self.table, self.positions = model, nn.Parameter(torch.rand(1, 4, 7, 2).double()), nn.Identity()
+
+    def forward(self, x):
+        return self.model(x + 0 * self.positions(self.table).sum())
+
+
+def test_the_size_of_a_table_of_positions_is_no_grid_of_the_image():
+    model, x = WithTable(made(space=(48, 48), patch=8)), images((48, 48))
+    with asked(model, x) as session:
+        sizes = {size for one in probe_layers(session) for size in one.known}
+    assert sizes == {(6, 6)}
+
+
+def test_a_layout_without_the_positions_that_were_looked_at_is_none():
+    """Of 48 tokens 34 might be others: then a shift exists for which none of those looked at has a cell."""
+    gains = [(position, torch.full((14,), 3.0)) for position in (20, 27, 19, 28)]
+    layouts = _scored(Grid("tokens", (7, 2), tuple(range(34))), gains, False)
+    assert {layout.before for layout in layouts} == set(range(14, 21))

@@ -300,11 +300,11 @@ def _check_shape(method: Method, maps: Tensor, leaf: Tensor, session: Session) -
     if is_image_like(leaf):
         grid, space = maps.shape[len(rows) + 1 :], leaf.shape[2:]
         one_map = maps.shape[: len(rows) + 1] == (*rows, 1) and maps.numel() > 0
-        # a layer's own cells, or those that a method perturbs
+        # the cells that a method perturbs
         if one_map and len(grid) == len(space) and all(map(le, grid, space)):
             return
-        # a callable as grid= of a layer may take frames out of the channels
-        if one_map and len(grid) > len(space) and method.requires.layer:
+        # a layer's own cells, which may be finer; a callable as grid= may take frames out of the channels
+        if one_map and len(grid) >= len(space) and method.requires.layer:
             return
         coarser = f", or ({', '.join(map(str, rows))}, 1, *grid) with one map of at most {tuple(space)} cells"
     raise MethodError(

@@ -490,6 +490,8 @@ def _watch_forward(session: Session, read: bool = True, only: str | None = None)
             ):
                 one.refused = NO_MAP
         heard.append((module, calls[module], one))
+        if not watch.depends(tensor):
+            return  # a table of positions has a size of its own
         if len(shape) == axes + 2 and shape[0] == 1 and math.prod(shape[2:]) > 1:
             known.append(shape[2:])
         elif axes == 3 and len(shape) == 4:  # frames folded into the rows

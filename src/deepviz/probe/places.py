@@ -633,10 +633,12 @@ def _scored(grid: Grid, gains: list[tuple[int, Tensor]], steps: bool) -> list[_L
     usual = torch.stack([torch.where(inside[shift], gain[shift], -9.0) for shift in shifts]).amax(0).median()
     none = BETWEEN * usual.clamp_min(0.0)
     score = {shift: torch.where(inside[shift], gain[shift], none) for shift in shifts}
-    found = [_Layout(grid, shift, shift, 0, float(score[shift].sum())) for shift in shifts]
+    # where hardly any position that was looked at has a cell, nothing speaks for the layout
+    enough = [shift for shift in shifts if int(inside[shift].sum()) >= min(3, len(positions), grid.cells)]
+    found = [_Layout(grid, shift, shift, 0, float(score[shift].sum())) for shift in enough]
     if not steps or not 0 < left <= MOST_IN_ORDER:
         return found
-    best = max(one.score for one in found)
+    best = max((one.score for one in found), default=0.0)
     if float(usual) < math.log(CRISP * grid.cells):
         return found
     for before in range(left):
