@@ -198,8 +198,11 @@ def test_an_interrupted_run_keeps_what_is_done(evaluate, monkeypatch, targets):
             yield one
 
     monkeypatch.setattr(command, "evaluate_items", interrupted)
-    code, _, err = evaluate("photos", *QUICK, *(word for one in targets for word in ("--target", one)))
+    code, out, err = evaluate("photos", *QUICK, "--json", *(word for one in targets for word in ("--target", one)))
     assert code == 130
+    assert json.loads(out)["interrupted"] is True
+    assert len(json.loads(out)["images"]) == 2 * len(targets or [None])
+    assert Path("deepviz-out/evaluation.csv").exists()
     assert "interrupted after 2 of 3 images" in err
     kept = json.loads(Path("deepviz-out/evaluation.json").read_text())
     assert len(kept["images"]) == 2 * len(targets or [None])

@@ -205,3 +205,12 @@ def test_two_runs_at_once_share_a_folder(here):
     records = [json.loads(path.read_text()) for path in here.glob("deepviz-out/*/explain.json")]
     assert len({record["image"] for record in records}) == len(records) == 6
     assert all(Path(file["file"]).exists() for record in records for file in record["results"]["explanations"])
+
+
+def test_warnings_of_a_model_are_one_line_each(here):
+    (here / "mine.py").write_text(
+        "import warnings\nfrom small_models import good\n"
+        "def loud():\n    warnings.warn('first line\\nsecond line')\n    return good()\n"
+    )
+    done = in_a_process("explain", "cat.png", "--model", "mine:loud", "-m", "gradient", capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "deepviz: note: first line second line\n")

@@ -121,8 +121,9 @@ def test_interrupted_it_keeps_what_is_done(sanity, monkeypatch):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(command, "randomize_items", interrupted)
-    code, _, err = sanity("cat.png", *QUICK)
+    code, out, err = sanity("cat.png", *QUICK, "--json")
     assert code == 130
+    assert json.loads(out)["interrupted"] is True
     assert "interrupted after 1 of 1 images: deepviz-out/cat_sanity.png" in err
 
 
