@@ -146,3 +146,21 @@ def test_sub_folders_and_other_questions_have_their_places(sanity):
     assert sanity("photos", *QUICK, "--seed", "1")[2].endswith("these are in deepviz-out/sanity-2\n")
     strips = sorted(str(path.relative_to("deepviz-out")) for path in Path("deepviz-out").rglob("*_sanity.png"))
     assert strips == ["1_sanity.png", "a/1_sanity.png", "sanity-2/1_sanity.png", "sanity-2/a/1_sanity.png"]
+
+
+@pytest.mark.parametrize("there", [False, True], ids=["no home", "read-only"])
+def test_verdicts_that_cannot_be_kept_cost_nothing_else(sanity, monkeypatch, there):
+    def home():
+        if there:
+            return Path("/dev/null")
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setattr(Path, "home", home)
+    code, out, err = sanity("cat.png", *QUICK)
+    assert code == 0
+    assert "cat_sanity.png" in out
+    assert err.startswith("deepviz: the verdicts were not saved: ")
+    assert err.count("\n") == 1
+    assert recall("any") == {}
+    assert not Path("~").exists()

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from deepviz.errors import OutputError
 from deepviz.files import write_bytes
 from deepviz.results.sanity import Sanity
 
@@ -35,5 +36,8 @@ def recall(network: str) -> dict[str, dict[str, float]]:
 
 
 def _cache(network: str) -> Path:
-    home = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
-    return Path(home) / "deepviz" / "sanity" / f"{network}.json"
+    home = os.environ.get("XDG_CACHE_HOME")
+    try:
+        return Path(home or Path.home() / ".cache") / "deepviz" / "sanity" / f"{network}.json"
+    except RuntimeError:  # neither HOME nor an entry among the users, as in some containers
+        raise OutputError("there is no home folder to keep verdicts in: set XDG_CACHE_HOME") from None
