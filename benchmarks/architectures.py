@@ -240,8 +240,7 @@ timm(
 )
 timm(
     "coat_lite_tiny",
-    r"serial_blocks4\.1\.norm1",
-    tokens(3, 4, before=1),
+    {r"serial_blocks4\.1\.norm1": tokens(3, 4, before=1), r"cpe4\.proj": channels_first},
     options={**SIZED, "embed_dims": [16, 32, 48, 64]},
     named={"patch_embed3": tokens(6, 8), "serial_blocks2.0": tokens(12, 16, before=1)},
 )
@@ -283,8 +282,8 @@ timm("deit3_small_patch16_224", r"blocks\.1\.norm1", CLASS_FIRST, options=TINY)
 timm("efficientformer_l1", "norm", tokens(7, 7), image=(3, 224, 224))
 timm("eva02_tiny_patch14_224", "norm", tokens(8, 10, before=1), options=TINY14, image=(3, 112, 140))
 timm("vit_base_patch16_dinov3", "norm", tokens(*PATCHES, before=5), options=TINY)
-# its attention is sharp: behind it, a token sees another one's place most
-timm("gemma4_vit_167m", r"encoder\.patch_embed", tokens(*PATCHES), options=TINY)
+# its attention is sharp: behind it, some tokens see another one's place most
+timm("gemma4_vit_167m", r"encoder(\.patch_embed)?", tokens(*PATCHES), options=TINY)
 timm(
     "hiera_tiny_224",
     r"blocks\.4",
@@ -395,7 +394,11 @@ timm(
         "outlook_attention": (True, False, False, False),
     },
 )
-timm("xcit_nano_12_p16_224", r"cls_attn_blocks\.1\.norm1", CLASS_FIRST, options={**SIZED, "depth": 2})
+timm(
+    "xcit_nano_12_p16_224",
+    {r"cls_attn_blocks\.1\.norm1": CLASS_FIRST, r"blocks\.1": tokens(*PATCHES)},
+    options={**SIZED, "depth": 2},
+)
 
 
 # ------------------------------------------------------------------------------------------------------- torchvision
@@ -728,7 +731,10 @@ hugging_face(
 )
 hugging_face(
     "LevitForImageClassification",
-    {r"levit(\.encoder)?": tokens(2, 2), r"levit\.encoder\.stages\.0\.layers\.\d": tokens(6, 6)},
+    {
+        r"levit(\.encoder)?": tokens(2, 2),
+        r"levit\.encoder\.stages\.0\.layers\.\d(\.module\.linear_down(\.linear)?)?": tokens(6, 6),
+    },
     options={
         "image_size": 96,
         "hidden_sizes": [32, 48, 64],
