@@ -101,7 +101,7 @@ class LoadedModel:
             {'kind': 'logits', 'known': 'assumed: one class of 2'}
         """
         if self.output != "auto":
-            known = "stated: output="
+            known = "stated: by output=, or by where the model is from"
         elif stated_kind(original(self.module)) != "auto":
             known = "stated by the model's problem_type"
         else:
