@@ -143,9 +143,10 @@ def configured(net, problem_type):
     return net
 
 
+STATED = "stated: by output=, or by where the model is from"
 READ = {
     "guessed": (lambda: made(Net, 3), "auto", {"kind": "logits", "known": "assumed: one class of 3"}),
-    "stated": (lambda: made(Net, 3), "multi-label", {"kind": "multi-label", "known": "stated: by output=, or by where the model is from"}),
+    "stated": (lambda: made(Net, 3), "multi-label", {"kind": "multi-label", "known": STATED}),
     "of the model": (
         lambda: configured(made(Net, 3), "multi_label_classification"),
         "auto",
