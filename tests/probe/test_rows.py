@@ -46,6 +46,25 @@ def test_what_happens_only_among_more_than_two_rows_is_seen(how):
     assert_same(IntegratedGradients(steps=8)(model, x[:1], 1), path * x[:1], 1e-12)
 
 
+class OneClassMeets(Meeting):
+    """Class 0 depends on all rows, the others on their own."""
+
+    def __init__(self):
+        super().__init__(None)
+
+    def forward(self, x):
+        scores = self.head(self.conv(x).relu().mean((2, 3)))
+        return torch.cat([scores[:, :1] * scores[:, :1].mean(0, keepdim=True), scores[:, 1:]], 1)
+
+
+def test_what_is_found_for_one_class_holds_for_the_others():
+    case = Case(OneClassMeets)
+    model, x = case.model(), case.images(3)
+    Gradient()(model, x, 1)
+    alone = torch.cat([Gradient()(case.model(), x[k : k + 1], 0) for k in range(3)])
+    assert_same(Gradient()(model, x, 0), alone, 1e-12)
+
+
 def minus_the_mean(f):
     return f - 0.5 * f.mean(0, keepdim=True)
 

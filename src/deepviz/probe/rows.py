@@ -174,11 +174,14 @@ def _values_and_mixing(session: Session, of: int = 0) -> tuple[Tensor, bool]:
 
     def forward(laid: Session) -> tuple[Tensor, bool]:
         leaves = laid.x.map(fresh_leaf)
-        values = laid.read(replace(laid, inputs=laid.inputs.put(leaves)).look())
-        if not values.requires_grad:
+        seen = replace(laid, inputs=laid.inputs.put(leaves)).look()
+        values = laid.read(seen)
+        # of all classes at once, since what is found holds for each of them
+        scores = seen.mixture() if laid.score.question == "class" else values
+        if not scores.requires_grad:
             return values.detach(), False
         try:
-            gradients = differentiate(values[of].sum(), list(leaves))
+            gradients = differentiate(scores[of].sum(), list(leaves))
         except ModelFailed:  # what asks for gradients will hear of it
             return values.detach(), False
         others = torch.arange(laid.n) != of

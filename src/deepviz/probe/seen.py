@@ -6,10 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from deepviz.errors import ImageError, LayerError
 from deepviz.probe.outputs import Kind, Reading, class_scores, output_fields, read_outputs
+from deepviz.probe.seeds import generator_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,6 +48,17 @@ class Seen:
         if self.n == 1 < len(found) and found.shape[1] == 1:
             return found.T  # the K scores of one image, without an axis for the batch
         return found
+
+    def mixture(self) -> Tensor:
+        """All scores of each row at once, weighted at random but always alike: no class in particular, (n,).
+
+        Raises:
+            ModelError: if the model returned none.
+        """
+        scores = self.scores()
+        weights = torch.randn(scores.shape[1:], generator=generator_of(0, 1), dtype=torch.float64)
+        mixed: Tensor = (scores * weights.to(scores)).flatten(1).sum(1)
+        return mixed
 
     def read(self) -> Reading:
         """How the scores are read."""
