@@ -163,7 +163,7 @@ def contests(name: str, model: nn.Module, x: Tensor) -> dict[str, tuple[str, Con
             "50 forward + backward",
             {
                 "raw": lambda: raw_gradient(model, points, chunk),
-                "DeepViz": lambda: IntegratedGradients()(model, x, CLASS),
+                "DeepViz": lambda: IntegratedGradients(steps=50)(model, x, CLASS),
                 "Captum": lambda: CaptumIG(model).attribute(x, target=CLASS),
             },
             3,

@@ -73,7 +73,7 @@ SIGNATURES = {
     "viz_gradcam": f"model, image, *, layer=None, relu=True, {COMMON}",
     "viz_guidedbackprop": f"model, image, *, {COMMON}",
     "viz_guidedgradcam": f"model, image, *, layer=None, {COMMON}",
-    "viz_integrated_gradients": "model, image, *, steps=50, rule='gauss-legendre', baseline=0.0, tolerance=None, "
+    "viz_integrated_gradients": "model, image, *, steps=None, rule='gauss-legendre', baseline=0.0, tolerance=None, "
     "max_steps=1000, multiply_by_input=True, " + COMMON,
     "Preprocess": "size, crop=0.875, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225), "
     "interpolation='bilinear', fit=None, channels='rgb', centre='round'",
@@ -102,7 +102,7 @@ OPTIONS_OF_0_1 = {
     "GuidedBackprop": "",
     "GuidedGradCAM": "layer=None, grid=None, skip=None",
     "Deconvolution": "",
-    "IntegratedGradients": "steps=50, rule='gauss-legendre', baseline=0.0, tolerance=None, max_steps=1000, "
+    "IntegratedGradients": "steps=None, rule='gauss-legendre', baseline=0.0, tolerance=None, max_steps=1000, "
     "multiply_by_input=True",
     "SmoothGrad": "of=<factory>, samples=50, noise=0.15, statistic='mean', seed=0",
 }

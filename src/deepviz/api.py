@@ -316,7 +316,7 @@ def viz_integrated_gradients(
     model: Model,
     image: Images,
     *,
-    steps: int = 50,
+    steps: int | None = None,
     rule: QuadratureRule = "gauss-legendre",
     baseline: Baseline = 0.0,
     tolerance: float | None = None,

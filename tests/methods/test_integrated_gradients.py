@@ -92,6 +92,49 @@ def test_on_a_relu_network_the_gap_shrinks_with_the_steps(rule):
     assert gaps[0] > 8 * gaps[1]
 
 
+def kinked():
+    """S_k = 1000 relu(mean(x) - c_k): the gradient begins at a = c_k / mean(x), and each map has a gap of its own."""
+    net = nn.Sequential(nn.AvgPool2d(4), nn.Flatten(), nn.Linear(1, 3), nn.ReLU()).double()
+    with torch.no_grad():
+        net[2].weight.fill_(1000.0)
+        net[2].bias.copy_(-1000 * torch.tensor([0.0, 0.5, 0.93]))
+    means = torch.tensor([0.94, 0.951, 0.97, 1.0, 1.1, 1.37], dtype=torch.float64)
+    return net, means.view(-1, 1, 1, 1).expand(-1, 1, 4, 4).contiguous()
+
+
+@quiet
+@pytest.mark.parametrize("target", [2, torch.arange(3).expand(6, 3)], ids=["one class", "three"])
+def test_by_default_each_map_has_50_points_and_100_or_200_only_while_its_gap_is_above_5_percent(target):
+    net, x = kinked()
+    found = IntegratedGradients().attribute(net, x, target)
+    tries = {steps: IntegratedGradients(steps=steps).attribute(net, x, target) for steps in (50, 100, 200)}
+    maps, steps, points = tries[50].maps.clone(), torch.full(found.notes.rows["steps"].shape, 50), 50
+    gap, spent = tries[50].notes.rows["completeness gap"], torch.full_like(steps, points)
+    for more in (100, 200):
+        large = gap > 0.05
+        maps[large], gap = tries[more].maps[large], torch.where(large, tries[more].notes.rows["completeness gap"], gap)
+        steps[large], spent[large] = more, spent[large] + more
+    assert set(steps.flatten().tolist()) == {50, 100, 200}
+    assert_same(found.notes.rows["steps"], steps, 0)
+    assert_same(found.notes.rows["points"], spent, 0)
+    assert_same(found.maps, maps, 1e-12)
+    assert_same(found.notes.rows["completeness gap"], gap, 1e-12)
+    for row in range(len(x)):
+        of = target if isinstance(target, int) else target[row : row + 1]
+        assert_same(IntegratedGradients()(net, x[row : row + 1], of)[0], found.maps[row], 1e-12)
+
+
+def test_what_200_points_do_not_close_is_warned_of_and_50_that_were_asked_for_stay_50():
+    net, x = kinked()[0], torch.full((1, 1, 4, 4), 0.501, dtype=torch.float64)
+    with pytest.warns(DeepVizWarning, match=r"by more than 5%; set tolerance=0.01$"):
+        found = IntegratedGradients().attribute(net, x, 1)
+    assert found.notes.of(0)["steps"] == 200
+    with pytest.warns(DeepVizWarning, match=r"by more than 5%; raise steps, or set tolerance=0.01$"):
+        found = IntegratedGradients(steps=50).attribute(net, x, 1)
+    assert "steps" not in found.notes.rows
+    assert IntegratedGradients() != IntegratedGradients(steps=50)
+
+
 @pytest.mark.parametrize("tolerance", [0.03, 0.003])
 def test_a_tolerance_is_reached_and_the_map_is_near_a_dense_reference(tolerance):
     model, x = CASES["plain"].model(), CASES["plain"].images(4)

@@ -1,6 +1,6 @@
 """Integrated gradients: Sundararajan et al. 2017."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
@@ -16,7 +16,9 @@ from deepviz.probe.chunks import spans
 from deepviz.probe.reference import reference
 from deepviz.probe.session import Session
 
-GAP_WORTH_A_WARNING = 0.05
+LARGE_GAP = 0.05
+STEPS = (50, 100, 200)
+"""How many points the path has by default: the first, and in turn the others where the gap is large."""
 
 
 @dataclass(frozen=True)
@@ -28,10 +30,11 @@ class IntegratedGradients(Method):
     The values sum to S(x) - S(x'), up to the error of the integration, which the notes hold as "completeness gap",
     relative to |S(x) - S(x')|. The result is never rescaled to close it.
 
-    The integral is a weighted sum over `steps` points by `rule`; or, with a `tolerance`, over as many points as it
-    needs: the path is bisected where the gradients disagree most with the change of the score, until the gap is
-    within the tolerance, and not by luck: the local gaps sum to at most five times it. That way keeps a map per
-    point in memory; with `steps` memory does not grow.
+    The integral is a weighted sum over `steps` points by `rule`. By default it is 50, and a map with a gap above 5 % is
+    computed again with 100 and then 200 points; the notes hold the "steps" of the map and the gradients spent,
+    "points": 50, 150 or 350. With a `tolerance`, it is as many points as that needs: the path is bisected where the
+    gradients disagree most with the change of the score, until the gap is within the tolerance, and not by luck: the
+    local gaps sum to at most five times it. That way keeps a map per point in memory; with `steps` memory is constant.
 
     The baseline is a number in the input's normalised space (0.0 usually is the mean colour), a tensor that
     broadcasts against one image, "blur" (Gaussian, sigma a tenth of the shorter side), or, where the preprocessing
@@ -61,7 +64,12 @@ class IntegratedGradients(Method):
         True
     """
 
-    steps: Annotated[int, Ge(1), "Points on the path; the cost is this many gradients."] = 50
+    steps: Annotated[
+        int | None,
+        Ge(1),
+        "Points on the path; the cost is this many gradients. By default 50, and again 100 and 200 while the gap is "
+        "above 5 %.",
+    ] = None
     rule: Annotated[QuadratureRule, "Where the points lie and how they are weighted."] = "gauss-legendre"
     baseline: Annotated[
         Baseline, "Start of the path: a number in normalised space, blur, or by colour black, grey, white, mean."
@@ -74,43 +82,65 @@ class IntegratedGradients(Method):
 
     title: ClassVar[str] = "Integrated gradients"
     paper: ClassVar[str] = "Sundararajan et al. 2017, arXiv:1703.01365"
-    cost: ClassVar[str] = "`steps` times (1 forward, 1 backward), 2 forwards"
+    cost: ClassVar[str] = "`steps` (50, 150 or 350 by default) times (1 forward, 1 backward), 2 forwards"
     needs: ClassVar[Needs] = Needs(gradient=True)
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        quadrature(self.rule, self.steps)  # raises for too few steps for the rule
+        quadrature(self.rule, self.steps or STEPS[0])  # raises for too few steps for the rule
 
     def passes(self) -> float:
-        """`steps` gradients and 2 forwards; with a tolerance, at most."""
-        return 2.0 * (self.steps if self.tolerance is None else self.max_steps) + 2
+        """`steps` gradients and 2 forwards: without `steps`, as many as most maps take; with a tolerance, at most."""
+        return 2.0 * (self.steps or STEPS[0] if self.tolerance is None else self.max_steps) + 2
 
     def maps(self, session: Session) -> Leaves:
         """(x - x') times the mean gradient on the path."""
         start = session.x.map(lambda leaf: reference(leaf, self.baseline))
         change = _change(session, start)
         session, start = session.to_layout(), start.map(session.call.to_layout)
-        mean = self._uniform(session, start) if self.tolerance is None else self._adaptive(session, start)
-        R = session.x.map(lambda x, start, mean: session.beside((x - start).to(mean)) * mean, start, mean)
-        total = torch.stack([part.flatten(2 if session.several else 1).sum(-1) for part in R]).sum(0)
-        self._note_gap(session, change.to(total), total)
+        if self.tolerance is not None:
+            mean = self._adaptive(session, start)
+        elif self.steps is not None:
+            mean = self._uniform(session, start, self.steps, range(session.n))
+        else:
+            mean = self._repeated(session, start, change)
+        R, gap = _completeness(session, start, mean, change)
+        self._note_gap(session, gap)
         return R if self.multiply_by_input else mean  # (x - x') int dS/dx da
 
-    def _uniform(self, session: Session, start: Leaves) -> Leaves:
-        """The mean gradient by the fixed rule, all rows' points in chunks after each other."""
-        a, w = quadrature(self.rule, self.steps)
+    def _uniform(self, session: Session, start: Leaves, steps: int, rows: Sequence[int]) -> Leaves:
+        """The mean gradient of some rows by the fixed rule, all rows' points in chunks after each other."""
+        a, w = quadrature(self.rule, steps)
         mean: dict[int, list[Tensor]] = {}
-        for span in spans(session.n * self.steps, session.chunk()):
-            points = [divmod(point, self.steps) for point in range(span.start, span.stop)]
-            rows, steps = (torch.tensor(part) for part in zip(*points, strict=True))
-            G = session.at(between(session.x, start, rows, a[steps]), rows).gradient()
-            for place, (row, step) in enumerate(points):
-                if row not in mean:
+        for span in spans(len(rows) * steps, session.chunk()):
+            points = [divmod(point, steps) for point in range(span.start, span.stop)]
+            of, step = torch.tensor([rows[place] for place, _ in points]), torch.tensor([step for _, step in points])
+            G = session.at(between(session.x, start, of, a[step]), of).gradient()
+            for index, (place, k) in enumerate(points):
+                if place not in mean:
                     # in the memory layout of what is added
-                    mean[row] = [torch.zeros_like(g[place], dtype=_precise(g)) for g in G]
-                for total, g in zip(mean[row], G, strict=True):
-                    total.add_(g[place], alpha=float(w[step]))
-        return Leaves(torch.stack([mean[row][leaf] for row in range(session.n)]) for leaf in range(len(session.x)))
+                    mean[place] = [torch.zeros_like(g[index], dtype=_precise(g)) for g in G]
+                for total, g in zip(mean[place], G, strict=True):
+                    total.add_(g[index], alpha=float(w[k]))
+        return Leaves(torch.stack([mean[place][leaf] for place in range(len(rows))]) for leaf in range(len(session.x)))
+
+    def _repeated(self, session: Session, start: Leaves, change: Tensor) -> Leaves:
+        """The mean gradient by the fixed rule, with more points for each map whose gap is large."""
+        mean = self._uniform(session, start, STEPS[0], range(session.n))
+        steps, points = torch.full(change.shape, STEPS[0]), torch.full(change.shape, STEPS[0])
+        for more in STEPS[1:]:
+            large = _completeness(session, start, mean, change)[1] > LARGE_GAP  # (N,) or (N, K)
+            rows = large.view(session.n, -1).any(1).nonzero().flatten().tolist()
+            if not rows:
+                break
+            again = self._uniform(session, start, more, rows)
+            for old, new in zip(mean, again, strict=True):
+                which = large[rows].to(old.device).view(*large[rows].shape, *[1] * (old.ndim - large.ndim))
+                old[rows] = torch.where(which, new, old[rows])
+            steps[large] = more
+            points[large] += more
+        session.notes.rows |= {"steps": steps, "points": points}
+        return mean
 
     def _adaptive(self, session: Session, start: Leaves) -> Leaves:
         """The mean gradient to the tolerance, row by row and objective by objective."""
@@ -143,16 +173,14 @@ class IntegratedGradients(Method):
         parts = means.split([x[0].numel() for x in session.x], dim=-1)
         return session.x.map(lambda x, part: part.unflatten(-1, x.shape[1:]), tuple(parts))
 
-    def _note_gap(self, session: Session, change: Tensor, total: Tensor) -> None:
-        """|S(x) - S(x') - sum R| / |S(x) - S(x')|, with a warning where it is large."""
-        tiny = torch.finfo(change.dtype).eps
-        gap = ((change - total).abs() / change.abs().clamp_min(tiny)).cpu()
+    def _note_gap(self, session: Session, gap: Tensor) -> None:
+        """The gap, with a warning where it is large and what to do about it."""
         session.notes.rows["completeness gap"] = gap
-        large = gap > GAP_WORTH_A_WARNING
+        large = gap > LARGE_GAP
         if bool(large.any()):
+            more = "set tolerance=0.01" if self.steps is None else "raise steps, or set tolerance=0.01"
             session.notes.warn(
-                "integrated gradients: the map's sum misses the change in score by more than "
-                f"{GAP_WORTH_A_WARNING:.0%}; raise steps, or set tolerance=0.01",
+                f"integrated gradients: the map's sum misses the change in score by more than {LARGE_GAP:.0%}; {more}",
                 large,
             )
 
@@ -180,6 +208,14 @@ def _change(session: Session, start: Leaves) -> Tensor:
     both = session.x.map(lambda x, start: torch.cat([x, start]), start)
     ends = session.at(both, everything.repeat(2)).values()
     return ends[: session.n] - ends[session.n :]
+
+
+def _completeness(session: Session, start: Leaves, mean: Leaves, change: Tensor) -> tuple[Leaves, Tensor]:
+    """R = (x - x') * mean, and its gap |S(x) - S(x') - sum R| / |S(x) - S(x')|, on the CPU."""
+    R = session.x.map(lambda x, start, mean: session.beside((x - start).to(mean)) * mean, start, mean)
+    total = torch.stack([part.flatten(2 if session.several else 1).sum(-1) for part in R]).sum(0)
+    change = change.to(total)
+    return R, ((change - total).abs() / change.abs().clamp_min(torch.finfo(change.dtype).eps)).cpu()
 
 
 def between(x: Leaves, start: Leaves, rows: Tensor, a: Tensor) -> Leaves:
