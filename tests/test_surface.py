@@ -27,6 +27,7 @@ ALL = [
     "explain",
     "explain_each",
     "grad_times_image",
+    "ground_truth",
     "inversion",
     "load_explanations",
     "load_model",
@@ -60,6 +61,7 @@ SIGNATURES = {
     "explain": "model, images, methods='all', *, target=None, top_k=1, layer=None, preprocess=None, extra=None, "
     "output='auto'",
     "grad_times_image": f"model, image, *, {COMMON}",
+    "ground_truth": "images, labels, truth='folders'",
     "load_explanations": "path",
     "load_model": "spec=None, *, weights=None, preprocess=None, labels=None, output=None, num_classes=None, name=None",
     "report": "explanations, path, *, title=None",

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from deepviz.results.explanation import Explanation, sheet
     from deepviz.results.sanity import Sanity
     from deepviz.results.storage import load_explanations, save_explanations
+    from deepviz.runs.truth import ground_truth
     from deepviz.synthesis import DeepDream, Generated, ImageGenerator, inversion
     from deepviz.viewer import compare, report
 
@@ -47,6 +48,7 @@ _HOMES = (
     "results.evaluation",
     "results.sanity",
     "results.storage",
+    "runs.truth",
     "viewer",
 )
 """Where the other names live, in the order in which they are looked for: what is quick to import first."""
@@ -70,6 +72,7 @@ __all__ = [
     "explain",
     "explain_each",
     "grad_times_image",
+    "ground_truth",
     "inversion",
     "load_explanations",
     "load_model",

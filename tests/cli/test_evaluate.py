@@ -9,9 +9,9 @@ from PIL import Image
 import deepviz
 from deepviz.cli import run
 from deepviz.cli.evaluate import read_boxes
-from deepviz.cli.truth import GroundTruth, read_classes
 from deepviz.errors import TargetError
 from deepviz.objectives import Logit
+from deepviz.runs.truth import GroundTruth, read_classes
 from small_models import good
 
 QUICK = ["--model", "small_models:good", "-m", "gradient", "--metric", "deletion(steps=4)"]
@@ -114,7 +114,7 @@ def test_a_photograph_without_a_line_and_one_that_is_none_are_left_out(evaluate)
     code, out, err = evaluate("photos", *QUICK, "--truth", "labels.csv")
     assert code == 4
     assert "2 images" in out
-    assert "1.png: it has no line in the --truth file" in err
+    assert "1.png: it has no line in the file of true classes" in err
     assert "3.png is not an image" in err
     assert err.endswith("2 of 4 images failed\n")
 
@@ -258,7 +258,7 @@ def test_files_of_the_same_name_are_told_apart_by_their_folders():
     truth = GroundTruth({"a/1.png": 3, "b/1.png": 4})
     assert truth.targets(Path("photos/a/1.png"), Path("a"), None) == (Logit(3),)
     assert truth.targets(Path("photos/b/1.png"), Path("b"), None) == (Logit(4),)
-    with pytest.raises(TargetError, match=r"c/1\.png: the --truth file has a/1\.png and b/1\.png"):
+    with pytest.raises(TargetError, match=r"c/1\.png: the file of true classes has a/1\.png and b/1\.png"):
         truth.targets(Path("photos/c/1.png"), Path("c"), None)
 
 

@@ -135,7 +135,7 @@ def test_the_truth_of_a_file_is_explained(sanity):
     assert json.loads(out)["targets"][0].startswith("lynx")
     Path("truth.csv").write_text("file,class\ndog.png,lynx\n")
     code, _, err = sanity("cat.png", *QUICK, "--truth", "truth.csv", "-o", "other")
-    assert (code, err) == (3, "deepviz: cat.png: it has no line in the --truth file\n")
+    assert (code, err) == (3, "deepviz: cat.png: it has no line in the file of true classes\n")
 
 
 def test_sub_folders_and_other_questions_have_their_places(sanity):

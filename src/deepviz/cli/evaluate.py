@@ -32,7 +32,7 @@ from deepviz.cli.photographs import Photographs, listed
 from deepviz.cli.progress import progress_bar
 from deepviz.cli.records import asked, own_folder
 from deepviz.cli.targets import Target, parsed_targets
-from deepviz.cli.truth import GroundTruth, Truth, lines_of, read_truth
+from deepviz.cli.truth import Truth, read_truth
 from deepviz.errors import DeepVizWarning, MissingExtra, TargetError
 from deepviz.files import probe_folder, write_bytes
 from deepviz.methods import Method
@@ -45,6 +45,7 @@ from deepviz.render.figure import as_png
 from deepviz.results.evaluation import Evaluation, ImageScores, with_controls
 from deepviz.runs.asked import Item
 from deepviz.runs.evaluate import DEFAULT_METRICS, Box, evaluate_items, region
+from deepviz.runs.truth import GroundTruth, lines_of
 
 NOTHING_GIVEN = MethodOptions()
 WIDE = 1000

@@ -13,7 +13,6 @@ from typing import Any
 
 from deepviz import catalog
 from deepviz.cli.photographs import Photographs, stem
-from deepviz.cli.truth import FOLDERS, GroundTruth
 from deepviz.errors import OutputError
 from deepviz.files import probe_folder, write_bytes
 from deepviz.methods import Method
@@ -21,6 +20,7 @@ from deepviz.models import LoadedModel
 from deepviz.models.images import RECORD, shown
 from deepviz.objectives import Objective
 from deepviz.results.sanity import key_of
+from deepviz.runs.truth import FOLDERS, GroundTruth
 
 
 @dataclass

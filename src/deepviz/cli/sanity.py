@@ -29,7 +29,7 @@ from deepviz.cli.photographs import Photographs, listed, own_name, stem
 from deepviz.cli.progress import progress_bar
 from deepviz.cli.records import asked, own_folder
 from deepviz.cli.targets import Target, parsed_targets
-from deepviz.cli.truth import GroundTruth, Truth, read_truth
+from deepviz.cli.truth import Truth, read_truth
 from deepviz.errors import DeepVizWarning, MissingExtra, OutputError, TargetError
 from deepviz.files import probe_folder, write_bytes, write_picture
 from deepviz.methods import Method
@@ -42,6 +42,7 @@ from deepviz.results.identity import captions
 from deepviz.results.sanity import RandomizationResult, Sanity
 from deepviz.runs.asked import Item
 from deepviz.runs.sanity import STAGES, Randomization, randomize_items
+from deepviz.runs.truth import GroundTruth
 from deepviz.runs.verdicts import remember
 
 NOTHING_GIVEN = MethodOptions()

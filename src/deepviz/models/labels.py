@@ -24,6 +24,23 @@ def imagenet_labels() -> tuple[str, ...]:
     return _lines(Path(__file__).with_name("imagenet_labels.txt"))
 
 
+def imagenet_label_of(synset: str, labels: Iterable[str]) -> str | None:
+    """The class that WordNet's name stands for, "n02123045" or "n02123045-tabby", if these are ImageNet's classes.
+
+    Example:
+        >>> imagenet_label_of("n02123045", imagenet_labels())
+        'tabby'
+    """
+    found = _imagenet_synsets().get(synset[:9]) if synset[9:10] in ("", "-", "_", " ") else None
+    return imagenet_labels()[found] if found is not None and tuple(labels) == imagenet_labels() else None
+
+
+@cache
+def _imagenet_synsets() -> dict[str, int]:
+    """The index of each class by the name of its synset."""
+    return {name: index for index, name in enumerate(_lines(Path(__file__).with_name("imagenet_synsets.txt")))}
+
+
 def read_labels(labels: str | Path | Iterable[str]) -> tuple[str, ...]:
     """Labels as they are given: a sequence, a .txt file (one a line) or a .json file.
 

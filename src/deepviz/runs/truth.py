@@ -1,0 +1,153 @@
+"""The true class of each image, from the names of folders or from a file."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from os import PathLike
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from deepviz.errors import TargetError
+from deepviz.models import LoadedModel
+from deepviz.models.images import find_images, shown
+from deepviz.models.labels import find_label, imagenet_label_of
+from deepviz.objectives import Objective
+from deepviz.runs.asked import targets_of
+
+FOLDERS = "folders"
+Classes = dict[str, int | str]
+
+
+def ground_truth(
+    images: str | PathLike[str] | Iterable[str | PathLike[str]],
+    labels: LoadedModel | Sequence[str],
+    truth: str | PathLike[str] = FOLDERS,
+) -> Tensor:
+    """The true class of each image, (N,), as a `target` of `explain`, `evaluate` and `sanity_check`.
+
+    Args:
+        images: a folder, or files and folders, as `explain` takes them and in its order.
+        labels: the names of the classes, or the model that knows them.
+        truth: "folders", where the image's folder, or the nearest one above it, is named after its class; or a .csv
+            with the columns file and class, a class being an index or a label. For ImageNet's classes, a name may also
+            be WordNet's, "n02123045" or "n02123045-tabby".
+
+    Raises:
+        TargetError: for an image whose class is not known, or a file that cannot be read as such.
+        ImageError: for a folder without an image.
+
+    Example:
+        >>> import tempfile
+        >>> from PIL import Image
+        >>> folder = Path(tempfile.mkdtemp())
+        >>> for name in ("dog", "cat"):
+        ...     (folder / name).mkdir()
+        ...     Image.new("RGB", (8, 8)).save(folder / name / "1.png")
+        >>> ground_truth(folder, ["cat", "dog"])  # in order of their paths: cat/1.png, dog/1.png
+        tensor([0, 1])
+    """
+    names = labels.labels if isinstance(labels, LoadedModel) else labels
+    known = GroundTruth(None if truth == FOLDERS else read_classes(Path(truth)))
+    found = find_images(images)
+    return torch.tensor(
+        [known.index(path, folder, names) for path, folder in zip(found.paths, found.folders, strict=True)]
+    )
+
+
+@dataclass(frozen=True)
+class GroundTruth:
+    """The true class of each image.
+
+    Args:
+        classes: by path, or the end of one; None: it is the name of the image's folder.
+    """
+
+    classes: Classes | None
+
+    def index(self, path: Path, folder: Path, labels: Sequence[str] | None) -> int | str:
+        """The class of an image: its index, or, without names of classes, as it is written.
+
+        Args:
+            path: of the image.
+            folder: its sub-folder of the folder that was given.
+            labels: the classes' names.
+
+        Raises:
+            TargetError: if it is not known.
+        """
+        if self.classes is None:
+            return _of_folders(path, folder, labels)
+        written = _of_lines(path, self.classes)
+        return written if isinstance(written, int) or labels is None else _called(written, labels)
+
+    def targets(self, path: Path, folder: Path, labels: Sequence[str] | None) -> tuple[Objective, ...] | None:
+        """`index`, as what to explain of the image."""
+        return targets_of(self.index(path, folder, labels), 1, labels)
+
+
+def _of_folders(path: Path, folder: Path, labels: Sequence[str] | None) -> int:
+    """The class that the nearest folder is named after."""
+    names = folder.parts or (path.absolute().parent.name,)
+    if labels is None:
+        raise TargetError("the names of folders are classes only if these have names: give --labels")
+    reasons = []
+    for name in reversed(names):
+        try:
+            return _called(name, labels)
+        except TargetError as error:
+            reasons.append(str(error))
+    raise TargetError(f"{shown(path)}: its folder is not named after a class: {reasons[0]}")
+
+
+def _called(name: str, labels: Sequence[str]) -> int:
+    """The class of this name, which may be WordNet's."""
+    return find_label(imagenet_label_of(name, labels) or name, labels)
+
+
+def _of_lines(path: Path, classes: Classes) -> int | str:
+    """The class of the line whose path is most of this one; else of the file of this name."""
+    parts = path.parts
+    for start in range(len(parts)):
+        found = classes.get("/".join(parts[start:]))
+        if found is not None:
+            return found
+    named = {file: value for file, value in classes.items() if Path(file).name == path.name}
+    if not named:
+        raise TargetError(f"{shown(path.name)}: it has no line in the file of true classes")
+    if len(set(named.values())) > 1:
+        raise TargetError(
+            f"{shown(path)}: the file of true classes has {' and '.join(named)}: write its path as it is here"
+        )
+    return next(iter(named.values()))
+
+
+def read_classes(path: Path) -> Classes:
+    """The class of each file in a .csv: two columns, the file's path or name and a class index or label.
+
+    Raises:
+        TargetError: if it cannot be read as such.
+    """
+    found: Classes = {}
+    for where, line in lines_of(path):
+        if len(line) < 2:
+            raise TargetError(f"{where}: expected file,class such as cat.jpg,281")
+        name, word = Path(line[0].strip()).as_posix(), line[1].strip()
+        value = int(word) if word.isdecimal() else word
+        if found.setdefault(name, value) != value:
+            raise TargetError(f"{where}: {name} has the class {found[name]} already")
+    return found
+
+
+def lines_of(path: Path) -> Iterator[tuple[str, list[str]]]:
+    """The lines of a .csv, each with where it is, in words; without a heading that begins with "file"."""
+    try:
+        lines = list(csv.reader(path.read_text(encoding="utf-8-sig").splitlines()))
+    except (OSError, UnicodeDecodeError) as error:
+        raise TargetError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from error
+    for number, line in enumerate(lines, 1):
+        if line and not (number == 1 and line[0].strip().lower() == "file"):
+            yield f"{path}, line {number}", line
