@@ -75,15 +75,16 @@ def test_names_that_are_not_utf_8_and_narrow_streams(here):
     assert "猫.png" in (here / "page.html").read_text(encoding="utf-8")
 
 
-def test_a_reader_that_goes_away_ends_the_command_cleanly(here):
+def test_a_reader_that_goes_away_ends_the_lines_and_not_the_work(here):
     for number in range(3):
         shutil.copy("cat.png", f"{number}.png")
     reader, writer = os.pipe()
     os.close(reader)
     for both in (False, True):
         streams = {"stdout": writer, "stderr": writer if both else subprocess.PIPE}
-        done = in_a_process("explain", "0.png", "1.png", "2.png", *QUICK, **streams, text=True)
+        done = in_a_process("explain", "0.png", "1.png", "2.png", *QUICK, "-o", f"out{both}", **streams, text=True)
         assert (done.returncode, done.stderr) == (0, None if both else "")
+        assert len(list(Path(f"out{both}").rglob("sheet.png"))) == 3
     os.close(writer)
 
 

@@ -11,6 +11,8 @@ from time import monotonic
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
+from deepviz.cli.process import abandon_streams
+
 INTERVAL = 30.0
 """Seconds between two lines where stderr is no terminal."""
 
@@ -39,10 +41,16 @@ class Bar:
             self._bar.stop()  # two live bars cannot share a terminal
 
     def say(self, text: str) -> None:
-        """Print a result on stdout; the bar of the same terminal is taken away meanwhile."""
+        """Print a result on stdout; the bar of the same terminal is taken away meanwhile.
+
+        A reader that went away (`| head -1`) ends the lines, not the work, which is in files.
+        """
         shown = self._bar.live.is_started
         self._bar.stop()
-        print(text, flush=True)
+        try:
+            print(text, flush=True)
+        except BrokenPipeError:
+            abandon_streams()
         if shown:
             self._bar.start()
 

@@ -6,33 +6,7 @@ import re
 import subprocess
 import sys
 import urllib.request
-import zipfile
 from pathlib import Path
-
-import pytest
-
-pytest.importorskip("hatchling", reason="hatchling, which builds the wheel, is not installed")
-ROOT = Path(__file__).parent.parent
-TESTS = ROOT / "tests"
-
-
-@pytest.fixture(scope="module")
-def installed(tmp_path_factory):
-    """The wheel, unpacked as pip does it, before the checkout on Python's path."""
-    folder = tmp_path_factory.mktemp("wheel")
-    build = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(folder)]
-    subprocess.run(build, cwd=ROOT, check=True, capture_output=True)
-    (wheel,) = folder.glob("*.whl")
-    with zipfile.ZipFile(wheel) as archive:
-        archive.extractall(folder / "site")
-    return folder / "site"
-
-
-@pytest.fixture
-def python(installed, tmp_path):
-    """How to run Python in an empty folder, with the wheel."""
-    path = os.pathsep.join([str(installed), str(TESTS)])
-    return {"cwd": tmp_path, "env": {**os.environ, "PYTHONPATH": path}, "text": True}
 
 
 def test_it_is_the_wheel_that_runs(python, installed):
