@@ -52,6 +52,11 @@ def test_doctor_says_what_it_understood_of_a_model(capsys):
     assert "does not apply:" not in found
 
 
+def test_doctor_says_what_a_reused_layer_is(capsys):
+    said = dict(told(capsys, "bundled"))
+    assert said["layer:"] == "_swish#2 (ReLU6 after _conv_head), for Grad-CAM and its kind"
+
+
 def test_doctor_says_which_methods_do_not_apply_and_why(capsys):
     (found,) = [text for name, text in told(capsys, "small_models:no_rectifier") if name == "does not apply:"]
     assert found.startswith("guided-backprop, deconvolution, guided-grad-cam: ")

@@ -49,6 +49,19 @@ def test_every_module_has_its_row_with_what_it_answers():
     assert rows["head"].sees == "whole image"
 
 
+def test_the_calls_of_a_reused_module_are_told_apart_by_what_was_called_before():
+    model, image = Parts(), torch.rand(3, 12, 10)
+    titles = {row.name: row.title for row in viz_layers(model, image)}
+    assert titles["act#1"] == "ReLU after convs.0"
+    assert titles["act#2"] == "ReLU after convs.1"
+    assert all(title == name for name, title in titles.items() if "#" not in name)
+    for asked in (None, "act#2"):
+        (cam,) = deepviz.explain(model, image, deepviz.methods.GradCAM(layer=asked))
+        assert (cam.layer, cam.layer_title) == ("act#2", "ReLU after convs.1")
+        assert "ReLU after convs.1" in cam.caption
+        assert "#" not in cam.caption
+
+
 def test_parameters_are_counted_once():
     model = Parts()
     tree = viz_layers(model, torch.rand(3, 12, 10))
@@ -136,6 +149,7 @@ def test_it_goes_into_json():
     assert len(told["layers"]) == len(tree) == 7
     assert told["layers"][1] == {
         "layer": "convs.0",
+        "title": "convs.0",
         "depth": 1,
         "type": "Conv2d",
         "output": [1, 4, 10, 8],

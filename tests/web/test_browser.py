@@ -703,6 +703,22 @@ def test_the_tree_of_layers_folds(visit):
     page.close()
 
 
+def test_a_reused_module_is_called_by_what_comes_before(visit):
+    """In the panel, below the tiles, and in the tree; links keep its name."""
+    page = visit(create_app(deepviz.load_model()))
+    page.drawn(8, seconds=120)
+    ui = page.page
+    assert ui.inner_text("#layer-name").startswith("ReLU6 after _conv_head")
+    assert ui.locator(".dv-detail", has_text="ReLU6 after _conv_head").count() == 2
+    ui.click("#tab-inside")
+    page.until("document.querySelector('#tree [data-layer=\"_swish#2\"]')")
+    assert "ReLU6 after _conv_head" in ui.inner_text("#tree [data-layer='_swish#2']")
+    ui.click("#tree [data-layer='_swish#2']")
+    page.until("document.getElementById('channels-title').textContent === 'ReLU6 after _conv_head'")
+    assert "_swish#" not in ui.inner_text("body")
+    page.close()
+
+
 def test_behind_a_path(visit):
     page = visit(prefix="/proxy/8000")
     page.drawn(8)

@@ -122,7 +122,10 @@ def _layer(loaded: LoadedModel, image: Prepared) -> str:
         default = viz_layers(loaded, image.x).default
     except DeepVizError as error:
         return f"none: {error}"
-    return "none for Grad-CAM" if default is None else f"{default.name}, for Grad-CAM and its kind"
+    if default is None:
+        return "none for Grad-CAM"
+    title = "" if default.title == default.name else f" ({default.title})"
+    return f"{default.name}{title}, for Grad-CAM and its kind"
 
 
 def _look(loaded: LoadedModel, image: Prepared) -> Look | DeepVizError:

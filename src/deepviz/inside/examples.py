@@ -32,6 +32,7 @@ from deepviz.probe.borrow import borrowed
 from deepviz.probe.call import Call
 from deepviz.probe.capture import layer_name
 from deepviz.probe.chunks import ROWS_WITHOUT_GRAPH
+from deepviz.probe.layer_names import same_call
 
 Box = tuple[float, float, float, float]
 LARGEST = 256
@@ -304,7 +305,7 @@ class _Search:
 
     def _field(self, x: Tensor) -> ReceptiveField | None:
         calls = module_calls(self.call, x)
-        return next((one.field for one in calls if self.layer in (one.name, f"{one.path}#1")), None)
+        return next((one.field for one in calls if same_call(self.layer, one.name)), None)
 
 
 def _example(

@@ -23,6 +23,7 @@ from deepviz.models import LoadedModel
 from deepviz.probe.borrow import borrowed
 from deepviz.probe.call import Call
 from deepviz.probe.capture import answering, layer_name
+from deepviz.probe.layer_names import path_of
 from deepviz.render import Scale
 
 COLOURS = (1, 3)
@@ -138,7 +139,7 @@ colour channels; layer '0' does
     """
     loaded, call = take_model(model, preprocess=preprocess)
     with borrowed(call.model), torch.no_grad():
-        name = _first(call, loaded) if layer is None else layer_name(call.model, layer).split("#")[0]
+        name = _first(call, loaded) if layer is None else path_of(layer_name(call.model, layer))
         kernels = _kernels(call, loaded, name)
     if not bool(torch.isfinite(kernels).all()):
         raise ModelError(f"the weights of layer {name!r} hold NaN or infinity")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -17,6 +16,7 @@ from torch.utils.weak import WeakTensorKeyDictionary
 from deepviz.inputs import Inputs, is_image_like
 from deepviz.probe.call import Call
 from deepviz.probe.capture import spatial_tensor
+from deepviz.probe.layer_names import numbered
 from deepviz.probe.operators import POINTWISE, operator_name, tensors_in
 
 
@@ -109,16 +109,8 @@ def module_calls(call: Call, x: Tensor | Inputs) -> list[ModuleCall]:
             call.run(laid)
 
     call.in_layout(x if isinstance(x, Inputs) else Inputs(x), forward)
-    return _numbered(found)
-
-
-def _numbered(found: list[ModuleCall]) -> list[ModuleCall]:
-    total, so_far = Counter(one.path for one in found), Counter[str]()
-    numbered = []
-    for one in found:
-        so_far[one.path] += 1
-        numbered.append(replace(one, name=f"{one.path}#{so_far[one.path]}") if total[one.path] > 1 else one)
-    return numbered
+    names = numbered([one.path for one in found])
+    return [replace(one, name=name) for one, name in zip(found, names, strict=True)]
 
 
 @dataclass(frozen=True)

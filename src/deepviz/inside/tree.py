@@ -16,6 +16,7 @@ from deepviz.inside.loading import ImageLike, Model, asked, neutral_input, one_i
 from deepviz.inside.receptive import ModuleCall, ReceptiveField, module_calls
 from deepviz.probe.borrow import borrowed
 from deepviz.probe.grid import Grid
+from deepviz.probe.layer_names import titles
 from deepviz.probe.layers import choose_layer, probe_layers
 from deepviz.probe.session import Session
 
@@ -26,6 +27,7 @@ class LayerRow:
 
     Args:
         name: as `layer=` takes it; "relu#2" is the second call of a module that is called several times.
+        title: as people read it: of such a call "ReLU after conv2", else the name.
         depth: how many modules it lies in.
         kind: its class.
         shape: of its answer; None if it is never called, or returns no tensor.
@@ -51,6 +53,7 @@ class LayerRow:
     reason: str
     default: bool
     grid: Grid | None
+    title: str
 
     @property
     def sees(self) -> str:
@@ -64,6 +67,7 @@ class LayerRow:
         field, grid = self.field, self.grid
         return {
             "layer": self.name,
+            "title": self.title,
             "depth": self.depth,
             "type": self.kind,
             "output": None if self.shape is None else list(self.shape),
@@ -199,11 +203,13 @@ def viz_layers(model: Model, image: ImageLike | Inputs | None = None, *, preproc
     calls: dict[str, list[ModuleCall]] = {}
     for one in answered:
         calls.setdefault(one.path, []).append(one)
+    kinds = {path: type(module).__name__ for path, module in call.model.named_modules()}
+    named = titles((one.name, kinds[one.path]) for one in answered if one.shape is not None)
     rows = [
         row
         for path, module in call.model.named_modules()
         if path
-        for row in _rows(path, module, calls.get(path, []), usable, default, _uncalled(path, module, calls))
+        for row in _rows(path, module, calls.get(path, []), usable, default, _uncalled(path, module, calls), named)
     ]
     return LayerTree(loaded.name, shape, _count(call.model), tuple(rows))
 
@@ -228,7 +234,13 @@ def _usable(session: Session) -> tuple[Usable | str, str | None]:
 
 
 def _rows(
-    path: str, module: nn.Module, calls: list[ModuleCall], usable: Usable | str, default: str | None, uncalled: str
+    path: str,
+    module: nn.Module,
+    calls: list[ModuleCall],
+    usable: Usable | str,
+    default: str | None,
+    uncalled: str,
+    named: dict[str, str],
 ) -> Iterator[LayerRow]:
     for one in calls or [ModuleCall(path, path, None, None, on_image=False)]:
         if not calls:
@@ -252,6 +264,7 @@ def _rows(
             reason=reason,
             default=one.name == default,
             grid=grid,
+            title=named.get(one.name, one.name),
         )
 
 

@@ -17,6 +17,7 @@ from deepviz.errors import LayerError, ModelFailed
 from deepviz.inputs import Leaves
 from deepviz.names import nearest
 from deepviz.probe.gradient import Independent, backward, coverage_of, fresh_leaf, note_coverage
+from deepviz.probe.layer_names import path_of, split_call
 from deepviz.probe.outputs import describe
 from deepviz.probe.rules import Rule
 
@@ -37,7 +38,7 @@ def layer_name(model: nn.Module, layer: str | nn.Module) -> str:
             if module is layer:
                 return str(name)
         raise LayerError(f"the layer {type(layer).__name__} given as a module is not part of this model")
-    path, _ = _which_call(layer)
+    path, _ = split_call(layer)
     if path and _has(model, path):
         return layer
     known = [name for name, _ in model.named_modules(remove_duplicate=False) if name]
@@ -51,18 +52,6 @@ def _has(model: nn.Module, path: str) -> bool:
     except AttributeError:
         return False
     return True
-
-
-def _which_call(layer: str) -> tuple[str, int | None]:
-    """The module's path, and which of its calls is meant: the second for "relu#2", None for "relu".
-
-    Raises:
-        LayerError: if no call's number follows the "#".
-    """
-    path, mark, number = layer.partition("#")
-    if mark and not (number.isdecimal() and int(number) > 0):
-        raise LayerError(f"layer {layer!r}: after the # comes the number of a call, from 1 up, such as {path + '#2'!r}")
-    return path, int(number) if mark else None
 
 
 def layer_gradient(session: Session, layer: str) -> tuple[Tensor, Tensor]:
@@ -137,7 +126,7 @@ def _explained(output: Any, layer: str) -> Tensor:
 
 def _every_part_called(model: nn.Module, layer: str) -> AbstractContextManager[object]:
     """Without a graph, PyTorch's own transformer layers skip their parts for a fused kernel, unless one watches."""
-    parts = layer.split("#")[0].split(".")
+    parts = path_of(layer).split(".")
     above = (model.get_submodule(".".join(parts[:depth])) for depth in range(len(parts)))
     fused = any(isinstance(module, (nn.TransformerEncoder, nn.TransformerEncoderLayer)) for module in above)
     return BaseTorchFunctionMode() if fused else nullcontext()
@@ -216,7 +205,7 @@ def answering(model: nn.Module, layer: str, respond: Callable[[Any, Any], Any]) 
     Raises:
         LayerError: if the layer is called again though no call was named, or was not called by the end.
     """
-    path, wanted = _which_call(layer)
+    path, wanted = split_call(layer)
     owner = threading.get_ident()
     calls = 0
 
@@ -288,7 +277,7 @@ def refuse_graphs(model: nn.Module, layer: str | None = None) -> None:
     Raises:
         LayerError: naming the module.
     """
-    path = "" if layer is None else layer.split("#")[0]
+    path = "" if layer is None else path_of(layer)
     modules = dict(model.named_modules(remove_duplicate=False))
     parts = path.split(".") if path else []
     for depth in range(len(parts) + 1):

@@ -20,6 +20,7 @@ from deepviz.probe.capture import layer_name, refuse_graphs, spatial_tensor
 from deepviz.probe.gradient import Independent, broken, differentiate, fresh_leaf
 from deepviz.probe.graph import edges_of_output
 from deepviz.probe.grid import Grid, Nowhere, Rearranged, Size, given_grid
+from deepviz.probe.layer_names import call_name, is_call, path_of, same_call, titles
 from deepviz.probe.places import INDEPENDENT, NO_GRADIENT, NO_MAP, Answer, Place, place, proposed
 from deepviz.probe.seeds import generator_of
 from deepviz.probe.state import Memory
@@ -88,6 +89,7 @@ CONSTRUCTION = "by construction"
 UNHEARD = "it was not called"
 _found: Memory[Layer | str] = Memory()
 _placed: Memory[Place] = Memory()
+_titles: Memory[dict[str, str]] = Memory()
 
 
 def choose_layer(
@@ -139,6 +141,26 @@ def _checked_size(session: Session, grid: tuple[int, ...] | None) -> Size | None
     if len(grid) != axes:
         raise LayerError(f"grid={tuple(grid)} needs {axes} number{'s' * (axes > 1)}, one for each axis of the image")
     return tuple(grid)
+
+
+def layer_title(session: Session, name: str) -> str:
+    """What a layer is called where people read it: "ReLU6 after conv_head" for "act#2". It costs a forward pass of one
+    image, once, for the call of a module that is called several times."""
+    if not is_call(name):
+        return name
+
+    def found() -> dict[str, str]:
+        return _on_noise(session, lambda part: _titles_of(_watch_forward(part, read=False)))
+
+    return _titles.once(session.model, _titles_key(session), found).get(name, name)
+
+
+def _titles_of(seen: _Pass) -> dict[str, str]:
+    return titles((one.name, one.type) for one in seen.answers)
+
+
+def _titles_key(session: Session) -> tuple[Any, ...]:
+    return session.state, session.inputs.signature()
 
 
 def grid_of(layer: Layer, answer: Tensor, rows: int) -> Grid | Rearranged:
@@ -226,10 +248,9 @@ def _look_at(session: Session, name: str, size: Size | None, skip: Sequence[int]
 
     def look(part: Session) -> None:
         seen = _watch_forward(part, read=False, only=name)
-        one = next(
-            (answer for answer in seen.answers if answer.name.removesuffix("#1") == name.removesuffix("#1")), None
-        )
-        if one is None or (one.name != name and "#" not in name):
+        _titles.put(session.model, _titles_key(session), _titles_of(seen))
+        one = next((answer for answer in seen.answers if same_call(answer.name, name)), None)
+        if one is None or (one.name != name and not is_call(name)):
             found[:] = [Place(None, UNHEARD)]
             return
         found[:] = [_place_of(one, seen.image, size, skip)]
@@ -275,6 +296,7 @@ def _search(session: Session) -> Layer | str:
     def look(part: Session) -> Layer | None:
         refused.clear()
         seen = _measured(part)
+        _titles.put(session.model, _titles_key(session), _titles_of(seen))
         waiting = [one for one in reversed(seen.answers) if one.usable or _unplaced(one)]
         failed: Counter[tuple[int, ...]] = Counter()
         while waiting:
@@ -340,7 +362,7 @@ def _outermost(one: LayerAnswer, answers: list[LayerAnswer]) -> LayerAnswer:
     same = [other for other in answers if other.answer is not None and other.answer.edge == one.answer.edge]
     # a module that is called in several places (one activation for all) has the name of the first of them
     outer = (other for other in same if not other.internal)
-    return min(outer, key=lambda other: ("#" in other.name, other.name.count(".")))
+    return min(outer, key=lambda other: (is_call(other.name), other.name.count(".")))
 
 
 def probe_layers(session: Session) -> list[LayerAnswer]:
@@ -481,7 +503,7 @@ def _watch_forward(session: Session, read: bool = True, only: str | None = None)
         answer = Answer.of(tensor) if tensor.requires_grad else None
         one = LayerAnswer(name, type(module).__name__, shape, None, answer, tuple(known), watch.is_laid(tensor))
         one.internal = "pooling" if watch.is_pooled(tensor) else ""
-        if only is None or name == only.partition("#")[0]:
+        if only is None or name == path_of(only):
             attention = only is not None and _is_attention(tensor)
             if attention or not (
                 (one.laid and math.prod(shape[2:]) > 1) or proposed(shape, tuple(image.shape[2:]), known)
@@ -509,7 +531,7 @@ def _watch_forward(session: Session, read: bool = True, only: str | None = None)
     for module, number, one in heard:
         one.internal = one.internal or watch.internal(module)
         if calls[module] > 1:
-            one.name += f"#{number}"
+            one.name = call_name(one.name, number)
     seen.answers = [one for _, _, one in heard]
     return seen
 

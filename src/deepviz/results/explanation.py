@@ -148,6 +148,11 @@ class Explanation:
         return self.notes.get("layer")
 
     @property
+    def layer_title(self) -> str | None:
+        """The layer as people read it: "ReLU6 after conv_head" where its name, "act#2", says little."""
+        return self.notes.get("layer title", self.layer)
+
+    @property
     def signed(self) -> bool:
         """Whether the drawn values have a sign."""
         return self.method.view == "sum"
@@ -205,7 +210,7 @@ class Explanation:
     @property
     def detail(self) -> str:
         """Which input, of several, the layer, if one was explained, and whether the model's weights are random."""
-        return _joined(self.input, self.layer, self._randomness)
+        return _joined(self.input, self.layer_title, self._randomness)
 
     @property
     def _randomness(self) -> str:

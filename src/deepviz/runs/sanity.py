@@ -151,7 +151,7 @@ class _Randomizing:
         for k, one, of_leaves in zip(there, trained, maps, strict=True):
             found = of_leaves[main]
             assert found is not None  # as it was of the trained network
-            notes = {key: value for key, value in one.notes.items() if key in ("layer", "photograph")}
+            notes = {key: value for key, value in one.notes.items() if key in ("layer", "layer title", "photograph")}
             again = replace(
                 one,
                 attribution=found.maps[0].detach().float().cpu(),

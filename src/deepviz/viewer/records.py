@@ -21,7 +21,7 @@ from deepviz.results.storage import Photographs, plain_value, quantised, without
 VERSION = 1
 """Of the form of a record, which the page checks."""
 Bits = Literal[8, 16, 32]
-SHOWN_ELSEWHERE = ("warnings", "layer", "checks")
+SHOWN_ELSEWHERE = ("warnings", "layer", "layer title", "checks")
 NOTES = {
     "grid": "grid of the layer",
     "overridden": "rectifiers that took the method's rule",

@@ -11,7 +11,7 @@ from deepviz.methods.method import Method, View
 from deepviz.methods.needs import Needs
 from deepviz.probe.capture import layer_gradient
 from deepviz.probe.grid import Grid, Rearranged
-from deepviz.probe.layers import CONSTRUCTION, Layer, choose_layer, grid_of
+from deepviz.probe.layers import CONSTRUCTION, Layer, choose_layer, grid_of, layer_title
 from deepviz.probe.session import Session
 
 
@@ -86,6 +86,9 @@ def class_activation(session: Session, layer: Layer, A: Tensor, dA: Tensor) -> T
     """sum_k w_k A_k, (n, 1, *grid), or for K objectives (n, K, 1, *grid), in float32 at least."""
     grid = grid_of(layer, A, session.n)
     session.notes.facts.update({"layer": layer.name, "grid": str(grid)})
+    title = layer_title(session, layer.name)
+    if title != layer.name:
+        session.notes.facts["layer title"] = title
     if layer.known != CONSTRUCTION:
         session.notes.facts["place"] = layer.known
     if session.several:

@@ -1,6 +1,6 @@
 // What is compared: the columns and rows that the page's choices come to, and the requests that they take.
 
-import { fineToCoarse, firstLayers } from "./layers.js";
+import { fineToCoarse, firstLayers, titleOf } from "./layers.js";
 import { info, known, method, view } from "./state.js";
 
 export const BY = { methods: "Methods", layers: "Layers", models: "Models" };
@@ -32,7 +32,7 @@ const versusName = () => (view.versus === "next" ? "next best class" : (known.la
 function plain() {
   if (view.by === "layers") {
     const layers = fineToCoarse(known.tree.layers.filter((row) => view.layers.includes(row.layer))).map((row) => row.layer);
-    return view.methods.filter(takesLayer).flatMap((one) => layers.map((layer) => ({ ...one, model: view.model, layer, title: `${title(one)}, ${layer}` })));
+    return view.methods.filter(takesLayer).flatMap((one) => layers.map((layer) => ({ ...one, model: view.model, layer, title: `${title(one)}, ${titleOf(known.tree, layer)}` })));
   }
   if (view.by === "models") {
     return view.methods.flatMap((one) => known.models.map((model) => ({ ...one, model: model.id, layer: null, title: `${title(one)}, ${model.name}` })));

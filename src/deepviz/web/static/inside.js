@@ -2,13 +2,21 @@
 
 import { get } from "./api.js";
 import { $, element, say } from "./elements.js";
+import { titleOf } from "./layers.js";
+import { known } from "./state.js";
 
 let asked = 0;
+
+function showTitle(layer) {
+  $("channels-title").textContent = titleOf(known.tree, layer);
+  $("channels-title").title = layer;
+}
+
 
 // What stands where channels would be while no image is chosen.
 export function noChannels(layer) {
   asked += 1;
-  $("channels-title").textContent = layer;
+  showTitle(layer);
   $("channels-hint").textContent = "Choose an image to see what it does in a layer.";
   for (const id of ["channels", "channels-drawing"]) $(id).replaceChildren();
 }
@@ -18,7 +26,7 @@ export function noChannels(layer) {
 export async function drawChannels(model, photograph, layer, drawings, retry) {
   const mine = ++asked;
   const hint = $("channels-hint");
-  $("channels-title").textContent = layer;
+  showTitle(layer);
   hint.textContent = `Activations for ${photograph.name} …`;
   $("channels").classList.add("stale");
   drawings.at(model, layer);

@@ -7,6 +7,9 @@ const IDLE = /^(Identity|(Zero|Constant|Reflection|Replication|Circular)Pad[123]
 
 export const offeredLayers = (rows) => rows.filter((row) => row.default || !IDLE.test(row.type));
 
+// What a layer is called where people read it; its name alone, once the tree does not have it.
+export const titleOf = (tree, name) => tree?.layers.find((row) => row.layer === name)?.title ?? name;
+
 // The layers that a slider stops at: few enough to aim at, from fine to coarse. All others are in the list below it.
 export function stops(layers) {
   const usable = layers.filter((row) => row.usable);

@@ -1,7 +1,7 @@
 // The panel beside the comparison: model, classes, methods with their options, layer.
 
 import { $, element, percent } from "./elements.js";
-import { stops } from "./layers.js";
+import { stops, titleOf } from "./layers.js";
 import { reachable, rove } from "./roving.js";
 
 export function drawModels(models, chosen, choose) {
@@ -195,20 +195,22 @@ export function drawLayers(tree, chosen, needed, choose) {
   const named = chosen ?? tree.default;
   const usable = tree.layers.filter((row) => row.usable);
   const here = usable.find((row) => row.layer === named);
-  $("layer-name").textContent = named ? `${named}${grid(here)}` : "";
+  $("layer-name").textContent = named ? `${titleOf(tree, named)}${grid(here)}` : "";
+  $("layer-name").title = named ?? "";
   const slider = $("layer");
   slider.max = String(rows.length - 1);
   const at = rows.findIndex((row) => row.layer === named);
   if (at >= 0) slider.value = String(at);
-  slider.setAttribute("aria-valuetext", named ?? "");
+  slider.setAttribute("aria-valuetext", named ? titleOf(tree, named) : "");
   slider.disabled = !needed;
   $("layer-all").disabled = !needed;
   $("layer-first").textContent = `fine${grid(rows[0])}`;
   $("layer-last").textContent = `coarse${grid(rows.at(-1))}`;
   slider.oninput = () => {
     const row = rows[Number(slider.value)];
-    $("layer-name").textContent = `${row.layer}${grid(row)}`;
-    slider.setAttribute("aria-valuetext", row.layer);
+    $("layer-name").textContent = `${row.title}${grid(row)}`;
+    $("layer-name").title = row.layer;
+    slider.setAttribute("aria-valuetext", row.title);
     choose(row.layer === tree.default ? null : row.layer);
   };
   $("layer-all").replaceChildren(
@@ -216,7 +218,7 @@ export function drawLayers(tree, chosen, needed, choose) {
       element(
         "option",
         { value: row.layer, selected: row.layer === named },
-        `${row.layer}${grid(row)}${row.default ? " (default)" : ""}`,
+        `${row.title}${grid(row)}${row.default ? " (default)" : ""}`,
       ),
     ),
   );
@@ -246,7 +248,7 @@ export function drawLayerList(tree, chosen, several, toggle) {
     const on = chosen.includes(row.layer);
     const box = element("input", { type: "checkbox", id: `column-${row.layer}`, checked: on, onchange: () => toggle(row.layer) });
     const grid = element("span", { class: "of" }, ` ${row.grid[1]} × ${row.grid[0]}`);
-    return element("li", { class: "method" }, element("div", { class: "method-head" }, box, element("label", { for: box.id }, row.layer, grid)));
+    return element("li", { class: "method" }, element("div", { class: "method-head" }, box, element("label", { for: box.id, title: row.layer }, row.title, grid)));
   });
   keepFocus($("layer-list"), () => $("layer-list").replaceChildren(...rows));
 }

@@ -7,7 +7,8 @@
  */
 /**
  * @typedef {object} Layer  A module of the network, as `viz_layers` tells of it.
- * @property {string} layer
+ * @property {string} layer  Its name, by which it is asked for.
+ * @property {string} title  As people read it.
  * @property {string} type
  * @property {number} depth
  * @property {number[] | null} output

@@ -5,6 +5,9 @@ import { focusOn, reachable, rove } from "./roving.js";
 
 const parentOf = (layer) => layer.slice(0, Math.max(0, layer.lastIndexOf(".")));
 
+// Within its parent's branch a layer needs no more than the last part of its name.
+const shortTitle = (row) => (row.title === row.layer ? row.layer.split(".").pop() : row.title.replace(`${parentOf(row.layer)}.`, ""));
+
 export class LayerTree {
   #rows = [];
   #open = null;
@@ -84,7 +87,7 @@ export class LayerTree {
       for (let name = parentOf(row.layer); name; name = parentOf(name)) if (!this.#open.has(name)) return false;
       return true;
     };
-    const rows = this.#rows.filter((row) => (wanted ? `${row.layer} ${row.type}`.toLowerCase().includes(wanted) : open(row)));
+    const rows = this.#rows.filter((row) => (wanted ? `${row.layer} ${row.title} ${row.type}`.toLowerCase().includes(wanted) : open(row)));
     const focused = this.holder.contains(document.activeElement) ? document.activeElement.dataset.layer : null;
     this.holder.replaceChildren(...rows.map((row) => this.#line(row, Boolean(wanted))));
     const lines = [...this.holder.children];
@@ -107,7 +110,7 @@ export class LayerTree {
         title: row.grid ? `${row.layer}: ${row.parameters.toLocaleString("en")} parameters` : `${row.layer}: ${row.reason}`,
       },
       element("span", { class: "fold", "aria-hidden": "true" }, parent ? (open ? "▾" : "▸") : ""),
-      element("span", { class: "layer" }, flat ? row.layer : row.layer.split(".").pop()),
+      element("span", { class: "layer" }, flat ? row.title : shortTitle(row)),
       " ",
       element("span", { class: "type" }, row.type),
       " ",
