@@ -531,6 +531,65 @@ def test_a_class_is_compared_with_another(visit):
     page.close()
 
 
+def test_the_difference_of_two_methods_is_a_column(visit):
+    """Each map divided by its own maximum, signed; the numbers are those of Python's maps."""
+    photograph = deepviz.example_photo("chelsea")
+    page = visit(create_app(small_models.good(), [photograph]))
+    page.drawn(4)
+    ui = page.page
+    ui.select_option("#difference-of", label="SmoothGrad")
+    page.drawn(5)
+    ui.select_option("#difference-from", label="Guided backprop")
+    page.until("document.querySelectorAll('.dv-tile')[5].innerText.includes('SmoothGrad − Guided backprop')")
+    tile = ui.locator(".dv-tile").last
+    page.until("!document.querySelector('.dv-frame[aria-busy=true]')")
+    smooth, guided = deepviz.explain(small_models.good(), photograph, ["smooth-grad", "guided-backprop"])
+    found = smooth.values / abs(smooth.values).max() - guided.values / abs(guided.values).max()
+    page.until("document.querySelectorAll('.dv-tile')[5].querySelector('.dv-scale span:last-child').textContent !== ''")
+    low, high = tile.locator(".dv-scale span").all_inner_texts()
+    assert float(high) == pytest.approx(abs(found).max(), rel=0.05)  # shown in two digits
+    assert low == f"−{high}"
+    text = tile.inner_text()
+    assert "each divided by its own maximum" in text
+    assert tile.locator(".dv-signs span").all_inner_texts() == ["more in Guided backprop", "more in SmoothGrad"]
+
+    page.until("location.hash.includes('view=')")
+    link = ui.evaluate("location.href")
+    ui.goto("about:blank")
+    ui.goto(link)
+    page.drawn(5)
+    page.until("!document.querySelector('.dv-tile:last-child .dv-scale').hidden")
+    assert ui.locator(".dv-tile").last.inner_text() == text
+
+    ui.select_option("#difference-from", label="Grad-CAM")
+    page.until("document.querySelectorAll('.dv-tile')[5].innerText.includes('No difference')")
+    assert "one map is 32 × 32, the other 16 × 16" in ui.locator(".dv-tile").last.inner_text()
+    ui.select_option("#difference-from", label="Integrated gradients")
+    page.until("document.querySelectorAll('.dv-tile')[5].innerText.includes('one map is signed, the other is not')")
+    ui.select_option("#difference-of", label="none")
+    page.drawn(4)
+    page.close()
+
+
+def test_the_difference_of_two_models_is_a_column(visit):
+    other = replace(small_models.good(), module=small_models.seeded(small_models.network(), seed=1), name="other")
+    photograph = deepviz.example_photo("chelsea")
+    page = visit(create_app([small_models.good(), other], [photograph]))
+    page.drawn(4)
+    ui = page.page
+    ui.locator("label[for=by-models]").click()
+    page.drawn(8)
+    ui.select_option("#difference-of", label="Guided backprop, small")
+    ui.select_option("#difference-from", label="Guided backprop, other")
+    page.drawn(9)
+    tile = ui.locator(".dv-tile").last
+    page.until("!document.querySelector('.dv-tile:last-child .dv-scale').hidden")
+    assert tile.inner_text().startswith(
+        "Guided backprop, small − Guided backprop, other\neach divided by its own maximum"
+    )
+    page.close()
+
+
 def folder(path, images):
     """A folder of small images that differ, by name."""
     path.mkdir()

@@ -239,7 +239,8 @@ export class Comparison {
     const { record } = tile.picture;
     const { scale } = this.settings;
     if (scale === "own") return record.scale.high;
-    const keyIn = (section, one) => ({ row: `${section.id} ${keyOf(one)} ${one.model}`, method: keyOf(one), all: "all" })[scale];
+    // differences of maps share one in all rows
+    const keyIn = (section, one) => one.scale.group ?? ({ row: `${section.id} ${keyOf(one)} ${one.model}`, method: keyOf(one), all: "all" })[scale];
     const key = keyIn(this.sections.find((section) => section.tiles.includes(tile)), record);
     this.highs ??= new Map();
     if (!this.highs.has(key)) {

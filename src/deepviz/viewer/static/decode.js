@@ -5,7 +5,8 @@ const VERSION = 1;
 // The map of a record: { width, height, values: Float32Array }.
 export async function decode(record) {
   if (record.version > VERSION) throw new Error(`the result has form ${record.version}, this page reads up to ${VERSION}`);
-  const { size, bits, packing, data } = record.map;
+  const { size, bits, packing, data, values } = record.map;
+  if (values) return { width: size[0], height: size[1], values };
   const bytes = await unpack(packing, data);
   const [width, height] = size;
   const count = width * height;

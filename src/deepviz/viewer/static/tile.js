@@ -5,6 +5,8 @@ import { freshId, make, setText } from "./elements.js";
 import { Picture } from "./picture.js";
 import { digits } from "./scale.js";
 
+const SIGNS = ["lowers the score", "raises it"];
+
 export class Tile {
   // `comparison` knows photographs, settings and when to draw.
   constructor(comparison) {
@@ -32,7 +34,8 @@ export class Tile {
     this.high = make("span");
     this.bar = make("canvas", { class: "dv-bar", width: 256, height: 1, "aria-hidden": "true" });
     this.scale = make("div", { class: "dv-scale" }, this.low, this.bar, this.high);
-    this.legend = make("div", { class: "dv-signs" }, make("span", {}, "lowers the score"), make("span", {}, "raises it"));
+    this.signs = [make("span"), make("span")];
+    this.legend = make("div", { class: "dv-signs" }, ...this.signs);
     this.warning = make("p", { class: "dv-warning" });
     this.checks = make("p", { class: "dv-checks" });
     caption.append(this.title, this.detail, this.scale, this.legend, this.warning, this.checks);
@@ -64,6 +67,7 @@ export class Tile {
     setText(this.checks, record?.checks ?? "");
     this.scale.hidden = !record;
     this.legend.hidden = !record?.signed;
+    this.signs.forEach((sign, n) => setText(sign, (record?.legend ?? SIGNS)[n]));
     this.element.classList.toggle("dv-original", Boolean(original));
     this.element.classList.toggle("dv-pending", !record && Boolean(pending));
     this.element.classList.toggle("dv-failed", !record && !pending && !original);

@@ -1,12 +1,12 @@
 // The page: what is compared, asked of the server, and handed to the stage.
 
 import { Refused, get, upload, useToken } from "./api.js";
-import { classesOf, columns, fillColumns, labelOf, offered, rows, takesLayer, targetsOf } from "./columns.js";
+import { choosable, classesOf, columns, difference, fillColumns, labelOf, offered, rows, takesLayer, targetsOf } from "./columns.js";
 import { Drawings } from "./drawing.js";
 import { $, announce, say, withChance } from "./elements.js";
 import { drawChannels, noChannels } from "./inside.js";
 import { lastDrawable, offeredLayers } from "./layers.js";
-import { drawBy, drawClasses, drawLayerList, drawLayers, drawMethods, drawModels, drawVersus } from "./panel.js";
+import { drawBy, drawClasses, drawDifference, drawLayerList, drawLayers, drawMethods, drawModels, drawVersus } from "./panel.js";
 import * as permalink from "./permalink.js";
 import { Preview } from "./preview.js";
 import { Results } from "./results.js";
@@ -39,7 +39,7 @@ const work = new Work(results, {
   forgotten: dropForgotten,
   failed: tell,
 });
-const preview = new Preview(results, { show: (shown) => stage?.preview(shown), failed: tell });
+const preview = new Preview(results, { show: (shown) => stage?.preview(shown && { ...shown, cells: [...shown.cells, ...differenceCells(shown.photograph, shown.target)] }), failed: tell });
 let token = "";
 let stage, trust, drawings, strip, tree;
 
@@ -160,6 +160,8 @@ function redraw() {
   drawVersus(classes.map((one) => [one.index, one.label]), view.versus, chooseVersus);
   drawBy(offered(), view.by, chooseBy);
   const problems = new Map(columns().map((one) => [one.name, results.problem(one)]));
+  const shownDifference = difference();
+  drawDifference(choosable().map((one) => [one.key, one.title]), shownDifference && [shownDifference.one.key, shownDifference.other.key], chooseDifference);
   const layered = view.by === "layers";
   $("methods-of").textContent = layered ? "that take a layer" : "";
   const offeredMethods = layered ? known.methods.filter((one) => takesLayer({ name: one.name })) : known.methods;
@@ -227,6 +229,13 @@ function chooseVersus(other) {
   view.versus = other;
   redraw();
   work.soon();
+}
+
+function chooseDifference(two) {
+  view.difference = two;
+  redraw();
+  remember();
+  layOut();
 }
 
 function find(index) {
@@ -372,16 +381,27 @@ function showJob(state) {
 // Hand the stage what there is: results, and empty places for those to come.
 function layOut() {
   const shown = columns();
+  const titles = [...shown, difference()].filter(Boolean).map((one) => one.title);
   stage.show(
     rows().map((row) => ({
       ...row,
-      columns: shown.map((one) => one.title),
-      told: (record, n) => (shown[n].versus === undefined ? TOLD[view.by](record) : record.caption),
+      columns: titles,
+      told: (record, n) => (shown[n] && shown[n].versus === undefined ? TOLD[view.by](record) : record.caption),
       detail: withChance(row),
-      cells: shown.map((one) => results.cell(row.photograph.id, row.target, one)),
+      cells: [...shown.map((one) => results.cell(row.photograph.id, row.target, one)), ...differenceCells(row.photograph.id, row.target)],
     })),
   );
   if (view.tab === "trust") drawTrust();
+}
+
+// The difference of two columns in a row, if one is chosen: the ids of both maps, or what there is instead of one.
+function differenceCells(photograph, target) {
+  const chosen = difference();
+  if (!chosen) return [];
+  const of = [chosen.one, chosen.other].map((one) => results.cell(photograph, target, one));
+  const words = { title: chosen.title, raised: `more in ${chosen.one.title}`, lowered: `more in ${chosen.other.title}` };
+  if (of.every((cell) => typeof cell === "string")) return [{ of, words }];
+  return [of.find((cell) => cell?.reason) ? { reason: "No difference: one of the two maps is missing." } : null];
 }
 
 // The checks of the maps that are there; those to come are checked when they have come.

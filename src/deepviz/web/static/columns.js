@@ -27,6 +27,16 @@ export function columns() {
   return plain().flatMap((one) => [one, { ...one, versus: view.versus, title: `${one.title}, minus ${versusName()}` }]);
 }
 
+// The columns that a difference can be of.
+export const choosable = () => plain().map((one) => ({ ...one, key: columnKey(one) }));
+
+// The column of a difference: its title, and the two columns; null without one.
+export function difference() {
+  if (view.difference === null) return null;
+  const [one, other] = view.difference.map((key) => choosable().find((each) => each.key === key));
+  return one && other && one !== other ? { title: `${one.title} − ${other.title}`, one, other } : null;
+}
+
 const versusName = () => (view.versus === "next" ? "next best class" : (known.labels[view.versus] ?? `class ${view.versus}`));
 
 function plain() {

@@ -235,6 +235,23 @@ export function drawBy(offered, chosen, choose) {
   keepFocus($("by"), () => $("by").replaceChildren(...boxes));
 }
 
+// Of which two of the columns, pairs of a key and a title, the difference is a column too; `chosen`: two keys, or null.
+export function drawDifference(columns, chosen, choose) {
+  $("difference-block").hidden = columns.length < 2;
+  const [one, other] = chosen ?? ["", ""];
+  const option = (selected) => ([key, title]) => element("option", { value: key, selected: key === selected }, title);
+  $("difference-of").replaceChildren(...[["", "none"], ...columns].map(option(one)));
+  $("difference-from").replaceChildren(...columns.filter(([key]) => key !== one).map(option(other)));
+  $("difference-rest").hidden = chosen === null;
+  const tell = () => {
+    const [first, second] = [$("difference-of").value, $("difference-from").value];
+    const rest = columns.map(([key]) => key).filter((key) => key !== first);
+    choose(first ? [first, rest.includes(second) ? second : rest[0]] : null);
+  };
+  $("difference-of").onchange = tell;
+  $("difference-from").onchange = tell;
+}
+
 // The layers that can be columns, those that are ticked.
 export function drawLayerList(tree, chosen, several, toggle) {
   $("layer-one").hidden = several;

@@ -72,6 +72,7 @@ export function restore(said, lost) {
   if (typeof said.layer === "string") view.layer = said.layer;
   if (said.by in BY) view.by = said.by;
   if (said.versus === "next" || Number.isInteger(said.versus)) view.versus = said.versus;
+  if (strings(said.difference).length === 2) view.difference = strings(said.difference);
   view.layers = strings(said.layers);
   if (typeof said.inside === "string") view.inside = said.inside;
   if (TABS.includes(said.tab)) view.tab = said.tab;

@@ -11,7 +11,7 @@ const HOVER = 90; // milliseconds on a class before its preview is asked for
 export class Preview {
   #hovering = null;
 
-  // `show` is given { key, detail, cells } of a row, null at the end; `failed`: errors.
+  // `show` is given { key, photograph, target, detail, cells } of a row, null at the end; `failed`: errors.
   constructor(results, { show, failed }) {
     Object.assign(this, { results, show, failed });
   }
@@ -32,7 +32,7 @@ export class Preview {
       const probability = classesOf(photograph).find((one) => one.index === target)?.probability ?? null;
       const detail = `Preview: ${withChance({ label: labelOf(photograph, target), probability })}`;
       const cell = (one) => this.results.cell(photograph, target, one);
-      const draw = () => this.#hovering === mine && this.show({ key: row.key, detail, cells: shown.map(cell) });
+      const draw = () => this.#hovering === mine && this.show({ key: row.key, photograph, target, detail, cells: shown.map(cell) });
       draw();
       for (const group of requests(shown.filter((one) => cell(one) === null))) {
         const job = await post("jobs", asJob(group, byPhotograph([{ photograph: row.photograph, target }], group)), { signal });

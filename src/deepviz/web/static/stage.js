@@ -1,7 +1,10 @@
 // The stage: results fetched by id and handed to the viewer, which draws them without asking again.
 
-import { Comparison } from "../viewer/viewer.js";
+import { Comparison, decode } from "../viewer/viewer.js";
 import { get, picture } from "./api.js";
+import { difference, mismatch } from "./difference.js";
+
+const differenceKey = ({ of, words }) => `difference ${of.join(" ")} ${words.title}`;
 
 const PAGE = 1280; // pixels of a photograph's longer side on the page
 const KEPT = 200; // records, of a quarter of a megabyte each
@@ -27,7 +30,8 @@ export class Stage {
     return { ...this.comparison.settings, at: this.comparison.view };
   }
 
-  // Rows of cells: a result's id, null for one that is to come, or { reason } for one that never will.
+  // Rows of cells: a result's id, null for one that is to come, { reason } for one that never will, or { of, words } for
+  // the difference of two results.
   show(rows) {
     this.#rows = rows;
     for (const { photograph } of rows) this.#open(photograph.id);
@@ -64,7 +68,7 @@ export class Stage {
   }
 
   #fetch(cells) {
-    for (const id of cells) {
+    for (const id of cells.flatMap((cell) => cell?.of ?? [cell])) {
       if (typeof id !== "string" || this.#records.has(id) || this.#asked.has(id)) continue;
       const asked = get(`results/${id}`)
         .then((record) => this.#keep(id, record))
@@ -76,7 +80,8 @@ export class Stage {
 
   #keep(id, record) {
     this.#records.set(id, record);
-    const shown = new Set([...this.#rows.flatMap((row) => row.cells), ...(this.#preview?.cells ?? [])]);
+    const cells = [...this.#rows.flatMap((row) => row.cells), ...(this.#preview?.cells ?? [])];
+    const shown = new Set(cells.flatMap((cell) => (cell?.of ? [...cell.of, differenceKey(cell)] : [cell])));
     for (const old of this.#records.keys()) {
       if (this.#records.size <= KEPT) break;
       if (!shown.has(old)) this.#records.delete(old);
@@ -101,10 +106,34 @@ export class Stage {
     });
   }
 
+  // What is known of a cell: { id, record, reason }.
+  #known(cell) {
+    if (!cell?.of) {
+      const record = typeof cell === "string" ? (this.#records.get(cell) ?? null) : null;
+      return { id: record ? cell : "", record, reason: cell?.reason ?? "" };
+    }
+    const id = differenceKey(cell);
+    const [one, other] = cell.of.map((each) => this.#records.get(each));
+    const reason = one && other ? mismatch(one, other) : "";
+    if (one && other && !reason && !this.#records.has(id)) this.#subtract(id, one, other, cell.words);
+    return { id, record: this.#records.get(id) ?? null, reason };
+  }
+
+  async #subtract(id, one, other, words) {
+    if (this.#asked.has(id)) return;
+    this.#asked.set(id, true);
+    try {
+      this.#keep(id, difference(one, other, [await decode(one), await decode(other)], words));
+    } finally {
+      this.#asked.delete(id);
+    }
+  }
+
   // A preview once all of its maps are there, under its own heading: never half of it.
   #whole(shown) {
-    if (!shown || shown.cells.some((cell) => !cell?.reason && !this.#records.has(cell))) return null;
-    return { row: shown.key, detail: shown.detail, records: [null, ...shown.cells.map((cell) => this.#records.get(cell) ?? null)] };
+    const found = shown?.cells.map((cell) => this.#known(cell));
+    if (!found || found.some((one) => !one.reason && !one.record)) return null;
+    return { row: shown.key, detail: shown.detail, records: [null, ...found.map((one) => one.record)] };
   }
 
   #row(row) {
@@ -114,14 +143,14 @@ export class Stage {
       detail: row.detail,
       photograph: { id: row.photograph.id, source: this.#sources.get(row.photograph.id) },
       tiles: [{ id: `${row.photograph.id} original`, title: "Image", original: true }, ...row.cells.map((cell, n) => {
-        const record = typeof cell === "string" ? (this.#records.get(cell) ?? null) : null;
+        const { id, record, reason } = this.#known(cell);
         return {
-          id: record ? cell : `${row.key} ${n} ${cell?.reason ?? ""}`,
+          id: record ? id : `${row.key} ${n} ${reason}`,
           title: row.columns[n],
           detail: record ? row.told(record, n) : "",
           record,
-          pending: record === null && !cell?.reason,
-          reason: cell?.reason ?? "",
+          pending: record === null && !reason,
+          reason,
         };
       })],
     };

@@ -56,6 +56,7 @@ export const view = {
   /** @type {Chosen[]} */ methods: [],
   by: "methods",
   /** @type {"next" | number | null} */ versus: null,
+  /** @type {[string, string] | null} */ difference: null, // of two columns, by their keys
   /** @type {string | null} */ layer: null,
   /** @type {string[]} */ layers: [],
   tab: "compare",
