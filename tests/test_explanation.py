@@ -19,8 +19,9 @@ from deepviz.geometry import Geometry
 from deepviz.methods import GradCAM, SmoothGrad
 from deepviz.objectives import Function, Logit
 from deepviz.render import Scale
+from deepviz.render.text import percent
 from deepviz.results import explanation
-from deepviz.results.explanation import ExplainedTarget, _headings, in_digits
+from deepviz.results.explanation import ExplainedTarget, _headings
 from small_models import good, network
 
 
@@ -74,7 +75,7 @@ def test_unknown_colour_map_names_near_ones():
 def test_captions_name_method_class_probability_and_layer():
     gradient, cam = explained(["gradient", "grad-cam"])
     assert (gradient.title, cam.title) == ("Gradient", "Grad-CAM")
-    probability = in_digits(cam.target.probability)
+    probability = percent(cam.target.probability)
     assert gradient.caption == f"tabby, tabby cat {probability}"
     assert cam.caption == f"tabby, tabby cat {probability} · 3"
     assert "Grad-CAM" in repr(cam)
@@ -82,9 +83,18 @@ def test_captions_name_method_class_probability_and_layer():
 
 
 @pytest.mark.parametrize(
-    ("probability", "shown"), [(1.0, "1.00"), (0.5, "0.50"), (0.0123, "0.01"), (0.0021, "0.002"), (0.0, "<0.001")]
+    ("probability", "shown"),
+    [
+        (1.0, "100.0 %"),
+        (0.99999, "99.9 %"),
+        (0.5, "50.0 %"),
+        (0.0123, "1.2 %"),
+        (0.001, "0.1 %"),
+        (0.0006, "<0.1 %"),
+        (0.0, "0.0 %"),
+    ],
 )
-def test_a_small_probability_is_not_zero(probability, shown):
+def test_a_probability_is_zero_or_certain_only_if_it_is(probability, shown):
     assert str(ExplainedTarget(0, "cat", probability, 1.0)) == f"cat {shown}"
 
 

@@ -47,7 +47,7 @@ def test_doctor_says_what_it_understood_of_a_model(capsys):
     assert found["classes:"] == "5: tabby, tabby cat, red fox, lynx, coffee mug, crane"
     assert found["output:"] == "logits (assumed: one class of 5)"
     first = model.predict(deepviz.example_photo())[0][0]
-    assert found["predictions:"].startswith(f"{first.label} {first.probability:.2f}, ")
+    assert found["predictions:"].startswith(f"{first}, ")
     assert found["layer:"].startswith(f"{deepviz.viz_layers(model).default.name}, ")
     assert "does not apply:" not in found
 

@@ -12,6 +12,7 @@ from deepviz.models.images import open_photo
 from deepviz.models.load import load_model
 from deepviz.models.loaded import LoadedModel
 from deepviz.models.preprocess import Preprocess
+from deepviz.render.text import percent
 
 
 def loaded(**known):
@@ -181,7 +182,7 @@ def test_predictions_are_those_of_the_softmax_best_first():
         assert [one.label for one in predictions] == ["abcdef"[k] for k in best]
         assert [one.probability for one in predictions] == pytest.approx(chances[best].tolist(), rel=1e-5)
         assert [one.score for one in predictions] == pytest.approx(scores[best].tolist(), rel=1e-5)
-    assert str(found[0][0]) == f"{found[0][0].label} {found[0][0].probability:.2g}"
+    assert str(found[0][0]) == f"{found[0][0].label} {percent(found[0][0].probability)}"
 
 
 def test_predictions_of_two_labels_and_one_output():

@@ -15,7 +15,7 @@ FOREIGN = "狐 Füchse — лиса\nثعلب \U0001f98a"
 UNIT = Scale(0.0, 1.0, False)
 
 
-def tile(size=(40, 30), caption="Gradient", detail="tiger cat 0.39", warning="", scale=UNIT):
+def tile(size=(40, 30), caption="Gradient", detail="tiger cat 38.9 %", warning="", scale=UNIT):
     return Tile(Image.new("RGB", size, "#884422"), caption, detail, scale, warning=warning)
 
 
@@ -92,8 +92,8 @@ def test_tiles_of_a_narrow_photograph_leave_room_for_names_and_bar():
 
 def test_every_section_starts_a_row_below_its_heading():
     plain = page(sections=[("", [tile()] * 2)])
-    headed = page(sections=[("tiger cat 0.39", [tile()] * 2)])
-    both = page(sections=[("tiger cat 0.39", [tile()] * 2), ("lynx 0.1", [tile()])])
+    headed = page(sections=[("tiger cat 38.9 %", [tile()] * 2)])
+    both = page(sections=[("tiger cat 38.9 %", [tile()] * 2), ("lynx 0.1", [tile()])])
     assert plain.height < headed.height < both.height
     assert pictures(both).any(1).sum() == 2 * round(TILE * 3 / 4)
 
@@ -166,7 +166,9 @@ def test_the_bar_under_a_narrow_picture_is_as_wide_as_the_picture(size):
 
 def test_options_and_layers_are_not_cut():
     """A caption of two lines takes the page further down, and none of its letters is lost."""
-    long = Tile(Image.new("RGB", (40, 30), "#884422"), "Integrated gradients, tolerance 0.001", "tiger cat 0.39", UNIT)
+    long = Tile(
+        Image.new("RGB", (40, 30), "#884422"), "Integrated gradients, tolerance 0.001", "tiger cat 38.9 %", UNIT
+    )
     assert page(sections=[("", [long])]).height > page(sections=[("", [tile()])]).height
     assert "".join(wrapped(long.caption, 25, 278, 2)).replace(" ", "") == long.caption.replace(" ", "")
 

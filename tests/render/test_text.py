@@ -1,12 +1,20 @@
 """Text in pictures: every script that a font at hand has, and what stands for the others."""
 
+import json
+import shutil
+import subprocess
+from pathlib import Path
+
 import numpy as np
 import pytest
 from PIL import Image, ImageDraw, ImageFont
 
+import deepviz
 from deepviz.render import text
 from deepviz.render.text import cut, drawable, length, spelled, wrapped, write
 from deepviz.results.explanation import ExplainedTarget
+
+PAGE = Path(deepviz.__file__).parent / "web" / "static"
 
 
 @pytest.fixture
@@ -40,8 +48,8 @@ def test_without_other_fonts_letters_are_spelled_with_plain_ones():
 @pytest.mark.usefixtures("_own_font_alone")
 def test_a_label_that_cannot_be_drawn_is_the_number_of_its_class():
     target = ExplainedTarget(3, "狐", 0.25, 1.0)
-    assert str(target.drawn) == "class 3 0.25"
-    assert str(target) == "狐 0.25"
+    assert str(target.drawn) == "class 3 25.0 %"
+    assert str(target) == "狐 25.0 %"
     assert ExplainedTarget(3, "fox", 0.25, 1.0).drawn.label == "fox"
 
 
@@ -77,3 +85,16 @@ def test_what_is_cut_fits(words):
         assert (short == spelled(words)) == (length(words, 20) <= width)
     lines = wrapped(words, 20, 120, 3)
     assert all(length(line, 20) <= 120 for line in lines)
+
+
+def test_the_page_shows_probabilities_as_python_does():
+    """`percent` in the page's elements.js is `percent` here."""
+    node = shutil.which("node")
+    if node is None:
+        pytest.skip("no node on this machine")
+    chances = [0, 1e-9, 0.0009, 0.001, 0.0149, 0.0994, 0.2222, 0.5, 0.9989, 0.9995, 0.9999999, 1]
+    script = (PAGE / "elements.js").read_text() + f"\nconsole.log(JSON.stringify({chances}.map(percent)));"
+    run = subprocess.run(
+        [node, "--input-type=module", "-"], input=script, capture_output=True, check=True, encoding="utf-8"
+    )
+    assert json.loads(run.stdout) == [text.percent(one) for one in chances]

@@ -77,12 +77,12 @@ def test_results_of_one_photograph_and_class_share_a_row_whoever_made_them():
     first, second = explained(), explained(GradCAM())
     assert first.image is not second.image
     data = embedded(report_page([first, second]).decode())
-    assert [(row["detail"], len(row["tiles"])) for row in data["rows"]] == [("cat 0.50", 2)]
+    assert [(row["detail"], len(row["tiles"])) for row in data["rows"]] == [("cat 50.0 %", 2)]
     assert len(data["photographs"]) == 1
     surer = replace(second, model="another", target=replace(second.target, probability=0.75))
     (row,) = embedded(report_page([first, surer]).decode())["rows"]
     assert row["detail"] == "cat"
-    assert [tile["detail"] for tile in row["tiles"]] == ["cat 0.50 · net (made up)", "cat 0.75 · another"]
+    assert [tile["detail"] for tile in row["tiles"]] == ["cat 50.0 % · net (made up)", "cat 75.0 % · another"]
 
 
 def embedded(page):
@@ -262,7 +262,7 @@ def test_everything_can_be_done_with_the_keyboard(opened):
         reached.add(
             page.evaluate("() => document.activeElement.getAttribute('aria-label') || document.activeElement.id")
         )
-    assert {"Zoom in (+)", "Overlay", "Gradient: cat 0.50, on cat.png", "Inputs and targets"} <= reached
+    assert {"Zoom in (+)", "Overlay", "Gradient: cat 50.0 %, on cat.png", "Inputs and targets"} <= reached
 
 
 def test_everything_has_a_name(opened):

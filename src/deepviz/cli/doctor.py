@@ -25,7 +25,7 @@ from deepviz.errors import DeepVizError, DeepVizWarning
 from deepviz.inside import viz_layers
 from deepviz.models import LoadedModel, Prepared, Preprocess, example_photo, load_model
 from deepviz.objectives import Output
-from deepviz.results.explanation import in_digits
+from deepviz.render.text import percent
 from deepviz.runs.asked import Item
 from deepviz.runs.explain import explain_items
 from deepviz.runs.look import Look, inputs_of, looked
@@ -112,7 +112,7 @@ def _predicted(loaded: LoadedModel, image: Prepared, look: Look | DeepVizError) 
     what = "numbers" if reading.kind == "regression" else "classes"
     yield what, f"{reading.classes}: {listed}" if what == "classes" or names else str(reading.outputs)
     yield "output", f"{look.output['kind']} ({look.output['known']})"
-    predictions = ", ".join(f"{label} {in_digits(chance)}" for label, chance in look.predictions(0))
+    predictions = ", ".join(f"{label} {percent(chance)}" for label, chance in look.predictions(0))
     yield "predictions", predictions or ", ".join(map(str, loaded.predict(image.x)[0]))
     yield from (("warning", text) for text in (*look.remarks, *reading.warnings))
 

@@ -37,7 +37,8 @@ from deepviz.models import LoadedModel, example_photo
 from deepviz.models.weights import weights_hash
 from deepviz.objectives import Objective
 from deepviz.probe.memory import keep_memory
-from deepviz.results.explanation import Explanation, in_digits, sheet
+from deepviz.render.text import percent
+from deepviz.results.explanation import Explanation, sheet
 from deepviz.results.identity import captions
 from deepviz.results.outcomes import ImageOutcomes, Missing
 from deepviz.results.storage import WEIGHTS, save_explanations
@@ -284,7 +285,7 @@ def _left_out(found: ImageOutcomes) -> dict[str, str]:
 
 
 def _message(found: ImageOutcomes, page: Path, maps: int) -> str:
-    predicted = ", ".join(f"{label} {in_digits(probability)}" for label, probability in found.predictions[:3])
+    predicted = ", ".join(f"{label} {percent(probability)}" for label, probability in found.predictions[:3])
     if not found.predictions:  # a number, or what was asked for
         predicted = ", ".join(dict.fromkeys(str(explanation.target) for explanation in found.explanations))
     if any("weights" in explanation.notes for explanation in found.explanations):

@@ -31,6 +31,7 @@ from deepviz.errors import DeepVizError
 from deepviz.models import example_photo
 from deepviz.objectives import parse
 from deepviz.probe.memory import keep_memory
+from deepviz.render.text import percent
 from deepviz.synthesis import Channel, DeepDream, Generated, ImageGenerator, Step
 
 GENERATOR = {option.name: option.help for option in options(ImageGenerator)}
@@ -173,7 +174,9 @@ def drawing() -> Iterator[Callable[[Step], None]]:
             value = float(step.scores.mean()) if isnan(chance) else chance
             # the views are augmented at random, so the value of one step varies
             smooth = value if step.number == 1 else 0.9 * smooth + 0.1 * value
-            bar.show(f"score {smooth:.3g}" if isnan(chance) else f"probability {smooth:.0%}", step.number, step.steps)
+            bar.show(
+                f"score {smooth:.3g}" if isnan(chance) else f"probability {percent(smooth)}", step.number, step.steps
+            )
 
         yield show
 

@@ -126,9 +126,9 @@ class LoadedModel:
             >>> net = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())
             >>> model = LoadedModel(net, "small", labels=("red", "green", "blue"))
             >>> [print(best) for best, *_ in model.predict(2 * torch.eye(3)[:, :, None, None].expand(3, 3, 8, 8))]
-            red 0.79
-            green 0.79
-            blue 0.79
+            red 78.7 %
+            green 78.7 %
+            blue 78.7 %
             [None, None, None]
         """
         prepared = [self.prepare(image).x for image in _several(images)]

@@ -14,6 +14,7 @@ from deepviz.objectives import Output, bind
 from deepviz.probe.gradient import fresh_leaf
 from deepviz.probe.outputs import Kind, Reading, read_outputs
 from deepviz.probe.session import Session, opened
+from deepviz.render.text import percent
 
 _TOGETHER = 32
 """Images that are held at once."""
@@ -36,7 +37,11 @@ class Prediction:
     score: float
 
     def __str__(self) -> str:
-        return f"{self.label} {self.score:.3g}" if self.probability is None else f"{self.label} {self.probability:.2g}"
+        return (
+            f"{self.label} {self.score:.3g}"
+            if self.probability is None
+            else f"{self.label} {percent(self.probability)}"
+        )
 
 
 def outputs_of(module: nn.Module, kind: Kind, images: Sequence[Tensor]) -> Iterator[tuple[Tensor, Reading]]:

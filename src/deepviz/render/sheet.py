@@ -10,7 +10,7 @@ from PIL import Image, ImageDraw
 from deepviz.geometry import Geometry
 from deepviz.render.colour import Scale
 from deepviz.render.overlay import colour_bar
-from deepviz.render.text import cut, length, wrapped, write
+from deepviz.render.text import cut, length, percent, wrapped, write
 
 PAPER, INK, FAINT, RULE, ACCENT, ALARM = "#ffffff", "#16181d", "#6b7280", "#e5e7eb", "#3b5bdb", "#b45309"
 MARGIN, GAP = 56, 32
@@ -209,7 +209,7 @@ def _draw_head(
             draw.rounded_rectangle((bar, y + 8, bar + filled, y + 22), 7, fill=ACCENT)
         elif filled > 0:
             draw.rectangle((bar + 3, y + 9, bar + max(4, filled), y + 21), fill=ACCENT)
-        write(draw, (right, y), f"{100 * probability:.1f} %", FAINT, 22, "right")
+        write(draw, (right, y), percent(probability), FAINT, 22, "right")
         y += _PREDICTION
 
 

@@ -1,4 +1,5 @@
-"""Text in pictures: measured, cut, wrapped and drawn, in any script that a font at hand has the glyphs of."""
+"""Text in pictures: measured, cut, wrapped and drawn, in any script that a font at hand has the glyphs of; and
+probabilities as text."""
 
 from __future__ import annotations
 
@@ -42,6 +43,19 @@ _PLAINER = {"×": "x", "−": "-", "…": "...", "–": "-", "—": "-", "ß": "
 _PLAINER |= dict(zip("øØłŁđĐı", "oOlLdDi", strict=True))
 _ATTACHED = ("Mn", "Mc", "Me", "Cf")
 """Kinds of characters that belong to the one before: accents, vowel signs, joiners."""
+
+
+def percent(probability: float) -> str:
+    """A probability as it is shown everywhere: in percent, "0.0 %" and "100.0 %" only where it is exactly 0 or 1.
+
+    Example:
+        >>> [percent(p) for p in (0.2222, 0.0021, 1e-7, 0.99999, 0, 1)]
+        ['22.2 %', '0.2 %', '<0.1 %', '99.9 %', '0.0 %', '100.0 %']
+    """
+    if 0 < probability < 0.001:
+        return "<0.1 %"
+    share = 100 * probability
+    return f"{min(share, 99.9) if share < 100 else share:.1f} %"
 
 
 @cache

@@ -37,7 +37,7 @@ from deepviz.render.colour import colour_table
 from deepviz.render.figure import figure
 from deepviz.render.sheet import framed
 from deepviz.render.slices import side_by_side
-from deepviz.render.text import drawable
+from deepviz.render.text import drawable, percent
 
 Picture = Literal["overlay", "heatmap", "grey"]
 Layout = Literal["image", "slices", "signal", "table"]
@@ -91,20 +91,8 @@ class ExplainedTarget:
 
     def __str__(self) -> str:
         if self.probability is not None:
-            return f"{self.label} {in_digits(self.probability)}"
+            return f"{self.label} {percent(self.probability)}"
         return self.label if self.score is None else f"{self.label}: {self.score:.3g}"
-
-
-def in_digits(probability: float) -> str:
-    """A probability in two digits, or so many that it is not zero.
-
-    Example:
-        >>> in_digits(0.391), in_digits(0.0021), in_digits(1e-7)
-        ('0.39', '0.002', '<0.001')
-    """
-    if probability >= 0.01:
-        return f"{probability:.2f}"
-    return f"{probability:.3f}" if probability >= 0.001 else "<0.001"
 
 
 @dataclass(frozen=True, eq=False)

@@ -27,6 +27,7 @@ from deepviz.models import LoadedModel
 from deepviz.models.weights import weights_hash
 from deepviz.notes import warn
 from deepviz.render.contact import Thumbnail, contact_sheet
+from deepviz.render.text import percent
 
 STRIP = 8
 """Pictures on a strip of the steps."""
@@ -227,7 +228,7 @@ class Generated:
     def _detail(self, row: int) -> str:
         """The probability of image `row`'s class, or the score where it is drawn for no class."""
         chance = float(self.final_probabilities[row])
-        return f"score {float(self.final_scores[row]):.3g}" if math.isnan(chance) else in_percent(chance)
+        return f"score {float(self.final_scores[row]):.3g}" if math.isnan(chance) else percent(chance)
 
     @property
     def model(self) -> str:
@@ -288,11 +289,6 @@ def model_record(loaded: LoadedModel) -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "versions": versions(),
     }
-
-
-def in_percent(chance: float) -> str:
-    """A probability as captions show it."""
-    return f"{chance:.1%}"
 
 
 def number(value: Tensor) -> float | None:

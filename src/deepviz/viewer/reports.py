@@ -19,6 +19,7 @@ from deepviz import catalog
 from deepviz.files import write_bytes
 from deepviz.geometry import Geometry
 from deepviz.methods.method import Method
+from deepviz.render.text import percent
 from deepviz.results.explanation import Explanation
 from deepviz.results.storage import WEIGHTS, Photographs, StoredMethod
 from deepviz.viewer.assets import bundle, static_files
@@ -198,7 +199,7 @@ def _explained(explanations: Sequence[Explanation]) -> tuple[Sequence[str], list
             if one.geometry.covers_all
             else "from {:.0f}, {:.0f} to {:.0f}, {:.0f}".format(*one.geometry.box),
             one.target.label if one.target.index is None else f"{one.target.label} ({one.target.index})",
-            _number(one.target.probability),
+            "" if one.target.probability is None else percent(one.target.probability),
             _number(one.target.score),
             "; ".join(map(str, one.notes.get("photograph", ()))),
         )

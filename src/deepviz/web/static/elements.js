@@ -14,9 +14,10 @@ export function element(tag, attributes = {}, ...children) {
   return made;
 }
 
+// A probability as `percent` in deepviz/render/text.py shows it.
 export function percent(probability) {
-  if (probability >= 0.0995) return `${Math.round(100 * probability)} %`;
-  return probability >= 0.001 ? `${(100 * probability).toFixed(1)} %` : "< 0.1 %";
+  if (probability > 0 && probability < 0.001) return "<0.1 %";
+  return `${(probability < 1 ? Math.min(100 * probability, 99.9) : 100).toFixed(1)} %`;
 }
 
 export const withChance = ({ label, probability }) => (probability === null ? label : `${label} ${percent(probability)}`);
