@@ -10,7 +10,7 @@ import deepviz
 from deepviz.errors import ImageError, TargetError
 from deepviz.models.images import open_photo
 from deepviz.models.load import load_model
-from deepviz.models.loaded import LoadedModel
+from deepviz.models.loaded import LoadedModel, _is_bgr
 from deepviz.models.preprocess import Preprocess
 from deepviz.render.text import percent
 
@@ -166,6 +166,36 @@ class Linear(nn.Module):
 
     def forward(self, x):
         return x.mean((2, 3)) @ self.w.T
+
+
+@pytest.mark.parametrize("order", ["rgb", "bgr"])
+@pytest.mark.parametrize("cut", [None, 160], ids=["whole", "cropped"])
+def test_an_input_in_bgr_is_drawn_in_the_colours_of_the_image(order, cut):
+    """By a stated preprocessing, also of a tensor; by a callable, whose order is found by the image itself."""
+    with Image.open(deepviz.example_photo()) as file:
+        image = file.convert("RGB").resize((200, 200))
+    shown = image if cut is None else image.crop((20, 20, 180, 180))
+
+    def preprocess(picture):
+        picture = picture if cut is None else picture.crop((20, 20, 180, 180))
+        pixels = torch.from_numpy(np.array(picture)).permute(2, 0, 1).float()
+        return ((pixels if order == "rgb" else pixels.flip(0)) - 110) / torch.tensor([60.0, 50, 40])[:, None, None]
+
+    drawn = np.asarray(loaded(preprocess=preprocess).prepare(image).photo).astype(float)
+    for channel in range(3):
+        levels = np.asarray(shown)[..., channel]
+        assert np.corrcoef(drawn[..., channel].ravel(), levels.ravel())[0, 1] == pytest.approx(1, abs=0.01)
+    stated = loaded(preprocess=Preprocess(200, crop=None, channels=order))
+    again = stated.prepare(stated.prepare(image).x).photo
+    assert np.abs(np.asarray(again).astype(int) - np.asarray(image)).max() <= 1
+
+
+def test_a_grey_image_has_no_order_of_colours():
+    def grey(picture):
+        return torch.from_numpy(np.array(picture)).permute(2, 0, 1).float()
+
+    picture = photo().convert("L").convert("RGB")
+    assert not _is_bgr(grey(picture), picture)
 
 
 def test_predictions_are_those_of_the_softmax_best_first():

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 from torch import Tensor, nn
 
 from deepviz.errors import DeepVizError, ImageError, TargetError, in_one_line
@@ -195,7 +195,7 @@ class LoadedModel:
         x = _one_input(_preprocessed(self.preprocess, photo), "preprocess must return")
         if _is_channels_last(x, self.module):
             raise ImageError(_CHANNELS_LAST.format(tuple(x.shape), "the output of preprocess"))
-        picture, _ = _stretched_picture(x)
+        picture, _ = _stretched_picture(x.flip(0) if _is_bgr(x, photo.picture) else x)
         return Prepared(x, picture, _whole(x), photo.name, (*photo.notes, OWN_VIEW))
 
     def label(self, index: int) -> str:
@@ -254,6 +254,29 @@ def _is_channels_last(x: Tensor, module: nn.Module) -> bool:
     if first is not None:
         return x.shape[0] != first.in_channels == x.shape[2]
     return x.shape[2] == 3 < min(x.shape[:2])
+
+
+def _is_bgr(x: Tensor, photo: Image.Image) -> bool:
+    """Whether an input (3, H, W) has the colours of its image in the order blue, green, red.
+
+    Red minus blue, each standardised, changes its sign with the order; whatever was cut off, and whatever the mean and
+    standard deviation of the preprocessing are.
+    """
+    if len(x) != 3:
+        return False
+    size = (x.shape[2], x.shape[1])
+    views = (photo.resize(size), ImageOps.fit(photo, size))
+    seen = [_red_minus_blue(torch.from_numpy(np.array(view)).permute(2, 0, 1)) for view in views]
+    given = _red_minus_blue(x.cpu())
+    alike = [float((given * one).sum() / (given.norm() * one.norm()).clamp(min=1e-9)) for one in seen]
+    return max(alike, key=abs) < -0.5
+
+
+def _red_minus_blue(pixels: Tensor) -> Tensor:
+    ends = pixels[[0, 2]].double().flatten(1)
+    red, blue = (ends - ends.mean(1, keepdim=True)) / ends.std(1, keepdim=True).clamp(min=1e-9)
+    difference: Tensor = red - blue
+    return difference
 
 
 def _several(images: Any) -> list[Any]:
