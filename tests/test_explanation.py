@@ -17,6 +17,7 @@ from deepviz.errors import MissingExtra, OutputError
 from deepviz.files import probe_folder, write_bytes
 from deepviz.geometry import Geometry
 from deepviz.methods import GradCAM, SmoothGrad
+from deepviz.models import LoadedModel
 from deepviz.objectives import Function, Logit
 from deepviz.render import Scale
 from deepviz.render.text import percent
@@ -224,7 +225,7 @@ def test_html_is_well_formed_and_needs_nothing_else(method):
 def test_png_for_notebooks():
     (one,) = explained()
     with Image.open(io.BytesIO(one._repr_png_())) as shown:
-        assert (shown.format, shown.size) == ("PNG", (60, 40))
+        assert (shown.format, shown.size) == ("PNG", (440, 293)), "a small image is enlarged"
 
 
 @pytest.mark.parametrize("method", ["gradient", "grad-cam(relu=False)"])
@@ -286,8 +287,9 @@ def test_a_sheet_compares_pictures_not_names():
     one, other = (deepviz.viz_backprop(network(), x, target=0) for x in torch.randn(2, 3, 32, 32))
     assert one[0].source == other[0].source == "tensor"
     elsewhere = replace(one[0], geometry=Geometry((32, 32), (0.0, 0.0, 16.0, 16.0)))
-    alone, apart = deepviz.sheet(one).height, deepviz.sheet(one + other).height
-    assert deepviz.sheet([one[0], elsewhere]).height == apart > alone
+    alone = deepviz.sheet(one).height
+    assert deepviz.sheet(one + other).height > alone
+    assert deepviz.sheet([one[0], elsewhere]).height > alone
 
 
 def test_two_callables_of_the_same_name_are_two_sections():
@@ -345,7 +347,62 @@ def test_a_tile_is_drawn_at_its_own_size_on_the_photograph_of_any():
         assert tile.scale == one.scale
         whole = one.overlay().resize(tile.picture.size, Image.Resampling.LANCZOS)
         assert np.abs(np.asarray(tile.picture).astype(float) - np.asarray(whole)).mean() < 1.5
-    assert explained()[0].tile().picture.size == (60, 40)
+
+
+def test_a_small_image_is_enlarged_on_the_sheet_with_its_map_at_full_detail():
+    """Its pixels are squares, and the map is drawn between them."""
+    image = picture(8, 8)
+    (one,) = deepviz.explain(good(), image, "gradient", target=0)
+    blank = replace(one, attribution=torch.zeros_like(one.attribution), method=GradCAM())
+    tile = np.asarray(blank.tile().picture)[20:-20, 20:-20]
+    assert one.tile().picture.size == (440, 440)
+    seen = {tuple(pixel) for pixel in tile.reshape(-1, 3)}
+    assert len(seen) <= 2 * 64, "as they are, or dimmed"
+    shown = np.asarray(one.tile().picture).astype(int)
+    assert len(np.unique(shown[200:240, 200:240].reshape(-1, 3), axis=0)) > 40
+
+
+@pytest.mark.filterwarnings("ignore:.*too small for a useful")
+@pytest.mark.parametrize("size", [(1, 200), (200, 1), (1, 3000), (3000, 1)])
+def test_the_map_of_a_thin_image_can_be_seen(size, tmp_path):
+    (one,) = deepviz.explain(good(), picture(*size), "grad-cam(relu=False)", target=0)
+    strong = replace(one, attribution=torch.ones_like(one.attribution))
+    for drawn in (strong.tile().picture, Image.open(strong.save(tmp_path / "map.png"))):
+        assert min(drawn.size) >= 16
+        end = np.array([*strong.heatmap().getpixel((0, 0))])
+        seen = (np.abs(np.asarray(drawn) - end.astype(float)).max(2) < 60).any
+        assert seen(0).sum() >= 6
+        assert seen(1).sum() >= 6
+
+
+def test_the_sheet_says_how_much_the_model_saw_and_what_was_done_to_the_image(monkeypatch):
+    said = []
+    monkeypatch.setattr("deepviz.results.explanation.draw_sheet", lambda *_, footer, **__: said.append(footer))
+    image = Image.fromarray(np.full((50, 400), 30_000, np.uint16))
+    model = LoadedModel(network(), "small", deepviz.Preprocess(32, crop=1.0))
+    found = deepviz.explain(model, image, "gradient", target=0)
+    deepviz.sheet(found)
+    deepviz.sheet([replace(found[0], geometry=Geometry.whole((400, 50)), notes={})])
+    first, last = said
+    version = f"small (as given) · DeepViz {found[0].versions['deepviz']}"
+    assert first.split("\n") == ["16 bits scaled to 8", "the model saw the middle 12 % of the width", version]
+    assert last == version
+
+
+def test_the_sheet_has_the_best_classes_and_the_explained_one(monkeypatch):
+    shown = []
+    monkeypatch.setattr(
+        "deepviz.results.explanation.draw_sheet", lambda *_, predictions, **__: shown.append(predictions)
+    )
+    worst = torch.ones(3, 32, 32)
+    (best,) = deepviz.viz_backprop(network(), worst)
+    (one,) = deepviz.viz_backprop(network(), worst, target=int(best.predictions[-1][0].split()[-1]))
+    fewer = replace(one, predictions=one.predictions[:3])
+    deepviz.sheet([fewer])
+    deepviz.sheet([one])
+    deepviz.sheet([best], predictions=[("given", 0.5)])
+    explained = (one.target.label, one.target.probability)
+    assert shown == [[*one.predictions[:3], explained], [*one.predictions[:4], explained], [("given", 0.5)]]
 
 
 def test_the_scale_in_a_notebook_is_in_plain_numbers():

@@ -73,6 +73,28 @@ class Geometry:
         )
 
     @property
+    def seen(self) -> str:
+        """How much of the image the model saw, in words; "" if all of it.
+
+        Example:
+            >>> Geometry((4000, 500), (1781, 31, 2219, 469)).seen
+            'the middle 11 % of the width and the middle 88 % of the height'
+        """
+        left, top, right, bottom = self.box
+        sides = (("width", left, right, self.size[0]), ("height", top, bottom, self.size[1]))
+        return " and ".join(filter(None, (_share(*side) for side in sides)))
+
+    @property
     def covers_all(self) -> bool:
         """Whether the model saw the whole image."""
         return self == Geometry.whole(self.size)
+
+
+def _share(name: str, start: float, end: float, pixels: int) -> str:
+    """How much of a side lies between two points, in words; "" for all of it."""
+    start, end = max(0.0, start), min(float(pixels), end)
+    share = (end - start) / pixels
+    if share >= 0.995:
+        return ""
+    middle = "the middle " if abs(start + end - pixels) <= max(2.0, 0.02 * pixels) else ""
+    return f"{middle}{100 * share:.2g} % of the {name}"

@@ -4,7 +4,7 @@ from PIL import Image
 
 from deepviz.geometry import Geometry
 from deepviz.render import Scale, Tile, sheet
-from deepviz.render.sheet import MARGIN, NARROWEST, TILE, _even_columns
+from deepviz.render.sheet import MARGIN, NARROWEST, TILE, _even_columns, fitted
 from deepviz.render.text import length, wrapped
 
 PAPER = 255
@@ -54,8 +54,17 @@ def test_photographs_of_any_shape(size, count):
     )
     assert_margins_are_paper(drawn)
     area = pictures(drawn).sum() / count
-    ratio = min(max(size[0] / size[1], 1 / 3), 3)
-    assert area == pytest.approx(TILE * TILE * min(ratio, 1 / ratio), rel=0.01)
+    ratio = max(size) / min(size)
+    assert area == pytest.approx(TILE * TILE / ratio if ratio <= 3 else 960 * 48, rel=0.01)
+
+
+@pytest.mark.parametrize("size", [(400, 300), (1200, 400), (1300, 400), (4000, 500), (500, 4000), (1900, 100)], ids=str)
+def test_panoramas_keep_their_proportions(size):
+    """Up to 20 : 1."""
+    width, height = fitted(size)
+    assert width / height == pytest.approx(size[0] / size[1], rel=0.01)
+    assert min(width, height) >= 48
+    assert max(width, height) <= 960
 
 
 @pytest.mark.parametrize("text", [LONG, LONG.replace(" ", ""), FOREIGN, FOREIGN * 20, "", "\n\n"])
@@ -82,7 +91,16 @@ def test_texts_of_neighbours_do_not_meet():
 
 
 def test_four_columns_for_eight_tiles_and_even_rows():
-    assert [_even_columns(count, 4 / 3) for count in (1, 2, 3, 4, 5, 6, 8, 16)] == [1, 2, 3, 4, 3, 3, 4, 4]
+    assert [_even_columns([count], 440, 330) for count in (1, 2, 3, 4, 5, 6, 8, 16)] == [1, 2, 3, 4, 3, 3, 4, 4]
+
+
+@pytest.mark.parametrize("size", [(440, 330), (300, 440), (440, 147), (640, 147), (960, 48)], ids=str)
+@pytest.mark.parametrize("count", range(1, 21))
+def test_the_last_row_is_at_least_half_full(count, size):
+    columns = _even_columns([count], *size)
+    assert 2 * ((count - 1) % columns + 1) >= min(columns, count)
+    assert columns * (size[0] + 32) - 32 <= 2400
+    assert columns <= 6
 
 
 def test_tiles_of_a_narrow_photograph_leave_room_for_names_and_bar():

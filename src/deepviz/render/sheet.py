@@ -15,7 +15,13 @@ from deepviz.render.text import cut, length, percent, wrapped, write
 PAPER, INK, FAINT, RULE, ACCENT, ALARM = "#ffffff", "#16181d", "#6b7280", "#e5e7eb", "#3b5bdb", "#b45309"
 MARGIN, GAP = 56, 32
 TILE = 440
-"""Longer side of a picture on the sheet, in pixels."""
+"""Longer side of a picture on the sheet, in pixels, unless it is longer than 3 : 1."""
+THICK, LONGEST, THINNEST = TILE // 3, 960, 48
+"""Of longer pictures: their shorter side, until the longer one has this length; and the shorter side at least."""
+MOST_PREDICTIONS = 5
+"""That have a bar."""
+WIDEST = 2400
+"""Of a row of tiles, in pixels."""
 NARROWEST = 300
 """Width of a tile's text at least, for names of methods beside a narrow picture."""
 
@@ -62,7 +68,7 @@ def sheet(
         sections: headings with their tiles, in reading order.
         predictions: (label, probability), drawn as bars, at most five.
         geometry: where the model looked.
-        footer: one small line at the end.
+        footer: small lines at the end.
 
     Raises:
         ValueError: if there is no tile.
@@ -71,16 +77,18 @@ def sheet(
         raise ValueError("no tiles to draw")
     width, height = fitted((photo or next(tile for _, tiles in sections for tile in tiles).picture).size)
     cell = max(width, NARROWEST)
-    columns = _even_columns(max(len(tiles) for _, tiles in sections), cell / height)
+    columns = _even_columns([len(tiles) for _, tiles in sections], cell, height)
     page_width = 2 * MARGIN + max(columns * (cell + GAP) - GAP, width + GAP + 520)
-    head_height = _PREDICTIONS_TOP + _PREDICTION * min(len(predictions), _MOST_PREDICTIONS)
+    head_height = _PREDICTIONS_TOP + _PREDICTION * min(len(predictions), MOST_PREDICTIONS)
     left = MARGIN
     if photo is not None:
         head_height, left = max(height, head_height), MARGIN + width + GAP + 8
     blocks = [_Block(heading, _rows(tiles, columns, cell)) for heading, tiles in sections]
     block_heights = [block.height(height) for block in blocks]
+    last = [line for text in footer.split("\n") for line in wrapped(text, 18, page_width - 2 * MARGIN, 3)]
 
-    page = Image.new("RGB", (page_width, MARGIN + head_height + GAP + sum(block_heights) + MARGIN), PAPER)
+    foot = MARGIN + _FOOT * max(0, len(last) - 1)
+    page = Image.new("RGB", (page_width, MARGIN + head_height + GAP + sum(block_heights) + foot), PAPER)
     draw = ImageDraw.Draw(page)
     if photo is not None:
         page.paste(framed(photo, geometry, (width, height)), (MARGIN, MARGIN))
@@ -89,16 +97,18 @@ def sheet(
     for block, block_height in zip(blocks, block_heights, strict=True):
         _draw_block(page, draw, block, y, (cell, height))
         y += block_height
-    if footer:
-        write(draw, (MARGIN, page.height - MARGIN + 8), cut(footer, 18, page_width - 2 * MARGIN), FAINT, 18)
+    for number, line in enumerate(last):
+        write(draw, (MARGIN, page.height - foot + 8 + number * _FOOT), line, FAINT, 18)
     return page
 
 
-_PREDICTIONS_TOP, _PREDICTION, _MOST_PREDICTIONS = 66, 42, 5
+_PREDICTIONS_TOP, _PREDICTION = 66, 42
 _HEADING, _BAR, _SPACE = 64, 42, 22
 """Heights of what stands around pictures: a section's heading, a tile's bar, the space below."""
 _CAPTION, _DETAIL, _SMALL = (25, 32), (19, 26), (17, 22)
 """Sizes of a tile's texts, and the heights of their lines."""
+_FOOT = 24
+"""Height of a line at the end."""
 _ABOVE, _LEAST = 10, 58
 """Heights of the space above a tile's text, and of the text beside a bar."""
 _BESIDE = 380
@@ -161,21 +171,48 @@ def _texts(tile: Tile, cell: int) -> tuple[list[Line], list[Line]]:
 
 
 def fitted(size: tuple[int, int]) -> tuple[int, int]:
-    """The size at which a picture stands in its tile: the longer side is `TILE`, and extreme strips are widened to
-    3 : 1, to be seen at all."""
-    ratio = min(max(size[0] / size[1], 1 / 3), 3.0)
-    return (TILE, max(1, round(TILE / ratio))) if ratio >= 1 else (max(1, round(TILE * ratio)), TILE)
+    """The size at which a picture stands in its tile: its proportions are kept up to 20 : 1, and what is thinner is
+    widened, to be seen at all.
+
+    Example:
+        >>> fitted((400, 300)), fitted((4000, 500)), fitted((3000, 1))
+        ((440, 330), (960, 120), (960, 48))
+    """
+    ratio = max(size) / min(size)
+    if ratio <= 3:
+        long, short = TILE, round(TILE / ratio)
+    else:
+        long = min(round(THICK * ratio), LONGEST)
+        short = max(round(long / ratio), THINNEST)
+    return (long, short) if size[0] >= size[1] else (short, long)
 
 
-def _even_columns(count: int, aspect: float) -> int:
-    """Columns that fill their rows and give a page somewhat wider than high; four for eight tiles."""
-    most = min(count, 4 if aspect >= 0.8 else 6) or 1
-    return min(range(1, most + 1), key=lambda columns: (-count % columns, -columns) if columns > most / 2 else (99, 0))
+def resized(picture: Image.Image, size: tuple[int, int]) -> Image.Image:
+    """The picture at another size; where a side is doubled or more, its pixels stay squares or stripes."""
+    if any(new >= 2 * old for new, old in zip(size, picture.size, strict=True)):
+        return picture.resize(size, Image.Resampling.BOX)
+    return picture.resize(size, Image.Resampling.LANCZOS, reducing_gap=3.0)
+
+
+def _even_columns(counts: Sequence[int], cell: int, height: int) -> int:
+    """Columns that leave few places of a row empty and give a page somewhat wider than high; four for eight tiles.
+
+    Args:
+        counts: of the tiles in each section.
+        cell: the width of a tile.
+        height: of a picture.
+    """
+    count = max(counts)
+    usual, most = (4, 5) if cell >= 0.8 * height else (5, 6)
+    room = max(1, (WIDEST + GAP) // (cell + GAP))
+    most = min(most if count > 2 * usual else usual, room, count)
+    empty = {columns: sum(-one % columns for one in counts) / columns for columns in range(most // 2 + 1, most + 1)}
+    return min(empty, key=lambda columns: (empty[columns], abs(columns - usual), -columns))
 
 
 def framed(photo: Image.Image, geometry: Geometry | None, size: tuple[int, int]) -> Image.Image:
     """The image at `size`, with a white line, edged with black, about what the model saw if not all."""
-    picture = photo.convert("RGB").resize(size, Image.Resampling.LANCZOS, reducing_gap=3.0)
+    picture = resized(photo.convert("RGB"), size)
     if geometry is None or geometry.covers_all:
         return picture
     left, top, right, bottom = map(round, geometry.scaled(size).box)
@@ -196,7 +233,7 @@ def _draw_head(
     left, top, right = box
     write(draw, (left, top - 6), cut(title, 40, right - left), INK, 40)
     y = top + _PREDICTIONS_TOP
-    shown = predictions[:_MOST_PREDICTIONS]
+    shown = predictions[:MOST_PREDICTIONS]
     longest = max((length(label, 24) for label, _ in shown), default=0.0)
     name_width = round(min(max(300.0, longest + 16), right - left - 84 - _NARROWEST_BAR))
     for label, probability in shown:
@@ -255,7 +292,7 @@ def _inside(picture: Image.Image, size: tuple[int, int]) -> Image.Image:
     """The picture, as large as fits into `size`."""
     width, height = fitted(picture.size)
     share = min(size[0] / width, size[1] / height)
-    return picture.resize((max(1, round(width * share)), max(1, round(height * share))), Image.Resampling.LANCZOS)
+    return resized(picture, (max(1, round(width * share)), max(1, round(height * share))))
 
 
 def _draw_bar(page: Image.Image, draw: ImageDraw.ImageDraw, tile: Tile, corner: tuple[int, int], width: int) -> None:

@@ -28,14 +28,14 @@ from deepviz.geometry import Geometry
 from deepviz.methods.method import Method
 from deepviz.objectives import Function, Objective
 from deepviz.objectives.record import HELD
-from deepviz.render import Scale, Tile, colour_bar, fitted, grey, place
+from deepviz.render import Scale, Tile, colour_bar, fitted, grey, place, resized
 from deepviz.render import heatmap as draw_heatmap
 from deepviz.render import overlay as draw_overlay
 from deepviz.render import sheet as draw_sheet
 from deepviz.render.bars import bar_chart
 from deepviz.render.colour import colour_table
 from deepviz.render.figure import figure
-from deepviz.render.sheet import framed
+from deepviz.render.sheet import MOST_PREDICTIONS, framed
 from deepviz.render.slices import side_by_side
 from deepviz.render.text import drawable, percent
 
@@ -46,6 +46,10 @@ as bars."""
 ARRAYS = (".npz", ".safetensors")
 LARGEST_REPR = 250_000
 """Bytes of a picture in a notebook, which is saved with all of its outputs."""
+THINNEST = 16
+"""Pixels of a side of a picture that is written to a file, at least: less cannot be seen."""
+NARROWEST = 6
+"""Pixels of a side of what the model saw, at least, where the image is drawn at another size."""
 
 
 @dataclass(frozen=True)
@@ -204,6 +208,11 @@ class Explanation:
     def _randomness(self) -> str:
         return "random weights" if self.notes.get("weights") == "random" else ""
 
+    @property
+    def seen(self) -> str:
+        """How much of the image the model saw: "the middle 88 % of the width"; "" if all, or if it is no image."""
+        return self.geometry.seen if self.layout == "image" else ""
+
     def heatmap(self, *, cmap: str | None = None, scale: Scale | None = None) -> Image.Image:
         """The map alone, at the size of its place on the image, in colour; of a table a bar for each entry."""
         if self.layout == "table":
@@ -245,6 +254,8 @@ class Explanation:
     def save(self, path: str | os.PathLike[str], view: Picture = "overlay") -> Path:
         """Write a picture (.png, .jpg) of a view, or the attribution itself (.npz, .safetensors) with metadata.
 
+        A picture has the size of the view; of an image thinner than 16 pixels, that side is enlarged to be seen.
+
         Returns:
             The path.
 
@@ -254,7 +265,8 @@ class Explanation:
         path = Path(path)
         suffix = path.suffix.lower()
         if suffix in PICTURES:
-            return write_picture(path, self.picture(view))
+            size = [side * -(-THINNEST // side) for side in self.image.size]
+            return write_picture(path, self._at((size[0], size[1])).picture(view))
         if suffix == ".npz":
             buffer = io.BytesIO()
             np.savez_compressed(
@@ -293,7 +305,7 @@ class Explanation:
         """As one tile of a sheet, by a scale of its own or a given one."""
         scale = scale or self.scale
         return Tile(
-            picture=self._shrunk().overlay(scale=scale),
+            picture=self._at(fitted(self.image.size)).overlay(scale=scale),
             caption=self.title,
             detail=_joined(str(self.target.drawn), self.detail),
             scale=scale,
@@ -301,15 +313,14 @@ class Explanation:
             checks=self.notes.get("checks", {}).get("in words", ""),
         )
 
-    def _shrunk(self) -> Explanation:
-        """The same on the image in a tile's size, if that is smaller: less to draw."""
-        size = fitted(self.image.size)
-        if self.layout == "table":
+    def _at(self, size: tuple[int, int]) -> Explanation:
+        """The same on the image in another size, at which the part that the model saw can be seen."""
+        if self.layout == "table" or size == self.image.size:
             return self
-        if size[0] * size[1] >= self.image.width * self.image.height:
-            return self
-        small = self.image.resize(size, Image.Resampling.LANCZOS, reducing_gap=3.0)
-        return replace(self, image=small, geometry=self.geometry.scaled(size))
+        left, top, right, bottom = self.geometry.scaled(size).box
+        across, down = max(0.0, NARROWEST - right + left) / 2, max(0.0, NARROWEST - bottom + top) / 2
+        box = (left - across, top - down, right + across, bottom + down)
+        return replace(self, image=resized(self.image, size), geometry=Geometry(size, box))
 
     def plot(self, ax: Any = None) -> Any:
         """Draw the overlay with its caption into a matplotlib axes, and return that.
@@ -351,13 +362,13 @@ class Explanation:
         )
 
     def _repr_png_(self) -> bytes:
-        picture = self._shrunk().overlay(scale=self.scale)
+        picture = self._at(fitted(self.image.size)).overlay(scale=self.scale)
         while len(content := encoded(picture)) > LARGEST_REPR:
             picture = picture.resize((picture.width * 3 // 4, picture.height * 3 // 4), Image.Resampling.LANCZOS)
         return content
 
     def _repr_html_(self) -> str:
-        data = base64.b64encode(encoded(self._shrunk().overlay(scale=self.scale), "JPEG")).decode()
+        data = base64.b64encode(encoded(self._at(fitted(self.image.size)).overlay(scale=self.scale), "JPEG")).decode()
         bar = base64.b64encode(encoded(colour_bar(self.scale))).decode()
         told = "".join(
             f"<div><b>{escape(str(key))}</b>: {escape(_in_words(value))}</div>" for key, value in self.notes.items()
@@ -398,8 +409,8 @@ def sheet(
 
     Args:
         explanations: as `explain` returns them.
-        predictions: of one image, (label, probability) lines for the head of the sheet; by default the explained
-            classes.
+        predictions: of one image, (label, probability) lines for the head of the sheet; by default the model's best
+            classes and those that are explained.
         scale: "own": each map's colours span its own values; "shared": those of all maps of the same method and layer,
             so that the colours of several classes or images can be compared.
 
@@ -414,9 +425,8 @@ def sheet(
         return _sheet_of_several(groups, scales)
     first = explanations[0]
     by_target = _by_target(explanations)
-    lines = [(label if drawable(label) else "(no font for this name)", value) for label, value in predictions] or [
-        (target.drawn.label, target.probability) for target in by_target if target.probability is not None
-    ]
+    told = predictions or _predictions(first, by_target)
+    lines = [(label if drawable(label) else "(no font for this name)", value) for label, value in told]
     if len(by_target) == 1:
         sections = [("", [one.tile(scales.get(_comparable(one))) for one in explanations])]
     else:  # the heading tells the class
@@ -430,8 +440,21 @@ def sheet(
         sections,
         predictions=lines,
         geometry=first.geometry,
-        footer=_footer(first),
+        footer="\n".join([*_remarks(first), _footer(first)]),
     )
+
+
+def _predictions(one: Explanation, targets: Iterable[ExplainedTarget]) -> list[tuple[str, float]]:
+    """The model's best classes, and in place of the last ones those that are explained, best first."""
+    explained = {target.drawn.label: target.probability for target in targets if target.probability is not None}
+    asked = list(explained.items())[:MOST_PREDICTIONS]
+    rivals = [(label, value) for label, value in one.predictions if label not in explained]
+    return sorted([*asked, *rivals[: MOST_PREDICTIONS - len(asked)]], key=lambda pair: -pair[1])
+
+
+def _remarks(one: Explanation) -> list[str]:
+    """What one must know of how the image is drawn, a line each."""
+    return [*map(str, one.notes.get("photograph", ())), *([f"the model saw {one.seen}"] if one.seen else [])]
 
 
 def _comparable(one: Explanation) -> str:
@@ -455,7 +478,7 @@ def _sheet_of_several(groups: Sequence[Sequence[Explanation]], scales: dict[str,
     for group in groups:
         first = group[0]
         picture = framed(first.image, first.geometry, fitted(first.image.size))
-        seen = Tile(picture, "image", "" if first.geometry.covers_all else "framed: what the model saw")
+        seen = Tile(picture, "image", checks="; ".join(_remarks(first)))
         by_target = _by_target(group)
         told = _headings(by_target)[0] if len(by_target) == 1 else None
         drawn = [(one, one.tile(scales.get(_comparable(one)))) for one in group]
