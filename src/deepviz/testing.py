@@ -144,7 +144,7 @@ def small(cls: type[V], **given: Any) -> V:
         if lowest is None or option.role is not None or option.name in given or not isinstance(option.default, int):
             continue
         less = replace(value, **{option.name: min(option.default, lowest + 2)})
-        if not isinstance(value, Method) or less.passes() < value.passes():  # type: ignore[union-attr]
+        if not (isinstance(value, Method) and isinstance(less, Method)) or less.passes() < value.passes():
             value = less
     return value
 

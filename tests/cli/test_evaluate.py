@@ -175,8 +175,8 @@ def test_one_image_is_open_at_a_time(evaluate, monkeypatch):
     counts = []
 
     class Watched(command.Photographs):
-        def prepared(self, loaded):
-            for image in super().prepared(loaded):
+        def prepared(self, *arguments):
+            for image in super().prepared(*arguments):
                 counts.append(len(self.opened))
                 yield image
 
@@ -292,3 +292,160 @@ def test_results_of_another_question_are_kept_apart_and_told(evaluate):
     assert "deepviz-out/evaluation-2/evaluation.json" in files
     assert Path("deepviz-out/evaluation.json").read_bytes() == first
     assert run_with("--target", "lynx") == (files, err)
+
+
+@pytest.mark.parametrize("format", ["csv", "markdown", "latex"])
+def test_the_table_as_text_for_elsewhere_is_alone_on_stdout(evaluate, format):
+    code, out, err = evaluate("photos", *QUICK, "--format", format)
+    assert code == 0
+    found = {
+        "csv": lambda: next(csv.DictReader(out.splitlines()))["method"],
+        "markdown": lambda: out.splitlines()[2].split(" | ")[0].strip("| "),
+        "latex": lambda: out.splitlines()[6].split(" & ")[0],
+    }[format]()
+    assert found == "Gradient"
+    assert err.startswith("deepviz: deepviz-out/evaluation.json, ")
+    assert "curves.png" not in out
+
+
+def test_the_values_and_the_curves_are_written(evaluate):
+    assert evaluate("photos", *QUICK, "--metric", "sparseness")[0] == 0
+    values = list(csv.DictReader(Path("deepviz-out/evaluation_values.csv").read_text().splitlines()))
+    curves = list(csv.DictReader(Path("deepviz-out/evaluation_curves.csv").read_text().splitlines()))
+    assert len(values) == 3 * 4 * 2
+    assert len(curves) == 3 * 4 * 5
+    kept = json.loads(Path("deepviz-out/evaluation.json").read_text())["images"]
+    assert [float(line["value"]) for line in values[:2]] == kept[0]["values"][0]
+    scores = [float(line["score"]) for line in curves[:5]]
+    assert np.trapezoid(scores, dx=0.25) == pytest.approx(kept[0]["values"][0][0])
+
+
+def test_what_was_skipped_is_counted(evaluate):
+    Path("photos/notes.txt").write_text("none")
+    Path("photos/more.TXT").write_text("none")
+    assert json.loads(evaluate("photos", *QUICK, "--json")[1])["skipped"] == {".txt": 2}
+
+
+def judged_by(monkeypatch):
+    """The names of the images that a command judges."""
+    import deepviz.cli.evaluate as command
+
+    evaluate_items, names = command.evaluate_items, []
+
+    def watched(loaded, items, *arguments, **options):
+        def seen():
+            for item in items:
+                names.append(item.image.name)
+                yield item
+
+        return evaluate_items(loaded, seen(), *arguments, **options)
+
+    monkeypatch.setattr(command, "evaluate_items", watched)
+    return names
+
+
+def without_time(found):
+    return {name: value for name, value in json.loads(found).items() if name != "versions"}
+
+
+@pytest.mark.parametrize("targets", [[], ["1", "lynx"]], ids=str)
+def test_an_interrupted_run_is_gone_on_with(evaluate, monkeypatch, targets):
+    """The result is that of a run that was not interrupted, and no image is judged twice."""
+    words = [*QUICK, "--metric", "sparseness", "--json", *(word for one in targets for word in ("--target", one))]
+    whole = evaluate("photos", *words, "-o", "whole")[1]
+    Path("photos/1.png").rename("1.png")
+    assert evaluate("photos", *words)[0] == 0
+    Path("1.png").rename("photos/1.png")
+    names = judged_by(monkeypatch)
+    code, out, err = evaluate("photos", *words, "--resume")
+    assert (code, names) == (0, ["1.png"])
+    assert err == "deepviz: 2 of 3 images are done already\n"
+    assert without_time(out) == without_time(whole)
+    for file in ("evaluation_values.csv", "evaluation_curves.csv"):
+        assert Path("deepviz-out", file).read_text() == Path("whole", file).read_text()
+    names.clear()
+    assert evaluate("photos", *words, "--resume")[1] == out
+    assert names == []
+    evaluate("photos", *words)
+    assert names == ["0.png", "1.png", "2.png"], "without --resume all are judged"
+
+
+def test_another_image_or_question_is_not_taken_for_what_is_done(evaluate, monkeypatch):
+    Path("truth.csv").write_text("0.png,2\n1.png,1\n")
+    words = [*QUICK, "--truth", "truth.csv", "--resume"]
+    names = judged_by(monkeypatch)
+    assert evaluate("photos", *words)[0] == 4
+    Path("photos/0.png").write_bytes(Path("photos/2.png").read_bytes())
+    with Path("truth.csv").open("a") as file:
+        file.write("2.png,0\n")
+    names.clear()
+    code, _, err = evaluate("photos", *words)
+    assert (code, names) == (0, ["0.png", "2.png"]), "another content, and a line that was not there"
+    assert err == "deepviz: 1 of 3 images are done already\n"
+    names.clear()
+    code, _, err = evaluate("photos", *words, "--metric", "sparseness")
+    assert names == ["0.png", "1.png", "2.png"]
+    assert "deepviz-out has results of another question; these are in deepviz-out/evaluation-2" in err
+    Path("truth.csv").write_text("0.png,1\n1.png,1\n2.png,0\n")
+    names.clear()
+    assert "these are in deepviz-out/evaluation-3" in evaluate("photos", *words)[2], "a changed line"
+    assert names == ["0.png", "1.png", "2.png"]
+
+
+def test_half_a_line_of_a_killed_run_costs_one_image(evaluate, monkeypatch):
+    evaluate("photos", *QUICK)
+    record = Path("deepviz-out/evaluation.images.jsonl")
+    record.write_bytes(record.read_bytes()[:-50])
+    names = judged_by(monkeypatch)
+    assert evaluate("photos", *QUICK, "--resume")[0] == 0
+    assert names == ["2.png"]
+    names.clear()
+    assert evaluate("photos", *QUICK, "--resume")[0] == 0
+    assert names == []
+
+
+def two_folders():
+    for folder in ("a", "b"):
+        Path("photos", folder).mkdir()
+    for number, folder in enumerate(("a", "b")):
+        Path(f"photos/{number}.png").rename(f"photos/{folder}/same.png")
+    Path("photos/2.png").unlink()
+
+
+def test_boxes_of_two_images_of_one_name(evaluate):
+    two_folders()
+    words = ["photos", *QUICK[:4], "--metric", "energy-inside", "--boxes", "boxes.csv", "--json", "--no-controls"]
+    Path("boxes.csv").write_text("a/same.png,0,0,60,40\nb/same.png,10,5,30,25\n")
+    code, out, _ = evaluate(*words)
+    assert code == 0
+    images = json.loads(out)["images"]
+    assert [one["source"] for one in images] == ["a/same.png", "b/same.png"]
+    assert images[0]["values"][0][0] == 1, "the box is the whole image"
+    assert images[1]["values"][0][0] < 1
+    Path("boxes.csv").write_text("same.png,0,0,60,40\n")
+    code, out, err = evaluate(*words)
+    assert (code, out) == (3, "")
+    assert err.count("\n") == 1
+    assert "may be photos/a/same.png or photos/b/same.png: write their paths" in err
+
+
+def test_a_class_for_two_images_of_one_name_is_refused(evaluate):
+    two_folders()
+    Path("truth.csv").write_text("same.png,2\n")
+    code, _, err = evaluate("photos", *QUICK, "--truth", "truth.csv")
+    assert code == 3
+    assert "the file of true classes has a line 'same.png', which may be" in err
+    Path("truth.csv").write_text("a/same.png,2\nb/same.png,1\n")
+    code, out, _ = evaluate("photos", *QUICK, "--truth", "truth.csv", "--json")
+    assert [one["target"].split()[0] for one in json.loads(out)["images"]] == ["lynx", "red"]
+
+
+def test_the_cost_is_told_before_and_the_time_after_the_first_image(evaluate, monkeypatch):
+    """Of 4 rows: gradient 2 passes, controls 1 each, and 99 of each row for the curve."""
+    words = [*QUICK[:4], "--metric", "deletion(steps=100)"]
+    code, _, err = evaluate("photos", *words)
+    assert code == 0
+    first, second = err.splitlines()
+    assert first == "deepviz: about 400 forward and backward passes for one image, 1,200 for 3"
+    assert second.startswith("deepviz: the first image took ")
+    assert second.endswith(" left")

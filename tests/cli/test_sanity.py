@@ -65,8 +65,8 @@ def test_a_strip_the_curves_and_a_verdict(sanity):
     code, out, err = sanity("cat.png", *QUICK)
     assert (code, err) == (0, "")
     assert out.startswith("Gradient  similarity ")
-    names = ["cat_sanity.png", "sanity.json", "sanity_curves.png"]
-    assert sorted(os.listdir("deepviz-out")) == sorted([*names, "sanity.question.json"])
+    names = ["cat_sanity.png", "sanity.json", "sanity.csv", "sanity_values.csv", "sanity_curves.png"]
+    assert sorted(os.listdir("deepviz-out")) == sorted([*names, "sanity.question.json", "sanity.images.jsonl"])
     assert all(str(Path("deepviz-out", name)) in out for name in names)
     kept = json.loads(Path("deepviz-out/sanity.json").read_text())
     assert recall(key_of(load_model("small_models:good")))["gradient"]["all"] == pytest.approx(
@@ -164,3 +164,61 @@ def test_verdicts_that_cannot_be_kept_cost_nothing_else(sanity, monkeypatch, the
     assert err.count("\n") == 1
     assert recall("any") == {}
     assert not Path("~").exists()
+
+
+def photographs():
+    Path("photos").mkdir()
+    for seed in range(3):
+        pixels = np.random.default_rng(seed).integers(0, 256, (40, 60, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(f"photos/{seed}.png")
+
+
+@pytest.mark.parametrize("targets", [[], ["1", "lynx"]], ids=str)
+def test_an_interrupted_run_is_gone_on_with(sanity, monkeypatch, targets):
+    """The result is that of a run that was not interrupted, and no image is checked twice."""
+    import deepviz.cli.sanity as command
+
+    photographs()
+    words = ["photos", *QUICK, "-m", "grad-cam", "--json", *(word for one in targets for word in ("--target", one))]
+    whole = sanity(*words, "-o", "whole")[1]
+    Path("photos/1.png").rename("1.png")
+    assert sanity(*words)[0] == 0
+    Path("1.png").rename("photos/1.png")
+    randomize_items, names = command.randomize_items, []
+
+    def watched(loaded, items, *arguments, **options):
+        def seen():
+            for item in items:
+                names.append(item.image.name)
+                yield item
+
+        return randomize_items(loaded, seen(), *arguments, **options)
+
+    monkeypatch.setattr(command, "randomize_items", watched)
+    code, out, err = sanity(*words, "--resume")
+    assert (code, names) == (0, ["1.png"])
+    assert "deepviz: 2 of 3 images are done already\n" in err
+    assert json.loads(out) == json.loads(whole)
+    for file in ("sanity.csv", "sanity_values.csv"):
+        assert Path("deepviz-out", file).read_text() == Path("whole", file).read_text()
+    assert sorted(path.name for path in Path("deepviz-out").glob("*_sanity.png")) == sorted(
+        path.name for path in Path("whole").glob("*_sanity.png")
+    )
+    names.clear()
+    Path("deepviz-out/2_sanity.png").unlink()
+    assert sanity(*words, "--resume")[1] == out
+    assert names == ["2.png"], "its strip is gone"
+    names.clear()
+    code, _, err = sanity(*words, "--resume", "--seed", "1")
+    assert names == ["0.png", "1.png", "2.png"]
+    assert "has results of another question; these are in deepviz-out/sanity-2" in err
+
+
+@pytest.mark.parametrize("format", ["csv", "markdown", "latex"])
+def test_the_result_as_text_for_elsewhere_is_alone_on_stdout(sanity, format):
+    code, out, err = sanity("cat.png", *QUICK, "--format", format)
+    assert code == 0
+    start = {"csv": "method,layers random,mean", "markdown": "|  | 67% of the layers", "latex": "% 1 image, small"}
+    assert out.startswith(start[format])
+    assert "Gradient" in out
+    assert "deepviz: deepviz-out/cat_sanity.png, deepviz-out/sanity.json" in err

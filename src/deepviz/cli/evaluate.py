@@ -5,14 +5,16 @@ from __future__ import annotations
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from json import dumps
 from pathlib import Path
 from typing import Annotated, Any
 
 from cyclopts import Parameter
 from rich.console import Console
-from rich.table import Table
+from rich.markup import escape
+from rich.table import Table as RichTable
 
 from deepviz import catalog
 from deepviz.cli import INPUT, UsageError
@@ -29,8 +31,8 @@ from deepviz.cli.model_options import (
     loaded_model,
 )
 from deepviz.cli.photographs import Photographs, listed
-from deepviz.cli.progress import progress_bar
-from deepviz.cli.records import asked, own_folder
+from deepviz.cli.progress import Cost, progress_bar
+from deepviz.cli.records import ImageRecords, asked, own_folder
 from deepviz.cli.targets import Target, parsed_targets
 from deepviz.cli.truth import Truth, read_truth
 from deepviz.errors import DeepVizWarning, MissingExtra, TargetError
@@ -43,11 +45,13 @@ from deepviz.objectives import Objective
 from deepviz.probe.memory import keep_memory
 from deepviz.render.figure import as_png
 from deepviz.results.evaluation import Evaluation, ImageScores, with_controls
+from deepviz.results.tables import Format, aligned, in_format
 from deepviz.runs.asked import Item
 from deepviz.runs.evaluate import DEFAULT_METRICS, Box, evaluate_items, region
-from deepviz.runs.truth import GroundTruth, lines_of
+from deepviz.runs.truth import GroundTruth, check_names, line_of, lines_of
 
 NOTHING_GIVEN = MethodOptions()
+BOXES = "the --boxes file"
 WIDE = 1000
 """Columns of what is not a terminal: nothing is folded there."""
 
@@ -76,8 +80,8 @@ def evaluate(
     boxes: Annotated[
         Path | None,
         Parameter(
-            help="A .csv with the columns file, left, top, right, bottom, in pixels of the image, one line for each "
-            f"object: where it is, for {', '.join(LOCALISING)}."
+            help="A .csv with the columns file (a path or name), left, top, right, bottom, in pixels, one line for "
+            f"each object: where it is, for {', '.join(LOCALISING)}."
         ),
     ] = None,
     layer: Annotated[str | None, Parameter(help="Layer for the methods that take one; see deepviz layers.")] = None,
@@ -87,13 +91,20 @@ def evaluate(
     device: Device = None,
     output_kind: OutputKind = "auto",
     output: Annotated[Path, Parameter(alias="-o", help="Folder for the results.")] = Path("deepviz-out"),
+    format: Annotated[
+        Format, Parameter(help="How the table is printed: for people, as CSV, or for a text in Markdown or LaTeX.")
+    ] = "table",
+    resume: Annotated[
+        bool, Parameter(negative="", help="Go on with an earlier run: images that it has judged are left out.")
+    ] = False,
     json: Annotated[bool, Parameter(negative="", help="Print the results as JSON.")] = False,
     options: Annotated[MethodOptions, Parameter(name="*")] = NOTHING_GIVEN,  # type: ignore[valid-type]
     loading: LoadingOptions = NOTHING_SAID,
 ) -> int:
     """Measure how faithful the methods' maps are: a table of methods by metrics, with intervals.
 
-    PHOTOS are files or folders. Writes evaluation.json, evaluation.csv and, for metrics that have one, curves.png.
+    PHOTOS are files or folders. Writes evaluation.json, evaluation.csv (the table), evaluation_values.csv (a line for
+    each image, method and metric) and, for metrics that have one, the curves: evaluation_curves.csv and curves.png.
     """
     if not photos:
         raise UsageError("give images or a folder of images: deepviz evaluate photos")
@@ -106,7 +117,11 @@ def evaluate(
     known_classes, names = read_truth(truth, labels, target)
     places = read_boxes(boxes) if boxes else None
     photographs = Photographs.found(photos)
-    judged: list[ImageScores] = []
+    if known_classes is not None:
+        known_classes.check_names(photographs.paths)
+    if places is not None:
+        check_names(photographs.paths, places, BOXES)
+    run = Run(photographs, methods, metrics, controls)
     if photographs.paths:
         probe_folder(output)
         keep_memory()
@@ -117,33 +132,38 @@ def evaluate(
             "evaluation",
             asked(loaded, methods, photographs, known.targets, known_classes)
             | {"metrics": [catalog.spell(one) for one in metrics], "boxes": places, "controls": controls},
+            resume,
         )
+        run.records = ImageRecords.opened(output, "evaluation", resume)
         try:
-            judge(loaded, photographs, methods, metrics, known, controls, judged)
+            run.judge(loaded, known)
         except ValueError as error:  # an option that does not go with the model's input
             raise UsageError(str(error)) from None
         except KeyboardInterrupt:
-            message = f"interrupted after {_images(judged)} of {photographs.total} images"
-            if judged:
-                found = Evaluation.of(loaded, methods, metrics, judged, controls)
+            message = f"interrupted after {run.images} of {photographs.total} images"
+            if run.judged:
+                found = run.evaluation(loaded)
                 if json:
                     _print_json(found, photographs, interrupted=True)
                 message += f": {listed(write(found, output))}"
             raise KeyboardInterrupt(message) from None
-        if judged:
-            found = Evaluation.of(loaded, methods, metrics, judged, controls)
+        if run.judged:
+            found = run.evaluation(loaded)
             files = write(found, output)
             if json:
                 _print_json(found, photographs)
-            else:
+            elif format == "table":
                 show(found)
                 print(f"\n{listed(files)}")
+            else:
+                print(in_format(found, format))
+                print(f"deepviz: {listed(files)}", file=sys.stderr)
     photographs.tell_failures()
-    return photographs.exit_code(len(judged)) if judged else INPUT
+    return photographs.exit_code(len(run.judged)) if run.judged else INPUT
 
 
 def _print_json(found: Evaluation, photographs: Photographs, **more: Any) -> None:
-    print(dumps(found.as_json() | {"failed": photographs.failed} | more, indent=2))
+    print(dumps(found.as_json() | photographs.not_done() | more, indent=2))
 
 
 @dataclass(frozen=True)
@@ -155,78 +175,161 @@ class Known:
     boxes: dict[str, list[Box]] | None
     targets: tuple[Objective, ...] | None = None
 
-    def case(self, path: Path, folder: Path, image: Prepared, labels: Sequence[str] | None) -> Item:
-        """The image with what is known of it.
+    def of(self, path: Path, folder: Path, labels: Sequence[str] | None) -> Of:
+        """What is asked of an image.
 
         Raises:
-            TargetError: if it has no line in a file that was given, or the model saw nothing of the object.
+            TargetError: if it has no line in a file that was given.
         """
         targets = self.targets if self.classes is None else self.classes.targets(path, folder, labels)
-        if self.boxes is not None and path.name not in self.boxes:
-            raise TargetError(f"{image.name}: it has no line in the --boxes file")
-        return Item(image, targets, inside=None if self.boxes is None else region(image, self.boxes[path.name]))
+        if self.boxes is None:
+            return Of(targets, None)
+        return Of(targets, self.boxes[line_of(path, self.boxes, BOXES)])
 
 
-def judge(
-    loaded: LoadedModel,
-    photographs: Photographs,
-    methods: Sequence[Method],
-    metrics: Sequence[Metric],
-    known: Known,
-    controls: bool,
-    judged: list[ImageScores],
-) -> None:
-    """Judge image by image, adding to `judged` what is done."""
-    rows = with_controls(methods, controls)
-    each = len(rows) * len(metrics)
-    left_out: set[str] = set()
-    with warnings.catch_warnings(record=True) as caught, progress_bar() as progress:
-        warnings.simplefilter("always", DeepVizWarning)
-        total = photographs.total * each
+@dataclass(frozen=True)
+class Of:
+    """What is asked of one image.
 
-        def finished() -> int:
-            return (_images(judged) + len(photographs.failed)) * each
+    Args:
+        targets: what is explained; None: the predicted class.
+        boxes: where the object is; None if that is not asked for.
+    """
 
-        def step(what: str, done: int) -> None:
-            progress.show(what, finished() + done, total)
+    targets: tuple[Objective, ...] | None
+    boxes: list[Box] | None
 
-        for one in evaluate_items(
-            loaded,
-            _cases(photographs, loaded, known),
-            rows,
-            metrics,
-            progress=step,
-            on_error=lambda item, error: photographs.fail(item.image, error),
-        ):
-            judged.append(one)
-            left_out |= {f"left out: {title}: {reason}" for title, reason in one.left_out.items()}
-    for text in sorted(left_out):
-        print("deepviz:", text, file=sys.stderr)
-    # of what is left out there is a line already
-    reported = {f"{title} is left out: {reason}" for one in judged for title, reason in one.left_out.items()}
-    reported |= {str(missing) for one in judged for missing in one.missing if missing is not None}
-    for text in sorted({str(warning.message) for warning in caught} - reported):
-        print("deepviz: note:", text, file=sys.stderr)
+    @property
+    def plain(self) -> dict[str, Any]:
+        """As plain values for JSON."""
+        return {
+            "targets": None if self.targets is None else [str(one) for one in self.targets],
+            "boxes": None if self.boxes is None else [list(box) for box in self.boxes],
+        }
+
+    def case(self, image: Prepared) -> Item:
+        """The image with what is asked of it.
+
+        Raises:
+            TargetError: if the model saw nothing of the object.
+        """
+        return Item(image, self.targets, inside=None if self.boxes is None else region(image, self.boxes))
 
 
-def _images(judged: Sequence[ImageScores]) -> int:
-    """Of how many images the scores are: those of several targets of one image have its position."""
-    return len({id(one) if one.position is None else one.position for one in judged})
+@dataclass
+class Run:
+    """The images under way and what was found of them.
 
+    Args:
+        photographs: the images.
+        methods, metrics, controls: what is judged by what.
+        judged: one for each image and target, by the image's position.
+        records: where what is found of each image is kept.
+    """
 
-def _cases(photographs: Photographs, loaded: LoadedModel, known: Known) -> Iterator[Item]:
-    """Each image with what is known of it; one of which too little is has failed."""
-    for image in photographs.prepared(loaded):
-        try:
-            path = photographs.opened[image]
-            yield known.case(path, photographs.folders[path], image, loaded.labels)
-        except TargetError as error:
-            photographs.failed[str(photographs.close(image))] = str(error)
-        photographs.opened.pop(image, None)  # by now its scores are found: its pixels need not be kept
+    photographs: Photographs
+    methods: list[Method]
+    metrics: list[Metric]
+    controls: bool
+    judged: list[ImageScores] = field(default_factory=list)
+    records: ImageRecords | None = None
+
+    @property
+    def images(self) -> int:
+        """Of how many images the scores are."""
+        return len({one.position for one in self.judged})
+
+    def evaluation(self, loaded: LoadedModel) -> Evaluation:
+        """What was judged, image by image in their order."""
+        judged = sorted(self.judged, key=lambda one: one.position or 0)
+        return Evaluation.of(loaded, self.methods, self.metrics, judged, self.controls)
+
+    def judge(self, loaded: LoadedModel, known: Known) -> None:
+        """Judge image by image, adding to `judged` what is done."""
+        rows = with_controls(self.methods, self.controls)
+        each = len(rows) * len(self.metrics)
+        self._take_up(loaded, known)
+        cost = sum(method.passes() + sum(metric.passes(method) for metric in self.metrics) for method in rows)
+        progress = Cost(cost * max(1, len(known.targets or ())), self.photographs.total - self.images)
+        left_out: set[str] = set()
+        with warnings.catch_warnings(record=True) as caught, progress_bar() as bar:
+            warnings.simplefilter("always", DeepVizWarning)
+            total = self.photographs.total * each
+
+            def step(what: str, done: int) -> None:
+                bar.show(what, (self.images + len(self.photographs.failed)) * each + done, total)
+
+            under_way: list[tuple[Path, Of]] = []
+            for one in evaluate_items(
+                loaded,
+                self._cases(loaded, known, under_way),
+                rows,
+                self.metrics,
+                progress=step,
+                on_error=lambda item, error: self.photographs.fail(item.image, error),
+            ):
+                progress.image_done()
+                assert one.position is not None
+                self._keep(one, *under_way[one.position])
+                left_out |= {f"left out: {title}: {reason}" for title, reason in one.left_out.items()}
+        for text in sorted(left_out):
+            print("deepviz:", text, file=sys.stderr)
+        # of what is left out there is a line already
+        reported = {f"{title} is left out: {reason}" for one in self.judged for title, reason in one.left_out.items()}
+        reported |= {str(missing) for one in self.judged for missing in one.missing if missing is not None}
+        for text in sorted({str(warning.message) for warning in caught} - reported):
+            print("deepviz: note:", text, file=sys.stderr)
+
+    def _take_up(self, loaded: LoadedModel, known: Known) -> None:
+        """Take what an earlier run has recorded of images that the same is asked of."""
+        assert self.records is not None
+        for path in self.photographs.paths if self.records.known else ():
+            try:
+                of = known.of(path, self.photographs.folders[path], loaded.labels)
+            except TargetError:
+                continue  # told when its turn comes
+            found = self.records.find(path, of.plain)
+            if found is not None:
+                self.judged += [self._placed(ImageScores.from_json(one), path) for one in found]
+        if self.records.resumed:
+            print(f"deepviz: {self.images} of {self.photographs.total} images are done already", file=sys.stderr)
+
+    def _keep(self, scores: ImageScores, path: Path, of: Of) -> None:
+        """Add one target's scores of an image, and record the image with its last target."""
+        self.judged.append(self._placed(scores, path))
+        mine = [one for one in self.judged if one.position == self.judged[-1].position]
+        if self.records is not None and len(mine) == len(of.targets or (None,)):
+            self.records.add(path, of.plain, [one.as_json() for one in mine])
+
+    def _placed(self, scores: ImageScores, path: Path) -> ImageScores:
+        position, name = self._places[path]
+        return replace(scores, source=name, position=position)
+
+    @cached_property
+    def _places(self) -> dict[Path, tuple[int, str]]:
+        """The position and the name of each image."""
+        names = self.photographs.names
+        return {path: (number, names[path]) for number, path in enumerate(self.photographs.paths)}
+
+    def _cases(self, loaded: LoadedModel, known: Known, under_way: list[tuple[Path, Of]]) -> Iterator[Item]:
+        """Each image that is not judged with what is asked of it, in `under_way` too; one of which too little is known
+        has failed."""
+        done = {one.position for one in self.judged}
+        paths = [path for path in self.photographs.paths if self._places[path][0] not in done]
+        for image in self.photographs.prepared(loaded, paths):
+            path = self.photographs.opened[image]
+            try:
+                of = known.of(path, self.photographs.folders[path], loaded.labels)
+                case = of.case(image)
+                under_way.append((path, of))
+                yield case
+            except TargetError as error:
+                self.photographs.failed[str(self.photographs.close(image))] = str(error)
+            self.photographs.opened.pop(image, None)  # by now its scores are found: its pixels need not be kept
 
 
 def read_boxes(path: Path) -> dict[str, list[Box]]:
-    """The boxes of each file in a .csv of five columns, the file's name and left, top, right, bottom.
+    """The boxes of each file in a .csv of five columns, the file's path or name and left, top, right, bottom.
 
     Raises:
         TargetError: if it cannot be read as such.
@@ -237,17 +340,19 @@ def read_boxes(path: Path) -> dict[str, list[Box]]:
             left, top, right, bottom = map(float, line[1:5])
         except ValueError:
             raise TargetError(f"{where}: expected file,left,top,right,bottom such as cat.jpg,20,35,180,200") from None
-        found.setdefault(Path(line[0].strip()).name, []).append((left, top, right, bottom))
+        found.setdefault(Path(line[0].strip()).as_posix(), []).append((left, top, right, bottom))
     return found
 
 
 def write(found: Evaluation, output: Path) -> list[Path]:
-    """The table as JSON and CSV, and the curves as a picture; where they are."""
+    """The tables as JSON and CSV, and the curves as a picture; where they are."""
     files = [
         write_bytes(output / "evaluation.json", dumps(found.as_json(), indent=1).encode()),
         write_bytes(output / "evaluation.csv", found.to_csv().encode()),
+        write_bytes(output / "evaluation_values.csv", found.to_csv("values").encode()),
     ]
     if any(one.curves for one in found.judged):
+        files.append(write_bytes(output / "evaluation_curves.csv", found.to_csv("curves").encode()))
         try:
             files.append(write_bytes(output / "curves.png", as_png(found.plot())))
         except MissingExtra as error:
@@ -258,16 +363,17 @@ def write(found: Evaluation, output: Path) -> list[Path]:
 def show(found: Evaluation) -> None:
     """Print the table, best in bold, controls in grey."""
     console = Console(highlight=False, width=None if sys.stdout.isatty() else WIDE)
-    table = Table(box=None, pad_edge=False, header_style="bold")
+    table = RichTable(box=None, pad_edge=False, header_style="bold")
     table.add_column("")
     for head in found.heads():
         table.add_column(head, justify="right")
-    for row, cells in enumerate(found.cells()):
+    columns = [aligned(column) for column in zip(*found.cells(), strict=True)]
+    for row, cells in enumerate(zip(*columns, strict=True)):
         control = row >= len(found.rows) - found.controls
         marked = [
-            f"[bold]{cell}[/bold]" if found.best[column] == row else cell + found.mark(row, column)
+            f"[bold]{cell}[/bold] " if found.best[column] == row else cell + (found.mark(row, column) or " ")
             for column, cell in enumerate(cells)
         ]
-        table.add_row(found.rows[row], *marked, style="dim" if control else None)
+        table.add_row(escape(found.rows[row]), *marked, style="dim" if control else None)
     console.print(table)
     console.print(found.footnote)

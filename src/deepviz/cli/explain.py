@@ -249,7 +249,7 @@ class Report:
 
     def as_json(self) -> dict[str, Any]:
         """The whole run, for machines."""
-        return {"photographs": self.done, "failed": self.photographs.failed}
+        return {"photographs": self.done, **self.photographs.not_done()}
 
 
 def _file_stem(explanation: Explanation, several: bool) -> str:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import sys
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from deepviz.cli import INPUT, OK, PARTLY
 from deepviz.errors import DeepVizError, ImageError, MissingExtra
@@ -21,6 +23,7 @@ class Photographs:
         paths: those that were found.
         folders: for each, the sub-folder in which it was found.
         skipped: files in folders that are no images, in words.
+        endings: how many of them there are, by their ending.
         failed: why an image, or a folder, gave nothing.
         opened: those that are being worked on.
     """
@@ -28,6 +31,7 @@ class Photographs:
     paths: list[Path] = field(default_factory=list)
     folders: dict[Path, Path] = field(default_factory=dict)
     skipped: str = ""
+    endings: dict[str, int] = field(default_factory=dict)
     failed: dict[str, str] = field(default_factory=dict)
     opened: dict[Prepared, Path] = field(default_factory=dict)
 
@@ -46,6 +50,7 @@ class Photographs:
             photographs.failed |= found.unreadable
             skipped.skipped.update(found.skipped)
         photographs.skipped = skipped.skipped_in_words
+        photographs.endings = dict(skipped.skipped)
         return photographs
 
     @property
@@ -53,9 +58,22 @@ class Photographs:
         """Images found and not found."""
         return len(self.paths) + sum(path not in map(str, self.paths) for path in self.failed)
 
-    def prepared(self, loaded: LoadedModel) -> Iterator[Prepared]:
-        """Each image as the model's input, opened one by one; one that cannot be opened has failed."""
-        for path in self.paths:
+    @property
+    def names(self) -> dict[Path, str]:
+        """What each image is called: its path below the folder that was given, or all of it where two are alike."""
+        below = {path: (folder / path.name).as_posix() for path, folder in self.folders.items()}
+        alike = Counter(below.values())
+        return {path: shown(name if alike[name] == 1 else path.as_posix()) for path, name in below.items()}
+
+    def not_done(self) -> dict[str, Any]:
+        """What came to nothing, as plain values for JSON: why images "failed", and how many files are "skipped" as no
+        images, by their ending."""
+        return {"failed": self.failed, "skipped": self.endings}
+
+    def prepared(self, loaded: LoadedModel, paths: Iterable[Path] | None = None) -> Iterator[Prepared]:
+        """Each image, or those of `paths`, as the model's input, opened one by one; one that cannot be opened has
+        failed."""
+        for path in self.paths if paths is None else paths:
             try:
                 prepared = loaded.prepare(path)
             except (ImageError, MissingExtra) as error:

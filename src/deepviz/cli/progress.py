@@ -64,6 +64,60 @@ class Bar:
         return f"{task.completed:.0f}{total} {self._unit} after {monotonic() - self._started:.0f} s{what}"
 
 
+WORTH_TELLING = 1000
+"""Passes through a model that take a while."""
+
+
+class Cost:
+    """What a command will cost, on stderr: before it starts in passes, after the first image in time.
+
+    Args:
+        passes: forward and backward passes of one image, about.
+        images: how many there are.
+    """
+
+    def __init__(self, passes: float, images: int) -> None:
+        self._images, self._started = images, monotonic()
+        self._told = passes * images < WORTH_TELLING
+        if not self._told:
+            all_of_them = f", {_about(passes * images)} for {images}" if images > 1 else ""
+            print(
+                f"deepviz: about {_about(passes)} forward and backward passes for one image{all_of_them}",
+                file=sys.stderr,
+                flush=True,
+            )
+
+    def image_done(self) -> None:
+        """Tell, of the first image, how long the others will take."""
+        seconds = monotonic() - self._started
+        if not self._told and self._images > 1:
+            left = seconds * (self._images - 1)
+            print(
+                f"deepviz: the first image took {_duration(seconds)}; about {_duration(left)} left",
+                file=sys.stderr,
+                flush=True,
+            )
+        self._told = True
+
+
+def _about(count: float) -> str:
+    """A count in words, to two digits."""
+    return f"{int(float(f'{count:.1e}')):,}"
+
+
+def _duration(seconds: float) -> str:
+    """A time in words.
+
+    Example:
+        >>> _duration(17.3), _duration(480), _duration(9000)
+        ('17 s', '8 min', '2 h 30 min')
+    """
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 120 else f"{minutes // 60} h {minutes % 60} min"
+
+
 @contextmanager
 def progress_bar(unit: str = "maps") -> Iterator[Bar]:
     """A bar on stderr if that is a terminal, else a plain line every 30 seconds."""

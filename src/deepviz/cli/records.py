@@ -6,6 +6,7 @@ import itertools
 import json
 import sys
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
@@ -21,6 +22,9 @@ from deepviz.models.images import RECORD, shown
 from deepviz.objectives import Objective
 from deepviz.results.sanity import key_of
 from deepviz.runs.truth import FOLDERS, GroundTruth
+
+OF_IMAGES = ("images", "truth", "boxes")
+"""What a question holds of single images."""
 
 
 @dataclass
@@ -134,13 +138,77 @@ def asked_of_each(
     }
 
 
-def own_folder(output: Path, name: str, question: dict[str, Any]) -> Path:
+@dataclass
+class ImageRecords:
+    """What was found of single images, for a command whose results are of all of them together.
+
+    `evaluation.images.jsonl` has a line for each image, written as soon as it is done.
+
+    Args:
+        path: of the file.
+        resumed: whether an earlier run is gone on with.
+        known: the lines of that run, by image.
+    """
+
+    path: Path
+    resumed: bool = False
+    known: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+    @classmethod
+    def opened(cls, folder: Path, name: str, resume: bool) -> ImageRecords:
+        """The records in a folder; without `resume` a new file.
+
+        Raises:
+            OutputError: if nothing can be written there.
+        """
+        records = cls(folder / f"{name}.images.jsonl", resume)
+        if not resume:
+            write_bytes(records.path, b"")
+            return records
+        with suppress(FileNotFoundError):
+            content = records.path.read_bytes()
+            if content and not content.endswith(b"\n"):
+                write_bytes(records.path, content + b"\n")
+            for line in content.splitlines():
+                with suppress(ValueError):  # a run that was killed may have left half a line
+                    known = json.loads(line)
+                    records.known[known["image"]] = known
+        return records
+
+    def find(self, photograph: Path, asked: Any) -> Any:
+        """What an earlier run has found of an image when the same was asked of it; None if there is nothing."""
+        known = self.known.get(str(photograph.absolute()))
+        if known is None or known["asked"] != asked or known["content"] != _digest(photograph):
+            return None
+        return known["results"]
+
+    def add(self, photograph: Path, asked: Any, results: Any) -> None:
+        """Record what was found of an image, as plain values.
+
+        Raises:
+            OutputError: if it cannot be written.
+        """
+        line = {
+            "image": str(photograph.absolute()),
+            "content": _digest(photograph),
+            "asked": asked,
+            "results": results,
+        }
+        try:
+            with self.path.open("a", encoding="utf-8") as file:
+                file.write(f"{json.dumps(line)}\n")
+        except OSError as error:
+            raise OutputError(f"cannot write {self.path}: {error.strerror or error}; choose another -o") from error
+
+
+def own_folder(output: Path, name: str, question: dict[str, Any], resume: bool = False) -> Path:
     """The folder for results of many images: the output folder, or one in it if that has those of another question.
 
     Args:
         output: the output folder.
         name: of the results, such as "evaluation"; `evaluation.question.json` beside them holds the question.
         question: what is asked, as plain values.
+        resume: whether results of the same question to fewer images are gone on with.
 
     Raises:
         OutputError: if nothing can be written there.
@@ -157,11 +225,34 @@ def own_folder(output: Path, name: str, question: dict[str, Any]) -> Path:
                 file.write(text)
         except FileExistsError:
             if record.read_bytes() != text.encode():
-                continue
+                if not (resume and _goes_on(record, question)):
+                    continue
+                write_bytes(record, text.encode())
         if folder != output:
             print(f"deepviz: {output} has results of another question; these are in {folder}", file=sys.stderr)
         return folder
     raise AssertionError("there is always another name")
+
+
+def _goes_on(record: Path, question: dict[str, Any]) -> bool:
+    """Whether the question of a record is this one to fewer images, or with fewer lines in its files."""
+    try:
+        known = json.loads(record.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    if not isinstance(known, dict) or set(known) != set(question):
+        return False
+    question = json.loads(json.dumps(question))  # as it would be read
+    return all(
+        known[name] == asked or (name in OF_IMAGES and _is_more(asked, known[name])) for name, asked in question.items()
+    )
+
+
+def _is_more(asked: Any, known: Any) -> bool:
+    """Whether images, or lines about them, hold all of those known."""
+    if isinstance(asked, list) and isinstance(known, list):
+        return set(known) <= set(asked)
+    return isinstance(asked, dict) and isinstance(known, dict) and all(asked.get(name) == known[name] for name in known)
 
 
 def _read(folder: Path) -> dict[str, Any]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import sys
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from json import dumps
 from pathlib import Path
 from typing import Annotated, Literal
@@ -26,8 +27,8 @@ from deepviz.cli.model_options import (
     loaded_model,
 )
 from deepviz.cli.photographs import Photographs, listed, own_name, stem
-from deepviz.cli.progress import progress_bar
-from deepviz.cli.records import asked, own_folder
+from deepviz.cli.progress import Cost, progress_bar
+from deepviz.cli.records import ImageRecords, asked, own_folder
 from deepviz.cli.targets import Target, parsed_targets
 from deepviz.cli.truth import Truth, read_truth
 from deepviz.errors import DeepVizWarning, MissingExtra, OutputError, TargetError
@@ -39,7 +40,8 @@ from deepviz.probe.memory import keep_memory
 from deepviz.probe.seeds import check_seed
 from deepviz.render.figure import as_png
 from deepviz.results.identity import captions
-from deepviz.results.sanity import RandomizationResult, Sanity
+from deepviz.results.sanity import Examined, RandomizationResult, Sanity, StoredRandomization, numbers_of
+from deepviz.results.tables import Format, in_format
 from deepviz.runs.asked import Item
 from deepviz.runs.sanity import STAGES, Randomization, randomize_items
 from deepviz.runs.truth import GroundTruth
@@ -69,6 +71,12 @@ def sanity(
     device: Device = None,
     output_kind: OutputKind = "auto",
     output: Annotated[Path, Parameter(alias="-o", help="Folder for the results.")] = Path("deepviz-out"),
+    format: Annotated[
+        Format, Parameter(help="How the result is printed: for people, as CSV, or as a table in Markdown or LaTeX.")
+    ] = "table",
+    resume: Annotated[
+        bool, Parameter(negative="", help="Go on with an earlier run: images that it has checked are left out.")
+    ] = False,
     json: Annotated[bool, Parameter(negative="", help="Print the results as JSON.")] = False,
     loading: LoadingOptions = NOTHING_SAID,
     options: Annotated[MethodOptions, Parameter(name="*")] = NOTHING_GIVEN,  # type: ignore[valid-type]
@@ -76,7 +84,8 @@ def sanity(
     """Check whether the methods' maps depend on what the network has learned (Adebayo et al. 2018).
 
     PHOTOS are files or folders; without any, the bundled example image is used. Writes a strip of maps
-    for each image and target, the curves of all and sanity.json. The verdicts are saved for deepviz explain --check.
+    for each image and target, the curves of all, sanity.json, sanity.csv (the means) and sanity_values.csv (a line for
+    each image, method and stage). The verdicts are saved for deepviz explain --check.
     """
     if stages < 1:
         raise UsageError(f"--stages must be at least 1, got {stages}")
@@ -90,7 +99,9 @@ def sanity(
     if not photos:
         print("deepviz: no image given; using the bundled example", file=sys.stderr)
     photographs = Photographs.found(photos or (str(example_photo()),))
-    examined: list[RandomizationResult] = []
+    if classes is not None:
+        classes.check_names(photographs.paths)
+    run = Run(photographs, methods, Randomization(stages, mode == "cascading", seed))
     if photographs.paths:
         probe_folder(output)
         keep_memory()
@@ -100,106 +111,177 @@ def sanity(
             output,
             "sanity",
             asked(loaded, methods, photographs, targets, classes) | {"stages": stages, "mode": mode, "seed": seed},
+            resume,
         )
-        items = _items(photographs, loaded, targets, classes)
-        written: list[Path] = []
+        records = ImageRecords.opened(output, "sanity", resume)
         try:
-            _examine(loaded, photographs, items, methods, stages, mode == "cascading", seed, output, examined, written)
+            run.examine(loaded, targets, classes, output, records)
         except KeyboardInterrupt:
-            if examined:
-                found = Sanity.of(loaded, methods, examined, mode == "cascading", seed)
-                written += _write(found, output)
+            if run.examined:
+                found = run.sanity(loaded)
+                run.written += _write(found, output)
                 if json:
-                    print(dumps(found.as_json() | {"failed": photographs.failed, "interrupted": True}, indent=2))
+                    print(dumps(found.as_json() | photographs.not_done() | {"interrupted": True}, indent=2))
             raise KeyboardInterrupt(
-                f"interrupted after {_images(examined)} of {photographs.total} images"
-                + (f": {listed(written)}" if written else "")
+                f"interrupted after {run.images} of {photographs.total} images"
+                + (f": {listed(run.written)}" if run.written else "")
             ) from None
-        if examined:
-            found = Sanity.of(loaded, methods, examined, mode == "cascading", seed)
-            written += _write(found, output)
+        if run.examined:
+            found = run.sanity(loaded)
+            run.written += _write(found, output)
             if json:
-                print(dumps(found.as_json() | {"failed": photographs.failed}, indent=2))
+                print(dumps(found.as_json() | photographs.not_done(), indent=2))
+            elif format == "table":
+                print(f"{found}\n\n{listed(run.written)}")
             else:
-                print(f"{found}\n\n{listed(written)}")
+                print(in_format(found, format))
+                print(f"deepviz: {listed(run.written)}", file=sys.stderr)
             if mode == "cascading":
                 _remember(found)
     photographs.tell_failures()
-    return photographs.exit_code(len(examined)) if examined else INPUT
+    return photographs.exit_code(len(run.examined)) if run.examined else INPUT
 
 
-def _items(
-    photographs: Photographs,
-    loaded: LoadedModel,
-    targets: tuple[Objective, ...] | None,
-    classes: GroundTruth | None,
-) -> Iterator[Item]:
-    """Each image with what is explained of it; one whose class is not known has failed."""
-    for image in photographs.prepared(loaded):
-        path = photographs.opened[image]
-        try:
-            of = targets if classes is None else classes.targets(path, photographs.folders[path], loaded.labels)
-        except TargetError as error:
-            photographs.fail(image, error)
-            continue
-        yield Item(image, of)
+@dataclass
+class Run:
+    """The images under way and what was found of them.
+
+    Args:
+        photographs: the images.
+        methods: the methods.
+        randomization: how layers get random weights.
+        examined: what was found, by the image.
+        written: the strips.
+        taken: the names of strips, by sub-folder.
+    """
+
+    photographs: Photographs
+    methods: list[Method]
+    randomization: Randomization
+    examined: dict[Path, list[Examined]] = field(default_factory=dict)
+    written: list[Path] = field(default_factory=list)
+    taken: dict[Path, set[str]] = field(default_factory=dict)
+
+    @property
+    def images(self) -> int:
+        """Of how many images the results are, which may be of several targets each."""
+        return len(self.examined)
+
+    def sanity(self, loaded: LoadedModel) -> Sanity:
+        """What was found, image by image in their order."""
+        found = [one for path in self.photographs.paths for one in self.examined.get(path, ())]
+        return Sanity.of(loaded, self.methods, found, self.randomization.cascading, self.randomization.seed)
+
+    def examine(
+        self,
+        loaded: LoadedModel,
+        targets: tuple[Objective, ...] | None,
+        classes: GroundTruth | None,
+        output: Path,
+        records: ImageRecords,
+    ) -> None:
+        """Examine image by image, writing the strip of each."""
+        asked_of_images = self._asked(loaded, targets, classes)
+        self._take_up(asked_of_images, output, records)
+        each = len(self.methods) * (self.randomization.stages + 1)
+        passes = sum(method.passes() for method in self.methods) * (self.randomization.stages + 1)
+        cost = Cost(passes * max(1, len(targets or ())), self.photographs.total - self.images)
+        with warnings.catch_warnings(), progress_bar() as progress:
+            warnings.simplefilter("ignore", DeepVizWarning)
+            total = self.photographs.total * each
+
+            def step(what: str, done: int) -> None:
+                progress.show(what, (self.images + len(self.photographs.failed)) * each + done, total)
+
+            for one in randomize_items(
+                loaded,
+                self._items(loaded, asked_of_images),
+                self.methods,
+                self.randomization,
+                progress=step,
+                on_error=lambda item, error: self.photographs.fail(item.image, error),
+            ):
+                cost.image_done()
+                if one.image in self.photographs.opened:  # further targets of the same image follow it
+                    path = self.photographs.close(one.image)
+                    strips: list[str] = []
+                self._draw(loaded, one, path, output, strips)
+                mine = self.examined.setdefault(path, [])
+                mine.append(one)
+                of = asked_of_images[path]
+                if len(mine) == len(of or (None,)):
+                    records.add(path, _plain(of), {"numbers": [numbers_of(each) for each in mine], "strips": strips})
+        left_out = {
+            f"{name}: {reason}"
+            for examined in self.examined.values()
+            for one in examined
+            for name, reason in zip(captions(self.methods, one.layers), one.reasons, strict=True)
+            if reason is not None
+        }
+        for text in sorted(left_out):
+            print(f"deepviz: left out: {text}", file=sys.stderr)
+
+    def _asked(
+        self, loaded: LoadedModel, targets: tuple[Objective, ...] | None, classes: GroundTruth | None
+    ) -> dict[Path, tuple[Objective, ...] | None]:
+        """What is explained of each image; one whose class is not known has failed."""
+        if classes is None:
+            return dict.fromkeys(self.photographs.paths, targets)
+        found = {}
+        for path in self.photographs.paths:
+            try:
+                found[path] = classes.targets(path, self.photographs.folders[path], loaded.labels)
+            except TargetError as error:
+                self.photographs.failed[str(path)] = str(error)
+        return found
+
+    def _items(self, loaded: LoadedModel, asked_of_images: dict[Path, tuple[Objective, ...] | None]) -> Iterator[Item]:
+        """Each image that is not examined, with what is explained of it."""
+        paths = [path for path in asked_of_images if path not in self.examined]
+        for image in self.photographs.prepared(loaded, paths):
+            yield Item(image, asked_of_images[self.photographs.opened[image]])
+
+    def _draw(self, loaded: LoadedModel, one: RandomizationResult, path: Path, output: Path, strips: list[str]) -> None:
+        """Write the strip of one image and target."""
+        strip = Sanity.of(loaded, self.methods, [one], self.randomization.cascading).strip()
+        inside = self.photographs.folders[path]
+        strips.append(own_name(stem(path), self.taken.setdefault(inside, set())))
+        self.written.append(write_picture(_strip(output, inside, strips[-1]), strip))
+
+    def _take_up(
+        self,
+        asked_of_images: dict[Path, tuple[Objective, ...] | None],
+        output: Path,
+        records: ImageRecords,
+    ) -> None:
+        """Take what an earlier run has recorded of images that the same is asked of, and whose strips are there."""
+        for path, of in asked_of_images.items():
+            inside = self.photographs.folders[path]
+            found = records.find(path, _plain(of))
+            if found is None or not all(_strip(output, inside, name).exists() for name in found["strips"]):
+                continue
+            image = object()
+            self.examined[path] = [StoredRandomization.from_json(one, image) for one in found["numbers"]]
+            self.taken.setdefault(inside, set()).update(name.casefold() for name in found["strips"])
+        if records.resumed:
+            print(f"deepviz: {self.images} of {self.photographs.total} images are done already", file=sys.stderr)
 
 
-def _examine(
-    loaded: LoadedModel,
-    photographs: Photographs,
-    items: Iterable[Item],
-    methods: list[Method],
-    stages: int,
-    cascading: bool,
-    seed: int,
-    output: Path,
-    examined: list[RandomizationResult],
-    written: list[Path],
-) -> None:
-    """Examine image by image, writing the strip of each."""
-    taken: dict[Path, set[str]] = {}
-    each = len(methods) * (stages + 1)
-    with warnings.catch_warnings(), progress_bar() as progress:
-        warnings.simplefilter("ignore", DeepVizWarning)
-        total = photographs.total * each
-
-        def step(what: str, done: int) -> None:
-            finished = (_images(examined) + len(photographs.failed)) * each
-            progress.show(what, finished + done, total)
-
-        for one in randomize_items(
-            loaded,
-            items,
-            methods,
-            Randomization(stages, cascading, seed),
-            progress=step,
-            on_error=lambda item, error: photographs.fail(item.image, error),
-        ):
-            if one.image in photographs.opened:  # further targets of the same image follow it
-                path = photographs.close(one.image)
-            strip = Sanity.of(loaded, methods, [one], cascading).strip()
-            inside = photographs.folders[path]
-            name = own_name(stem(path), taken.setdefault(inside, set()))
-            written.append(write_picture(output / inside / f"{name}_sanity.png", strip))
-            examined.append(one)
-    left_out = {
-        f"{name}: {missing.reason}"
-        for one in examined
-        for name, missing in zip(captions(methods, one.layers), one.missing, strict=True)
-        if missing is not None
-    }
-    for text in sorted(left_out):
-        print(f"deepviz: left out: {text}", file=sys.stderr)
+def _strip(output: Path, inside: Path, name: str) -> Path:
+    return output / inside / f"{name}_sanity.png"
 
 
-def _images(examined: Sequence[RandomizationResult]) -> int:
-    """Of how many images the results are, which may be of several targets each."""
-    return len({one.image for one in examined})
+def _plain(targets: tuple[Objective, ...] | None) -> list[str] | None:
+    """What is explained of an image, as plain values for JSON."""
+    return None if targets is None else [str(one) for one in targets]
 
 
 def _write(found: Sanity, output: Path) -> list[Path]:
-    files = [write_bytes(output / "sanity.json", dumps(found.as_json(), indent=1).encode())]
+    files = [
+        write_bytes(output / "sanity.json", dumps(found.as_json(), indent=1).encode()),
+        write_bytes(output / "sanity.csv", found.to_csv().encode()),
+        write_bytes(output / "sanity_values.csv", found.to_csv("values").encode()),
+    ]
     try:
         files.append(write_bytes(output / "sanity_curves.png", as_png(found.plot())))
     except MissingExtra as error:

@@ -74,6 +74,10 @@ class ExchangeMetric(CurveMetric):
         """0, 1/steps, ..., 1."""
         return tuple(step / self.steps for step in range(self.steps + 1))
 
+    def passes(self, method: Method) -> float:
+        """`steps` - 1 forwards."""
+        return self.steps - 1.0
+
     def of_curve(self, points: Tensor) -> Tensor:
         """The area under each curve, by trapezoids."""
         return torch.trapezoid(points, dx=1 / self.steps, dim=1)

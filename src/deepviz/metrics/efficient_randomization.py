@@ -58,6 +58,10 @@ class EfficientRandomization(Metric):
     range: ClassVar[tuple[float, float]] = (-1.0, float("inf"))
     judges: ClassVar[Literal["map", "method"]] = "method"
 
+    def passes(self, method: Method) -> float:
+        """2 maps."""
+        return 2 * method.passes()
+
     def measure(self, session: Session, attribution: Method) -> Tensor:
         """The relative rise of the entropy."""
         (_, trained), (_, random) = drawn_when_random(session, attribution, stages=1, seed=self.seed)

@@ -8,6 +8,7 @@ from typing import Annotated, ClassVar
 import torch
 from torch import Tensor
 
+from deepviz.methods.method import Method
 from deepviz.metrics.metric import Better, ChannelsOption, Metric, per_pixel
 from deepviz.options import Baseline, Ge, Gt, Lt, Seed
 from deepviz.probe.seeds import generator_of
@@ -66,6 +67,10 @@ class FaithfulnessCorrelation(Metric):
     cost: ClassVar[str] = "`subsets` forwards, 1 shared by all maps of an image"
     better: ClassVar[Better] = "higher"
     range: ClassVar[tuple[float, float]] = (-1.0, 1.0)
+
+    def passes(self, method: Method) -> float:
+        """`subsets` forwards."""
+        return float(self.subsets)
 
     def measure(self, session: Session, attribution: Tensor) -> Tensor:
         """corr(sum of R over S, S(x) - S(x_S))."""

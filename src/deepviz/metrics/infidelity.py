@@ -8,6 +8,7 @@ from typing import Annotated, ClassVar, Literal
 import torch
 from torch import Tensor
 
+from deepviz.methods.method import Method
 from deepviz.metrics.metric import Better, Metric, per_value
 from deepviz.options import Baseline, Ge, Gt, Le, Seed
 from deepviz.probe.reference import reference
@@ -69,6 +70,10 @@ class Infidelity(Metric):
     cost: ClassVar[str] = "`samples` forwards, 1 shared by all maps of an image"
     better: ClassVar[Better] = "lower"
     range: ClassVar[tuple[float, float]] = (0.0, float("inf"))
+
+    def passes(self, method: Method) -> float:
+        """`samples` forwards."""
+        return float(self.samples)
 
     def measure(self, session: Session, attribution: Tensor) -> Tensor:
         """E[(I . b R - (S(x) - S(x - I)))^2]."""

@@ -109,6 +109,11 @@ class Metric(Frozen, ABC):
     def measure(self, session: Session, attribution: Any) -> Tensor:
         """The formula, for a model that is already borrowed and a map or method that was checked: (N,)."""
 
+    def passes(self, method: Method) -> float:
+        """Forward and backward passes of one image for one map, or for a method that is judged itself, without those
+        that all maps of an image share: `cost` as a number."""
+        return method.passes() if self.judges == "method" else 0.0
+
     def check(self, attribution: Any, x: Tensor) -> None:
         """Raise a TypeError or ValueError for what cannot be judged."""
         if self.judges == "method":

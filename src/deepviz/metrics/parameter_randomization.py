@@ -24,6 +24,8 @@ Mode = Literal["cascading", "independent"]
 """Layers get new weights from the output down, each step on top of those before, or one step's layers alone."""
 MapSimilarity = Literal["absolute-spearman", "spearman", "ssim", "hog"]
 """How two maps are compared; see `deepviz.metrics.similarity`."""
+LAYERS = 50
+"""Of a network of which their number is not known, to estimate the cost."""
 
 
 @dataclass(frozen=True)
@@ -141,6 +143,12 @@ class ParameterRandomization(Metric):
             similarities=torch.stack([similarity for _, _, similarity in found], 1),
             maps=tuple(drawn for _, drawn, _ in found) if maps else (),
         )
+
+    def passes(self, method: Method) -> float:
+        """2 maps; "independent": one for each stage and that of the trained network, of about 50 layers if `stages` is
+        None."""
+        stages = 1 if self.mode == "cascading" else self.stages or LAYERS
+        return self.samples * (stages + 1) * method.passes()
 
     def measure(self, session: Session, attribution: Method) -> Tensor:
         """The similarity with all layers random, or the mean over steps that are random alone."""

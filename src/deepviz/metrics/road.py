@@ -8,6 +8,7 @@ from typing import Annotated, ClassVar, Literal
 import torch
 from torch import Tensor
 
+from deepviz.methods.method import Method
 from deepviz.metrics.curves import CurveMetric, falling
 from deepviz.metrics.imputation import imputed
 from deepviz.metrics.metric import Better, ChannelsOption, per_pixel
@@ -78,6 +79,10 @@ class ROAD(CurveMetric):
     def fractions(self) -> tuple[float, ...]:
         """0, 1/(steps + 1), ..., steps/(steps + 1)."""
         return tuple(step / (self.steps + 1) for step in range(self.steps + 1))
+
+    def passes(self, method: Method) -> float:
+        """`steps` forwards."""
+        return float(self.steps)
 
     def of_curve(self, points: Tensor) -> Tensor:
         """The mean over the imputed images."""

@@ -31,6 +31,10 @@ class Sensitivity(Metric):
     range: ClassVar[tuple[float, float]] = (0.0, float("inf"))
     judges: ClassVar[Literal["map", "method"]] = "method"
 
+    def passes(self, method: Method) -> float:
+        """`samples` + 1 maps."""
+        return (self.samples + 1) * method.passes()
+
     def measure(self, session: Session, attribution: Method) -> Tensor:
         """Sum up ||M(x + d) - M(x)|| / ||M(x)|| over d."""
         session.decide()

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import csv
-import io
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from html import escape
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from deepviz import catalog
-from deepviz.errors import MissingExtra
 from deepviz.files import versions
 from deepviz.methods.method import Method
 from deepviz.metrics import CentreGaussian, CurveMetric, EdgeDetector, Metric, RandomMap
@@ -22,9 +20,17 @@ from deepviz.metrics.bootstrap import FEWEST, FEWEST_TO_DIFFER, differs, interva
 from deepviz.models import LoadedModel
 from deepviz.render.figure import figure
 from deepviz.results.identity import Layers, captions, layers_that_differ, of_other_layers, row_layers
-from deepviz.results.numbers import Values, mean_of_known, plain
+from deepviz.results.numbers import Values, array, listed, mean_of_known, plain
 from deepviz.results.outcomes import Missing
+from deepviz.results.tables import INTERVALS, Table, as_csv, as_frame, check_part, with_interval
 
+Part = Literal["summary", "values", "curves"]
+COLUMNS: dict[Part, tuple[str, ...]] = {
+    "summary": ("method", "control", "metric", "better", "mean", "low", "high", "images", "best", "beats random"),
+    "values": ("image", "target", "method", "control", "metric", "better", "value", "reason"),
+    "curves": ("image", "target", "method", "control", "metric", "fraction", "score"),
+}
+"""The columns of the tables that `to_csv` and `to_pandas` give."""
 RANDOM_MAP = RandomMap()
 CONTROLS: tuple[Method, ...] = (RANDOM_MAP, CentreGaussian(), EdgeDetector())
 """Model-independent baselines: a method that does not beat them says nothing."""
@@ -51,6 +57,8 @@ class ImageScores:
         position: which image of the run it is of, where several targets of one were explained; None if it is an image
             of its own.
         output: what the model's outputs were read as, and how it was known; None if they were not.
+        reasons: by (method, metric), why there is no value.
+        label: what was explained, without its probability.
     """
 
     source: str
@@ -62,6 +70,37 @@ class ImageScores:
     missing: tuple[Missing | None, ...] = ()
     position: int | None = None
     output: dict[str, str] | None = None
+    reasons: dict[tuple[int, int], str] = field(default_factory=dict)
+    label: str = ""
+
+    def as_json(self) -> dict[str, Any]:
+        """All but the position and what is missing, as plain values for JSON; `from_json` reads them back."""
+        return {
+            "source": self.source,
+            "target": self.target,
+            "label": self.label,
+            "values": listed(self.values),
+            "curves": {str(column): listed(curves) for column, curves in self.curves.items()},
+            "left_out": self.left_out,
+            "layers": list(self.layers),
+            "output": self.output,
+            "reasons": [[row, column, reason] for (row, column), reason in self.reasons.items()],
+        }
+
+    @classmethod
+    def from_json(cls, held: dict[str, Any]) -> ImageScores:
+        """What `as_json` gave."""
+        return cls(
+            source=held["source"],
+            target=held["target"],
+            label=held["label"],
+            values=array(held["values"]),
+            curves={int(column): array(curves) for column, curves in held["curves"].items()},
+            left_out=held["left_out"],
+            layers=tuple(held["layers"]),
+            output=held["output"],
+            reasons={(row, column): reason for row, column, reason in held["reasons"]},
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -275,31 +314,115 @@ class Evaluation:
             "remarks": list(self.remarks),
         }
 
-    def to_csv(self) -> str:
-        """The table as CSV, one line for each row and metric."""
-        out = io.StringIO()
-        writer = csv.DictWriter(out, list(self.table()[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(self.table())
-        return out.getvalue()
+    def values_table(self) -> list[dict[str, Any]]:
+        """One entry for each image, target, row and metric: the value, or the reason why there is none."""
+        return [
+            {
+                **self._where(number, row, column),
+                "better": self.metrics[column].better,
+                "value": plain(self.values[number, row, column]),
+                "reason": self._reason(number, row, column),
+            }
+            for number in range(len(self.judged))
+            for row in self._rows
+            for column in self._columns
+        ]
 
-    def to_pandas(self) -> Any:
-        """The table as a pandas DataFrame: one line for each row and metric."""
-        try:
-            import pandas
-        except ImportError:
-            raise MissingExtra("to_pandas() needs pandas: pip install pandas") from None
-        return pandas.DataFrame(self.table())
+    def curves_table(self) -> list[dict[str, Any]]:
+        """One entry for each image, target, row, metric that has a curve, and point of it: the fraction of the pixels
+        that were changed, and the model's output."""
+        return [
+            {**self._where(number, row, column), "fraction": fraction, "score": float(score)}
+            for number, one in enumerate(self.judged)
+            for row in self._rows
+            for column, curves in sorted(one.curves.items())
+            if not np.isnan(self.values[number, row, column])
+            for fraction, score in zip(self._fractions(column), curves[row], strict=True)
+        ]
+
+    def _where(self, number: int, row: int, column: int) -> dict[str, Any]:
+        return {
+            "image": self._names[number],
+            "target": self.judged[number].label or self.judged[number].target,
+            "method": self.rows[row],
+            "control": row >= len(self.rows) - self.controls,
+            "metric": self.columns[column],
+        }
+
+    @cached_property
+    def _names(self) -> list[str]:
+        """The images' names; several images of one name are numbered."""
+        images = [
+            (one.source, number if one.position is None else one.position) for number, one in enumerate(self.judged)
+        ]
+        alike, count = Counter(source for source, _ in set(images)), Counter[str]()
+        names: dict[tuple[str, int], str] = {}
+        for source, position in dict.fromkeys(images):
+            count[source] += 1
+            names[source, position] = source if alike[source] == 1 else f"{source} ({count[source]})"
+        return [names[image] for image in images]
+
+    def _reason(self, number: int, row: int, column: int) -> str:
+        reason = self.judged[number].reasons.get((row, column), "")
+        if not reason and self._left_out[number, row]:
+            reason = f"it explained layer {self.judged[number].layers[row]!r}, not {self.layers[row]!r}"
+        return reason
+
+    def _fractions(self, column: int) -> tuple[float, ...]:
+        metric = self.metrics[column]
+        assert isinstance(metric, CurveMetric)
+        return metric.fractions
+
+    def entries(self, part: Part = "summary") -> list[dict[str, Any]]:
+        """One of the tables as plain values: `table`, `values_table` or `curves_table`."""
+        check_part(part, COLUMNS)
+        return {"summary": self.table, "values": self.values_table, "curves": self.curves_table}[part]()
+
+    def to_csv(self, part: Part = "summary") -> str:
+        """A table as CSV.
+
+        Args:
+            part: "summary": a line for each row and metric, with the mean and its interval; "values": for each image,
+                target, method and metric, with the value or the reason why there is none; "curves": for each point of
+                each curve.
+        """
+        return as_csv(self.entries(part), COLUMNS[part])
+
+    def to_pandas(self, part: Part = "summary") -> Any:
+        """A table as a pandas DataFrame; `part` as for `to_csv`.
+
+        Raises:
+            MissingExtra: without pandas.
+        """
+        return as_frame(self.entries(part), COLUMNS[part])
+
+    def to_markdown(self) -> str:
+        """The methods by metrics as a Markdown table: means with intervals, the best in bold."""
+        return self.text_table.markdown()
+
+    def to_latex(self) -> str:
+        """The methods by metrics as a LaTeX table, ruled by booktabs: means with intervals, the best in bold."""
+        return self.text_table.latex()
+
+    @property
+    def text_table(self) -> Table:
+        """The methods by metrics, in words."""
+        return Table(
+            self.heads(),
+            self.rows,
+            self.cells(),
+            self.footnote,
+            frozenset((row, column) for column, row in enumerate(self.best) if row is not None),
+            {(row, column): self.mark(row, column) for row in self._rows for column in self._columns},
+            self.controls,
+        )
 
     def cells(self) -> list[list[str]]:
-        """The table's cells in words, "0.123 ±0.010" or "–", rows by metrics."""
-        return [[self._cell(row, column) for column in self._columns] for row in self._rows]
-
-    def _cell(self, row: int, column: int) -> str:
-        mean, (low, high) = self.means[row, column], self.intervals[row, column]
-        if np.isnan(mean):
-            return "–"
-        return f"{mean:.3g}" if np.isnan(low) else f"{mean:.3g} [{low:.3g}, {high:.3g}]"
+        """The table's cells in words, "0.123 ± 0.010" or "–", rows by metrics."""
+        return [
+            [with_interval(self.means[row, column], *self.intervals[row, column]) for column in self._columns]
+            for row in self._rows
+        ]
 
     def heads(self) -> list[str]:
         """The metrics' names with an arrow in the direction that is better."""
@@ -314,7 +437,7 @@ class Evaluation:
         message = " ".join([f"{n} image{'s' if n > 1 else ''}, {self.model}.", *self.remarks])
         if n < FEWEST:
             return message
-        message += " Mean with 95 % bootstrap interval."
+        message += INTERVALS
         if n >= FEWEST_TO_DIFFER:
             message += " Bold: significantly better than the next. °: not significantly better than a random map."
         else:
@@ -322,16 +445,7 @@ class Evaluation:
         return message
 
     def __str__(self) -> str:
-        marked = [
-            [self.rows[row], *(cell + self.mark(row, column) for column, cell in enumerate(cells))]
-            for row, cells in enumerate(self.cells())
-        ]
-        lines = [["", *self.heads()], *marked]
-        widths = [max(len(line[k]) for line in lines) for k in range(len(lines[0]))]
-        text = [
-            "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines
-        ]
-        return "\n".join([*text, self.footnote])
+        return str(self.text_table)
 
     def mark(self, row: int, column: int) -> str:
         """The sign ° for a method that is not significantly better than a random map."""
@@ -379,9 +493,8 @@ class Evaluation:
                 if column in one.curves
             ]
         )
+        fractions = self._fractions(column)
         metric = self.metrics[column]
-        assert isinstance(metric, CurveMetric)
-        fractions = metric.fractions
         methods = len(self.rows) - self.controls
         for row, name in enumerate(self.rows):
             mine = curves[:, row][~np.isnan(curves[:, row]).any(1)]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -18,6 +20,21 @@ def mean_of_known(values: Values) -> Values:
     there = ~np.isnan(values)
     count = there.sum(0)
     return np.where(count > 0, np.where(there, values, 0).sum(0) / np.maximum(count, 1), np.nan)
+
+
+def listed(values: Values) -> Any:
+    """Numbers as nested lists for JSON, NaN as None; `array` reads them back.
+
+    Example:
+        >>> listed(np.array([[1.5, np.nan]])), array([[1.5, None]])
+        ([[1.5, None]], array([[1.5, nan]]))
+    """
+    return [listed(value) for value in values] if values.ndim else plain(float(values))
+
+
+def array(held: Any) -> Values:
+    """What `listed` was given."""
+    return np.array(held, dtype=np.float64)
 
 
 def plain(value: float) -> float | None:

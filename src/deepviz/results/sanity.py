@@ -17,6 +17,7 @@ from PIL import Image
 from deepviz import catalog
 from deepviz.files import versions
 from deepviz.methods.method import Method
+from deepviz.metrics.bootstrap import FEWEST, interval
 from deepviz.metrics.similarity import SIMILARITIES
 from deepviz.models import LoadedModel, Prepared, Preprocess
 from deepviz.models.weights import weights_hash
@@ -25,9 +26,16 @@ from deepviz.render.contact import Thumbnail, contact_sheet
 from deepviz.render.figure import figure
 from deepviz.results.explanation import ExplainedTarget, Explanation
 from deepviz.results.identity import Layers, captions, layers_that_differ, of_other_layers, row_layers
-from deepviz.results.numbers import Values, mean_of_known, plain
+from deepviz.results.numbers import Values, array, listed, mean_of_known, plain
 from deepviz.results.outcomes import Missing
+from deepviz.results.tables import INTERVALS, Table, as_csv, as_frame, check_part, with_interval
 
+Part = Literal["summary", "values"]
+COLUMNS: dict[Part, tuple[str, ...]] = {
+    "summary": ("method", "layers random", "mean", "low", "high", "images", "verdict"),
+    "values": ("image", "target", "method", "similarity", "stage", "layers random", "value", "reason"),
+}
+"""The columns of the tables that `to_csv` and `to_pandas` give."""
 VERDICT = "absolute-spearman"
 """The similarity that the verdict is of: the rank correlation of magnitudes, which contrast does not move."""
 NEAR = 0.1
@@ -60,6 +68,11 @@ class RandomizationResult:
     output: dict[str, str] | None = None
 
     @property
+    def name(self) -> str:
+        """The image's name."""
+        return self.image.name
+
+    @property
     def target(self) -> ExplainedTarget:
         """What was explained."""
         return next(history[0].target for history in self.maps if history is not None)
@@ -68,6 +81,80 @@ class RandomizationResult:
     def layers(self) -> Layers:
         """For each method the layer that it explained, if any."""
         return tuple(None if history is None else history[0].layer for history in self.maps)
+
+    @property
+    def reasons(self) -> tuple[str | None, ...]:
+        """For each method why it gave no map; None if it did."""
+        return tuple(None if one is None else one.reason for one in self.missing)
+
+
+@dataclass(frozen=True)
+class StoredTarget:
+    """What was explained, in words.
+
+    Args:
+        shown: with its probability.
+        label: without it.
+    """
+
+    shown: str
+    label: str
+
+    def __str__(self) -> str:
+        return self.shown
+
+
+@dataclass(frozen=True, eq=False)
+class StoredRandomization:
+    """The numbers of a `RandomizationResult` of an earlier run, without image and maps.
+
+    Args:
+        image: the same object for all targets of an image.
+        reasons: for each method why it gave no map; None if it did.
+    """
+
+    image: object
+    name: str
+    target: StoredTarget
+    stages: tuple[str, ...]
+    shares: tuple[float, ...]
+    similarities: dict[str, Values]
+    layers: Layers
+    reasons: tuple[str | None, ...]
+    output: dict[str, str] | None = None
+
+    @classmethod
+    def from_json(cls, held: dict[str, Any], image: object) -> StoredRandomization:
+        """What `numbers_of` gave."""
+        return cls(
+            image=image,
+            name=held["name"],
+            target=StoredTarget(held["target"], held["label"]),
+            stages=tuple(held["stages"]),
+            shares=tuple(held["shares"]),
+            similarities={name: array(values) for name, values in held["similarities"].items()},
+            layers=tuple(held["layers"]),
+            reasons=tuple(held["reasons"]),
+            output=held["output"],
+        )
+
+
+Examined = RandomizationResult | StoredRandomization
+
+
+def numbers_of(one: Examined) -> dict[str, Any]:
+    """All but image and maps, as plain values for JSON: what `StoredRandomization.from_json` reads."""
+    return {
+        "name": one.name,
+        "target": str(one.target),
+        "label": one.target.label,
+        "stages": list(one.stages),
+        "shares": list(one.shares),
+        "similarities": {name: listed(values) for name, values in one.similarities.items()},
+        "layers": list(one.layers),
+        "reasons": list(one.reasons),
+        "output": one.output,
+    }
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,7 +178,7 @@ class Sanity:
     methods: tuple[str, ...]
     keys: tuple[str, ...]
     stages: tuple[str, ...]
-    examined: tuple[RandomizationResult, ...]
+    examined: tuple[Examined, ...]
     cascading: bool
     model: str
     fingerprint: str
@@ -105,7 +192,7 @@ class Sanity:
         cls,
         loaded: LoadedModel,
         methods: Sequence[Method],
-        examined: Sequence[RandomizationResult],
+        examined: Sequence[Examined],
         cascading: bool = True,
         seed: int = 0,
     ) -> Sanity:
@@ -180,7 +267,7 @@ class Sanity:
     @property
     def blank(self) -> tuple[int, ...]:
         """For each method in how many images its map is blank with all layers random, or is blank to begin with."""
-        maps = np.array([[one is not None for one in image.maps] for image in self.examined]) & ~self._left_out
+        maps = np.array([[reason is None for reason in image.reasons] for image in self.examined]) & ~self._left_out
         return tuple((np.isnan(self.similarities[VERDICT][:, :, -1]) & maps).sum(0).tolist())
 
     @property
@@ -224,9 +311,114 @@ class Sanity:
                 )
                 left = f" ({blank} of {len(self.examined)} images left out: a map is blank there)" if blank else ""
                 verdicts[name] = message + left
-            elif any(one.maps[row] is not None for one in self.examined):
+            elif any(one.reasons[row] is None for one in self.examined):
                 verdicts[name] = "its map is blank with all layers random, so it cannot be compared"
         return verdicts
+
+    def table(self) -> list[dict[str, Any]]:
+        """One entry for each method and share of the layers that is random (about half, and all): how similar its maps
+        stay to those of the trained network, the mean over images with its 95 % bootstrap interval."""
+        verdicts = self.verdicts
+        return [
+            {
+                "method": self.methods[row],
+                "layers random": share,
+                "mean": plain(mean),
+                "low": plain(low),
+                "high": plain(high),
+                "images": images,
+                "verdict": verdicts.get(self.methods[row], ""),
+            }
+            for row in range(len(self.methods))
+            for share, (mean, low, high, images) in self._spreads(row).items()
+        ]
+
+    def _spreads(self, row: int) -> dict[float, tuple[float, float, float, int]]:
+        """By the share of random layers, the mean over images of what is left of a method's map, its interval and the
+        number of images; of layers that are random one part at a time, the share is that of a part."""
+        values = self.similarities[VERDICT][:, row]
+        if self.cascading:
+            stages = [stage for stage in (self._stage(0.5), self._stage(1.0)) if stage is not None]
+            of_images = {self.shares[stage]: values[:, stage] for stage in stages}
+        else:
+            of_images = {1 / (len(self.stages) - 1): mean_of_known(values[:, 1:].T)}
+        images = [id(one.image) for one in self.examined]
+        found = {}
+        for share, each in of_images.items():
+            # several targets of an image are not independent
+            means = np.array([mean_of_known(each[[one == image for one in images]]) for image in dict.fromkeys(images)])
+            means = means[~np.isnan(means)]
+            found[share] = (float(means.mean()) if len(means) else np.nan, *interval(means), len(means))
+        return found
+
+    def values_table(self) -> list[dict[str, Any]]:
+        """One entry for each image, target, method, similarity and stage: the value, or why there is none."""
+        return [
+            {
+                "image": one.name,
+                "target": one.target.label,
+                "method": self.methods[row],
+                "similarity": name,
+                "stage": self.stages[stage],
+                "layers random": self.shares[stage],
+                "value": plain(values[number, row, stage]),
+                "reason": self._reason(number, row) if np.isnan(values[number, row, stage]) else "",
+            }
+            for number, one in enumerate(self.examined)
+            for row in range(len(self.methods))
+            for name, values in self.similarities.items()
+            for stage in range(len(self.stages))
+        ]
+
+    def _reason(self, number: int, row: int) -> str:
+        one = self.examined[number]
+        if reason := one.reasons[row]:
+            return reason
+        if self._left_out[number, row]:
+            return f"it explained layer {one.layers[row]!r}, not {self.layers[row]!r}"
+        return "a map is blank: nothing to compare"
+
+    def entries(self, part: Part = "summary") -> list[dict[str, Any]]:
+        """One of the tables as plain values: `table` or `values_table`."""
+        check_part(part, COLUMNS)
+        return self.table() if part == "summary" else self.values_table()
+
+    def to_csv(self, part: Part = "summary") -> str:
+        """A table as CSV.
+
+        Args:
+            part: "summary": a line for each method and share of random layers, with the mean and its interval;
+                "values": for each image, target, method, similarity and stage.
+        """
+        return as_csv(self.entries(part), COLUMNS[part])
+
+    def to_pandas(self, part: Part = "summary") -> Any:
+        """A table as a pandas DataFrame; `part` as for `to_csv`.
+
+        Raises:
+            MissingExtra: without pandas.
+        """
+        return as_frame(self.entries(part), COLUMNS[part])
+
+    def to_markdown(self) -> str:
+        """The methods with what is left of their maps as a Markdown table: means with intervals."""
+        return self.text_table.markdown()
+
+    def to_latex(self) -> str:
+        """The methods with what is left of their maps as a LaTeX table, with the rules of booktabs."""
+        return self.text_table.latex()
+
+    @property
+    def text_table(self) -> Table:
+        """The methods with what is left of their maps, in words."""
+        spreads = [self._spreads(row) for row in range(len(self.methods))]
+        what = "of the layers random" if self.cascading else "of the layers random at a time"
+        return Table(
+            [f"{share:.0%} {what}" for share in spreads[0]],
+            self.methods,
+            [[with_interval(*spread[:3]) for spread in of.values()] for of in spreads],
+            self.footnote + (INTERVALS if len({id(one.image) for one in self.examined}) >= FEWEST else ""),
+        )
 
     def as_json(self) -> dict[str, Any]:
         """Everything but the maps, as plain values for JSON."""
@@ -237,7 +429,7 @@ class Sanity:
             "versions": self.versions,
             "cascading": self.cascading,
             "seed": self.seed,
-            "images": [one.image.name for one in self.examined],
+            "images": [one.name for one in self.examined],
             "targets": [str(one.target) for one in self.examined],
             "stages": list(self.stages),
             "shares": list(self.shares),
@@ -258,8 +450,13 @@ class Sanity:
         """The maps of one image, a row for each method, from the trained network to the randomised one.
 
         Every map has its own scale, so that what is left of a pattern is seen, not how small its values became.
+
+        Raises:
+            ValueError: for an image of an earlier run, whose maps are not stored.
         """
         one = self.examined[image]
+        if not isinstance(one, RandomizationResult):
+            raise ValueError(f"the maps of {one.name} are not stored, only its numbers")
         shown = np.unique(np.linspace(0, len(self.stages) - 1, min(most, len(self.stages))).round().astype(int))
         thumbnails = [
             Thumbnail(seen(history[stage]), *self._lines(row, one, stage))
@@ -267,7 +464,7 @@ class Sanity:
             if history is not None
             for stage in shown
         ]
-        title = f"{one.image.name}: maps with randomised layers, {one.target}"
+        title = f"{one.name}: maps with randomised layers, {one.target}"
         footer = f"{self.model}; similarity: rank correlation of magnitudes; each map on its own scale"
         return contact_sheet(thumbnails, title=title, footer=footer, columns=len(shown))
 

@@ -127,6 +127,7 @@ def _of_target(
 ) -> ImageScores:
     values = np.full((len(methods), len(metrics)), np.nan)
     curves: dict[int, Values] = {}
+    reasons: dict[tuple[int, int], str] = {}
     layers = tuple(one.layer if isinstance(one, Explanation) else None for one in outcomes)
     names, keys = captions(methods, layers), tuple(map(catalog.key, methods, layers))
     left_out = {key: one.reason for key, one in zip(keys, outcomes, strict=True) if isinstance(one, Missing)}
@@ -134,6 +135,7 @@ def _of_target(
     with judging(loaded.module, inputs_of(loaded, [item]), asked_of(target), output=loaded.kind) as session:
         for row, explanation in enumerate(outcomes):
             if not isinstance(explanation, Explanation):
+                reasons |= {(row, column): explanation.reason for column in range(len(metrics))}
                 continue
             for column, metric in enumerate(metrics):
                 what = f"{metric} of {names[row]}"
@@ -145,13 +147,16 @@ def _of_target(
                     if metric.judges == "map" and _is_of_options(error):
                         raise  # an option that does not go with the input is one for all images
                     reason = left_out[f"{metric} of {keys[row]}"] = in_one_line(error)
+                    reasons[row, column] = reason
                     warn(f"{what} is left out: {reason}")
                     continue
                 values[row, column] = value
                 if curve is not None:
                     curves.setdefault(column, np.full((len(methods), len(curve)), np.nan))[row] = curve
     missing = tuple(one if isinstance(one, Missing) else None for one in outcomes)
-    return ImageScores(item.image.name, str(target), values, curves, left_out, layers, missing)
+    return ImageScores(
+        item.image.name, str(target), values, curves, left_out, layers, missing, reasons=reasons, label=target.label
+    )
 
 
 def _is_of_options(error: Exception) -> bool:

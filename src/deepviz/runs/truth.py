@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -19,6 +20,7 @@ from deepviz.objectives import Objective
 from deepviz.runs.asked import targets_of
 
 FOLDERS = "folders"
+FILE = "the file of true classes"
 Classes = dict[str, int | str]
 
 
@@ -53,6 +55,7 @@ def ground_truth(
     names = labels.labels if isinstance(labels, LoadedModel) else labels
     known = GroundTruth(None if truth == FOLDERS else read_classes(Path(truth)))
     found = find_images(images)
+    known.check_names(found.paths)
     return torch.tensor(
         [known.index(path, folder, names) for path, folder in zip(found.paths, found.folders, strict=True)]
     )
@@ -68,6 +71,15 @@ class GroundTruth:
 
     classes: Classes | None
 
+    def check_names(self, paths: Iterable[Path]) -> None:
+        """Refuse a line that is about two images.
+
+        Raises:
+            TargetError: naming both.
+        """
+        if self.classes is not None:
+            check_names(paths, self.classes, FILE)
+
     def index(self, path: Path, folder: Path, labels: Sequence[str] | None) -> int | str:
         """The class of an image: its index, or, without names of classes, as it is written.
 
@@ -81,7 +93,7 @@ class GroundTruth:
         """
         if self.classes is None:
             return _of_folders(path, folder, labels)
-        written = _of_lines(path, self.classes)
+        written = self.classes[line_of(path, self.classes, FILE)]
         return written if isinstance(written, int) or labels is None else _called(written, labels)
 
     def targets(self, path: Path, folder: Path, labels: Sequence[str] | None) -> tuple[Objective, ...] | None:
@@ -108,21 +120,46 @@ def _called(name: str, labels: Sequence[str]) -> int:
     return find_label(imagenet_label_of(name, labels) or name, labels)
 
 
-def _of_lines(path: Path, classes: Classes) -> int | str:
-    """The class of the line whose path is most of this one; else of the file of this name."""
+def line_of(path: Path, lines: Mapping[str, Any], file: str) -> str:
+    """Which line of a file is about an image: the one whose path is most of this one; else the one of the file's name.
+
+    Args:
+        path: of the image.
+        lines: by path, or the end of one.
+        file: what it is called in errors.
+
+    Raises:
+        TargetError: if there is none, or several are of this name.
+    """
     parts = path.parts
     for start in range(len(parts)):
-        found = classes.get("/".join(parts[start:]))
-        if found is not None:
-            return found
-    named = {file: value for file, value in classes.items() if Path(file).name == path.name}
+        if (end := "/".join(parts[start:])) in lines:
+            return end
+    named = [name for name in lines if Path(name).name == path.name]
     if not named:
-        raise TargetError(f"{shown(path.name)}: it has no line in the file of true classes")
-    if len(set(named.values())) > 1:
-        raise TargetError(
-            f"{shown(path)}: the file of true classes has {' and '.join(named)}: write its path as it is here"
-        )
-    return next(iter(named.values()))
+        raise TargetError(f"{shown(path.name)}: it has no line in {file}")
+    if any(lines[name] != lines[named[0]] for name in named):
+        raise TargetError(f"{shown(path)}: {file} has {' and '.join(named)}: write its path as it is here")
+    return named[0]
+
+
+def check_names(paths: Iterable[Path], lines: Mapping[str, Any], file: str) -> None:
+    """Refuse a line that is about two images, whose files have the same name in different folders.
+
+    Raises:
+        TargetError: naming both.
+    """
+    about: dict[str, Path] = {}
+    for path in paths:
+        try:
+            line = line_of(path, lines, file)
+        except TargetError:
+            continue  # told of the image itself
+        other = about.setdefault(line, path)
+        if other.absolute() != path.absolute():
+            raise TargetError(
+                f"{file} has a line {shown(line)!r}, which may be {shown(other)} or {shown(path)}: write their paths"
+            )
 
 
 def read_classes(path: Path) -> Classes:
