@@ -1,15 +1,32 @@
 """What maps become before they are judged, and how metrics are named and given their baselines."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import nn
 
+from deepviz import catalog
 from deepviz.errors import ModelError
-from deepviz.metrics import Completeness, Deletion, Insertion, Metric
-from deepviz.metrics.metric import per_pixel, per_value
+from deepviz.methods import Gradient
+from deepviz.metrics import (
+    ROAD,
+    Completeness,
+    Deletion,
+    EfficientRandomization,
+    FaithfulnessCorrelation,
+    Infidelity,
+    Insertion,
+    MaxSensitivity,
+    Metric,
+    ParameterRandomization,
+    Sparseness,
+)
+from deepviz.metrics.metric import judging, per_pixel, per_value
 from networks import CASES, assert_same
+from small_models import network
 
 CASE = CASES["plain"]
 X = CASE.images(2)
@@ -70,3 +87,49 @@ def test_what_is_not_finite_is_said():
 
     with pytest.raises(ModelError, match="Broken came out as NaN"):
         Broken()(CASE.model(), X, torch.ones(X.shape), 1)
+
+
+class CountingRows(nn.Module):
+    """Counts the rows that go through it and its copies, so in a list that copies share."""
+
+    rows: ClassVar[list[int]] = []
+
+    def __init__(self):
+        super().__init__()
+        self.body = network()
+
+    def forward(self, x):
+        self.rows.append(len(x))
+        return self.body(x)
+
+
+@pytest.mark.parametrize(
+    "metric",
+    [
+        Deletion(steps=7),
+        Insertion(steps=7),
+        ROAD(steps=5),
+        FaithfulnessCorrelation(subsets=6),
+        Infidelity(samples=6),
+        Completeness(),
+        Sparseness(),
+        MaxSensitivity(samples=3),
+        EfficientRandomization(),
+        ParameterRandomization(),
+        ParameterRandomization(mode="independent", stages=3, samples=2),
+    ],
+    ids=catalog.spell,
+)
+def test_the_passes_are_those_that_another_map_costs(metric):
+    """Of a second map of the same image: what all maps share is found with the first. A gradient is two passes."""
+    model, method = CountingRows().eval(), Gradient()
+    x = torch.rand(1, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    judged = method if metric.judges == "method" else method(model, x, 1)
+    with judging(model, x, 1) as session:
+        metric.measure(session, judged)
+        CountingRows.rows.clear()
+        metric.measure(session, judged)
+    forwards = sum(CountingRows.rows)
+    if isinstance(metric, (EfficientRandomization, ParameterRandomization)):
+        forwards -= 1  # to see in which order the layers run
+    assert metric.passes(method) == (2 * forwards if metric.judges == "method" else forwards)
