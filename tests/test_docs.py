@@ -1,5 +1,6 @@
 """The documentation says what is there: pages for methods, examples that run, commands and names that exist."""
 
+import importlib
 import re
 import shlex
 import sys
@@ -132,6 +133,19 @@ def test_the_worked_example_is_exact_on_a_linear_model(monkeypatch):
     check_method(catalog.find("occlusion:Occlusion")(patch=5))
     change = model(x) - model(0 * x)
     torch.testing.assert_close(falls.sum((-3, -2, -1)), change.gather(1, torch.tensor([[1, 4], [0, 2]])))
+
+
+def test_stored_outputs_of_the_pages_are_outdated_by_any_change_of_the_code(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "docs" / "_ext")
+    executed = importlib.import_module("executed")
+    (tmp_path / "package").mkdir()
+    (tmp_path / "package" / "one.py").write_text("a = 1")
+    before = executed.outputs_key(tmp_path)
+    assert executed.outputs_key(tmp_path) == before
+    (tmp_path / "package" / "one.py").write_text("a = 2")
+    changed = executed.outputs_key(tmp_path)
+    (tmp_path / "package" / "one.py").rename(tmp_path / "package" / "two.py")
+    assert len({before, changed, executed.outputs_key(tmp_path)}) == 3
 
 
 def _written(magic):
