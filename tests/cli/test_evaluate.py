@@ -75,7 +75,7 @@ def test_the_classes_of_a_file_are_explained(evaluate):
     Path("labels.csv").write_text("file,class\n0.png,2\nsomewhere/1.png,red fox\n2.png,0\n")
     code, out, _ = evaluate("photos", *QUICK, "--truth", "labels.csv", "--json")
     assert code == 0
-    assert [one["target"].rsplit(" ", 1)[0] for one in json.loads(out)["images"]] == [
+    assert [one["target"].rsplit(" ", 2)[0] for one in json.loads(out)["images"]] == [
         "lynx",
         "red fox",
         "tabby, tabby cat",
@@ -251,7 +251,7 @@ def test_folders_that_are_named_after_classes_are_the_truth(evaluate):
     code, out, err = evaluate("photos", *QUICK, "--truth", "folders", "--json")
     assert code == 4
     assert "other/2.png: its folder is not named after a class: no class named 'other'" in err
-    assert [one["target"].rsplit(" ", 1)[0] for one in json.loads(out)["images"]] == ["red fox", "lynx"]
+    assert [one["target"].rsplit(" ", 2)[0] for one in json.loads(out)["images"]] == ["red fox", "lynx"]
 
 
 def test_files_of_the_same_name_are_told_apart_by_their_folders():

@@ -5,11 +5,12 @@ import { stops, titleOf } from "./layers.js";
 import { reachable, rove } from "./roving.js";
 
 export function drawModels(models, chosen, choose) {
-  $("model-block").hidden = models.length < 2;
+  const title = (model) => (model.random ? `${model.name} (random weights)` : model.name);
+  const alone = models.length === 1;
+  $("model-name").textContent = alone ? title(models[0]) : "";
+  $("model").hidden = alone;
   $("model").replaceChildren(
-    ...models.map((model) =>
-      element("option", { value: model.id, selected: model.id === chosen }, model.random ? `${model.name} (random weights)` : model.name),
-    ),
+    ...models.map((model) => element("option", { value: model.id, selected: model.id === chosen }, title(model))),
   );
   $("model").onchange = () => choose($("model").value);
 }
