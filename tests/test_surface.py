@@ -22,6 +22,7 @@ ALL = [
     "Sanity",
     "catalog",
     "compare",
+    "detector",
     "evaluate",
     "example_photo",
     "explain",
@@ -58,6 +59,7 @@ ALL = [
 COMMON = "target=None, top_k=1, preprocess=None"
 SIGNATURES = {
     "compare": "explanations, settings",
+    "detector": "model, read",
     "explain": "model, images, methods='all', *, target=None, top_k=1, layer=None, preprocess=None, extra=None, "
     "output='auto'",
     "grad_times_image": f"model, image, *, {COMMON}",

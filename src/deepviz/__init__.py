@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from deepviz.errors import DeepVizError, DeepVizWarning
     from deepviz.inputs import Inputs, shared
     from deepviz.inside import viz_activations, viz_channels, viz_filters, viz_layers
-    from deepviz.models import LoadedModel, Preprocess, example_photo, load_model
+    from deepviz.models import LoadedModel, Preprocess, detector, example_photo, load_model
     from deepviz.results.evaluation import Evaluation
     from deepviz.results.explanation import Explanation, sheet
     from deepviz.results.sanity import Sanity
@@ -67,6 +67,7 @@ __all__ = [
     "Sanity",
     "catalog",
     "compare",
+    "detector",
     "evaluate",
     "example_photo",
     "explain",

@@ -72,6 +72,19 @@ class Geometry:
             cut(box[3], top, bottom, height),
         )
 
+    def on_image(
+        self, box: tuple[float, float, float, float], size: tuple[int, int]
+    ) -> tuple[float, float, float, float]:
+        """A box of the model's input, whose `size` is (width, height), in pixels of the image.
+
+        Example:
+            >>> Geometry((400, 300), (50, 0, 350, 300)).on_image((0, 10, 50, 30), (100, 100))
+            (50.0, 30.0, 200.0, 90.0)
+        """
+        left, top, right, bottom = self.box
+        across, down = (right - left) / size[0], (bottom - top) / size[1]
+        return left + box[0] * across, top + box[1] * down, left + box[2] * across, top + box[3] * down
+
     @property
     def seen(self) -> str:
         """How much of the image the model saw, in words; "" if all of it.

@@ -1,5 +1,6 @@
 """A name, path or module -> a model, its preprocessing and its labels; and the images that go in."""
 
+from deepviz.models.adapted import detector
 from deepviz.models.images import Photo, example_photo, find_images, find_photos, open_photo
 from deepviz.models.load import load_model
 from deepviz.models.loaded import LoadedModel, Prepared
@@ -10,6 +11,7 @@ __all__ = [
     "Photo",
     "Prepared",
     "Preprocess",
+    "detector",
     "example_photo",
     "find_images",
     "find_photos",

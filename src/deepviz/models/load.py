@@ -13,6 +13,7 @@ from torch import nn
 
 from deepviz.errors import ImageError, ModelError
 from deepviz.models import sources
+from deepviz.models.adapted import Adapted
 from deepviz.models.labels import read_labels
 from deepviz.models.loaded import RANDOM, LoadedModel
 from deepviz.models.preprocessing import Given, preprocessing
@@ -142,7 +143,8 @@ def _given(
     model: nn.Module | LoadedModel, weights: str | None, source: str, for_classes: str = "build it with {} classes"
 ) -> tuple[LoadedModel, bool]:
     if isinstance(model, nn.Module):
-        model = LoadedModel(model, type(model).__name__, source=source)
+        known = model.model if isinstance(model, Adapted) else model
+        model = LoadedModel(model, type(known).__name__, source=source)
     if weights is None:
         return model, False
     if weights == RANDOM:

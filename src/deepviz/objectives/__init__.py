@@ -5,6 +5,8 @@ deepviz.ImageGenerator(model, objective=Channel("layer4", 3))()
 """
 
 from deepviz.objectives.bound import Bound, Target, bind
+from deepviz.objectives.box import Box, Detection, NothingDetected
+from deepviz.objectives.candidates import Candidates
 from deepviz.objectives.classes import Logit, Predicted, Probability
 from deepviz.objectives.expression import parse
 from deepviz.objectives.function import Function
@@ -19,7 +21,10 @@ from deepviz.probe.seen import Seen
 __all__ = [
     "L2",
     "Bound",
+    "Box",
+    "Candidates",
     "Channel",
+    "Detection",
     "Direction",
     "Diversity",
     "Energy",
@@ -27,6 +32,7 @@ __all__ = [
     "Logit",
     "Match",
     "Neuron",
+    "NothingDetected",
     "Objective",
     "Output",
     "Predicted",

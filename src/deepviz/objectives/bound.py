@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import count
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from deepviz.errors import TargetError
+from deepviz.objectives.box import Box
 from deepviz.objectives.classes import (
     Chosen,
     Logit,
@@ -23,7 +25,7 @@ from deepviz.objectives.classes import (
 from deepviz.objectives.expression import parse
 from deepviz.objectives.function import Function, weakly
 from deepviz.objectives.layers import OfLayer
-from deepviz.objectives.objective import Objective, Rows
+from deepviz.objectives.objective import Choosing, Objective, Rows
 from deepviz.objectives.similarity import Similarity
 from deepviz.probe.outputs import Reading, chosen_field, describe, read_outputs
 from deepviz.probe.seen import Seen
@@ -71,6 +73,10 @@ class Bound:
             columns = sorted({part.rank for part in self._parts() if isinstance(part, Predicted)})
         self._columns: tuple[int | None, ...] = tuple(columns)
         self._choice = torch.full((rows, len(columns)), -1)
+        # of other choices: those of each part, by its objective's place in the whole and its own in that
+        self._made: dict[tuple[int, int], Tensor] = {}
+        self._origin = tuple(range(len(self.objectives)))
+        self._whole, self._place = rows, torch.arange(rows)
         if self._classes_alone:
             for column, one in enumerate(self.objectives):
                 if isinstance(one, Logit):
@@ -95,7 +101,7 @@ class Bound:
     @property
     def decided(self) -> bool:
         """Whether every row has its class, and it is known how the outputs are read where that matters."""
-        if not bool((self._choice >= 0).all()):
+        if not bool((self._choice >= 0).all()) or not all(self._has_chosen(key) for key, _ in self._choosing()):
             return False
         return self._classes_alone or not self._reads or self._found.reading is not None
 
@@ -120,6 +126,10 @@ class Bound:
         if isinstance(rows, Tensor):
             rows = rows.cpu()
             rows = rows.nonzero()[:, 0] if rows.dtype == torch.bool else rows
+            part._made = {key: made[self._place[rows]] for key, made in self._made.items()}
+            part._whole, part._place = len(rows), torch.arange(len(rows))
+        else:
+            part._place = self._place[rows]
         part._choice = self._choice[rows]
         part.rows = len(part._choice)
         if any(one.rows is not None for one in self.objectives):
@@ -133,7 +143,7 @@ class Bound:
         parts = []
         for k, one in enumerate(self.objectives):
             part = self._like()
-            part.shape, part.objectives = (), (one,)
+            part.shape, part.objectives, part._origin = (), (one,), self._origin[k : k + 1]
             if self._classes_alone:
                 part._columns, part._choice = self._columns[k : k + 1], self._choice[:, k : k + 1]
             parts.append(part)
@@ -155,7 +165,7 @@ class Bound:
             if self._classes_alone:
                 return pick(reading.scores(outputs), self._checked(reading))
             seen = replace(seen, reading=reading)
-        values = [self._value(one, seen) for one in self.objectives]
+        values = [self._value(k, one, seen) for k, one in enumerate(self.objectives)]
         return torch.stack(values, 1) if self.shape else values[0]
 
     def _read(self, seen: Seen) -> Reading:
@@ -182,17 +192,54 @@ class Bound:
                 reading.check_asked(int(extreme))
         return self._choice if self.shape else self._choice[:, 0]
 
-    def _value(self, objective: Objective, seen: Seen) -> Tensor:
-        def chosen(part: Objective) -> Objective:
-            if not isinstance(part, Predicted):
-                return part
-            return Chosen(self._choice[:, self._columns.index(part.rank)])
-
-        values = objective.replaced(chosen)(seen)
+    def _value(self, k: int, objective: Objective, seen: Seen) -> Tensor:
+        values = self._settled(k, objective, lambda key, part: self._choose(key, part, seen))(seen)
         if not isinstance(values, Tensor) or values.shape != (self.rows,) or not values.is_floating_point():
             got = describe(values) if isinstance(values, Tensor) else type(values).__name__
             raise TargetError(f"{objective} must give one float value per row, ({self.rows},), got {got}")
         return values
+
+    def _settled(
+        self,
+        k: int,
+        objective: Objective,
+        choice: Callable[[tuple[int, int], Choosing], Tensor],
+        predicted: bool = True,
+    ) -> Objective:
+        """The objective with what is chosen for its parts."""
+        number = count()
+
+        def settled(part: Objective) -> Objective:
+            key = (self._origin[k], next(number))
+            if predicted and isinstance(part, Predicted):
+                return Chosen(self._choice[:, self._columns.index(part.rank)])
+            return part.chosen(choice(key, part)) if isinstance(part, Choosing) else part
+
+        return objective.replaced(settled)
+
+    def _choosing(self) -> Iterator[tuple[tuple[int, int], Choosing]]:
+        for k, one in zip(self._origin, self.objectives, strict=True):
+            for number, part in enumerate(one.parts()):
+                if isinstance(part, Choosing):
+                    yield (k, number), part
+
+    def _has_chosen(self, key: tuple[int, int]) -> bool:
+        return key in self._made and not bool(self._made[key][self._place].isnan().any())
+
+    def _choose(self, key: tuple[int, int], part: Choosing, seen: Seen) -> Tensor:
+        if not self._has_chosen(key):
+            with torch.no_grad():
+                choice = part.choose(seen)
+            self._made.setdefault(key, torch.full((self._whole, choice.shape[1]), torch.nan, dtype=torch.float64))
+            self._made[key][self._place] = choice
+        return self._made[key][self._place]
+
+    def settled(self) -> tuple[Objective, ...]:
+        """The objectives with what was chosen of them; a predicted class is not told so."""
+        return tuple(
+            self._settled(k, one, lambda key, _: self._made[key][self._place], predicted=False)
+            for k, one in enumerate(self.objectives)
+        )
 
     def _parts(self) -> list[Objective]:
         return [part for one in self.objectives for part in one.parts()]
@@ -286,14 +333,14 @@ def _of_array(target: Any, n: int, labels: Sequence[str] | None) -> tuple[list[O
 
 
 def _resolved(objective: Objective, labels: Sequence[str] | None) -> Objective:
-    return objective.replaced(lambda part: part.resolved(labels) if isinstance(part, OfClass) else part)
+    return objective.replaced(lambda part: part.resolved(labels) if isinstance(part, (OfClass, Box)) else part)
 
 
 def _question(objective: Objective) -> Hashable:
     """What of a part of a sum matters to how the model treats rows and layers."""
     if isinstance(objective, (OfClass, Predicted)):
         return "class"
-    if isinstance(objective, (OfLayer, Similarity)):
+    if isinstance(objective, (OfLayer, Similarity, Choosing)):
         return type(objective), objective.layers
     known = weakly(objective.function) if isinstance(objective, Function) else None
     return objective if known is None else known

@@ -38,6 +38,10 @@ class OfClass(Objective):
         """With the classes of those rows."""
         return replace(self, target=self.target[_on_cpu(rows)]) if isinstance(self.target, Tensor) else self
 
+    def alone(self) -> Objective:
+        """With the class of the one row."""
+        return replace(self, target=int(self.target)) if isinstance(self.target, Tensor) else self
+
     def resolved(self, labels: Sequence[str] | None) -> Objective:
         """With the index of the class instead of its label.
 

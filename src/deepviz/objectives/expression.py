@@ -17,6 +17,7 @@ from typing import Any
 
 from deepviz.errors import DeepVizError, TargetError
 from deepviz.names import classes_called, find_label, nearest
+from deepviz.objectives.box import Box, Detection
 from deepviz.objectives.classes import Logit, OfClass, Predicted, Probability
 from deepviz.objectives.image import L2, TotalVariation
 from deepviz.objectives.layers import Channel, Diversity, Energy, Neuron
@@ -29,6 +30,8 @@ CALLS: dict[str, Callable[..., Objective]] = {
     "probability": Probability,
     "predicted": Predicted,
     "output": Output,
+    "box": Box,
+    "detection": Detection,
     "channel": Channel,
     "neuron": Neuron,
     "energy": Energy,
@@ -207,7 +210,7 @@ def _call(text: str, labels: Sequence[str] | None) -> Objective | None:
         raise TargetError(f"{text}: {error}") from None
     except (TypeError, ValueError) as error:
         raise TargetError(f"{text}: {_reason(error)}") from None
-    if labels is not None and isinstance(made, OfClass):
+    if labels is not None and isinstance(made, (OfClass, Box)):
         return made.resolved(labels)
     return made
 

@@ -66,6 +66,10 @@ class Objective(Frozen, ABC):
         """The same sum of `function` of its parts."""
         return function(self)
 
+    def alone(self) -> Objective:
+        """The same for one row, with plain values in the place of those for rows."""
+        return self
+
     def caption(self, label: Callable[[int], str] | None = None) -> str:
         """For people: with the names of classes, where `label` gives them."""
         return str(self)
@@ -100,6 +104,31 @@ class Objective(Frozen, ABC):
 
     def __neg__(self) -> Objective:
         return self * -1.0
+
+
+@dataclass(frozen=True, eq=False)
+class Choosing(Objective):
+    """An objective that chooses once, on the inputs as they are, what it is about at every pass after that.
+
+    The predicted region of a class or the best detection of an image would be others on its changed copies. What is
+    chosen is numbers, a row of them for each row, so that it goes with the rows of a batch.
+    """
+
+    @abstractmethod
+    def choose(self, seen: Seen) -> Tensor:
+        """(n, M), finite, float64 on the CPU.
+
+        Raises:
+            TargetError: if there is nothing to choose in a row.
+        """
+
+    @abstractmethod
+    def chosen(self, choice: Tensor) -> Objective:
+        """What is explained of the rows with this choice, (n, M)."""
+
+    def __call__(self, seen: Seen) -> Tensor:
+        """That of the choice on these inputs."""
+        return self.chosen(self.choose(seen))(seen)
 
 
 @dataclass(frozen=True, eq=False)

@@ -7,6 +7,7 @@ from typing import Any
 
 from deepviz.codec import Codec, NotStored
 from deepviz.errors import TargetError
+from deepviz.objectives.box import Box, Detection
 from deepviz.objectives.classes import Logit, Predicted, Probability
 from deepviz.objectives.function import Function
 from deepviz.objectives.image import L2, TotalVariation
@@ -18,7 +19,9 @@ from deepviz.objectives.similarity import Similarity
 OBJECTIVES: dict[str, type[Objective]] = {
     cls.__name__: cls
     for cls in (
+        Box,
         Channel,
+        Detection,
         Direction,
         Diversity,
         Energy,

@@ -16,15 +16,21 @@ from torch import Tensor, nn
 from deepviz.errors import ModelError, TargetError
 
 Stated = Literal["auto", "logits", "probabilities", "binary", "multi-label", "regression", "embedding"]
-Kind = Literal["auto", "logits", "probabilities", "binary", "multi-label", "regression", "embedding", "two labels"]
+Kind = Literal[
+    "auto", "logits", "probabilities", "binary", "multi-label", "regression", "embedding", "detections", "maps",
+    "two labels",
+]  # fmt: skip
 """What the outputs (N, K) of a model are.
 
 "logits": one class of K, a softmax away from probabilities; "probabilities": these themselves; "binary": two classes,
 of one output z their scores are S_1 = z and S_0 = -z; "multi-label": K independent labels, a sigmoid away from
 probabilities; "regression": numbers; "embedding": a vector; "auto": read from the model, guessed last. A caller states
-one of these. "two labels": as "auto", of a model that has labels for two classes, so that one output stands for both.
+one of these. What detectors and segmenters return is no (N, K): "detections" and "maps". "two labels": as "auto", of a
+model that has labels for two classes, so that one output stands for both.
 """
 KINDS: tuple[Stated, ...] = get_args(Stated)
+WITHOUT_SCORES: tuple[Kind, ...] = ("detections", "maps")
+"""What has no class scores (N, K)."""
 
 PROBLEM_TYPES: dict[str, Kind] = {
     "regression": "regression",
@@ -61,6 +67,9 @@ def stated_kind(module: nn.Module) -> Kind:
         >>> stated_kind(net)
         'multi-label'
     """
+    adapted = getattr(module, "deepviz_output", None)
+    if adapted in WITHOUT_SCORES:
+        return adapted  # type: ignore[no-any-return]
     config = getattr(module, "config", None)
     stated = config.get("problem_type") if isinstance(config, Mapping) else getattr(config, "problem_type", None)
     return PROBLEM_TYPES.get(stated, "auto") if isinstance(stated, str) else "auto"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -93,8 +94,18 @@ class Seen:
         return replace(self, output=_rows_of(self.output, rows, n), x=x, maps=maps)
 
 
+class ByRows(ABC):
+    """An output of a class of ours, of which rows can be taken."""
+
+    @abstractmethod
+    def take(self, rows: slice | Tensor) -> Any:
+        """The same of some of the rows."""
+
+
 def _rows_of(output: Any, rows: slice | Tensor, n: int) -> Any:
     """An output for some of the rows: of tensors with n rows these, of a list of n the items, all else as it is."""
+    if isinstance(output, ByRows):
+        return output.take(rows)
     if isinstance(output, Tensor):
         return output[rows] if output.ndim > 0 and len(output) == n else output
     if isinstance(output, Mapping):

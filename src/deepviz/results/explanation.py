@@ -13,7 +13,7 @@ from functools import cached_property
 from html import escape
 from importlib import import_module
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch.nn.functional as F
@@ -33,6 +33,7 @@ from deepviz.render import heatmap as draw_heatmap
 from deepviz.render import overlay as draw_overlay
 from deepviz.render import sheet as draw_sheet
 from deepviz.render.bars import bar_chart
+from deepviz.render.boxes import BoxOf, DrawnBox, boxed
 from deepviz.render.colour import colour_table
 from deepviz.render.figure import figure
 from deepviz.render.sheet import MOST_PREDICTIONS, framed
@@ -65,6 +66,7 @@ class ExplainedTarget:
         function: the callable itself, if the target is one, so that two of the same name are two targets; None if it
             was read from a file.
         objective: what was explained, as a value that can be given as `target` again.
+        box: of a detection, (left, top, right, bottom) in pixels of the image.
     """
 
     index: int | None
@@ -73,6 +75,7 @@ class ExplainedTarget:
     score: float | None
     function: Callable[[Any], Tensor] | None = field(default=None, repr=False, hash=False)
     objective: Objective | None = field(default=None, repr=False)
+    box: BoxOf | None = None
 
     @property
     def drawn(self) -> ExplainedTarget:
@@ -84,7 +87,8 @@ class ExplainedTarget:
     def as_json(self) -> dict[str, Any]:
         """As plain values for JSON; of a callable its name, marked "held a callable"."""
         plain = {"index": self.index, "label": self.label, "probability": self.probability, "score": self.score}
-        said = {} if self.objective is None else {"objective": str(self.objective)}
+        said: dict[str, Any] = {} if self.objective is None else {"objective": str(self.objective)}
+        said |= {} if self.box is None else {"box": list(self.box)}
         return plain | said | ({HELD: True} if self.holds_callable else {})
 
     @property
@@ -97,6 +101,14 @@ class ExplainedTarget:
         if self.probability is not None:
             return f"{self.label} {percent(self.probability)}"
         return self.label if self.score is None else f"{self.label}: {self.score:.3g}"
+
+
+class Detected(NamedTuple):
+    """One detection of an image, with its box (left, top, right, bottom) in pixels of the image."""
+
+    label: str
+    score: float
+    box: BoxOf
 
 
 @dataclass(frozen=True, eq=False)
@@ -119,6 +131,7 @@ class Explanation:
         input: which of several explained inputs it is of, "x[1]" or "x['left']"; "" if there is one alone.
         predictions: (label, probability) of the model's best classes for the image, best first; empty if it predicts
             none.
+        detections: what a detector found in the image, best first.
     """
 
     attribution: Tensor
@@ -133,6 +146,7 @@ class Explanation:
     space: tuple[int, ...] | None = None
     input: str = ""
     predictions: tuple[tuple[str, float], ...] = ()
+    detections: tuple[Detected, ...] = ()
 
     @property
     def layer(self) -> str | None:
@@ -226,14 +240,23 @@ class Explanation:
     ) -> Image.Image:
         """The map on the original image, at the image's size; what the model did not see is dimmed.
 
-        Of a table, a bar for each entry.
+        Of a table, a bar for each entry. Of a detector, with its boxes, the explained one emphasised.
         """
         if self.layout == "table":
             return bar_chart(self.values[0], scale or self.scale, cmap=cmap)
         options = {} if opacity is None else {"opacity": opacity}
-        return draw_overlay(
+        drawn = draw_overlay(
             self.image, self.values, self.geometry, scale or self.scale, cmap=cmap, fine=not self.coarse, **options
         )
+        return boxed(drawn, self._boxes)
+
+    @property
+    def _boxes(self) -> list[DrawnBox]:
+        """The boxes on the image."""
+        mine = self.target.box
+        others = [one for one in self.detections if one.box != mine]
+        boxes = [DrawnBox(one.box, f"{one.label} {percent(one.score)}") for one in others]
+        return boxes if mine is None else [*boxes, DrawnBox(mine, str(self.target.drawn), explained=True)]
 
     def grey(self, *, gray: bool = True) -> Image.Image:
         """The map without a colour map: its drawn values from black up, or its signed channels about mid grey."""
@@ -320,7 +343,18 @@ class Explanation:
         left, top, right, bottom = self.geometry.scaled(size).box
         across, down = max(0.0, NARROWEST - right + left) / 2, max(0.0, NARROWEST - bottom + top) / 2
         box = (left - across, top - down, right + across, bottom + down)
-        return replace(self, image=resized(self.image, size), geometry=Geometry(size, box))
+        sx, sy = size[0] / self.image.width, size[1] / self.image.height
+
+        def scaled(of: BoxOf) -> BoxOf:
+            return of[0] * sx, of[1] * sy, of[2] * sx, of[3] * sy
+
+        return replace(
+            self,
+            image=resized(self.image, size),
+            geometry=Geometry(size, box),
+            target=self.target if self.target.box is None else replace(self.target, box=scaled(self.target.box)),
+            detections=tuple(one._replace(box=scaled(one.box)) for one in self.detections),
+        )
 
     def plot(self, ax: Any = None) -> Any:
         """Draw the overlay with its caption into a matplotlib axes, and return that.

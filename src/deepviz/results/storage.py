@@ -32,7 +32,7 @@ from deepviz.geometry import Geometry
 from deepviz.methods.method import Method, View
 from deepviz.objectives import from_plain, to_plain
 from deepviz.probe.session import Session
-from deepviz.results.explanation import ExplainedTarget, Explanation
+from deepviz.results.explanation import Detected, ExplainedTarget, Explanation
 
 FORMAT = "deepviz results"
 VERSION = 2
@@ -182,11 +182,13 @@ def _described(explanation: Explanation) -> dict[str, Any]:
             {"index": target.index, "label": target.label, "probability": target.probability, "score": target.score}
         )
         | {"callable": target.holds_callable or "target" in notes}
-        | ({} if target.objective is None else {"objective": to_plain(target.objective)}),
+        | ({} if target.objective is None else {"objective": to_plain(target.objective)})
+        | ({} if target.box is None else {"box": list(target.box)}),
         "layer": explanation.layer,
         "input": explanation.input,
         "space": None if explanation.space is None else list(explanation.space),
         "predictions": [list(one) for one in explanation.predictions],
+        "detections": [[one.label, one.score, list(one.box)] for one in explanation.detections],
         "geometry": {"size": list(explanation.geometry.size), "box": list(explanation.geometry.box)},
         "view": explanation.method.view,
         "coarse": explanation.method.coarse,
@@ -379,6 +381,9 @@ class _Reader:
             space=tuple(map(_natural, result["space"])) if result.get("space") else None,
             input=str(result.get("input", "")),
             predictions=tuple((str(label), _finite(chance)) for label, chance in result.get("predictions", ())),
+            detections=tuple(
+                Detected(str(label), _finite(score), _box(box)) for label, score, box in result.get("detections", ())
+            ),
         )
 
     def map(self, entry: dict[str, Any]) -> Tensor:
@@ -417,6 +422,7 @@ def _target(stored: dict[str, Any]) -> ExplainedTarget:
         probability=None if probability is None else float(probability),
         score=None if score is None else float(score),
         objective=from_plain(stored["objective"]) if stored.get("objective") else None,
+        box=_box(stored["box"]) if stored.get("box") else None,
     )
 
 

@@ -20,7 +20,7 @@ from deepviz.probe.borrow import original
 from deepviz.results.explanation import ExplainedTarget, Explanation
 from deepviz.results.outcomes import Failed, ImageOutcomes, Missing, Outcome, Skipped
 from deepviz.runs.asked import Item
-from deepviz.runs.look import Look, inputs_of, looked, objectives_of
+from deepviz.runs.look import Look, inputs_of, looked, objectives_of, placed
 from deepviz.runs.runner import OnError, Progress, batches, run
 
 ROWS = 8
@@ -85,7 +85,7 @@ class _Explaining:
         inputs = inputs_of(self.loaded, batch)
         look = looked(self.loaded, inputs, objectives_of(batch), self.top_k)
         columns = range(len(look.objectives))
-        targets = [[look.target(row, k) for k in columns] for row in range(len(batch))]
+        targets = [[placed(look.target(row, k), item.image) for k in columns] for row, item in enumerate(batch)]
         rows = _Rows(self.loaded, batch, inputs, look.objectives, targets, look.remarks, look.assumed)
         by_method = []
         for position, method in enumerate(self.methods):
@@ -109,7 +109,11 @@ class _Explaining:
         inputs = tuple(part.input for part in item.parts)
         main = item.parts.index(item.image)
         predictions = look.predictions(row)
-        told = (replace(one, predictions=predictions) if isinstance(one, Explanation) else one for one in outcomes)
+        detections = look.detections(row, item.image)
+        told = (
+            replace(one, predictions=predictions, detections=detections) if isinstance(one, Explanation) else one
+            for one in outcomes
+        )
         return ImageOutcomes(item.image, predictions, tuple(told), self.methods, inputs, main, look.output)
 
     def _of_method(self, method: Method, rows: _Rows) -> _Found:

@@ -12,14 +12,28 @@ from torch import Tensor, nn
 from deepviz.errors import ModelError, ModelFailed, TargetError
 from deepviz.inputs import Inputs
 from deepviz.models import LoadedModel, Prepared
-from deepviz.objectives import Bound, Function, Logit, Objective, Output, Predicted, Probability, bind
-from deepviz.objectives.classes import OfClass, class_alone
+from deepviz.objectives import (
+    Bound,
+    Box,
+    Detection,
+    Function,
+    Logit,
+    NothingDetected,
+    Objective,
+    Output,
+    Predicted,
+    Probability,
+    bind,
+)
+from deepviz.objectives.box import candidates_of
+from deepviz.objectives.candidates import BoxOf, Found
+from deepviz.objectives.classes import class_alone
 from deepviz.objectives.objective import Sum
 from deepviz.options import Frozen, Ge
 from deepviz.probe.gradient import fresh_leaf
-from deepviz.probe.outputs import Reading, read_outputs
+from deepviz.probe.outputs import WITHOUT_SCORES, Reading, read_outputs
 from deepviz.probe.session import Session, opened
-from deepviz.results.explanation import ExplainedTarget
+from deepviz.results.explanation import Detected, ExplainedTarget
 from deepviz.runs.asked import Item
 
 BEST = 5
@@ -37,6 +51,7 @@ class Look:
         reading: how the outputs are read; None if there are none.
         chances: (N, classes), the probabilities; None if there are none.
         order: (N, classes), the classes, best first; None if none is predicted.
+        found: of a detector, the detections of each row, best first, with boxes in pixels of the input.
     """
 
     loaded: LoadedModel
@@ -46,6 +61,7 @@ class Look:
     reading: Reading | None
     chances: Tensor | None
     order: Tensor | None
+    found: tuple[tuple[Found, ...], ...] = ()
 
     @property
     def assumed(self) -> str:
@@ -68,6 +84,8 @@ class Look:
 
     def predictions(self, row: int) -> tuple[tuple[str, float], ...]:
         """(label, probability) of the best classes, and of those that are compared, best first."""
+        if self.found:
+            return tuple((self.loaded.label(one.label), one.score) for one in self.found[row][:BEST])
         if self.chances is None:
             return ()
         chances = self.chances[row]
@@ -77,6 +95,14 @@ class Look:
         compared = [k for k in dict.fromkeys(parts) if k is not None and k not in best][: BEST - 1]
         kept = sorted([*best[: BEST - len(compared)], *compared], key=lambda k: -float(chances[k]))
         return tuple((self.loaded.label(k), float(chances[k])) for k in kept)
+
+    def detections(self, row: int, image: Prepared) -> tuple[Detected, ...]:
+        """What a detector found in one row, with boxes in pixels of the image."""
+        if not self.found:
+            return ()
+        return tuple(
+            Detected(self.loaded.label(one.label), one.score, _on_image(one.box, image)) for one in self.found[row]
+        )
 
     def target(self, row: int, k: int) -> ExplainedTarget:
         """What is explained of one row, with its value."""
@@ -89,6 +115,10 @@ class Look:
             return ExplainedTarget(index, self._label(index), chance, value, None, objective)
         if isinstance(objective, Output) and objective.path == (0,) and self.reading and self.reading.outputs == 1:
             return ExplainedTarget(0, self._label(0), None, value, None, objective)
+        if isinstance(objective, Detection):
+            box = torch.as_tensor(objective.box).reshape(-1).tolist()
+            same = [one.score for one in self.found[row] if (one.label, list(one.box)) == (objective.label, box)]
+            return ExplainedTarget(None, objective.caption(self._label), next(iter(same), None), value, None, objective)
         chance = value if isinstance(objective, Probability) else None
         return ExplainedTarget(None, objective.caption(self._label), chance, value, None, objective)
 
@@ -96,6 +126,18 @@ class Look:
         if self.reading is None or self.reading.has_probabilities or self.loaded.labels is not None:
             return self.loaded.label(index)
         return "output" if self.reading.outputs == 1 else f"output {index}"
+
+
+def placed(target: ExplainedTarget, image: Prepared) -> ExplainedTarget:
+    """The target with its box in pixels of the image, if it is a detection."""
+    if not isinstance(target.objective, Detection):
+        return target
+    left, top, right, bottom = torch.as_tensor(target.objective.box).reshape(-1).tolist()
+    return replace(target, box=_on_image((left, top, right, bottom), image))
+
+
+def _on_image(box: BoxOf, image: Prepared) -> BoxOf:
+    return image.geometry.on_image(box, (image.x.shape[-1], image.x.shape[-2]))
 
 
 def looked(loaded: LoadedModel, inputs: Inputs, targets: tuple[Objective, ...] | None, top_k: int = 1) -> Look:
@@ -114,32 +156,57 @@ def looked(loaded: LoadedModel, inputs: Inputs, targets: tuple[Objective, ...] |
         TypeError: for a `top_k` that is no whole number.
     """
     check_top_k(top_k, targets)
+    if targets is None:
+        default = default_objectives(loaded, top_k)
+        targets = default if default else None
     asked = (Predicted(),) if targets is None else targets
     bound = bind(list(asked), inputs.n)
     readings: list[Reading] = []
-    needed = not all(isinstance(one, (Function, Output)) for one in asked)
+    without = loaded.kind in WITHOUT_SCORES
+    needed = not (without or all(isinstance(one, (Function, Output)) for one in asked))
+    found: list[tuple[Found, ...]] = []
     try:
         with opened(loaded.module, inputs, bound, loaded.kind) as session:
+            if loaded.kind == "detections":
+                found = _detected(session)
             values, *outputs = session.by_rows(lambda part: _both(part, readings, needed))
             session.notes.general.clear()  # what is odd is told with the maps
+    except NothingDetected as error:
+        raise error.named(loaded.label) from None
     except ModelFailed as error:
         hint = _hint(loaded.module) if any(leaf.ndim == 4 for leaf in inputs.leaves) else ""
         if hint:
             raise ModelFailed(f"{error}; {hint}") from error
         raise
+    asked = bound.settled()
     if not outputs:
-        return Look(loaded, asked, values.cpu(), None, None, None, None)
-    (found,), reading = outputs, readings[0]
-    found = found.cpu()
-    order = _order(reading, found)
-    chances = reading.probabilities(found)
+        return Look(loaded, asked, values.cpu(), None, None, None, None, tuple(found))
+    (scores,), reading = outputs, readings[0]
+    scores = scores.cpu()
+    order = _order(reading, scores)
+    chances = reading.probabilities(scores)
     if targets is None:
         asked = _best(reading, order, top_k)
         assert order is not None
-        values = reading.scores(found).gather(1, order[:, : len(asked)])
+        values = reading.scores(scores).gather(1, order[:, : len(asked)])
     else:
         asked = tuple(_chosen(one, reading, order) for one in asked)
-    return Look(loaded, asked, values.cpu(), found, reading, chances, order)
+    return Look(loaded, asked, values.cpu(), scores, reading, chances, order)
+
+
+def default_objectives(loaded: LoadedModel, top_k: int) -> tuple[Objective, ...]:
+    """What is explained of a model that predicts no class, if nothing else is asked: a detector's best detections."""
+    return tuple(Box(index=rank) for rank in range(top_k)) if loaded.kind == "detections" else ()
+
+
+def _detected(session: Session) -> list[tuple[Found, ...]]:
+    """What a detector finds in each row."""
+    rows: list[tuple[Found, ...]] = []
+    with torch.no_grad():
+        for row in range(session.n):
+            seen = session.take(slice(row, row + 1)).look()
+            rows += map(tuple, candidates_of(seen, Box()).detections())
+    return rows
 
 
 @dataclass(frozen=True)
@@ -180,6 +247,8 @@ def _both(session: Session, readings: list[Reading], needed: bool) -> tuple[Tens
     seen = replace(session, inputs=session.inputs.map(fresh_leaf)).look()
     bound: Bound = session.score
     try:
+        if seen.kind in WITHOUT_SCORES:
+            return (session.read(seen).detach(),)
         outputs = session.call.check(seen.scores())
     except ModelFailed:
         raise
@@ -227,8 +296,7 @@ def of_row(objective: Objective, row: int) -> Objective:
     def of_part(part: Objective) -> Objective:
         if part.rows is None:
             return part
-        alone = part.take(torch.tensor([row]))
-        return replace(alone, target=int(alone.target)) if isinstance(alone, OfClass) else alone
+        return part.take(torch.tensor([row])).alone()
 
     return objective.replaced(of_part)
 
@@ -256,7 +324,13 @@ def objectives_of(items: Sequence[Item]) -> tuple[Objective, ...] | None:
     if items[0].targets is None:
         return None
     rows = torch.tensor([item.row for item in items])
-    return tuple(one if one.rows is None else one.take(rows) for one in items[0].targets)
+    places = [(item.image.geometry, (item.image.x.shape[-1], item.image.x.shape[-2])) for item in items]
+    return tuple(
+        (one if one.rows is None else one.take(rows)).replaced(
+            lambda part: part.on_input(places) if isinstance(part, Box) else part
+        )
+        for one in items[0].targets
+    )
 
 
 def predicted(loaded: LoadedModel, image: Prepared, top_k: int) -> list[ExplainedTarget]:

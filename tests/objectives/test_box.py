@@ -1,0 +1,177 @@
+import pytest
+import torch
+
+import deepviz
+from deepviz.errors import ModelError, TargetError
+from deepviz.methods import Gradient, GradTimesImage, GuidedBackprop, IntegratedGradients, SmoothGrad
+from deepviz.objectives import Box, Candidates, Detection, Logit, NothingDetected, from_plain, parse, to_plain
+from deepviz.objectives.candidates import overlap
+from deepviz.probe.seen import Seen
+from networks import assert_same
+from objectives.planted import BLUE, CELL, RED, PlantedDetector, squares
+
+NET = PlantedDetector().double()
+X = torch.stack([squares((1, 2, 0, 1.0), (3, 0, 2, 0.9)), squares((0, 0, 2, 1.0), (3, 3, 0, 0.8))])
+LABELS = ("red square", "blue square")
+
+
+def cell(row, column, label):
+    """The gradient of the logit of a cell: a / 64 of its own colour, -a / 64 of the other, 0 elsewhere."""
+    expected = torch.zeros(3, 32, 32, dtype=torch.float64)
+    place = (slice(row * CELL, (row + 1) * CELL), slice(column * CELL, (column + 1) * CELL))
+    sign = 1 if label == RED else -1
+    expected[0][place], expected[2][place] = sign * NET.slope / CELL**2, -sign * NET.slope / CELL**2
+    return expected
+
+
+@pytest.mark.parametrize(
+    ("target", "expected"),
+    [
+        (Box(), [cell(1, 2, RED), cell(0, 0, BLUE)]),
+        (Box(index=1), [cell(3, 0, BLUE), cell(3, 3, RED)]),
+        (Box(RED), [cell(1, 2, RED), cell(3, 3, RED)]),
+        (Box(BLUE), [cell(3, 0, BLUE), cell(0, 0, BLUE)]),
+        (Box(box=torch.tensor([[1.0, 20, 12, 31], [20, 20, 31, 31]])), [cell(3, 0, BLUE), cell(3, 3, RED)]),
+    ],
+    ids=str,
+)
+def test_the_gradient_is_that_of_the_cell_that_was_detected_and_of_no_other(target, expected):
+    assert_same(Gradient()(NET, X, target), torch.stack(expected), 1e-12)
+    assert_same(Gradient()(NET, X, [target, Box()])[:, 0], torch.stack(expected), 1e-12)
+
+
+def test_integrated_gradients_of_a_detection_sum_to_the_change_of_its_logit():
+    # along the whole path it is the same box, though on the black image none is better than another
+    for method in (IntegratedGradients(steps=3), GradTimesImage()):
+        assert_same(method(NET, X, Box()).sum((1, 2, 3)), torch.full((2,), NET.slope).double(), 1e-9)
+    rows = SmoothGrad(samples=4, noise=0.3)(NET, X, Box())
+    assert_same(rows, torch.stack([cell(1, 2, RED), cell(0, 0, BLUE)]), 1e-12)
+
+
+def test_the_same_box_is_followed_when_another_becomes_better():
+    found = deepviz.objectives.bind(Box(), 2)
+    found(Seen(NET(X), (X,)))
+    changed = X.clone()
+    changed[0, :, 8:16, 16:24] *= 0.3  # the explained square fades, so that the other one is the best
+    values = found.take(slice(0, 2))(Seen(NET(changed), (changed,)))
+    assert values[0].item() == pytest.approx(NET.slope * 0.3 + NET.bias)
+    assert NET(changed).detections()[0][0].label == BLUE
+
+
+def test_a_moved_box_is_followed_by_overlap_and_class():
+    boxes = torch.tensor([[[0.0, 0, 10, 10], [40, 0, 50, 10], [1, 0, 11, 10]]])
+    logits = torch.tensor([[[1.0, 0.0], [9.0, 0.0], [2.0, 5.0]]])
+    seen = Seen(Candidates(boxes, logits, logits.sigmoid()), (torch.zeros(1, 3, 8, 8),))
+    assert Detection(0, (1, 0, 11, 10))(seen).tolist() == [2.0]  # not the best of the class, which is elsewhere
+    assert Detection(0, (0.5, 0, 10.5, 10))(seen).tolist() == [2.0]  # of two that are as near, the more likely one
+    weighted = Detection(0, (0, 0, 10, 10), "iou-weighted")(seen)
+    assert_same(weighted, torch.maximum(logits[:, 0, 0].sigmoid(), 9 / 11 * logits[:, 2, 0].sigmoid()), 1e-6)
+
+
+def test_candidates_that_fill_up_a_row_are_never_followed():
+    boxes = torch.tensor([[[0.0, 0, 10, 10], [0, 0, 0, 0]]])
+    logits = torch.tensor([[[-3.0], [50.0]]])
+    seen = Seen(Candidates(boxes, logits, torch.tensor([[[0.9], [0.0]]])), (torch.zeros(1, 3, 8, 8),))
+    assert Detection(0, (30, 30, 40, 40))(seen).tolist() == [-3.0]
+
+
+def test_boxes_of_one_class_that_overlap_are_one_detection():
+    boxes = torch.tensor([[[0.0, 0, 10, 10], [2, 0, 12, 10], [9, 0, 19, 10]]])
+    scores = torch.tensor([[[0.6, 0.0], [0.9, 0.7], [0.5, 0.0]]])
+    found = Candidates(boxes, scores, scores).detections()[0]
+    assert [(one.candidate, one.label) for one in found] == [(1, 0), (1, 1), (2, 0)]
+    kept = Candidates(boxes, scores, scores, threshold=0.55, overlap=None).detections()[0]
+    assert [(one.candidate, one.label) for one in kept] == [(1, 0), (1, 1), (0, 0)]
+
+
+def test_overlap_by_hand():
+    assert float(overlap(torch.tensor([0.0, 0, 4, 4]), torch.tensor([2.0, 2, 6, 6]))) == pytest.approx(4 / 28)
+    assert float(overlap(torch.zeros(4), torch.zeros(4))) == 0
+
+
+@pytest.fixture
+def model():
+    preprocess = deepviz.Preprocess(32, crop=None, mean=(0, 0, 0), std=(1, 1, 1), interpolation="nearest")
+    return deepviz.load_model(PlantedDetector(), preprocess=preprocess, labels=LABELS, output="detections")
+
+
+@pytest.fixture
+def picture():
+    from PIL import Image
+
+    made = Image.new("RGB", (320, 240))
+    made.paste((255, 0, 0), (160, 60, 240, 120))
+    made.paste((0, 0, 230), (0, 0, 80, 60))
+    return made
+
+
+def test_explain_takes_the_best_detection_and_tells_its_box_on_the_image(model, picture):
+    one, two = deepviz.explain(model, picture, "grad-times-image", top_k=2)
+    assert (one.target.label, one.target.box) == ("red square", (160, 60, 240, 120))
+    assert (two.target.label, two.target.box) == ("blue square", (0, 0, 80, 60))
+    assert [each.label for each in one.detections] == ["red square", "blue square"]
+    assert one.predictions[0] == ("red square", pytest.approx(1 / (1 + 2.718281828 ** -(10 - 5)), abs=1e-6))
+    assert one.placed()[90, 200] > 0 == one.placed()[30, 40]
+
+
+@pytest.mark.parametrize("text", ["box('blue square')", "box(1)", "box(box=(10, 5, 90, 70))", "box(index=1)"])
+def test_a_box_is_written_the_same_everywhere_and_given_in_pixels_of_the_image(model, picture, text):
+    for target in (text, parse(text, LABELS), from_plain(to_plain(parse(text, LABELS)))):
+        (one,) = deepviz.explain(model, picture, "gradient", target=target)
+        assert (one.target.label, one.target.box) == ("blue square", (0, 0, 80, 60))
+
+
+def test_what_is_not_detected_is_an_error_that_tells_what_is(model, picture):
+    picture.paste((0, 0, 0), (0, 0, 80, 60))
+    with pytest.raises(NothingDetected, match=r"no detection of blue square; there is red square 99 %"):
+        deepviz.explain(model, picture, "gradient", target="box('blue square')")
+    with pytest.raises(NothingDetected, match=r"no detection of red square with index 1"):
+        deepviz.explain(model, picture, "gradient", target="box('red square', index=1)")
+    picture.paste((0, 0, 0), (0, 0, 320, 240))
+    with pytest.raises(NothingDetected, match=r"no detection; there is none at all"):
+        deepviz.explain(model, picture, "gradient")
+    with pytest.raises(TargetError, match=r"no class named 'green square'; did you mean"):
+        deepviz.explain(model, picture, "gradient", target=Box("green square"))
+
+
+@pytest.mark.parametrize("box", [(1, 2, 3), (5, 0, 1, 9), (0, 0, float("nan"), 1)])
+def test_a_box_that_is_none(box):
+    with pytest.raises((TargetError, ValueError), match="box"):
+        Box(box=box)
+
+
+def test_a_model_that_is_no_detector_says_so():
+    net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(12, 2))
+    with pytest.raises(TargetError, match="is about a detector"):
+        Gradient()(net, torch.rand(1, 3, 2, 2), Box())
+
+
+def test_candidates_of_unlike_shapes():
+    with pytest.raises(ModelError, match=r"candidates must be boxes"):
+        Candidates(torch.zeros(1, 3, 4), torch.zeros(1, 2, 5), torch.zeros(1, 2, 5))
+
+
+def test_results_keep_their_boxes(model, picture, tmp_path):
+    explained = deepviz.explain(model, picture, "gradient", target=[Box(RED), Box(BLUE)])
+    deepviz.save_explanations(explained, tmp_path / "boxes.deepviz")
+    for one, again in zip(explained, deepviz.load_explanations(tmp_path / "boxes.deepviz"), strict=True):
+        assert (again.target, again.target.box, again.detections) == (one.target, one.target.box, one.detections)
+
+
+def test_the_boxes_are_drawn_and_the_explained_one_in_a_colour_of_its_own(model, picture):
+    drawn = deepviz.explain(model, picture, "grad-times-image")[0].overlay()
+    assert drawn.getpixel((200, 60)) == (255, 221, 0)
+    assert drawn.getpixel((40, 0)) != (255, 221, 0)
+    assert drawn.size == picture.size
+
+
+def test_guided_backprop_of_a_detector_says_that_it_has_no_rectifier(model, picture):
+    with pytest.raises(deepviz.errors.NothingOverridden):
+        deepviz.explain(model, picture, GuidedBackprop())
+
+
+def test_a_difference_of_two_detections():
+    expected = torch.stack([cell(1, 2, RED) - cell(3, 0, BLUE), cell(3, 3, RED) - cell(0, 0, BLUE)])
+    assert_same(Gradient()(NET, X, Box(RED) - Box(BLUE)), expected, 1e-12)
+    with pytest.raises(ModelError, match="no class scores"):
+        Gradient()(NET, X, Box() - Logit(0))
