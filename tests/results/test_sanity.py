@@ -18,7 +18,8 @@ from deepviz.metrics.controls import Control
 from deepviz.metrics.similarity import SIMILARITIES
 from deepviz.models.weights import weights_hash
 from deepviz.probe.randomise import randomised
-from deepviz.results.sanity import key_of, verdict
+from deepviz.results.dependence import FEWEST_IMAGES, Verdict
+from deepviz.results.sanity import key_of
 from deepviz.runs.verdicts import recall, remember
 from networks import assert_same
 from small_models import LayerBySize, good, network, no_rectifier, softmax
@@ -50,9 +51,9 @@ def test_each_stage_is_the_methods_map_of_that_copy_for_the_class_of_the_trained
 
 
 def test_a_method_that_does_not_look_at_the_model_keeps_all_of_its_map():
-    found = deepviz.sanity_check(network(), X, EdgeDetector(), stages=2)
+    found = deepviz.sanity_check(network(), torch.rand(8, 3, 32, 32), EdgeDetector(), stages=2)
     for values in found.similarities.values():
-        assert values == pytest.approx(np.ones((2, 1, 3)))
+        assert values == pytest.approx(np.ones((8, 1, 3)))
     assert found.verdicts["Edge detector"].endswith("it does not depend on what this network learned")
 
 
@@ -89,9 +90,11 @@ def test_a_verdict_is_about_one_layer_and_images_of_another_are_left_out():
     alone = deepviz.sanity_check(LayerBySize(), large, method, stages=2, target=0)
     assert [one.layers[0] for one in found.examined] == ["fine", "coarse", "coarse"]
     assert found.keys == (catalog.key(GradCAM("coarse", relu=False)), catalog.key(Gradient()))
-    assert found.by_key[found.keys[0]] == pytest.approx(alone.by_key[found.keys[0]])
-    assert found.by_key[found.keys[0]]["images"] == 2
-    assert found.by_key[found.keys[1]]["images"] == 3
+    (of_alone,) = alone.by_key.values()
+    for part in ("half", "all"):
+        assert found.by_key[found.keys[0]][part] == pytest.approx(of_alone[part])
+    assert len(found.by_key[found.keys[0]]["all"]) == 2
+    assert len(found.by_key[found.keys[1]]["all"]) == 3
     assert found.blank == (0, 0)
     assert "layer 'coarse': images in which it found another ('fine') are left out" in found.footnote
     assert found.as_json()["layers of images"][0] == ["fine", None]
@@ -118,13 +121,19 @@ def test_what_does_not_apply_has_no_verdict():
     ],
 )
 def test_verdicts_in_words(half, whole, said):
-    assert said in verdict(half, whole)
-    assert f"similarity {half:.2f}" in verdict(half, whole)
+    verdict = Verdict.of(FEWEST_IMAGES * [half], FEWEST_IMAGES * [whole])
+    assert said in str(verdict)
+    assert f"similarity {half:.2f}" in str(verdict)
+    few = str(Verdict.of([half], [whole]))
+    assert few.endswith("a verdict takes at least 8 images")
+    assert "depend" not in few
 
 
 def test_negative_correlations_are_no_similarity():
-    assert verdict(-0.2, -0.37).startswith("unrelated to the original map with random layers: it depends")
-    assert "-0.37" not in verdict(float("nan"), -0.37)
+    both, whole = (Verdict.of(8 * [half], 8 * [-0.37]) for half in (-0.2, float("nan")))
+    assert str(both).startswith("unrelated to the original map with random layers: it depends")
+    assert "-0.37" not in str(whole)
+    assert "unrelated with all" in str(Verdict.of(8 * [0.2], 8 * [-0.37]))
 
 
 def test_everything_but_the_maps_is_plain_for_json():
@@ -161,9 +170,8 @@ def test_what_a_method_keeps_is_remembered_by_the_weights(tmp_path, monkeypatch)
     assert path.is_relative_to(tmp_path)
     assert found.fingerprint in path.name
     assert recall(found.key)[catalog.key(Gradient())] == {
-        "half": pytest.approx(found.kept(0.5)[0]),
-        "all": pytest.approx(found.kept(1.0)[0]),
-        "images": 2,
+        "half": pytest.approx(found.similarities["absolute-spearman"][:, 0, 1].tolist(), abs=1e-4),
+        "all": pytest.approx(found.similarities["absolute-spearman"][:, 0, 2].tolist(), abs=1e-4),
         "share": found.shares[1],
     }
     remember(replace(found, keys=("other()",)))
@@ -254,7 +262,7 @@ def test_options_that_make_no_sense(options, error, message):
 
 
 def test_one_stage_says_nothing_of_the_upper_half():
-    found = deepviz.sanity_check(network(), X, Gradient(), stages=1)
+    found = deepviz.sanity_check(network(), torch.rand(8, 3, 32, 32), Gradient(), stages=1)
     (said,) = found.verdicts.values()
     assert "half" not in said
     assert "more stages are needed" in said

@@ -13,10 +13,10 @@ import small_models
 from deepviz.metrics import RandomMap
 from deepviz.metrics.bootstrap import interval
 from deepviz.models import Preprocess, load_model
-from deepviz.results.sanity import MEANING, dependence
-from deepviz.runs.checks import METRICS, STEPS
+from deepviz.results.dependence import MEANING, dependence
+from deepviz.runs.checks import METRICS, STEPS, checked
 from deepviz.runs.verdicts import remember
-from deepviz.web.trust import Retained, verdict_of
+from deepviz.web.trust import Retained, verdict_on
 from pictures import picture_file
 
 
@@ -151,10 +151,10 @@ def kept(*pairs):
 
 
 def test_an_interval_over_a_threshold_is_no_verdict():
-    clear = verdict_of(kept(*8 * [(0.1, 0.05)]))
+    clear = verdict_on(kept(*8 * [(0.1, 0.05)]))
     assert (clear["grade"], clear["badge"]) == ("full", "Depends on the weights")
     assert clear["said"] == MEANING["full"]
-    open_ended = verdict_of(kept(*4 * [(0.1, 0.05)], *4 * [(0.95, 0.9)]))
+    open_ended = verdict_on(kept(*4 * [(0.1, 0.05)], *4 * [(0.95, 0.9)]))
     assert open_ended["grade"] is None
     assert open_ended["all"]["low"] < 0.5 < open_ended["all"]["high"]
     assert "takes more images" in open_ended["said"]
@@ -162,28 +162,42 @@ def test_an_interval_over_a_threshold_is_no_verdict():
 
 def test_maps_that_are_blank_are_no_images_of_a_verdict():
     nan = float("nan")
-    assert verdict_of(kept(*8 * [(nan, nan)]))["said"].startswith("blank")
-    some = verdict_of(kept(*7 * [(0.1, 0.05)], (nan, nan)))
+    assert verdict_on(kept(*8 * [(nan, nan)]))["said"] == "nothing to compare"
+    some = verdict_on(kept(*7 * [(0.1, 0.05)], (nan, nan)))
     assert some["images"] == 7
     assert "1 of 8 images left out" in some["said"]
-    assert verdict_of(kept(*8 * [(nan, 0.1)]))["grade"] == "unknown"
+    assert verdict_on(kept(*8 * [(nan, 0.1)]))["grade"] == "unknown"
 
 
 def test_several_classes_of_an_image_are_one_image():
-    found = verdict_of([[Retained(0.2, 0.0), Retained(0.4, 0.2)]])
+    found = verdict_on([[Retained(0.2, 0.0), Retained(0.4, 0.2)]])
     assert (found["images"], found["all"]) == (1, {"mean": pytest.approx(0.1)})
 
 
-def test_what_sanity_found_on_more_images_is_told(client, explained):
-    """It has no interval, so it is told beside the figures, not as the verdict."""
+def test_what_sanity_found_on_more_images_is_the_verdict(client, explained):
+    """With its interval, and said to be found there: the same words as the sanity check's own."""
     loaded = small_models.good()
-    pictures = [Image.open(io.BytesIO(picture_file((40 + 5 * n, 40)))) for n in range(3)]
-    remember(deepviz.sanity_check(loaded, pictures, "gradient"))
+    pictures = [Image.open(io.BytesIO(picture_file((40 + 5 * n, 40 + 3 * n)))) for n in range(8)]
+    sanity = deepviz.sanity_check(loaded, pictures, "gradient")
+    remember(sanity)
     result = explained("gradient")
     check(client, result)
     (found,) = verdicts(client, result)
-    assert found["grade"] is None
-    assert "(3 images)" in found["said"]
+    assert found["images"] == 8
+    low, high = interval(sanity.similarities["absolute-spearman"][:, 0, -1])
+    assert found["all"]["low"] == pytest.approx(low, abs=1e-4)
+    assert found["all"]["high"] == pytest.approx(high, abs=1e-4)
+    assert found["said"].endswith("(found by deepviz sanity on 8 images)")
+    meaning = found["said"].removesuffix(" (found by deepviz sanity on 8 images)")
+    assert sanity.verdicts["Gradient"].endswith(meaning)
+    (explanation,) = deepviz.explain(loaded, pictures[0], "gradient")
+    (one,) = checked(loaded, loaded.prepare(pictures[0]), [explanation])
+    assert f"{meaning} (8 images)" in one.notes["checks"]["in words"]
+
+
+def test_maps_that_are_anticorrelated_are_unrelated():
+    found = verdict_on(kept(*8 * [(-0.2, -0.37)]))
+    assert found["said"] == f"unrelated to the original map with random layers: {MEANING['full']}"
 
 
 def test_what_another_photograph_said_is_not_said_of_this_one(client, explained):

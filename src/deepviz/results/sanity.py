@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from hashlib import sha256
 from html import escape
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +24,7 @@ from deepviz.models.weights import weights_hash
 from deepviz.probe.borrow import original
 from deepviz.render.contact import Thumbnail, contact_sheet
 from deepviz.render.figure import figure
+from deepviz.results.dependence import verdict_of
 from deepviz.results.explanation import ExplainedTarget, Explanation
 from deepviz.results.identity import Layers, captions, layers_that_differ, of_other_layers, row_layers
 from deepviz.results.numbers import Values, array, listed, mean_of_known, plain
@@ -38,10 +39,6 @@ COLUMNS: dict[Part, tuple[str, ...]] = {
 """The columns of the tables that `to_csv` and `to_pandas` give."""
 VERDICT = "absolute-spearman"
 """The similarity that the verdict is of: the rank correlation of magnitudes, which contrast does not move."""
-NEAR = 0.1
-"""A share of the layers that is no further from half of them is called that."""
-KEPT, PARTLY_KEPT = 0.5, 0.35
-"""Above the one, what is left of a map is most of it; below the other, it is little."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -277,9 +274,25 @@ class Sanity:
         return {self.methods[row]: of for row, of in self._rows.items()}
 
     @property
-    def by_key(self) -> dict[str, dict[str, float]]:
-        """The summary by the rows' keys: what is remembered."""
-        return {self.keys[row]: of for row, of in self._rows.items()}
+    def by_key(self) -> dict[str, dict[str, Any]]:
+        """By the rows' keys what is remembered: for each image the similarity with about "half" and with "all" of the
+        layers random, NaN where it is not known, and the "share" of the layers that is about half."""
+        stage = self._stage(0.5)
+        share = float("nan") if stage is None else self.shares[stage]
+        return {
+            self.keys[row]: {"half": self._by_image(row, stage), "all": self._by_image(row, -1), "share": share}
+            for row in self._rows
+        }
+
+    def _by_image(self, row: int, stage: int | None) -> list[float]:
+        """A method's similarity at a stage for each image that it has maps of: the mean over the image's targets."""
+        values = self.similarities[VERDICT][:, row]
+        by_image: dict[int, list[float]] = {}
+        for number, one in enumerate(self.examined):
+            if one.maps[row] is not None and not self._left_out[number, row]:
+                known = float("nan") if stage is None else float(values[number, stage])
+                by_image.setdefault(id(one.image), []).append(known)
+        return [float(mean_of_known(np.array(of)[:, None])[0]) for of in by_image.values()]
 
     @property
     def _rows(self) -> dict[int, dict[str, float]]:
@@ -298,19 +311,15 @@ class Sanity:
 
     @property
     def verdicts(self) -> dict[str, str]:
-        """For each method that applies one sentence."""
-        rows = self._rows
+        """For each method that applies one sentence: a verdict takes at least 8 images."""
+        rows, by_key = self._rows, self.by_key
         verdicts = {}
         for row, (name, blank) in enumerate(zip(self.methods, self.blank, strict=True)):
-            if row in rows:
-                of = rows[row]
-                message = (
-                    verdict(of["half"], of["all"], of["share"])
-                    if self.cascading
-                    else f"similarity {of['all']:.2f} to the original map when one part is random"
-                )
+            if row in rows and self.cascading:
+                verdicts[name] = str(verdict_of(by_key[self.keys[row]]))
+            elif row in rows:
                 left = f" ({blank} of {len(self.examined)} images left out: a map is blank there)" if blank else ""
-                verdicts[name] = message + left
+                verdicts[name] = f"similarity {rows[row]['all']:.2f} to the original map when one part is random{left}"
             elif any(one.reasons[row] is None for one in self.examined):
                 verdicts[name] = "its map is blank with all layers random, so it cannot be compared"
         return verdicts
@@ -531,49 +540,6 @@ class Sanity:
             for name, message in self.verdicts.items()
         )
         return f"<table><tbody>{rows}</tbody></table><p><small>{escape(self.footnote)}</small></p>"
-
-
-Dependence = Literal["none", "little", "partly", "full", "unknown"]
-"""How far a map depends on what the network has learned, by its similarity to the map with random layers."""
-MEANING: dict[Dependence, str] = {
-    "none": "it does not depend on what this network learned",
-    "little": "it hardly depends on what the upper layers, which separate the classes, have learned",
-    "partly": "it depends in part on what this network learned",
-    "full": "it depends on what this network learned",
-    "unknown": "more stages are needed to tell whether it depends on the upper layers alone",
-}
-
-
-def dependence(half: float, whole: float) -> Dependence:
-    """How far a map depends on the weights, from its similarity with about half of the layers random, from the output
-    down, and with all; NaN for what was not computed.
-
-    Example:
-        >>> dependence(0.9, 0.8), dependence(0.9, 0.2), dependence(0.4, 0.2), dependence(0.1, 0.1)
-        ('none', 'little', 'partly', 'full')
-        >>> dependence(float("nan"), 0.1)
-        'unknown'
-    """
-    if whole > KEPT:
-        return "none"
-    if np.isnan(half):
-        return "unknown"
-    if half > KEPT:
-        return "little"
-    return "partly" if max(half, whole) > PARTLY_KEPT else "full"
-
-
-def verdict(half: float, whole: float, share: float = 0.5) -> str:
-    """How similar a map stays when a `share` of the layers, from the output down, and when all are random, in words."""
-    upper = "half" if abs(share - 0.5) < NEAR else f"{share:.0%}"
-    found = (
-        f"similarity {half:.2f} to the original map with the upper {upper} of the layers random, {whole:.2f} with all"
-    )
-    if np.isnan(half):
-        found = f"similarity {whole:.2f} to the original map with all layers random"
-    if max(half, whole) < 0 or (np.isnan(half) and whole < 0):  # anticorrelated is no degree of similarity
-        found = "unrelated to the original map with random layers"
-    return f"{found}: {MEANING[dependence(half, whole)]}"
 
 
 def seen(explanation: Explanation) -> Image.Image:

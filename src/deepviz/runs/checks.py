@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import warnings
 from collections.abc import Sequence
 from contextlib import suppress
@@ -15,6 +14,7 @@ from deepviz.metrics.curves import ExchangeMetric
 from deepviz.metrics.metric import judging
 from deepviz.models import LoadedModel, Prepared
 from deepviz.notes import warn
+from deepviz.results.dependence import Verdict, verdict_of
 from deepviz.results.explanation import ExplainedTarget, Explanation
 from deepviz.results.sanity import Sanity, key_of
 from deepviz.runs.asked import Item
@@ -51,12 +51,11 @@ def checked(loaded: LoadedModel, image: Prepared, explanations: Sequence[Explana
                 random = random_map(loaded, image, of)
                 by_target[of] = {name: measured(loaded, session, random, one)[0] for name, one in METRICS.items()}
             values = {name: measured(loaded, session, explanation, one)[0] for name, one in METRICS.items()}
-        checks: dict[str, Any] = {
-            **values,
-            "of a random map": by_target[of],
-            "kept": known.get(verdict_key(explanation)),
-        }
-        checks["in words"] = in_words(checks)
+        checks: dict[str, Any] = {**values, "of a random map": by_target[of]}
+        remembered = known.get(verdict_key(explanation))
+        verdict = None if remembered is None else verdict_of(remembered)
+        checks["kept"] = None if verdict is None else verdict.as_json()
+        checks["in words"] = in_words(checks, verdict)
         found.append(explanation.noting({"checks": checks}))
     return found
 
@@ -72,16 +71,20 @@ def verdict_key(explanation: Explanation) -> str:
     return catalog.key(explanation.method, explanation.layer)
 
 
-def in_words(checks: dict[str, Any]) -> str:
+def in_words(checks: dict[str, Any], verdict: Verdict | None = None) -> str:
     """The checks in a line or two.
 
+    Args:
+        checks: "deletion", "insertion", and those "of a random map".
+        verdict: on the method, if there is one.
+
     Example:
-        >>> in_words({"deletion": 0.1, "insertion": 0.1, "of a random map": {"deletion": 0.3, "insertion": 0.2},
-        ...           "kept": {"half": 0.8, "all": 0.4, "images": 1, "share": 0.5}})
-        'deletion 0.10, better than a random map (0.30); insertion 0.10, no better (0.20); similarity to \
-the map of a randomised model 0.80 with 50% of the layers random, 0.40 with all (1 image)'
+        >>> in_words({"deletion": 0.1, "insertion": 0.1, "of a random map": {"deletion": 0.3, "insertion": 0.2}},
+        ...          Verdict.of([0.8], [0.4]))
+        'deletion 0.10, better than a random map (0.30); insertion 0.10, no better (0.20); similarity 0.80 to the \
+original map with the upper half of the layers random, 0.40 with all: a verdict takes at least 8 images (1 image)'
     """
-    random, kept = checks["of a random map"], checks["kept"]
+    random = checks["of a random map"]
     # to the digits that are shown: what looks equal is not called better
     by_deletion = "better" if round(checks["deletion"], 2) < round(random["deletion"], 2) else "no better"
     by_insertion = "better" if round(checks["insertion"], 2) > round(random["insertion"], 2) else "no better"
@@ -89,14 +92,12 @@ the map of a randomised model 0.80 with 50% of the layers random, 0.40 with all 
         f"deletion {checks['deletion']:.2f}, {by_deletion} than a random map ({random['deletion']:.2f}); "
         f"insertion {checks['insertion']:.2f}, {by_insertion} ({random['insertion']:.2f})"
     )
-    if kept is not None:
-        images = f"{kept['images']:.0f} image{'s' if kept['images'] > 1 else ''}"
-        half = "" if math.isnan(kept["half"]) else f"{kept['half']:.2f} with {kept['share']:.0%} of the layers random, "
-        message += f"; similarity to the map of a randomised model {half}{kept['all']:.2f} with all ({images})"
+    if verdict is not None:
+        message += f"; {verdict} ({verdict.images} image{'' if verdict.images == 1 else 's'})"
     return message
 
 
-def _known(loaded: LoadedModel, image: Prepared, explanations: Sequence[Explanation]) -> dict[str, dict[str, float]]:
+def _known(loaded: LoadedModel, image: Prepared, explanations: Sequence[Explanation]) -> dict[str, dict[str, Any]]:
     """What each method keeps on this model, by its key; what is not remembered is found on this image."""
     methods = {
         verdict_key(one): one.method if one.layer is None else one.method.with_layer(one.layer) for one in explanations

@@ -335,7 +335,8 @@ class ModelService:
                     kept.setdefault(result.photograph, []).append(one)
             told = {"model": self.id, "title": group[0].explanation.title, "layer": group[0].explanation.layer}
             if kept:
-                found.append(told | trust.verdict_of(list(kept.values()), earlier.get(key)))
+                share = next(iter(kept.values()))[0].share
+                found.append(told | trust.verdict_on(list(kept.values()), share, earlier.get(key)))
         return found
 
     def chosen(self, photograph: str, targets: Sequence[Target] | None) -> list[Target]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from math import isnan, nan
@@ -14,12 +14,12 @@ import torch
 
 from deepviz.errors import OutputError
 from deepviz.files import encoded
-from deepviz.metrics.bootstrap import interval
 from deepviz.metrics.metric import judging
 from deepviz.models import LoadedModel, Prepared
 from deepviz.probe.session import Session
+from deepviz.results.dependence import Verdict, verdict_of
 from deepviz.results.explanation import ExplainedTarget, Explanation
-from deepviz.results.sanity import MEANING, VERDICT, Dependence, Sanity, dependence, seen
+from deepviz.results.sanity import VERDICT, Sanity, seen
 from deepviz.runs.asked import Item
 from deepviz.runs.checks import METRICS, STEPS, in_words, random_map, verdict_key
 from deepviz.runs.evaluate import measured, resolve_defaults
@@ -56,9 +56,7 @@ def curves_of(loaded: LoadedModel, image: Prepared, explanation: Explanation, ch
     return {
         "steps": STEPS,
         "curves": {name: {**one, "chance": chance[name]} for name, one in areas.items()},
-        "said": in_words(
-            {**checks, "of a random map": {name: one["area"] for name, one in chance.items()}, "kept": None}
-        ),
+        "said": in_words({**checks, "of a random map": {name: one["area"] for name, one in chance.items()}}),
         "size": [image.x.shape[2], image.x.shape[1]],
         "when": base64.b64encode(when.to("cpu", torch.uint8).numpy().tobytes()).decode(),
         **pictures,
@@ -101,10 +99,12 @@ class Retained:
     Args:
         half: with about half of the layers random; NaN if that was not tried.
         all: with all of them; NaN where a map is blank.
+        share: of the layers that are random where about half of them are.
     """
 
     half: float
     all: float
+    share: float = 0.5
 
 
 def strip_of(loaded: LoadedModel, image: Prepared, explanation: Explanation) -> tuple[dict[str, Any], Retained]:
@@ -130,60 +130,38 @@ def strip_of(loaded: LoadedModel, image: Prepared, explanation: Explanation) -> 
             examined.shares, examined.similarities[VERDICT][0], examined.maps[0] or (), strict=True
         )
     ]
-    kept = next(iter(found.by_key.values()), {"half": nan, "all": nan})
-    return {"stages": stages}, Retained(kept["half"], kept["all"])
+    kept = next(iter(found.by_key.values()), None)
+    if kept is None:
+        return {"stages": stages}, Retained(nan, nan)
+    return {"stages": stages}, Retained(kept["half"][0], kept["all"][0], kept["share"])
 
 
-FEWEST_IMAGES = 8
-"""Images, below which the figures are no verdict."""
-BADGES: dict[Dependence, str] = {
-    "full": "Depends on the weights",
-    "partly": "Depends in part on the weights",
-    "little": "Hardly depends on the upper layers",
-    "none": "Does not depend on the weights",
-    "unknown": "Unknown",
-}
-
-
-def verdict_of(kept: Sequence[Sequence[Retained]], earlier: dict[str, float] | None = None) -> dict[str, Any]:
+def verdict_on(
+    kept: Sequence[Sequence[Retained]], share: float = 0.5, earlier: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
     """What several images say of a method on a network.
 
     Args:
         kept: for each image its maps.
-        earlier: what `deepviz sanity` has found on these weights; a mean without an interval, and so no verdict.
+        share: of the layers that are random where about half of them are.
+        earlier: what is remembered of the method on this network; it counts if that is a verdict of more images.
 
     Returns:
-        For JSON: the number of "images"; "half" and "all", each with "mean", "low" and "high", or None; the "grade",
-        the "badge" and what is "said". Without a verdict the grade is None: fewer than `FEWEST_IMAGES`, or an interval
-        that leaves room for more than one.
+        For JSON: as `Verdict.as_json`, with the "badge" and what is "said".
     """
-    there = [alike for alike in ([one for one in of if not isnan(one.all)] for of in kept) if alike]
-    half = _spread([float(np.mean([one.half for one in of])) for of in there])
-    whole = _spread([float(np.mean([one.all for one in of])) for of in there])
-    found: dict[str, Any] = {"images": len(there), "half": half, "all": whole, "grade": None, "badge": "No verdict"}
-    if not there or whole is None:
-        said = "blank with random weights: nothing to compare"
-    elif len(there) < FEWEST_IMAGES:
-        said = f"a verdict takes at least {FEWEST_IMAGES} images"
-    else:
-        low, high = (dependence((half or {}).get(end, nan), whole[end]) for end in ("low", "high"))
-        if low == high:
-            found |= {"grade": low, "badge": BADGES[low]}
-            said = MEANING[low]
-        else:
-            said = f'from "{BADGES[low].lower()}" to "{BADGES[high].lower()}": a verdict takes more images'
-    if found["grade"] is None and earlier is not None and earlier["images"] > 1:
-        said += f"; `deepviz sanity` found {earlier['all']:.2f} with all layers random ({earlier['images']:.0f} images)"
-    if there and len(there) < len(kept):
-        said += f"; {len(kept) - len(there)} of {len(kept)} images left out: blank with random weights"
-    return found | {"said": said}
+    alike = [[one for one in of if not isnan(one.all)] for of in kept]
+    half, whole = (
+        [_mean([getattr(one, part) for one in of]) if of else nan for of in alike] for part in ("half", "all")
+    )
+    verdict, said = Verdict.of(half, whole, share), ""
+    if earlier is not None:
+        before = verdict_of(earlier)
+        if before.images > verdict.images and verdict.grade is None:
+            verdict, said = before, f" (found by deepviz sanity on {before.images} images)"
+    unrelated = f"{verdict.figures}: " if verdict.figures.startswith("unrelated") else ""
+    return verdict.as_json() | {"badge": verdict.badge, "said": f"{unrelated}{verdict.meaning}{verdict.remark}{said}"}
 
 
-def _spread(values: Sequence[float]) -> dict[str, float] | None:
-    """The mean of images with its interval, which takes `FEWEST_IMAGES`; None if there is nothing."""
-    there = np.array([value for value in values if not isnan(value)])
-    if not len(there):
-        return None
-    low, high = interval(there) if len(there) >= FEWEST_IMAGES else (nan, nan)
-    ends = {} if isnan(low) else {"low": low, "high": high}
-    return {"mean": float(there.mean()), **ends}
+def _mean(values: Sequence[float]) -> float:
+    there = [value for value in values if not isnan(value)]
+    return float(np.mean(there)) if there else nan

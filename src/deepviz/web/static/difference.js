@@ -1,5 +1,8 @@
 // The difference of two maps of one row: each divided by its own maximum, signed.
 
+import { magnitudes, percentile } from "../viewer/scale.js";
+
+const FINE = 99.5; // percentile of the magnitudes that is the end of the scale of a map of single pixels, as in Python
 const times = ([across, down]) => `${across} × ${down}`;
 const box = ({ geometry }) => JSON.stringify([geometry.size, geometry.box]);
 
@@ -36,7 +39,9 @@ export function normalised(values) {
 export function difference(one, other, maps, { title, raised, lowered }) {
   const [values, minus] = maps.map((map) => normalised(map.values));
   const found = values.map((value, n) => value - minus[n]);
-  const high = found.reduce((most, value) => Math.max(most, Math.abs(value)), 0);
+  const coarse = one.coarse && other.coarse;
+  const ordered = magnitudes(found, true);
+  const high = percentile(ordered, coarse ? 100 : FINE) || percentile(ordered, 100);
   return {
     ...one,
     method: title,
@@ -44,7 +49,7 @@ export function difference(one, other, maps, { title, raised, lowered }) {
     key: "difference",
     model: "",
     signed: true,
-    coarse: one.coarse && other.coarse,
+    coarse,
     scale: { low: -high || -1, high: high || 1, note: high ? "" : "both maps are the same", group: "difference" },
     legend: [lowered, raised],
     map: { size: one.map.size, values: found },
