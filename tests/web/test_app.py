@@ -14,6 +14,7 @@ from torch import nn
 import deepviz
 import small_models
 from deepviz import catalog
+from deepviz.inside import viz_activations
 from deepviz.methods import GradCAM, Gradient
 from deepviz.models import LoadedModel
 from deepviz.results.storage import load_explanations
@@ -205,9 +206,39 @@ def test_activations_of_a_layer(client, photograph):
     told = client.get(f"/api/models/small/photographs/{photograph}/activations?layer=2").json()
     assert told["channels"] == 8
     assert told["grid"] == [16, 16]
-    strengths = [one["strength"] for one in told["strongest"]]
+    strengths = [one["strength"] for one in told["shown"]]
     assert strengths == sorted(strengths, reverse=True)
-    assert all(one["picture"].startswith("data:image/jpeg;base64,") for one in told["strongest"])
+    assert all(one["picture"].startswith("data:image/jpeg;base64,") for one in told["shown"])
+
+
+def test_any_channel_and_those_after_the_strongest(serving):
+    wide = small_models.seeded(nn.Sequential(nn.Conv2d(3, 40, 3), nn.Flatten(), nn.Linear(36000, 4)))
+    client = serving(LoadedModel(wide, "wide", small_models.PREPROCESS))
+    (photograph,) = uploaded(client)
+    path = f"/api/models/wide/photographs/{photograph}/activations?layer=0"
+    pages = [client.get(f"{path}&first={first}").json()["shown"] for first in (0, 16, 32, 48)]
+    assert [len(one) for one in pages] == [16, 16, 8, 0]
+    assert {one["channel"] for page in pages for one in page} == set(range(40)), "each once"
+    (one,) = client.get(f"{path}&channel=39&size=500").json()["shown"]
+    assert one["channel"] == 39
+    assert one["strength"] == next(each["strength"] for page in pages for each in page if each["channel"] == 39)
+    assert client.get(f"{path}&channel=40").status_code == 422
+    assert "has 40, 0 to 39" in client.get(f"{path}&channel=40").json()["detail"]
+
+
+def test_the_largest_activation_of_a_channel_in_each_image(client):
+    files = [picture_file((40, 40), colour=(number, 90, 200 - number)) for number in (10, 150)]
+    ids = [client.post("/api/photographs?name=x.png", content=file).json()["id"] for file in files]
+    body = {"layer": "2", "channel": 3, "photographs": ids}
+    found = client.post("/api/models/small/peaks", json=body).json()
+    pictures = [Image.open(io.BytesIO(file)) for file in files]
+    expected = [float(viz_activations(small_models.good(), one, "2").maps[3].max()) for one in pictures]
+    assert [one["photograph"] for one in found] == ids
+    assert [one["peak"] for one in found] == pytest.approx(expected, abs=1e-6)
+    assert client.post("/api/models/small/peaks", json={**body, "channel": 8}).status_code == 422
+    assert client.post("/api/models/small/peaks", json={**body, "layer": "none"}).status_code == 422
+    assert client.post("/api/models/small/peaks", json={**body, "photographs": ["0" * 64]}).status_code == 404
+    assert client.post("/api/models/small/peaks", json={**body, "photographs": 17 * ids[:1]}).status_code == 422
 
 
 def test_labels(serving):

@@ -14,6 +14,7 @@ from PIL import Image
 import deepviz
 import small_models
 from browser import Visit
+from deepviz.inside import viz_activations
 from deepviz.models import load_model
 from deepviz.web import create_app, listening
 from pictures import picture_file
@@ -190,6 +191,48 @@ def test_channels_are_drawn_while_one_watches(visit, tmp_path):
     ui.get_by_role("button", name="Generate feature visualisations").click()
     page.until("document.querySelectorAll('.wanted img:not([hidden])').length === 8", 60)
     page.until("document.querySelector('.under').hidden", 60)
+    page.close()
+
+
+def test_a_channel_is_enlarged_with_the_images_that_activate_it(visit, tmp_path):
+    """Any channel by its number; more than sixteen; the images in the order of their largest activations."""
+    net = torch.nn.Sequential(torch.nn.Conv2d(3, 40, 3), torch.nn.ReLU(), torch.nn.Flatten(), torch.nn.Linear(36000, 4))
+    loaded = load_model(small_models.seeded(net), preprocess=small_models.good().preprocess)
+    photos = folder(tmp_path / "many", 20)
+    page = visit(create_app(loaded, photos), viewport={"width": 1440, "height": 900})
+    page.until("document.getElementById('job').hidden && document.querySelector('.dv-tile')")
+    ui = page.page
+    ui.click("#tab-inside")
+    ui.locator("#tree [data-layer='0']").click()
+    figures = "document.querySelectorAll('#channels figure').length"
+    page.until(f"{figures} === 16")
+    ui.get_by_role("button", name="More channels").click()
+    page.until(f"{figures} === 32")
+    hidden = ui.evaluate(
+        '[...Array(40).keys()].find((n) => !document.querySelector(`#channels [data-channel="${n}"]`))'
+    )
+    ui.fill("#channel-number", str(hidden))
+    ui.locator("#channel-number").press("Enter")
+    page.until(f"{figures} === 33")
+    assert ui.evaluate("document.activeElement.closest('figure').dataset.channel") == str(hidden)
+    ui.get_by_role("button", name="More channels").click()
+    page.until(f"{figures} === 40")
+    assert ui.get_by_role("button", name="More channels").count() == 0
+    ui.fill("#channel-number", "40")
+    ui.locator("#channel-number").press("Enter")
+    page.until("document.getElementById('toast').innerText.includes('from 0 to 39')")
+
+    ui.locator(f"#channels [data-channel='{hidden}'] .enlarge").click()
+    page.until("document.querySelectorAll('.most li').length === 8")
+    page.until("document.querySelector('.channel').innerText.includes('20 images of this page')")
+    names = ui.locator(".most span").all_inner_texts()
+    peaks = {one.name: viz_activations(loaded, one, "0").maps[hidden].max().item() for one in photos}
+    assert names == sorted(peaks, key=peaks.get, reverse=True)[:8]
+    shown = [float(text) for text in ui.locator(".most b").all_inner_texts()]
+    assert shown == pytest.approx([peaks[name] for name in names], rel=0.01)
+    ui.locator(".most button").first.click()
+    page.until(f"document.getElementById('channels-hint').innerText.includes({names[0]!r})")
+    assert ui.locator("dialog").count() == 0
     page.close()
 
 
@@ -877,6 +920,10 @@ def test_no_tab_violates_a_rule_of_axe(visit, monkeypatch, tmp_path, scheme, wid
     ui.click("#tab-inside")
     page.until("document.querySelector('#channels .wanted')")
     assert violations() == []
+    ui.locator("#channels .enlarge").first.click()
+    page.until("document.querySelectorAll('.most li').length === 8")
+    assert violations() == []
+    ui.keyboard.press("Escape")
     ui.click("#tab-trust")
     page.checked(6)
     assert violations() == []

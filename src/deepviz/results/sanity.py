@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from hashlib import sha256
 from html import escape
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -289,7 +289,7 @@ class Sanity:
         values = self.similarities[VERDICT][:, row]
         by_image: dict[int, list[float]] = {}
         for number, one in enumerate(self.examined):
-            if one.maps[row] is not None and not self._left_out[number, row]:
+            if one.reasons[row] is None and not self._left_out[number, row]:
                 known = float("nan") if stage is None else float(values[number, stage])
                 by_image.setdefault(id(one.image), []).append(known)
         return [float(mean_of_known(np.array(of)[:, None])[0]) for of in by_image.values()]

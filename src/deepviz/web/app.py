@@ -21,6 +21,7 @@ from starlette.exceptions import HTTPException
 from deepviz import catalog
 from deepviz.errors import DeepVizError
 from deepviz.files import encoded, versions
+from deepviz.inside.loading import checked_channels
 from deepviz.models import LoadedModel
 from deepviz.results.explanation import ExplainedTarget, Explanation
 from deepviz.results.storage import packed
@@ -37,6 +38,7 @@ from deepviz.web.forms import (
     Judged,
     LayerName,
     ModelId,
+    Peaks,
     Results,
     Wanted,
     described,
@@ -233,26 +235,49 @@ def _add_images(app: FastAPI, state: AppState, limits: Limits) -> None:
             return service.probabilities(photograph)
 
     @app.get("/api/models/{model}/photographs/{photograph}/activations")
-    def activations(model: ModelName, photograph: ImageId, layer: Annotated[LayerName, Query()]) -> dict[str, Any]:
-        """The strongest channels of a layer, drawn on the image."""
+    def activations(
+        model: ModelName,
+        photograph: ImageId,
+        layer: Annotated[LayerName, Query()],
+        first: Annotated[int, Query(ge=0, le=1_000_000)] = 0,
+        channel: Annotated[int | None, Query(ge=0, le=1_000_000)] = None,
+        size: Annotated[int, Query(ge=16, le=1024)] = THUMBNAIL,
+    ) -> dict[str, Any]:
+        """Channels of a layer, drawn on the image: one, or the strongest from the `first` on."""
         service = state.model(model)
         with service.admitted():
             found = service.activations(photograph, layer)
-        strengths = found.strengths
+        if channel is None:
+            shown = list(found.order[first : first + CHANNELS])
+        else:
+            shown = checked_channels([channel], len(found.maps), found.layer)
+        strengths, peaks = found.strengths, found.maps.amax((1, 2))
         return {
             "layer": found.layer,
             "channels": len(found.maps),
             "grid": list(found.maps.shape[1:]),
             "silent": len(found.silent),
-            "strongest": [
+            "first": first,
+            "shown": [
                 {
-                    "channel": channel,
-                    "strength": float(strengths[channel]),
-                    "picture": data_url(jpeg(found.overlay(channel), THUMBNAIL)),
+                    "channel": one,
+                    "strength": float(strengths[one]),
+                    "peak": float(peaks[one]),
+                    "picture": data_url(jpeg(found.overlay(one), size)),
                 }
-                for channel in found.order[:CHANNELS]
+                for one in shown
             ],
         }
+
+    @app.post("/api/models/{model}/peaks")
+    def peaks(model: ModelName, wanted: Peaks) -> list[dict[str, Any]]:
+        """The largest activation of a channel in each image; None where the model fails."""
+        service = state.model(model)
+        with service.admitted():
+            return [
+                {"photograph": one, "peak": service.peak(one, wanted.layer, wanted.channel)}
+                for one in dict.fromkeys(wanted.photographs)
+            ]
 
 
 def _add_jobs(app: FastAPI, state: AppState) -> None:

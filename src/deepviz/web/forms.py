@@ -95,6 +95,14 @@ class Wanted(Form):
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
 
 
+class Peaks(Form):
+    """A channel of a layer, to be looked for in images."""
+
+    layer: LayerName
+    channel: Annotated[int, Field(ge=0, le=1_000_000)]
+    photographs: Annotated[list[ContentId], Field(min_length=1, max_length=16)]
+
+
 def method_of(form: MethodForm, layer: str | None = None) -> Method:
     """The method that a form describes, at `layer` where it takes one and names none.
 

@@ -12,9 +12,12 @@ from threading import Lock
 from time import monotonic, sleep
 from typing import Any, Generic, TypeVar
 
+from torch import Tensor
+
 from deepviz import catalog
 from deepviz.errors import DeepVizError, ImageError, ModelError
 from deepviz.inside import Activations, LayerTree, viz_activations, viz_layers
+from deepviz.inside.loading import checked_channels
 from deepviz.methods import Method
 from deepviz.models import LoadedModel, example_photo, open_photo
 from deepviz.models.weights import weights_hash
@@ -42,6 +45,10 @@ REMEMBERED = 256
 """Small results that are cached, such as the predictions of so many images."""
 FIGURES = 16384
 """Cached results that are a few numbers each."""
+
+
+PEAKS = 4 * 2**20
+"""Cached largest activations, one number for each channel of a layer and image."""
 
 
 class Busy(DeepVizError):
@@ -144,6 +151,7 @@ class ModelService:
         self._predictions: LRUCache[list[ExplainedTarget]] = LRUCache(REMEMBERED)
         self._chances: LRUCache[list[float]] = LRUCache(REMEMBERED)
         self._activations: LRUCache[Activations] = LRUCache(4)
+        self._peaks: LRUCache[Tensor] = LRUCache(PEAKS, Tensor.numel)
         self._chance: LRUCache[trust.Areas] = LRUCache(REMEMBERED)
         self._checks: LRUCache[dict[str, Any]] = LRUCache(REMEMBERED)
         self._kept: LRUCache[Retained] = LRUCache(FIGURES)
@@ -214,6 +222,26 @@ class ModelService:
         """The feature maps of an image at a layer."""
         photo = self.photographs.photo(photograph).picture
         return self._once(self._activations, (photograph, layer), lambda: viz_activations(self.loaded, photo, layer))
+
+    def peak(self, photograph: str, layer: str, channel: int) -> float | None:
+        """The largest activation of a channel in an image; None if the model fails on it.
+
+        Raises:
+            LayerError: if there is no such layer or channel.
+            UnknownImage: if the server does not have the image.
+        """
+        try:
+            found = self._once(self._peaks, (photograph, layer), lambda: self._look_for_peaks(photograph, layer))
+        except ModelError:
+            return None
+        (index,) = checked_channels([channel], len(found), layer)
+        return float(found[index])
+
+    def _look_for_peaks(self, photograph: str, layer: str) -> Tensor:
+        known = self._activations.get((photograph, layer))
+        if known is None:
+            known = viz_activations(self.loaded, self.photographs.photo(photograph).picture, layer)
+        return known.maps.amax((1, 2))
 
     def _once(self, answers: LRUCache[T], key: Hashable, compute: Callable[[], T]) -> T:
         found = answers.get(key)
@@ -353,7 +381,16 @@ class ModelService:
 
     def forget(self, photograph: str) -> None:
         """Drop what was computed of an image that is no longer kept."""
-        for cache in (self._predictions, self._chances, self._activations, self._chance, self._checks, self._kept):
+        caches = (
+            self._predictions,
+            self._chances,
+            self._activations,
+            self._peaks,
+            self._chance,
+            self._checks,
+            self._kept,
+        )
+        for cache in caches:
             cache.drop(lambda key, _: key[0] == photograph)
 
     def described(self) -> dict[str, Any]:

@@ -438,10 +438,18 @@ function drawInside() {
   const key = `${view.model} ${view.active} ${layer}`;
   if (layer && view.active && drawInside.shown !== key) {
     drawInside.shown = key;
-    drawChannels(view.model, info(view.active), layer, drawings, drawInside).then((shown) => {
+    drawChannels(view.model, info(view.active), layer, { drawings, retry: drawInside, choose: lookInto }).then((shown) => {
       if (!shown && drawInside.shown === key) drawInside.shown = ""; // what failed may be asked for again
     });
   }
+}
+
+// Another image's activations.
+function lookInto(id) {
+  if (!view.photographs.includes(id)) view.photographs.push(id);
+  view.active = id;
+  changedPhotographs(`Activations for ${info(id).name}`);
+  strip.reveal(id);
 }
 
 function chooseInside(name) {

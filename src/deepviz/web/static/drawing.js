@@ -2,6 +2,7 @@
 
 import { call, get, post } from "./api.js";
 import { download, element, say } from "./elements.js";
+import { Pace } from "./pace.js";
 
 const GROUP = 4; // channels drawn together: fewer come faster, more cost less each
 const STILL = "This channel has zero gradient at the starting noise. Try the layer before its activation, or another seed.";
@@ -13,6 +14,7 @@ export class Drawings {
   #group = []; // what is asked of the server, likewise
   #now = null; // the drawing under way, as the server tells it
   #turn = 0;
+  #pace = new Pace();
   #place = { model: "", layer: "" };
 
   // `failed`: errors.
@@ -20,6 +22,7 @@ export class Drawings {
     this.failed = failed;
     this.bar = element("progress", { max: 1, value: 0, "aria-label": "Steps done" });
     this.text = element("span", { role: "status" });
+    this.left = element("span", { class: "left" });
     this.pauser = element("button", { type: "button", class: "quiet", onclick: () => this.#pause() }, "Pause");
     this.stopper = element("button", { type: "button", class: "quiet", onclick: () => this.stop() }, "Stop");
     this.seed = element("input", { type: "number", id: "drawing-seed", class: "value", min: 0, max: 4294967295, step: 1, value: "0" });
@@ -29,7 +32,7 @@ export class Drawings {
       ...[[60, "60, a sketch"], [200, "200"], [400, "400, finer"]].map(([steps, title]) => element("option", { value: String(steps), selected: steps === 200 }, title)),
     );
     this.all = element("button", { type: "button", class: "quiet", onclick: () => this.draw([...this.#shown.keys()]) }, "Generate feature visualisations");
-    this.under = element("div", { class: "under", hidden: true }, this.bar, this.pauser, this.stopper, this.text);
+    this.under = element("div", { class: "under", hidden: true }, this.bar, this.pauser, this.stopper, this.text, this.left);
     this.bars = element(
       "div",
       { class: "drawing" },
@@ -60,6 +63,12 @@ export class Drawings {
     this.#shown.set(channel, { image, draw, save, told });
     this.#refresh();
     return holder;
+  }
+
+  // The image of a channel as it is now; "" without one.
+  picture(channel) {
+    const made = this.#made.get(this.#key(channel));
+    return made && !made.still ? made.picture : "";
   }
 
   clear() {
@@ -129,6 +138,8 @@ export class Drawings {
 
   #take(now, keys) {
     this.#now = now;
+    if (now.state === "running") this.#pace.take(now.step, performance.now());
+    else this.#pace.pause();
     const done = now.state === "done";
     for (const { channel, picture, score, still } of now.channels) {
       if (!picture) continue;
@@ -165,6 +176,8 @@ export class Drawings {
     const rest = this.#queue.length ? `, ${this.#queue.length} to come` : "";
     const text = `${state === "paused" ? "Paused" : "Drawing"} ${names}${rest}`;
     if (this.text.textContent !== text) this.text.textContent = text; // said aloud when it is set
+    const groups = Math.ceil(this.#queue.length / GROUP);
+    this.left.textContent = state === "running" ? this.#pace.left(steps - step + groups * steps) : "";
     this.pauser.textContent = state === "paused" ? "Resume" : "Pause";
   }
 
