@@ -2,15 +2,18 @@
 
 import hashlib
 import io
+import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
 from deepviz.errors import DeepVizWarning, ImageError
-from deepviz.web.image_store import FORMATS, ImageStore, UnknownImage, decoded, safe_name, size_of
+from deepviz.models.images import FORMATS
+from deepviz.web.image_store import ImageStore, UnknownImage, decoded, safe_name, size_of
 from deepviz.web.limits import Limits
 from pictures import picture_file, png_header
 
@@ -35,6 +38,28 @@ def test_every_listed_format_is_taken(client, kind):
     answer = client.post("/api/photographs?name=a.file", content=content)
     assert answer.status_code == 201
     assert answer.json() == {"id": hashlib.sha256(content).hexdigest(), "name": "a.file", "width": 40, "height": 30}
+
+
+HEIC = b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(40)
+
+
+def test_heic_without_its_extra_says_what_to_install(client, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
+    answer = client.post("/api/photographs?name=a.heic", content=HEIC)
+    assert answer.status_code == 422
+    assert answer.json()["detail"] == "a.heic is HEIF, which needs pillow-heif: pip install 'deepviz[heif]'"
+
+
+def test_heic_is_taken_with_its_extra(client):
+    heif = pytest.importorskip("pillow_heif", reason="pip install 'deepviz[heif]'")
+    buffer = io.BytesIO()
+    heif.from_pillow(Image.new("RGB", (64, 48), (200, 30, 30))).save(buffer)
+    answer = client.post("/api/photographs?name=a.heic", content=buffer.getvalue())
+    assert answer.status_code == 201, answer.text
+    assert (answer.json()["width"], answer.json()["height"]) == (64, 48)
+    shown = Image.open(io.BytesIO(client.get(f"/api/photographs/{answer.json()['id']}?size=64").content))
+    assert np.abs(np.asarray(shown.convert("RGB"), int) - (200, 30, 30)).max() < 8
+    assert client.post("/api/photographs?name=a.heic", content=HEIC).status_code == 422, "damaged"
 
 
 @pytest.mark.parametrize(
@@ -79,7 +104,7 @@ def test_random_bytes_never_break_the_server(client, head, content):
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60)
-@given(kind=st.sampled_from(FORMATS), data=st.data())
+@given(kind=st.sampled_from(sorted(FORMATS)), data=st.data())
 def test_a_damaged_picture_never_breaks_the_server(client, kind, data):
     content = bytearray(picture_file((24, 24), kind=kind))
     for _ in range(data.draw(st.integers(1, 4))):

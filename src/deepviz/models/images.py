@@ -22,15 +22,24 @@ from deepviz.notes import warn
 
 PhotoSource = str | os.PathLike[str] | Image.Image | np.ndarray[Any, Any]
 
-SUFFIXES = frozenset(
-    {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".avif"}
-    | {".jp2", ".j2k", ".jpf", ".jpx"}
-    | {".ppm", ".pgm", ".pbm", ".pnm"}
-)
+FORMATS = {
+    "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif"),
+    "PNG": (".png",),
+    "WEBP": (".webp",),
+    "GIF": (".gif",),
+    "AVIF": (".avif",),
+    "BMP": (".bmp",),
+    "TIFF": (".tif", ".tiff"),
+    "JPEG2000": (".jp2", ".j2k", ".jpf", ".jpx"),
+    "PPM": (".ppm", ".pgm", ".pbm", ".pnm"),
+}
+"""By Pillow's name of a format, the endings of its files."""
+SUFFIXES = frozenset(ending for endings in FORMATS.values() for ending in endings)
 RESULTS, RECORD = "deepviz-out", "explain.json"
 """The folder of results where none is named, and the file in which `deepviz explain` records an image's results."""
 HEIF = frozenset({".heic", ".heif", ".hif"})
 HEIF_EXTRA = "pip install 'deepviz[heif]'"
+HEIF_BRANDS = (b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"mif1", b"msf1")
 _HIGHEST_OF_12_BITS = 4095
 
 _pillow_settings = Lock()
@@ -157,7 +166,7 @@ def find_photos(paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]]
 def _search(root: Path, found: FoundImages) -> None:
     """Add the images of a folder and its sub-folders, each folder once, wherever links lead."""
     before, skipped, seen = len(found.paths), Counter[str](), set[str]()
-    endings = SUFFIXES | HEIF if find_spec("pillow_heif") else SUFFIXES
+    endings = SUFFIXES | HEIF if reads_heif() else SUFFIXES
 
     def failed(error: OSError) -> None:
         found.unreadable[shown(error.filename)] = f"{shown(error.filename)} cannot be read: {error.strerror or error}"
@@ -203,7 +212,7 @@ def _opened(source: PhotoSource) -> Photo:
         raise ImageError(_unreadable(path, name, error)) from None
     with stored:
         if path.suffix.lower() in HEIF:
-            _read_heif(name)
+            read_heif(name)
         with _decoding(name), Image.open(stored) as picture:
             return _finished(picture, shown(path.name))
 
@@ -231,7 +240,17 @@ def _check_is_no_url(source: str | os.PathLike[str]) -> None:
         raise ImageError(f"{shown(source)} is a URL: download it first, and give the file")
 
 
-def _read_heif(name: str) -> None:
+def reads_heif() -> bool:
+    """Whether the extra that reads HEIF is installed."""
+    return find_spec("pillow_heif") is not None
+
+
+def is_heif(content: bytes) -> bool:
+    """Whether a file's first bytes are HEIF's. AVIF, which Pillow reads, shares some brands and names its own."""
+    return content[4:8] == b"ftyp" and content[8:12] in HEIF_BRANDS and b"avif" not in content[8:64]
+
+
+def read_heif(name: str) -> None:
     """Make Pillow read HEIF.
 
     Raises:

@@ -13,12 +13,12 @@ from threading import Lock
 
 from PIL import Image
 
-from deepviz.errors import ImageError
+from deepviz.errors import ImageError, MissingExtra
 from deepviz.models import Photo, open_photo
+from deepviz.models.images import FORMATS, is_heif, read_heif, reads_heif
 from deepviz.notes import warn
 from deepviz.web.limits import Limits
 
-FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "AVIF", "BMP", "TIFF", "JPEG2000", "PPM")
 ORIENTATION, TURNED = 0x0112, (5, 6, 7, 8)
 """The EXIF tag, and its values for images that lie on their side."""
 LONGEST = 64
@@ -61,6 +61,7 @@ def decoded(content: bytes, name: str, limits: Limits, side: int | None = None) 
 
     Raises:
         TooLarge: by the pixels that its header tells of, before anything is decoded.
+        MissingExtra: for HEIF, if the extra that reads it is not installed.
         ImageError: if it is in none of the formats, damaged, or a strip that no model could be shown.
     """
     with _opened(content, name, limits) as picture:
@@ -88,13 +89,18 @@ def size_of(content: bytes, name: str, limits: Limits) -> tuple[int, int]:
 
 
 def _opened(content: bytes, name: str, limits: Limits) -> Image.Image:
+    formats = list(FORMATS)
+    if is_heif(content):
+        read_heif(name)
+        formats = ["HEIF"]
     try:
-        picture = Image.open(io.BytesIO(content), formats=FORMATS)
+        picture = Image.open(io.BytesIO(content), formats=formats)
         width, height = picture.size
     except Image.DecompressionBombError:
         raise TooLarge(f"{name} has more than {limits.pixels} pixels") from None
     except Exception:  # a broken file can make Pillow's readers raise almost anything
-        raise ImageError(f"{name} is not in a supported image format: {', '.join(FORMATS)}") from None
+        taken = ", ".join([*FORMATS, "HEIF"] if reads_heif() else FORMATS)
+        raise ImageError(f"{name} is not in a supported image format: {taken}") from None
     if width * height > limits.pixels:
         raise TooLarge(f"{name} is {width} x {height}, more than {limits.pixels} pixels")
     if max(width, height) > LONGEST * max(1, min(width, height)):
@@ -134,7 +140,7 @@ class ImageStore:
         for path in paths:
             try:
                 ids.append(self._add(_read(path), path.name, path).id)
-            except ImageError as error:
+            except (ImageError, MissingExtra) as error:
                 warn(f"left out: {error}")
         return ids
 
