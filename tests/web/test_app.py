@@ -241,6 +241,46 @@ def test_the_largest_activation_of_a_channel_in_each_image(client):
     assert client.post("/api/models/small/peaks", json={**body, "photographs": 17 * ids[:1]}).status_code == 422
 
 
+def test_a_list_that_is_too_long_says_how_to_shorten_it(client, photograph):
+    answer = client.post("/api/report", json={"results": 257 * ["0" * 64]})
+    assert answer.status_code == 422
+    assert answer.json()["detail"] == (
+        "257 maps are too many at once, at most 256 are possible: compare fewer images, classes or methods"
+    )
+    rows = 18 * [{"photograph": photograph, "targets": [0, 1, 2, 3, 4]}]
+    answer = client.post("/api/jobs", json={"model": "small", "rows": rows, "methods": 3 * CHEAP[:1]})
+    assert answer.status_code == 422
+    assert answer.json()["detail"].startswith("270 maps are too many at once, at most 256 are possible")
+
+
+def test_code_for_many_images_can_be_copied(client, photograph):
+    rows = 40 * [{"photograph": photograph, "targets": None}]
+    asked = {"comparisons": [{"model": "small", "rows": rows, "methods": CHEAP}]}
+    answer = client.post("/api/snippets", json=asked)
+    assert answer.status_code == 200, answer.text
+    assert answer.json()["python"].count("red.png") == 40
+
+
+def test_a_large_completeness_gap_has_a_remedy(client, photograph):
+    """In the page's words, with the option that mends it."""
+
+    def asked(**options):
+        form = {"name": "integrated-gradients", "options": options}
+        job = client.finish(compare(photograph, [form]))
+        return client.get(f"/api/results/{job['results'][0]['id']}").json()
+
+    poor = asked(steps="1")
+    gap = float(dict(poor["notes"])["completeness gap"])
+    assert gap > 0.05
+    (said,) = poor["warnings"]
+    assert said.startswith("The sum of this map's values misses the change of the score by")
+    assert poor["remedy"] == {"option": "steps", "value": "4", "title": "Use 4 steps"}
+    good = asked(steps="500")
+    assert float(dict(good["notes"])["completeness gap"]) < 0.05
+    assert good["warnings"] == []
+    assert "remedy" not in good
+
+
 def test_labels(serving):
     client = serving(small_models.good(), LoadedModel(small_models.network(), "bare", small_models.PREPROCESS))
     assert client.get("/api/models/small/labels").json() == list(small_models.LABELS)

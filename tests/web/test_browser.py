@@ -575,6 +575,42 @@ def test_a_class_is_compared_with_another(visit):
     page.close()
 
 
+def test_a_map_that_needs_more_steps_has_a_button_for_them(visit):
+    page = visit(create_app(small_models.good(), [deepviz.example_photo("chelsea")]))
+    page.drawn(4)
+    ui = page.page
+    ui.click("#about-integrated-gradients")
+    ui.fill("#option-integrated-gradients-steps", "1")
+    ui.locator("#option-integrated-gradients-steps").press("Enter")
+    page.until("[...document.querySelectorAll('.dv-title')].some((one) => one.textContent.includes('steps 1'))")
+    page.drawn(4)
+    tile = ui.locator(".dv-tile", has_text="Integrated gradients")
+    page.until("[...document.querySelectorAll('.dv-action')].some((one) => !one.hidden)")
+    assert "The sum of this map's values misses the change of the score by" in tile.inner_text()
+    assert "tolerance" not in tile.inner_text()
+    tile.get_by_role("button", name="Use 4 steps").click()
+    page.until("[...document.querySelectorAll('.dv-title')].some((one) => one.textContent.includes('steps 4'))")
+    page.drawn(4)
+    assert ui.input_value("#option-integrated-gradients-steps") == "4"
+    page.close()
+
+
+def test_more_maps_than_a_report_can_hold(visit, tmp_path):
+    page = visit(create_app(small_models.good(), folder(tmp_path / "many", 3)))
+    page.drawn(8)
+    ui = page.page
+    ui.route(
+        "**/api/report",
+        lambda route: route.continue_(
+            post_data=route.request.post_data.replace('"results":[', '"results":[' + 300 * f'"{"0" * 64}",')
+        ),
+    )
+    ui.click("#take summary")
+    ui.click("[data-take=report]")
+    page.until("document.getElementById('toast').innerText.includes('maps are too many at once, at most 256')")
+    page.close(allowed=("422", "/api/report"))
+
+
 def test_the_difference_of_two_methods_is_a_column(visit):
     """Each map divided by its own maximum, signed; the numbers are those of Python's maps."""
     photograph = deepviz.example_photo("chelsea")

@@ -120,7 +120,7 @@ def test_too_many_are_refused(serving):
     [
         ({"layer": "nowhere"}, "no layer"),
         ({"channels": []}, "channels"),
-        ({"channels": list(range(9))}, "9 channels at once, more than 8"),
+        ({"channels": list(range(9))}, "9 channels are too many at once, at most 8"),
         ({"channels": [-1]}, "channels"),
         ({"channels": [0, 99]}, "layer '2' has 8 channels, 0 to 7, not 99"),
         ({"layer": "6", "channels": [5]}, "5 channels, 0 to 4, not 5"),

@@ -28,6 +28,7 @@ from deepviz.results.storage import packed
 from deepviz.runs.checks import METRICS
 from deepviz.viewer import photograph as lossless
 from deepviz.viewer import record, report_page
+from deepviz.web.advice import advised
 from deepviz.web.drawings import Drawing
 from deepviz.web.files import data_url, jpeg, page_files, sheets
 from deepviz.web.forms import (
@@ -287,7 +288,7 @@ def _add_jobs(app: FastAPI, state: AppState) -> None:
         cells = state.cells(asked)
         wanted = sum(len(cell.targets or (0,)) for cell in cells)
         if wanted > state.jobs.limits.cells:
-            raise HTTPException(422, f"{wanted} maps in one job, more than {state.jobs.limits.cells}")
+            raise HTTPException(422, too_many("cells", wanted, state.jobs.limits.cells))
         return state.jobs.submit(state.model(asked.model), cells).status()
 
     @app.get("/api/jobs/{job}")
@@ -317,7 +318,7 @@ def _add_drawings(app: FastAPI, state: AppState) -> None:
         """Generate feature visualisations of channels of a layer."""
         channels = tuple(dict.fromkeys(wanted.channels))
         if len(channels) > state.drawings.limits.channels:
-            raise HTTPException(422, f"{len(channels)} channels at once, more than {state.drawings.limits.channels}")
+            raise HTTPException(422, too_many("channels", len(channels), state.drawings.limits.channels))
         service = state.model(wanted.model)
         return state.drawings.start(service, wanted.layer, channels, wanted.steps, wanted.seed).status()
 
@@ -397,7 +398,8 @@ def _add_downloads(app: FastAPI, state: AppState) -> None:
     @app.get("/api/results/{result}")
     def result(result: ResultId) -> dict[str, Any]:
         """One map with its values and metadata."""
-        return record(state.result(result).explanation)
+        explanation = state.result(result).explanation
+        return record(explanation) | advised(explanation)
 
     @app.post("/api/snippets")
     def snippets(asked: Comparisons) -> dict[str, str]:
@@ -450,8 +452,38 @@ async def _on_http_error(_: Request, error: Exception) -> Response:
     return Json({"detail": str(error.detail)}, error.status_code, error.headers)
 
 
+WHAT = {
+    "cells": "maps",
+    "results": "maps",
+    "rows": "images",
+    "photographs": "images",
+    "targets": "classes of an image",
+    "comparisons": "columns",
+}
+"""What the lists of requests hold."""
+
+
+def too_many(name: str, given: int, most: int) -> str:
+    """What is said of a list that is too long, and how to shorten it.
+
+    Example:
+        >>> too_many("results", 300, 256)
+        '300 maps are too many at once, at most 256 are possible: compare fewer images, classes or methods'
+    """
+    what = WHAT.get(name, name)
+    fewer = f"choose fewer {what}" if name in ("channels", "options") else "compare fewer images, classes or methods"
+    return f"{given} {what} are too many at once, at most {most} are possible: {fewer}"
+
+
+def _problem(error: dict[str, Any]) -> str:
+    place = ".".join(map(str, error["loc"]))
+    if error["type"] == "too_long" and "actual_length" in error.get("ctx", {}):
+        return too_many(str(error["loc"][-1]), error["ctx"]["actual_length"], error["ctx"]["max_length"])
+    return f"{place}: {error['msg']}"
+
+
 async def _on_invalid(_: Request, error: Exception) -> Response:
     """What is invalid and where, without the request's own text, which may be anything."""
     assert isinstance(error, RequestValidationError)
-    problems = [f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors()[:5]]
+    problems = [_problem(one) for one in error.errors()[:5]]
     return Json({"detail": "; ".join(problems)}, 422)

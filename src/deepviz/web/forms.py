@@ -56,7 +56,7 @@ class Comparison(Form):
     """What a page compares: every method for every class of every image."""
 
     model: ModelId
-    rows: Annotated[list[Row], Field(min_length=1, max_length=32)]
+    rows: Annotated[list[Row], Field(min_length=1, max_length=1024)]
     methods: Annotated[list[MethodForm], Field(min_length=1, max_length=16)]
     layer: LayerName | None = None
 

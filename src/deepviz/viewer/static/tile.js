@@ -38,8 +38,9 @@ export class Tile {
     this.legend = make("div", { class: "dv-signs" }, ...this.signs);
     this.warning = make("p", { class: "dv-warning" });
     this.checks = make("p", { class: "dv-checks" });
+    this.action = make("button", { type: "button", class: "dv-action", onclick: () => this.tile.action.run() });
     caption.append(this.title, this.detail, this.scale, this.legend, this.warning, this.checks);
-    this.element = make("figure", { class: "dv-tile" }, this.frame, caption);
+    this.element = make("figure", { class: "dv-tile" }, this.frame, caption, this.action);
     this.frame.dvTile = this;
   }
 
@@ -60,11 +61,12 @@ export class Tile {
     this.take(record ?? this.tile.record);
   }
 
-  describe(record, { title, detail, pending, reason, original }) {
+  describe(record, { title, detail, pending, reason, original, action }) {
     setText(this.title, title ?? record?.method ?? "");
     setText(this.detail, detail ?? record?.caption ?? "");
     setText(this.warning, [record?.scale.note, ...(record?.warnings ?? [])].filter(Boolean).join("; "));
     setText(this.checks, record?.checks ?? "");
+    setText(this.action, (!this.previewed && action?.title) || "");
     this.scale.hidden = !record;
     this.legend.hidden = !record?.signed;
     this.signs.forEach((sign, n) => setText(sign, (record?.legend ?? SIGNS)[n]));

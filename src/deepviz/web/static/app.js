@@ -293,6 +293,12 @@ function changeOption(name, option, value) {
   work.soon();
 }
 
+// Take the option that mends a map, for its method.
+function mend({ name }, { option, value, title }) {
+  changeOption(name, option, value);
+  announce(title);
+}
+
 function chooseLayer(layer) {
   view.layer = layer;
   $("layer-all").value = layer ?? known.tree.default;
@@ -387,6 +393,7 @@ function layOut() {
       ...row,
       columns: titles,
       told: (record, n) => (shown[n] && shown[n].versus === undefined ? TOLD[view.by](record) : record.caption),
+      mend: ({ remedy }, n) => remedy && shown[n] && { title: remedy.title, run: () => mend(shown[n], remedy) },
       detail: withChance(row),
       cells: [...shown.map((one) => results.cell(row.photograph.id, row.target, one)), ...differenceCells(row.photograph.id, row.target)],
     })),

@@ -149,6 +149,7 @@ export class Stage {
           title: row.columns[n],
           detail: record ? row.told(record, n) : "",
           record,
+          action: record ? row.mend(record, n) : null,
           pending: record === null && !reason,
           reason,
         };
