@@ -100,9 +100,24 @@ def test_every_start_has_a_token_of_its_own(started):
     assert all(len(token) >= 43 for token in links)
 
 
+@pytest.mark.parametrize("from_environment", [False, True])
+def test_a_token_of_ones_own(started, monkeypatch, from_environment):
+    token = "a-token-of-my-own_1.2~3"
+    if from_environment:
+        monkeypatch.setenv("DEEPVIZ_TOKEN", token)
+    link, _ = started("--model", "small_models:good", *([] if from_environment else ["--token", token]))
+    assert link.endswith(f"/#token={token}")
+    assert json.loads(ask(link, "api/models"))
+    with pytest.raises(urllib.error.HTTPError, match="401"):
+        ask(link.replace(token, token[:-1]), "api/models")
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "said"),
     [
+        (["--token", "short"], 2, "--token has 5 characters and needs at least 16, such as "),
+        (["--token", ""], 2, "--token has 0 characters and needs at least 16, such as "),
+        (["--token", "a token with spaces and #"], 2, "--token may hold letters, digits"),
         (["-m", "small_models:Nobody"], 2, "no method 'small_models:Nobody'"),
         (["--port", "70000"], 2, "--port must be from 0 to 65535"),
         (["--model", "small_models:good", "--model", "small_models:good", "--weights", "random"], 2, "for one model"),

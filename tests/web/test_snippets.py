@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 
 import deepviz
 import small_models
@@ -89,8 +90,46 @@ def test_the_bundled_model_and_random_weights():
     assert "load_model(None)" in as_python(bundled, [Shown("a", None)], [Gradient()])
     assert "--model" not in as_commands(bundled, [Shown("a", None)], [Gradient()])
     object.__setattr__(bundled, "weights", "random")
-    assert 'weights="random"' in as_python(bundled, [Shown("a", None)], [Gradient()])
+    assert "weights='random'" in as_python(bundled, [Shown("a", None)], [Gradient()])
     assert "--weights random" in as_commands(bundled, [Shown("a", None)], [Gradient()])
+
+
+@pytest.mark.filterwarnings("ignore::deepviz.DeepVizWarning")
+def test_a_model_of_ones_own_is_loaded_as_it_was(photo, tmp_path, monkeypatch, capsys):
+    """With its file of weights, labels and preprocessing: code and command give the maps of the page."""
+    monkeypatch.chdir(tmp_path)
+    torch.save(small_models.seeded(small_models.network(), seed=7).state_dict(), "animals5.pt")
+    (tmp_path / "names.txt").write_text("cat\nred fox\nwolf\nlynx\ncrane\n")
+    preprocess = deepviz.Preprocess(32, crop=None, mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25))
+    loaded = load_model(
+        "small_models:network", weights="animals5.pt", labels=tmp_path / "names.txt", preprocess=preprocess, name="mine"
+    )
+    rows, methods = [Shown(photo, (1,))], [Gradient()]
+    (wanted,) = deepviz.explain(loaded, photo, methods, target=[1])
+    names = {}
+    exec(as_python(loaded, rows, methods), names)
+    (found,) = names["explanations"]
+    np.testing.assert_allclose(found.values, wanted.values, rtol=1e-5, atol=1e-7)
+    assert (found.model, found.target.label) == (wanted.model, "red fox")
+    assert "num_classes" not in as_python(loaded, rows, methods)
+    capsys.readouterr()
+
+    (line,) = as_commands(loaded, rows, methods).splitlines()
+    assert "--target 'red fox'" in line
+    assert run([*shlex.split(line)[1:], "-o", "out", "--format", "npz"]) == 0
+    (stored,) = (tmp_path / "out").rglob("*.npz")
+    with np.load(stored) as arrays:
+        np.testing.assert_allclose(arrays["attribution"], wanted.attribution, rtol=1e-5, atol=1e-7)
+
+
+def test_what_cannot_be_written_is_said(photo):
+    loaded = load_model("small_models:network", preprocess=lambda image: torch.zeros(3, 32, 32), labels=list("abcde"))
+    code = as_python(loaded, [Shown(photo, (1,))], [Gradient()])
+    assert "labels=['a', 'b', 'c', 'd', 'e']" in code
+    assert "preprocess=...)  # fill in your own preprocess" in code or "preprocess=..., " in code
+    compile(code, "snippet", "exec")
+    command = as_commands(loaded, [Shown(photo, (1,))], [Gradient()])
+    assert "--target 1" in command, "names that the command is not given are no targets"
 
 
 def test_rows_of_the_same_classes_share_a_call(loaded):

@@ -153,7 +153,9 @@ def loaded_model(
         base = _changed(loaded.preprocess or NAMED["imagenet"], changes)
         if loaded.preprocess is None and images:
             loaded = replace(loaded, notes=(*loaded.notes, f"what is not stated is assumed to be ImageNet's: {base}"))
-        loaded = replace(loaded, preprocess=base)
+        loaded = replace(loaded, preprocess=base, arguments={**loaded.arguments, "preprocess": base})
+    if loading.preprocess is not None and not changes:
+        loaded = replace(loaded, arguments={**loaded.arguments, "preprocess": loading.preprocess})
     for note in loaded.notes:
         print(f"deepviz: {loaded.name}: {note}", file=sys.stderr)
     return loaded if device is None else replace(loaded, module=loaded.module.to(device))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import re
 import secrets
 import socket
 import sys
@@ -32,6 +33,7 @@ from deepviz.models import find_images
 from deepviz.probe.memory import keep_memory
 
 MOST_PHOTOS = 10_000
+SHORTEST_TOKEN = 16
 
 
 def serve(
@@ -67,6 +69,14 @@ def serve(
             negative="", help="Host name by which a proxy or another machine reaches this server; repeat for several."
         ),
     ] = None,
+    token: Annotated[
+        str | None,
+        Parameter(
+            env_var="DEEPVIZ_TOKEN",
+            show_default=False,
+            help=f"A token of your own instead of a random one, at least {SHORTEST_TOKEN} letters, digits, - _ . or ~.",
+        ),
+    ] = None,
     browser: Annotated[bool, Parameter(negative="--no-browser", help="Open the page in a browser.")] = True,
     loading: LoadingOptions = NOTHING_SAID,
 ) -> None:
@@ -82,6 +92,8 @@ def serve(
         raise UsageError("--weights, --labels and options of your own model are for one model: give one --model")
     if not 0 <= port <= 65535:
         raise UsageError(f"--port must be from 0 to 65535, got {port}")
+    if token is not None:
+        _check_token(token)
     check_device(device)
     for name in method or []:
         try:
@@ -95,7 +107,7 @@ def serve(
         models = [loaded_model(name, weights, labels, device, output_kind, loading) for name in names]
         for one in models:
             check_takes_images(one)
-        token = secrets.token_urlsafe(32)
+        token = token or secrets.token_urlsafe(32)
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always", DeepVizWarning)
             app = create_app(models, files, token=token, hosts=_hosts(host, allow_host or []))
@@ -114,6 +126,19 @@ def serve(
             timer.daemon = True
             timer.start()
         serve(app, bound)
+
+
+def _check_token(token: str) -> None:
+    """See that a token is long enough, and can stand in a link and in a header as it is."""
+    if len(token) < SHORTEST_TOKEN:
+        raise UsageError(
+            f"--token has {len(token)} characters and needs at least {SHORTEST_TOKEN}, such as "
+            f"{secrets.token_urlsafe(SHORTEST_TOKEN)}"
+        )
+    if not re.fullmatch(r"[A-Za-z0-9._~-]+", token):
+        raise UsageError(
+            "--token may hold letters, digits, '-', '_', '.' and '~' alone, so that it can stand in a link"
+        )
 
 
 def _found(photos: Path) -> list[Path]:

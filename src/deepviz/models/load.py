@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -16,6 +17,7 @@ from deepviz.models import sources
 from deepviz.models.adapted import Adapted
 from deepviz.models.labels import read_labels
 from deepviz.models.loaded import RANDOM, LoadedModel
+from deepviz.models.preprocess import Preprocess
 from deepviz.models.preprocessing import Given, preprocessing
 from deepviz.models.weights import StoredWeights, non_finite, read_weights
 from deepviz.notes import warn
@@ -82,7 +84,23 @@ def load_model(
         loaded = replace(loaded, labels=read_labels(labels))
     if name is not None:
         loaded = replace(loaded, name=name)
-    return loaded if output is None else replace(loaded, output=output)
+    if output is not None:
+        loaded = replace(loaded, output=output)
+    known = dict(spec.arguments) if isinstance(spec, LoadedModel) else {}
+    said: dict[str, Any] = {"weights": weights, "preprocess": preprocess, "labels": labels, "output": output}
+    said |= {"num_classes": num_classes, "name": name}
+    arguments = known | _arguments(loaded, said)
+    return loaded if arguments == loaded.arguments else replace(loaded, arguments=arguments)
+
+
+def _arguments(loaded: LoadedModel, said: dict[str, Any]) -> dict[str, Any]:
+    """What was given, as it can be written in code."""
+    found = {name: os.fspath(one) if isinstance(one, os.PathLike) else one for name, one in said.items()}
+    if found["labels"] is not None and not isinstance(found["labels"], str):
+        found["labels"] = loaded.labels  # an iterable is read once
+    if not isinstance(found["preprocess"], (str, type(None))) and isinstance(loaded.preprocess, Preprocess):
+        found["preprocess"] = loaded.preprocess
+    return {name: one for name, one in found.items() if one is not None}
 
 
 def _resolved(

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -68,6 +68,8 @@ class LoadedModel:
             output), "multi-label" (independent labels), "regression" (numbers) or "embedding"; "auto" reads it from
             the module where that says so, and guesses else.
         notes: what was read or assumed when it was loaded, one sentence each.
+        arguments: what `load_model` was given beside the source, by name, for code that loads it again: files as text,
+            labels as they were read, and a `Preprocess` where one was read.
     """
 
     module: nn.Module
@@ -78,6 +80,7 @@ class LoadedModel:
     source: str = "module"
     output: Kind = "auto"
     notes: tuple[str, ...] = ()
+    arguments: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         check_kind(self.output)

@@ -6,15 +6,26 @@ import re
 import shlex
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from deepviz import catalog
 from deepviz.errors import TargetError
 from deepviz.methods import Method
-from deepviz.models import LoadedModel
+from deepviz.models import LoadedModel, Preprocess
+from deepviz.models.loaded import RANDOM
 from deepviz.objectives import Logit, parse
 from deepviz.web.forms import Target
 
 PAGE = "explanations.html"
+FLAGS = {
+    "weights": "--weights",
+    "num_classes": "--num-classes",
+    "labels": "--labels",
+    "output": "--output-kind",
+    "name": "--name",
+    "preprocess": "--preprocess",
+}
+"""The options of the command line by the arguments of `load_model`."""
 
 
 @dataclass(frozen=True)
@@ -75,15 +86,42 @@ def as_commands(blocks: Sequence[Block]) -> str:
 
 
 def _commands(block: Block) -> Iterator[list[str]]:
-    model = [] if block.loaded.source == "bundled" else ["--model", block.loaded.source]
-    if block.loaded.is_random:
-        model += ["--weights", "random"]
+    model = _model_flags(block.loaded)
     flags = [flag for method in block.methods for flag in ("-m", catalog.spell(method))]
     for targets, rows in _by_targets(block.rows):
-        named = _named(targets or (), block.loaded)
+        written = isinstance(block.loaded.arguments.get("labels", ""), str)
+        named = _named(targets or (), block.loaded) if written else targets or ()
         chosen = [word for target in named for word in ("--target", str(target))]
         files = [f"./{row.photograph}" if row.photograph.startswith("-") else row.photograph for row in rows]
         yield ["deepviz", "explain", *files, *model, *flags, *chosen]
+
+
+def _model_flags(loaded: LoadedModel) -> list[str]:
+    """The options that load the model again; what no option says, such as labels without a file, is left out."""
+    source = {"bundled": [], "module": ["--model", "package.module:factory"]}
+    words = source.get(loaded.source, ["--model", loaded.source])
+    said = _said(loaded)
+    for name, flag in FLAGS.items():
+        if isinstance(said.get(name), (str, int)):
+            words += [flag, str(said[name])]
+    made = said.get("preprocess")
+    return words + (_preprocess_flags(made) if isinstance(made, Preprocess) else [])
+
+
+def _preprocess_flags(made: Preprocess) -> list[str]:
+    height, width = made.input_size
+    size = str(made.size) if isinstance(made.size, int) else f"{height}x{width}"
+    crop = (made.fit or "squash") if made.crop is None else str(made.crop)
+    words = ["--size", size, "--crop", crop, "--interpolation", made.interpolation]
+    if len(made.mean) == 3:
+        words += ["--mean", *map(str, made.mean), "--std", *map(str, made.std)]
+    return words
+
+
+def _said(loaded: LoadedModel) -> dict[str, Any]:
+    """What the model was loaded with."""
+    random = {"weights": RANDOM} if loaded.is_random else {}
+    return random | dict(loaded.arguments)
 
 
 def _joined(blocks: Sequence[Block]) -> list[Block]:
@@ -127,8 +165,20 @@ def _model(loaded: LoadedModel) -> str:
     if loaded.source == "module":
         return f"...  # your {loaded.name}"
     spec = "None" if loaded.source == "bundled" else repr(loaded.source)
-    weights = ', weights="random"' if loaded.is_random else ""
-    return f"deepviz.load_model({spec}{weights})"
+    said = _said(loaded)
+    arguments = "".join(f", {name}={_literal(value)}" for name, value in said.items())
+    unknown = [name for name, value in said.items() if _literal(value) == "..."]
+    comment = f"  # fill in your own {' and '.join(unknown)}" if unknown else ""
+    return f"deepviz.load_model({spec}{arguments}){comment}"
+
+
+def _literal(value: Any) -> str:
+    """A value as code; "..." for one that has none."""
+    if isinstance(value, Preprocess):
+        return f"deepviz.{value!r}"
+    if isinstance(value, tuple):
+        return repr(list(value))
+    return repr(value) if isinstance(value, (str, int)) else "..."
 
 
 def _photograph(row: Shown) -> str:
