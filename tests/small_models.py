@@ -91,6 +91,14 @@ def softmax() -> LoadedModel:
     return _loaded(network(head=nn.Softmax(1)))
 
 
+def dead() -> LoadedModel:
+    model = network()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.zero_()
+    return _loaded(model)
+
+
 def nan_weights() -> LoadedModel:
     model = network()
     with torch.no_grad():

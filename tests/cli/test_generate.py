@@ -34,7 +34,9 @@ def files(folder="deepviz-out"):
 
 def test_classes(command):
     code, out, err = command("generate", "1", "2", *QUICK, "-o", "out")
-    assert (code, err) == (0, "")
+    assert code == 4, "after three steps the first is predicted as the second"
+    assert err.startswith("deepviz: note: the finished image is not predicted as its class: red fox ")
+    assert err.count("\n") == 1
     assert "out/generated.json" in out
     kinds = (".png", "_steps.png", ".gif")
     stems = [row["file"].removesuffix(".png") for row in json.loads(Path("out/generated.json").read_text())["images"]]
@@ -46,7 +48,7 @@ def test_classes(command):
 
 
 def test_again_draws_the_same(command):
-    command("generate", "1", *QUICK, "--seed", "7", "-o", "one")
+    command("generate", "2", *QUICK, "--seed", "7", "-o", "one")
     code, _, err = command("generate", "--again", "one/generated.json", "-o", "two")
     assert (code, err) == (0, "")
     (name,) = [name for name in files("one") if name.endswith(".png") and "_steps" not in name]
@@ -55,7 +57,7 @@ def test_again_draws_the_same(command):
 
 EXPRESSIONS = [
     ("lynx - red fox", Logit(2) - Logit(1)),
-    ('label("red fox")', Logit(1)),
+    ('label("lynx")', Logit(2)),
     ("0.5 * 2", 0.5 * Logit(2)),
     ('channel("0", 3)', Channel("0", 3)),
 ]
@@ -85,12 +87,29 @@ def test_expressions_are_dreamed_of_as_in_python(command, text, objective):
 
 
 def test_json(command):
-    code, out, _ = command("generate", "1", *QUICK, "--json")
+    code, out, _ = command("generate", "2", *QUICK, "--json")
     told = json.loads(out)
     assert code == 0
     assert told["complete"] is True
     assert told["settings"]["steps"] == 3
-    assert told["images"][0]["class"] == 1
+    assert told["images"][0]["class"] == 2
+
+
+def test_a_network_without_a_slope_is_no_success(command):
+    quick = ["--model", "small_models:dead", "--steps", "3"]
+    code, out, err = command("generate", "2", *quick)
+    assert (code, out) == (3, "")
+    assert err.startswith("deepviz: zero gradient at every step for lynx: the score does not depend on the image")
+    assert Path("deepviz-out/generated.json").exists()
+    code, _, err = command("generate", "--layer", "0", "--channels", "1", *quick)
+    assert code == 3
+    assert err.startswith("deepviz: note: zero gradient at every step for 0, channel 1")
+
+
+def test_what_the_score_is_before_a_softmax_is_told(command):
+    code, out, err = command("generate", "2", "--model", "small_models:softmax", "--steps", "3", "--json")
+    assert (code, err) == (0, "deepviz: note: the score is the logit before the model's final softmax\n")
+    assert json.loads(out)["notes"] == ["the score is the logit before the model's final softmax"]
 
 
 @pytest.mark.parametrize(

@@ -180,6 +180,7 @@ def test_outputs_that_are_not_needed_are_not_read():
     assert found.as_json()["output"] is None
 
 
+@pytest.mark.filterwarnings("ignore:the finished image is not predicted")
 @pytest.mark.parametrize("case", [case for case in READ if case != "by two labels"])
 def test_how_the_outputs_were_read_stands_beside_generated_images(case, tmp_path):
     build, output, expected = READ[case]

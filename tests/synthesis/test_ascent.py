@@ -14,6 +14,7 @@ from deepviz.probe.borrow import borrowed
 from deepviz.probe.call import Call
 from deepviz.synthesis import L2, Channel, Crop, Diversity, Fourier, Logit, Noise, Pixels, Rotate
 from deepviz.synthesis.ascent import ROWS, Ascent
+from deepviz.synthesis.natural_images import natural_images
 from networks import CASES
 
 STD = (0.2, 0.25, 0.3)
@@ -56,16 +57,16 @@ def test_a_linear_models_maximiser_under_an_l2_penalty(penalty, bias):
     net = linear(bias=bias)
     objectives = [Logit(target) - penalty * L2() for target in range(3)]
     canvas = Pixels(noise=0.0)
-    rate = 0.5 * min(STD) ** 2 / penalty
-    climb, preprocess = ascent(net, objectives, canvas, optimizer="ascent", lr=rate, steps=150)
+    mean, variance = natural_images().mean, natural_images().covariance.diagonal()
+    mean, deviation = (one.double()[:, None, None] for one in (mean, variance.sqrt()))
+    rate = 0.5 * float(deviation.min()) ** 2 / penalty
+    climb, _ = ascent(net, objectives, canvas, optimizer="ascent", lr=rate, steps=150)
     state, steps = drawn(climb, begun(canvas, 3))
-    # argmax_x w.x - lambda |x|^2, a parabola in each x_i: w_i / (2 lambda), cut to the valid colours
-    w = net[1].weight.detach().view(3, 3, 4, 5)
-    low, high = (preprocess.normalise(torch.full((3, 1, 1), v, dtype=torch.float64)) for v in (0.0, 1.0))
-    expected = (w / (2 * penalty)).clamp(low, high)
-    found = preprocess.normalise(state.parameters)
-    assert torch.allclose(found, expected, rtol=0, atol=1e-9)
-    cut = (expected == low) | (expected == high)
+    # argmax_p w.p/std - lambda |(p - m)/s|^2, a parabola in each pixel: m + s^2 w / (2 lambda std), cut to 0..1
+    w = net[1].weight.detach().view(3, 3, 4, 5) / torch.tensor(STD, dtype=torch.float64)[:, None, None]
+    expected = (mean + deviation**2 * w / (2 * penalty)).clamp(0, 1)
+    assert torch.allclose(state.parameters, expected, rtol=0, atol=1e-9)
+    cut = (expected == 0) | (expected == 1)
     assert bool((~cut).any())
     assert bool(cut.any()) or penalty == 0.5
     scores = torch.stack([step.scores for step in steps])
@@ -239,7 +240,8 @@ def test_judging_is_of_the_images_unshaken():
     climb, preprocess = ascent(net, [Logit(1), Logit(3)], Fourier(), (12, 12), transforms=(Noise(9.0, 9.0),))
     pixels = torch.rand(2, 3, 12, 12, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     with borrowed(net):
-        scores, chances = climb.judge(pixels)
+        judged = climb.judge(pixels)
+    scores, chances = judged.scores, judged.probabilities
     output = net(preprocess.normalise(pixels)).detach()
     assert not scores.requires_grad
     assert torch.allclose(scores, output[[0, 1], [1, 3]], atol=1e-12)
@@ -251,6 +253,9 @@ def test_a_sigmoids_probability_is_not_squashed_again():
     climb, preprocess = ascent(net, [Logit(1), Logit(0)], Pixels(), output="binary")
     pixels = torch.rand(2, 3, 4, 5, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     with borrowed(net):
-        _, chances = climb.judge(pixels)
+        judged = climb.judge(pixels)
+    chances = judged.probabilities
     p = net(preprocess.normalise(pixels)).detach()
     assert torch.allclose(chances, torch.stack([p[0, 0], 1 - p[1, 0]]), atol=1e-12)
+    z = p.logit()
+    assert torch.allclose(judged.scores, torch.stack([z[0, 0], -z[1, 0]]), atol=1e-9), "the logit before the sigmoid"

@@ -28,7 +28,7 @@ from deepviz.errors import (
 )
 from deepviz.methods import Gradient
 from deepviz.models import LoadedModel, Preprocess
-from deepviz.objectives import Function, Output
+from deepviz.objectives import Function, Output, Probability
 from deepviz.synthesis import (
     L2,
     PRESETS,
@@ -52,6 +52,8 @@ from deepviz.testing import surroundings
 from networks import CASES, all_scores
 from small_models import LABELS, Counting, Failing, Tinted, network
 
+pytestmark = pytest.mark.filterwarnings("ignore:the finished image is not predicted")
+"""Few steps on untrained networks."""
 SOUND = sorted(set(CASES) - {"odd"})
 cases = pytest.mark.parametrize("case", SOUND)
 PHOTO = Image.open(deepviz.example_photo()).convert("RGB").resize((60, 50))
@@ -367,6 +369,135 @@ def test_a_penalty_is_subtracted_from_the_logit():
     assert rough(held) < 0.5 * rough(free)
 
 
+class Levels(nn.Module):
+    """A network that takes what another does as levels from 0 to 255."""
+
+    def __init__(self, body, preprocess):
+        super().__init__()
+        self.body = body
+        for name in ("mean", "std"):
+            self.register_buffer(name, torch.tensor(getattr(preprocess, name), dtype=torch.float64).view(3, 1, 1))
+
+    def forward(self, x):
+        return self.body((x / 255 - self.mean) / self.std)
+
+
+OF_LEVELS = Preprocess(16, mean=(0.0, 0.0, 0.0), std=(1 / 255, 1 / 255, 1 / 255))
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize("penalty", [None, 1e-3 * TotalVariation()], ids=str)
+def test_a_network_that_takes_levels_draws_the_same_picture(preset, penalty):
+    """Steps and penalties are in units of the pixels, not of the network's input."""
+    body = network().double()
+    asked = {"preset": preset, "steps": 25, "penalty": penalty}
+    usual = generator([1, 2], model=LoadedModel(body, "usual", Preprocess(16), LABELS), **asked)()
+    twin = LoadedModel(Levels(body, Preprocess(16)), "twin", OF_LEVELS, LABELS)
+    made = generator([1, 2], model=twin, **asked)()
+    assert torch.allclose(made.tensor, usual.tensor, rtol=0, atol=1e-3)
+    assert torch.allclose(made.final_probabilities, usual.final_probabilities, atol=1e-3)
+    assert made.tensor.std() > 0.01
+
+
+class Ending(nn.Module):
+    """A network whose logits are large and go through a last operator."""
+
+    def __init__(self, end, wrap=lambda p: p):
+        super().__init__()
+        self.body, self.end, self.wrap = network(), end, wrap
+
+    def forward(self, x):
+        return self.wrap(self.end(100 * self.body(x)))
+
+
+ENDINGS = {
+    "softmax": nn.Softmax(1),
+    "functional": lambda z: torch.nn.functional.softmax(z, dim=-1),
+    "method": lambda z: z.softmax(1),
+    "log-softmax": nn.LogSoftmax(1),
+    "of a map": lambda z: z[:, :, None, None].softmax(1).flatten(1),
+}
+
+
+@pytest.mark.parametrize("wrap", [lambda p: p, lambda p: {"probabilities": p}], ids=["tensor", "dict"])
+@pytest.mark.parametrize("end", ENDINGS)
+@pytest.mark.parametrize("preset", ["lucid", "simonyan"])
+def test_before_a_final_softmax_stands_the_logit(preset, end, wrap):
+    """Its pictures are those of the network without it, whose gradient does not vanish."""
+    logits = small(Ending(lambda z: z))
+    expected = generator([1, 2], model=logits, preset=preset, steps=10)()
+    made = generator([1, 2], model=small(Ending(ENDINGS[end], wrap)), preset=preset, steps=10)()
+    assert torch.allclose(made.tensor, expected.tensor, atol=1e-5)
+    assert torch.allclose(made.final_scores, expected.final_scores, rtol=1e-4)
+    assert torch.allclose(made.final_probabilities, expected.final_probabilities, atol=1e-6)
+    name = "log-softmax" if end == "log-softmax" else "softmax"
+    assert made.notes == (f"the score is the logit before the model's final {name}",)
+    assert expected.notes == ()
+    assert made.predicted[0][0] == expected.predicted[0][0]
+
+
+def test_before_a_final_sigmoid_stands_the_logit():
+    expected = generator(1, model=small(Ending(lambda z: z), output="multi-label"), steps=10)()
+    made = generator(1, model=small(Ending(nn.Sigmoid())), steps=10)()
+    assert torch.allclose(made.tensor, expected.tensor, atol=1e-5)
+    assert torch.allclose(made.final_probabilities, expected.final_probabilities, atol=1e-6)
+
+
+def test_a_probability_that_is_asked_for_is_drawn():
+    expected = generator(Probability(1), model=small(Ending(lambda z: z / 100)), steps=10)()
+    made = generator(Probability(1), model=small(Ending(lambda z: (z / 100).softmax(1))), steps=10)()
+    assert torch.allclose(made.tensor, expected.tensor, atol=1e-5)
+
+
+def test_raw_outputs_are_drawn_as_they_are_beside_classes():
+    model = small(Ending(lambda z: (z / 100).softmax(1)))
+    alone = generator(Output(2), model=model)()
+    beside = generator([1, Output(2)], model=model)()
+    assert torch.allclose(beside.tensor[1], alone.tensor[0], atol=1e-6)
+    assert beside.final_scores[1] < 1
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated")
+def test_a_softmax_out_of_sight_is_told_of():
+    """In compiled code no operator is seen; the logarithm has a slope where the class is unlikely."""
+    end = torch.jit.script(nn.Softmax(1))
+    made = generator(1, model=small(Ending(lambda z: end(z / 10))), canvas=Pixels(), transforms=())()
+    assert made.notes == ("the score is the logarithm of the probability, since the model's softmax is out of sight",)
+    start = generator(1, canvas=Pixels(), transforms=(), steps=1, lr=1e-9)().tensor
+    assert float((made.tensor - start).abs().max()) > 0.01
+
+
+# what a picture is drawn for is what it shows
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_finished_picture_of_another_class_is_told_of():
+    with pytest.warns(
+        DeepVizWarning, match="not predicted as its class: red fox .*%, predicted is lynx 7.*%; try more"
+    ):
+        made = generator([1, 2])()
+    assert made.missed == (True, False)
+    pixels = made.tensor.mul(255).round() / 255
+    expected = network()(Preprocess(16).normalise(pixels)).softmax(1).detach()
+    assert made.predicted == ((2, pytest.approx(float(expected[0, 2]))), (2, pytest.approx(float(expected[1, 2]))))
+    # a contrast, a channel and a number are no class that can be missed
+    others = generator(objective=[Logit(1) - Logit(2), Channel("0", 1), lambda output: output[:, 1]])()
+    assert others.missed == (False, False, False)
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize("target", [0, 1])
+def test_a_dead_network_is_an_error(tmp_path, preset, target):
+    """All of its weights are 0, so its output is constant; a penalty alone draws nothing either."""
+    dead = network()
+    with torch.no_grad():
+        for parameter in dead.parameters():
+            parameter.zero_()
+    with pytest.raises(GenerationError, match=r"zero gradient at every step for .*: the score does not depend"):
+        generator(target, model=small(dead), preset=preset)(tmp_path)
+    assert (tmp_path / "generated.json").exists()
+
+
 # a photograph to start from
 
 
@@ -608,8 +739,12 @@ def test_a_model_without_a_gradient(how):
 
 
 def test_an_image_that_never_moved_is_told_of():
-    with pytest.warns(DeepVizWarning, match="zero gradient at every step for red fox, so the starting image is shown"):
-        made = generator(1, model=small(Cut("zero")), canvas=Pixels())()
+    with pytest.raises(
+        GenerationError, match=r"zero gradient at every step for red fox: .* nothing was drawn"
+    ) as caught:
+        generator(1, model=small(Cut("zero")), canvas=Pixels())()
+    made = caught.value.generated
+    assert made.still == (True,)
     assert torch.equal(made.tensor, made.tensor.clamp(0, 1))
     silent = nn.Sequential(network()[0], nn.Threshold(1e9, 0.0), *network()[1:])
     with pytest.warns(DeepVizWarning, match="for 1, channel 2, so"):
@@ -714,6 +849,7 @@ def test_about_24_frames_are_kept_for_files(tmp_path):
             "class": 1,
             "score": float(made.final_scores[0]),
             "probability": float(made.final_probabilities[0]),
+            "predicted": list(made.predicted[0]),
         }
     ]
 

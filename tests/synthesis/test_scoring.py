@@ -13,6 +13,7 @@ from deepviz.probe.borrow import borrowed
 from deepviz.probe.call import Call
 from deepviz.probe.grid import as_maps
 from deepviz.synthesis import L2, Channel, Diversity, Energy, Logit
+from deepviz.synthesis.natural_images import in_deviations
 from deepviz.synthesis.scoring import class_of, evaluate_objectives, runs
 from networks import CASES, all_scores
 
@@ -27,7 +28,7 @@ def looked(case, objectives, size=None, pixels=None):
         told = evaluate_objectives(Call(net, Notes()), loaded, objectives, view, view if pixels is None else pixels)
         with torch.no_grad():
             output = all_scores(net(loaded.preprocess.normalise(view))) if size is None else None
-    return (*told, output, loaded.preprocess.normalise(view))
+    return told.values, told.chances, output, loaded.preprocess.normalise(view)
 
 
 @pytest.mark.parametrize("case", SOUND)
@@ -51,7 +52,7 @@ def test_mixed_objectives_go_through_together():
         first[1].square().mean(),
         first[2].square().mean(),
         third[3, 3].mean() - output[3, 2],
-        -0.5 * x[4].square().sum(),
+        -0.5 * in_deviations(Preprocess(12).unnormalise(x))[4].square().sum(),
     ]
     assert torch.allclose(values, torch.stack(expected), rtol=1e-9)
     assert [math.isnan(chance) for chance in chances] == [False, True, True, True, True]
@@ -80,7 +81,7 @@ def test_the_view_is_resized_to_the_models_input():
 def test_penalties_are_of_the_image_not_of_the_view():
     pixels = torch.full((1, 3, 7, 7), 0.3, dtype=torch.float64)
     values, *_ = looked("plain", [L2()], pixels=pixels)
-    assert torch.allclose(values, Preprocess(12).normalise(pixels).square().sum()[None])
+    assert torch.allclose(values, in_deviations(pixels).square().sum()[None])
 
 
 @pytest.mark.parametrize("case", ["dict", "tuple", "object"])
@@ -125,8 +126,8 @@ def test_probabilities_follow_what_the_outputs_are(kind, chance):
     loaded = LoadedModel(net, "plain", Preprocess(image[1:]), output=kind)
     view = torch.rand(1, 3, *image[1:], generator=torch.Generator().manual_seed(0)).double()
     with borrowed(net):
-        values, chances = evaluate_objectives(Call(net, Notes()), loaded, [Logit(1)], view, view)
-    assert torch.allclose(chances, chance(values.detach()), equal_nan=True)
+        told = evaluate_objectives(Call(net, Notes()), loaded, [Logit(1)], view, view)
+    assert torch.allclose(told.chances, chance(told.values.detach()), equal_nan=True)
 
 
 def test_functions_of_the_raw_output_and_objectives_side_by_side():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from math import isnan
@@ -13,7 +14,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from deepviz.catalog import options
-from deepviz.cli import INTERRUPTED, OK, UsageError
+from deepviz.cli import INPUT, INTERRUPTED, OK, PARTLY, UsageError
 from deepviz.cli.model_options import (
     NOTHING_SAID_OF_CANVAS,
     CanvasLoadingOptions,
@@ -27,7 +28,7 @@ from deepviz.cli.model_options import (
 )
 from deepviz.cli.progress import progress_bar
 from deepviz.cli.targets import parsed_targets
-from deepviz.errors import DeepVizError
+from deepviz.errors import DeepVizError, DeepVizWarning
 from deepviz.models import example_photo
 from deepviz.objectives import parse
 from deepviz.probe.memory import keep_memory
@@ -95,7 +96,7 @@ def generate(
                 size=size,
                 start=start,
             )
-    with drawing() as show:
+    with notes_as_lines(), drawing() as show:
         generated = generator(output, every=every, progress=show)
     return _report(generated, output, json)
 
@@ -142,7 +143,7 @@ def dream(
             side=side,
             seed=seed,
         )
-    with drawing() as show:
+    with notes_as_lines(), drawing() as show:
         generated = dreamer(photo or example_photo(), output, progress=show)
     return _report(generated, output, json)
 
@@ -160,6 +161,16 @@ def channel_list(text: str) -> list[int]:
             raise UsageError(f"--channels takes numbers such as 3, 0-15 or 1,5,9, got {text!r}")
         found.extend(range(int(match[1]), int(match[2] or match[1]) + 1))
     return found
+
+
+@contextmanager
+def notes_as_lines() -> Iterator[None]:
+    """Warnings as lines on stderr, when all is done."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", DeepVizWarning)
+        yield
+    for text in dict.fromkeys(str(one.message) for one in caught):
+        print("deepviz: note:", text, file=sys.stderr)
 
 
 @contextmanager
@@ -219,7 +230,11 @@ def _report(generated: Generated, output: Path, json: bool) -> int:
         for row in range(len(generated.images)):
             print(generated.caption(row))
         print(f"  {len(generated.images)} images, their strips and animations, and {record}")
+    for text in generated.notes:
+        print("deepviz: note:", text, file=sys.stderr)
     if generated.complete:
-        return OK
+        if all(generated.still):
+            return INPUT
+        return PARTLY if any(generated.still) or any(generated.missed) else OK
     print(f"deepviz: interrupted at step {len(generated.scores)}; its images are in {output}", file=sys.stderr)
     return INTERRUPTED

@@ -17,7 +17,11 @@ from deepviz.probe.seen import Seen
 
 @dataclass(frozen=True, eq=False)
 class L2(Objective):
-    """|I|^2 of the image as normalised input: the penalty of Simonyan et al. 2013, to be subtracted."""
+    """|I|^2 of the image: the penalty of Simonyan et al. 2013, to be subtracted.
+
+    Of a generated image in standard deviations of natural images' pixels, whatever the network's input is; else of the
+    normalised input.
+    """
 
     def __call__(self, seen: Seen) -> Tensor:
         """sum I^2."""

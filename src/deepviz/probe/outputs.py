@@ -398,7 +398,13 @@ _SAME_VALUES = frozenset(
 
 def ends_in_sigmoid(scores: Tensor) -> bool:
     """Whether scores with a graph are the output of a sigmoid."""
+    node = source_node(scores)
+    return node is not None and node.name() == "SigmoidBackward0"
+
+
+def source_node(scores: Tensor) -> Any:
+    """The node of the graph that computed scores, past views and copies; None without a graph."""
     node = scores.grad_fn
     while node is not None and node.name() in _SAME_VALUES:
         node = node.next_functions[0][0]
-    return node is not None and node.name() == "SigmoidBackward0"
+    return node

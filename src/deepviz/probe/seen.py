@@ -21,11 +21,12 @@ class Seen:
 
     Args:
         output: the model's raw output.
-        x: the explained tensors that went in, each (n, ...); when an image is generated, the image itself as the
-            model's normalised input, before augmentation.
+        x: the explained tensors that went in, each (n, ...); when an image is generated, the image itself, before
+            augmentation, in standard deviations of natural images' pixels.
         maps: by layer, its output as maps (n, D, *grid); of a layer without positions (n, D).
         kind: what the output is.
         reading: how the output is read, if that is known already.
+        logits: class scores (n, K) to be taken in place of those in the output, which are their probabilities.
     """
 
     output: Any
@@ -33,6 +34,7 @@ class Seen:
     maps: Mapping[str, Tensor] = field(default_factory=dict)
     kind: Kind = "auto"
     reading: Reading | None = None
+    logits: Tensor | None = None
 
     @property
     def n(self) -> int:
@@ -45,7 +47,7 @@ class Seen:
         Raises:
             ModelError: if the model returned none.
         """
-        found = class_scores(self.output, self.kind)
+        found = class_scores(self.output, self.kind) if self.logits is None else self.logits
         if self.n == 1 < len(found) and found.shape[1] == 1:
             return found.T  # the K scores of one image, without an axis for the batch
         return found
@@ -91,7 +93,8 @@ class Seen:
         n = self.n
         maps = {name: values[rows] for name, values in self.maps.items()}
         x = type(self.x)(leaf[rows] for leaf in self.x)  # a tuple, or one of its subclasses
-        return replace(self, output=_rows_of(self.output, rows, n), x=x, maps=maps)
+        logits = None if self.logits is None else _rows_of(self.logits, rows, n)
+        return replace(self, output=_rows_of(self.output, rows, n), x=x, maps=maps, logits=logits)
 
 
 class ByRows(ABC):

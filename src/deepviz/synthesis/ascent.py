@@ -19,7 +19,7 @@ from deepviz.probe.chunks import spans
 from deepviz.probe.gradient import differentiate, fresh_leaf
 from deepviz.probe.seeds import generator_of
 from deepviz.synthesis.canvas import Canvas, Size
-from deepviz.synthesis.scoring import evaluate_objectives, runs
+from deepviz.synthesis.scoring import Prediction, Scored, evaluate_objectives, runs
 from deepviz.synthesis.transforms import Transform, transformed
 
 ROWS = 4
@@ -45,6 +45,23 @@ class Step:
     scores: Tensor
     probabilities: Tensor
     pixels: Callable[[], Tensor] = field(repr=False, compare=False)
+
+
+@dataclass(frozen=True, eq=False)
+class Judged:
+    """What the network says of finished images.
+
+    Args:
+        scores: the objectives (N,).
+        probabilities: of their classes (N,).
+        predictions: what is predicted for those that are drawn for a class.
+        without_slope: whether the class's score does not depend on the image.
+    """
+
+    scores: Tensor
+    probabilities: Tensor
+    predictions: tuple[Prediction, ...]
+    without_slope: tuple[bool, ...]
 
 
 @dataclass
@@ -106,16 +123,23 @@ class Ascent:
         with torch.no_grad():
             return torch.cat([self.canvas.draw(parameters[rows], self.size) for rows in self._chunks()])
 
-    def judge(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
-        """The objective and the class's probability of finished images, without augmentation, (N,) each."""
+    def judge(self, pixels: Tensor) -> Judged:
+        """What the network says of finished images, without augmentation."""
         # with a graph, which tells whether the model ends in a sigmoid
         leaf = fresh_leaf(pixels)
-        found = []
+        parts = []
         for rows in self._chunks():
-            values, chances = self._look(leaf[rows], leaf[rows], rows)
-            found.append((values.detach(), chances))
-        scores, chances = (torch.cat(parts) for parts in zip(*found, strict=True))
-        return scores, chances
+            part = fresh_leaf(leaf[rows])
+            found = self._look(part, part, rows)
+            without = found.without_slope(part)
+            parts.append((found.values.detach(), found.chances, found.predictions(), without))
+        scores, chances, predictions, without_slope = zip(*parts, strict=True)
+        return Judged(
+            torch.cat(scores),
+            torch.cat(chances),
+            tuple(one for part in predictions for one in part),
+            tuple(one for part in without_slope for one in part),
+        )
 
     def _gradient(self, parameters: Tensor, number: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """d(objective)/d(parameters), the size of that by the pixels, the objectives and the probabilities."""
@@ -125,7 +149,8 @@ class Ascent:
             pixels = self.canvas.draw(leaf, self.size)
             # in two parts, since the pixels' gradient is wanted too
             seen = fresh_leaf(pixels)
-            values, chances = self._augmented(seen, rows, number)
+            scored = self._augmented(seen, rows, number)
+            values, chances = scored.values, scored.chances
             # without a graph there is nothing to differentiate at all
             (by_pixel,) = differentiate(values.sum(), [seen]) if values.requires_grad else (None,)
             if by_pixel is None:
@@ -139,13 +164,13 @@ class Ascent:
         gradient, importance, scores, chances = (_joined(parts) for parts in zip(*found, strict=True))
         return gradient, importance, scores.cpu(), chances.cpu()
 
-    def _augmented(self, pixels: Tensor, rows: slice, number: int) -> tuple[Tensor, Tensor]:
+    def _augmented(self, pixels: Tensor, rows: slice, number: int) -> Scored:
         # one generator per step, made anew for every chunk: all images are augmented alike
         generator = generator_of(self.seed, number)
         progress = (number - 1) / max(1, self.steps - 1)
         return self._look(transformed(pixels, self.transforms, generator, progress), pixels, rows)
 
-    def _look(self, view: Tensor, pixels: Tensor, rows: slice) -> tuple[Tensor, Tensor]:
+    def _look(self, view: Tensor, pixels: Tensor, rows: slice) -> Scored:
         along = None if self.along is None else self.along.rows(rows)
         return evaluate_objectives(self.call, self.loaded, self.objectives[rows], view, pixels, along)
 

@@ -211,6 +211,7 @@ class DeepDream:
             settings=self.settings(name),
             complete=len(taken) == len(sizes) * self.steps,
             output=call.notes.facts.get("output"),
+            notes=tuple(call.notes.facts[name] for name in ("score",) if name in call.notes.facts),
         )
         return generated, failure
 
@@ -253,7 +254,7 @@ class DeepDream:
     def _scores(self, call: Call, tiles: Tensor, extra: Inputs | None) -> Tensor:
         """The objective of each tile, (n,), all with the one row of what goes along."""
         rows = None if extra is None else extra.rows(torch.zeros(len(tiles), dtype=torch.long))
-        return evaluate_objectives(call, self.model, [self._objective] * len(tiles), tiles, tiles, rows)[0]
+        return evaluate_objectives(call, self.model, [self._objective] * len(tiles), tiles, tiles, rows).values
 
     def _gradient(self, call: Call, image: Tensor, extra: Inputs | None, number: int) -> tuple[Tensor, Tensor]:
         """dO/dI, summed over tiles that cover the picture, shifted at random; and the mean objective, (1,)."""

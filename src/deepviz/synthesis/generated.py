@@ -11,7 +11,7 @@ import re
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from html import escape
@@ -67,6 +67,10 @@ class Generated:
         settings: everything that determines the images, as plain values (`ImageGenerator.from_json`).
         complete: whether all steps were taken.
         output: what the model's outputs were read as, and how it was known; None if no objective is about a class.
+        predicted: of each finished image that is drawn for a class alone, the class that the model predicts and its
+            probability; None for another.
+        without_slope: of each finished image whether the score of its class does not depend on it.
+        notes: what has to be known of how the images came about, one sentence each.
     """
 
     tensor: Tensor
@@ -81,6 +85,29 @@ class Generated:
     settings: dict[str, Any]
     complete: bool
     output: dict[str, str] | None = None
+    predicted: tuple[tuple[int, float] | None, ...] = ()
+    without_slope: tuple[bool, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    @property
+    def still(self) -> tuple[bool, ...]:
+        """Of each image whether its objective had no slope at any step, so that it is what it was at the start; or a
+        penalty's alone."""
+        if not len(self.scores):
+            return (False,) * len(self.titles)
+        flat = self.without_slope or (False,) * len(self.titles)
+        return tuple(
+            not bool(slope.any()) or (of_class and float(chance) <= 0.5)
+            for slope, of_class, chance in zip(self.importance, flat, self.final_probabilities, strict=True)
+        )
+
+    @property
+    def missed(self) -> tuple[bool, ...]:
+        """Of each image whether it is drawn for a class and the model predicts another one for it."""
+        predictions = self.predicted or (None,) * len(self.targets)
+        return tuple(
+            found is not None and found[0] != target for target, found in zip(self.targets, predictions, strict=True)
+        )
 
     @cached_property
     def images(self) -> tuple[Image.Image, ...]:
@@ -197,6 +224,7 @@ class Generated:
         record = {
             "settings": self.settings,
             "output": self.output,
+            "notes": list(self.notes),
             "complete": self.complete,
             "steps taken": len(self.scores),
             "images": [
@@ -206,6 +234,7 @@ class Generated:
                     "class": self.targets[row],
                     "score": number(self.final_scores[row]),
                     "probability": number(self.final_probabilities[row]),
+                    "predicted": self.predicted[row] if self.predicted else None,
                 }
                 for row, stem in enumerate(self._stems())
             ],
@@ -255,15 +284,32 @@ class Generated:
 
 def warn_of_stillness(generated: Generated) -> None:
     """Warn of images that the ascent left as they were, since their objective has no slope there."""
-    taken = len(generated.scores) > 0
-    titles = list(generated.titles)
-    still = [title for title, slope in zip(titles, generated.importance, strict=True) if taken and not slope.any()]
+    still = [title for title, alike in zip(generated.titles, generated.still, strict=True) if alike]
     if still:
-        listed = ", ".join(dict.fromkeys(still[:3])) + (", ..." if len(still) > 3 else "")
         warn(
-            f"zero gradient at every step for {listed}, so the starting image is shown (a channel that never "
+            f"zero gradient at every step for {_listed(still)}, so the starting image is shown (a channel that never "
             "fires, or rounding inside the model?); try another seed, start or layer"
         )
+
+
+def warn_of_other_classes(generated: Generated, label: Callable[[int], str]) -> None:
+    """Warn of finished images that the model does not predict as the class that they are drawn for."""
+    missed = [
+        f"{generated.titles[row]} {in_percent(float(generated.final_probabilities[row]))}, predicted is "
+        f"{label(found[0])} {in_percent(found[1])}"
+        for row, found in enumerate(generated.predicted)
+        if found is not None and generated.missed[row] and not generated.still[row]
+    ]
+    if missed:
+        warn(
+            f"the finished image is not predicted as its class: {_listed(missed, '; ')}; try more steps, another lr, "
+            "seed or preset"
+        )
+
+
+def _listed(words: Sequence[str], between: str = ", ") -> str:
+    """The first of several, each once."""
+    return between.join(dict.fromkeys(words[:3])) + (f"{between}..." if len(words) > 3 else "")
 
 
 def as_bytes(pixels: Tensor) -> Tensor:

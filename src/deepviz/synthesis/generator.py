@@ -26,7 +26,14 @@ from deepviz.probe.outputs import describe
 from deepviz.probe.seeds import generator_of
 from deepviz.synthesis.ascent import Ascent, Step
 from deepviz.synthesis.canvas import Canvas, Fourier, Size
-from deepviz.synthesis.generated import Frame, Generated, as_bytes, model_record, warn_of_stillness
+from deepviz.synthesis.generated import (
+    Frame,
+    Generated,
+    as_bytes,
+    model_record,
+    warn_of_other_classes,
+    warn_of_stillness,
+)
 from deepviz.synthesis.presets import Optimizer, find_preset
 from deepviz.synthesis.record import described, plain, value_of
 from deepviz.synthesis.scoring import (
@@ -61,8 +68,12 @@ class ImageGenerator:
 
     Errors: TargetError (an unknown class or label), LayerError (an objective's layer), ImageError (the start),
     ModelError (a model without preprocessing), GenerationError (the objective became NaN or infinite: it names the
-    step, and `generated` holds the last good image). Ctrl-C ends the drawing and returns what there is, with
-    `complete` False.
+    step, and `generated` holds the last good image; or no class's score depends on the image). A warning names
+    finished images that the model does not predict as their class. Ctrl-C ends the drawing and returns what there is,
+    with `complete` False.
+
+    Where the model returns probabilities, the score is the logit before its final softmax or sigmoid (`notes` of the
+    result). Penalties are in units of the image's pixels, whatever the scale of the network's input.
 
     Pitfall: the image shows what raises the score, not what the network was trained on, nor everything that raises it;
     another seed gives another image. Without transforms it is noise that other networks do not recognise.
@@ -178,7 +189,8 @@ class ImageGenerator:
 
         Raises:
             OutputError: if nothing can be written to `save_dir`; before any work.
-            GenerationError: if the objective became NaN or infinite; what there is has been saved.
+            GenerationError: if the objective became NaN or infinite, or the scores of all classes do not depend on the
+                image at any step; what there is has been saved.
         """
         if every is not None and every < 1:
             raise ValueError(f"every must be at least 1, got {every}")
@@ -188,7 +200,12 @@ class ImageGenerator:
         generated, failure = self._drawn(every, progress)
         if save_dir is not None:
             generated.save(Path(save_dir))
-        warn_of_stillness(generated)
+        if failure is None and generated.complete:
+            failure = _of_stillness(generated)
+        if failure is None:
+            warn_of_stillness(generated)
+            if generated.complete:
+                warn_of_other_classes(generated, self.model.label)
         if failure is not None:
             failure.generated = generated
             raise failure
@@ -245,13 +262,16 @@ class ImageGenerator:
             targets=classes,
             scores=torch.stack([step.scores for step in taken]) if taken else torch.empty(0, len(pixels)),
             probabilities=torch.stack([step.probabilities for step in taken]) if taken else torch.empty(0, len(pixels)),
-            final_scores=final[0],
-            final_probabilities=final[1],
+            final_scores=final.scores,
+            final_probabilities=final.probabilities,
             importance=state.importance.float().cpu(),
             frames=tuple(frames),
             settings=self.settings(),
             complete=len(taken) == self.steps,
             output=notes.facts.get("output"),
+            predicted=final.predictions,
+            without_slope=final.without_slope,
+            notes=tuple(notes.facts[name] for name in ("score",) if name in notes.facts),
         )
         return generated, failure
 
@@ -378,6 +398,16 @@ class ImageGenerator:
         if other:
             warn(f"the images may differ from the recorded ones: other {' and '.join(other)}")
         return made
+
+
+def _of_stillness(generated: Generated) -> GenerationError | None:
+    """The error of images of classes of which none depends on its image; None if one does."""
+    if not all(generated.still) or None in generated.targets:
+        return None
+    return GenerationError(
+        f"zero gradient at every step for {', '.join(dict.fromkeys(generated.titles))}: the score does not depend on "
+        "the image (weights of 0, a dead ReLU, a saturated softmax or rounding inside the model?), so nothing was drawn"
+    )
 
 
 def _is_of_classes(target: int | Objective) -> bool:

@@ -90,6 +90,23 @@ def natural_images() -> NaturalImages:
     return NaturalImages.from_json(held)
 
 
+def in_deviations(pixels: Tensor) -> Tensor:
+    """Pixels (n, C, H, W) from 0 to 1 in standard deviations of those of natural images, from their mean: a unit that
+    does not depend on how a network takes its input.
+
+    Example:
+        >>> statistics = natural_images()
+        >>> mean = statistics.mean.view(1, 3, 1, 1)
+        >>> in_deviations(mean).flatten().tolist()
+        [0.0, 0.0, 0.0]
+    """
+    statistics = natural_images()
+    mean, deviation = statistics.mean, statistics.covariance.diagonal().sqrt()
+    if pixels.shape[1] == 1:
+        mean, deviation = mean.mean()[None], deviation.mean()[None]
+    return (pixels - mean.to(pixels)[:, None, None]) / deviation.to(pixels)[:, None, None]
+
+
 def measured(photographs: Tensor | Sequence[Any]) -> NaturalImages:
     """The statistics of images (P, H, W, 3), pixels from 0 to 1.
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import replace
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import Any
 
@@ -20,8 +21,64 @@ from deepviz.objectives.classes import Logit, OfClass, Predicted, class_alone
 from deepviz.objectives.objective import Objective, Sum
 from deepviz.probe.call import Call
 from deepviz.probe.capture import layer_name
+from deepviz.probe.endings import Endings
+from deepviz.probe.gradient import differentiate
 from deepviz.probe.seen import Seen
 from deepviz.probe.session import Session
+from deepviz.synthesis.natural_images import in_deviations
+
+Prediction = tuple[int, float] | None
+"""A predicted class with its probability; None where nothing is predicted, or the image is drawn for no class alone."""
+
+
+@dataclass(frozen=True, eq=False)
+class Scored:
+    """What a network says about images.
+
+    Args:
+        values: the objectives (n,), differentiable.
+        chances: the probabilities of their classes (n,), NaN without a class.
+        objectives: one for each image.
+        seen: what one forward pass showed, as objectives about classes read it.
+    """
+
+    values: Tensor
+    chances: Tensor
+    objectives: Sequence[Objective]
+    seen: Seen
+
+    @property
+    def classes(self) -> list[int | None]:
+        """The class of each image that is drawn for a class alone, penalties or not."""
+        parts = [[part for part in one.parts() if isinstance(part, (OfClass, Predicted))] for one in self.objectives]
+        return [class_of(one) if len(of) == 1 else None for one, of in zip(self.objectives, parts, strict=True)]
+
+    def predictions(self) -> list[Prediction]:
+        """What the model predicts for each image that is drawn for a class alone. Of independent labels, the drawn one
+        if it is more likely than not."""
+        reading = self.seen.read() if any(index is not None for index in self.classes) else None
+        chances = None if reading is None else reading.probabilities(self.seen.scores().detach())
+        if reading is None or chances is None:
+            return [None] * len(self.objectives)
+        best = reading.order(self.seen.scores().detach())[:, 0].tolist()
+        found: list[Prediction] = []
+        for row, index in enumerate(self.classes):
+            if index is not None and reading.kind == "multi-label" and float(chances[row, index]) > 0.5:
+                best[row] = index
+            found.append(None if index is None else (best[row], float(chances[row, best[row]])))
+        return found
+
+    def without_slope(self, pixels: Tensor) -> list[bool]:
+        """For each image that is drawn for a class alone whether the class's score does not depend on `pixels`."""
+        rows = [row for row, index in enumerate(self.classes) if index is not None]
+        if not rows:
+            return [False] * len(self.objectives)
+        scores = self.seen.read().scores(self.seen.scores())
+        total = sum(scores[row, self.classes[row]] for row in rows)
+        assert isinstance(total, Tensor)
+        slope = differentiate(total, [pixels])[0] if total.requires_grad else None
+        flat = [slope is None or not bool(slope[row].any()) for row in range(len(self.objectives))]
+        return [row in rows and flat[row] for row in range(len(self.objectives))]
 
 
 def evaluate_objectives(
@@ -31,8 +88,8 @@ def evaluate_objectives(
     view: Tensor,
     pixels: Tensor,
     along: Inputs | None = None,
-) -> tuple[Tensor, Tensor]:
-    """The objectives (n,), differentiable, and the probabilities of their classes (n,), NaN without a class.
+) -> Scored:
+    """The objectives of images, and the probabilities of their classes.
 
     Args:
         call: the borrowed model.
@@ -42,22 +99,50 @@ def evaluate_objectives(
         pixels: the images themselves, (n, C, H, W), for objectives about those.
         along: what goes along with each image, if the model takes more than that; its own `x` is not used.
     """
+    seen, of_classes = look_at(call, loaded, objectives, view, pixels, along)
+    parts = list(runs(objectives))
+    alone = len(parts) == 1
+    values = []
+    for objective, rows in parts:
+        found = of_classes if is_about_classes(objective) else seen
+        values.append(objective(found if alone else found.rows(rows)))
+    return Scored(torch.cat(values), _chances(of_classes, objectives), objectives, of_classes)
+
+
+def look_at(
+    call: Call,
+    loaded: LoadedModel,
+    objectives: Sequence[Objective],
+    view: Tensor,
+    pixels: Tensor,
+    along: Inputs | None = None,
+) -> tuple[Seen, Seen]:
+    """What one forward pass shows, and the same for objectives about classes: with the logits as class scores, where
+    the model returns their probabilities. Arguments as for `evaluate_objectives`."""
     preprocess = loaded.preprocess
     assert isinstance(preprocess, Preprocess)
     if tuple(view.shape[2:]) != preprocess.input_size:
         view = F.interpolate(view, preprocess.input_size, mode="bilinear", antialias=True)
     x = preprocess.normalise(view).to(loaded.home[1])
     inputs = (Inputs(torch.zeros(len(x), 1)) if along is None else along).put((x,))
-    seen = look_with_layers(call, loaded, list(objectives), inputs)
-    seen = replace(seen, x=(preprocess.normalise(pixels),))
-    if any(isinstance(part, (OfClass, Predicted)) for objective in objectives for part in objective.parts()):
-        reading = seen.read()  # once, from all rows
-        seen = replace(seen, reading=reading)
-        call.notes.facts.setdefault("output", loaded.output_record(reading))
-    parts = list(runs(objectives))
-    alone = len(parts) == 1
-    values = torch.cat([objective(seen if alone else seen.rows(rows)) for objective, rows in parts])
-    return values, _chances(seen, objectives)
+    classes = any(map(is_about_classes, objectives))
+    with Endings() if classes else nullcontext() as endings:
+        seen = look_with_layers(call, loaded, list(objectives), inputs)
+    seen = replace(seen, x=(in_deviations(pixels),))
+    if endings is None:
+        return seen, seen
+    reading = seen.read()  # once, from all rows
+    seen = replace(seen, reading=reading)
+    call.notes.facts.setdefault("output", loaded.output_record(reading))
+    of_classes, reading, done = endings.logits(seen, reading)
+    if done:
+        call.notes.facts["score"] = done
+    return seen, replace(of_classes, reading=reading)
+
+
+def is_about_classes(objective: Objective) -> bool:
+    """Whether a class has a part in an objective."""
+    return any(isinstance(part, (OfClass, Predicted)) for part in objective.parts())
 
 
 def look_with_layers(call: Call, loaded: LoadedModel, objectives: Sequence[Objective], inputs: Inputs) -> Seen:
