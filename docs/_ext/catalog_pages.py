@@ -7,19 +7,26 @@
 ```{metric-list}                a table of all metrics
 ```{metric-classes}             their docstrings
 ```{command-help} explain       the help text of a command
+```{api-index}                  a table of the public names of the modules in its lines, linked to their entries
 """
 
 from __future__ import annotations
 
 import contextlib
+import importlib
+import inspect
 import io
 import math
 import os
+import re
+import sys
+import types
 from collections.abc import Iterable
 from unittest import mock
 
 from docutils import nodes
 from sphinx.application import Sphinx
+from sphinx.pycode import ModuleAnalyzer
 from sphinx.util.docutils import SphinxDirective
 
 from deepviz import catalog
@@ -113,6 +120,49 @@ class CommandHelp(SphinxDirective):
         return [nodes.literal_block(text, text, language="text")]
 
 
+class ApiIndex(SphinxDirective):
+    has_content = True
+
+    def run(self) -> list[nodes.Node]:
+        listed: list[object] = []
+        lines: list[str] = []
+        for name in self.content:
+            module = importlib.import_module(name)
+            values = [(public, getattr(module, public)) for public in module.__all__]
+            new = [one for one in values if not isinstance(one[1], types.ModuleType) and _is_new(one[1], listed)]
+            listed += [value for _, value in new]
+            rows = [f"| {{py:obj}}`~{name}.{public}` | {_first_sentence(module, public)} |" for public, _ in new]
+            lines += [f"**`{name}`**: {_escaped(inspect.getdoc(module).splitlines()[0])}", ""]
+            lines += ["| name | what it is |", "| --- | --- |", *rows, ""]
+        return self.parse_text_to_nodes("\n".join(lines))
+
+
+def _is_new(value: object, listed: list[object]) -> bool:
+    return not any(value is one for one in listed)
+
+
+def _first_sentence(module: types.ModuleType, name: str) -> str:
+    """From the docstring; of a constant, which has none at run time, from the module's source."""
+    value = getattr(module, name)
+    documented = inspect.isroutine(value) or isinstance(value, type)
+    lines = inspect.getdoc(value).splitlines() if documented else _constants(module).get(name, [""])
+    return _escaped(" ".join("\n".join(lines).split("\n\n")[0].split()))
+
+
+def _constants(module: types.ModuleType) -> dict[str, list[str]]:
+    """What is written below each, also in the modules of a package."""
+    names = [module.__name__, *(one for one in sys.modules if one.startswith(f"{module.__name__}."))]
+    found = [ModuleAnalyzer.for_module(name).find_attr_docs() for name in names]
+    return {name: lines for docs in found for (of, name), lines in docs.items() if not of}
+
+
+def _escaped(text: str) -> str:
+    """As MyST text, in a cell of a table."""
+    parts = text.split("`")
+    parts[::2] = [re.sub(r"[*|<_]", r"\\\g<0>", part) for part in parts[::2]]
+    return "`".join(parts).replace("|", "\\|") if "|" in "".join(parts[1::2]) else "`".join(parts)
+
+
 def _shown(default: object) -> str:
     return repr(default) if not isinstance(default, Method) else f"{type(default).__name__}()"
 
@@ -131,4 +181,5 @@ def setup(app: Sphinx) -> dict[str, bool]:
     app.add_directive("metric-list", MetricList)
     app.add_directive("metric-classes", MetricClasses)
     app.add_directive("command-help", CommandHelp)
+    app.add_directive("api-index", ApiIndex)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -29,6 +29,24 @@ from deepviz.names import callable_name, nearest
 from deepviz.options import Annotation, Frozen, Ge, Kind, annotated, content, digest, identity
 from deepviz.spelling import Call, Several, Word, Written, written
 
+__all__ = [
+    "METHODS",
+    "METRICS",
+    "Option",
+    "default_set",
+    "family",
+    "find",
+    "find_metric",
+    "key",
+    "method",
+    "options",
+    "parse",
+    "register",
+    "spell",
+    "stem",
+    "summary",
+]
+
 T = TypeVar("T")
 WRITTEN_OUT = 64
 """Values of a tensor that are written one by one."""

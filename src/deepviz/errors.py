@@ -8,6 +8,24 @@ from __future__ import annotations
 
 from typing import Any
 
+__all__ = [
+    "DeepVizError",
+    "DeepVizWarning",
+    "GenerationError",
+    "ImageError",
+    "LayerError",
+    "MethodError",
+    "MissingExtra",
+    "ModelError",
+    "ModelFailed",
+    "NothingApplies",
+    "NothingOverridden",
+    "OutputError",
+    "StoredError",
+    "TargetError",
+    "TargetFailed",
+]
+
 
 class DeepVizError(Exception):
     """Base of every error that DeepViz raises on purpose."""

@@ -28,6 +28,24 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+__all__ = [
+    "Baseline",
+    "Bound",
+    "Colour",
+    "Frozen",
+    "Ge",
+    "GridOption",
+    "Gt",
+    "Infinite",
+    "Layer",
+    "Le",
+    "Lt",
+    "Role",
+    "Seed",
+    "SkipOption",
+    "validate_fields",
+]
+
 
 @dataclass(frozen=True)
 class Bound:
@@ -119,6 +137,7 @@ SkipOption = Annotated[
 Seed = Annotated[int, Ge(0), Le(2**32 - 1), Role("seed")]
 """The seed of a value's random numbers; torch keeps 32 bits of it."""
 Colour = Literal["black", "grey", "white", "mean"]
+"""A colour in pixel space."""
 Baseline = Annotated[float | Tensor | Literal["blur"] | Colour, Role("baseline")]
 """A number in the input's normalised space (0.0 usually is the mean colour), a tensor that broadcasts against one
 image, the image blurred, or a colour in pixel space, where the preprocessing is known."""

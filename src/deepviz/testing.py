@@ -42,6 +42,15 @@ from deepviz.objectives import Logit
 from deepviz.options import Ge, Gt, Kind, Le, Lt, having
 from deepviz.probe import chunks
 
+__all__ = [
+    "METHOD_CHECKS",
+    "METRIC_CHECKS",
+    "ContractError",
+    "check_method",
+    "check_metric",
+    "small",
+]
+
 EXACT = {torch.float64: 1e-9, torch.float32: 1e-4}
 """How far a row alone may be from the same row in a batch, relative to the largest value."""
 REFERENCE = re.compile(r"arXiv:(\d{4}\.\d{4,5}|[a-z.-]+/\d{7})|doi(\.org/|:)\s*10\.\d{4,9}/\S+", re.IGNORECASE)

@@ -66,6 +66,7 @@ PRESETS = {
         paper="Simonyan, Vedaldi and Zisserman 2013, arXiv:1312.6034",
     ),
 }
+"""The presets of `ImageGenerator`, by name."""
 
 
 def find_preset(name: str) -> Preset:
