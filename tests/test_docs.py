@@ -135,6 +135,16 @@ def test_every_public_name_has_an_entry_in_the_api(module):
     assert [name for name in missing if f"{module}.{name}" not in INDEXED] == []
 
 
+def test_the_gallery_has_the_code_of_each_of_its_small_pictures(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "docs" / "examples")
+    made = [function.__name__ for function in importlib.import_module("gallery").ALL]
+    assert re.findall(r"^:pyobject: (.*)$", page("gallery.md"), re.MULTILINE) == made
+    pictures = list((ROOT / "docs/_static/gallery").iterdir())
+    assert {path.stem for path in pictures} == set(made)
+    assert all(page("gallery.md").count(f"(_static/gallery/{path.name})") == 2 for path in pictures)
+    assert max(path.stat().st_size for path in pictures) < 200_000
+
+
 def test_links_between_the_files_lead_somewhere():
     files = [
         ROOT / "README.md",
