@@ -3,6 +3,7 @@ import io
 import json
 import re
 from dataclasses import dataclass, replace
+from html import escape
 from html.parser import HTMLParser
 
 import numpy as np
@@ -160,7 +161,7 @@ def test_a_layer_given_as_a_module_can_be_saved(tmp_path):
 
 
 def test_unknown_ending(tmp_path):
-    with pytest.raises(OutputError, match=r"map\.tif: the ending must be one of \.png, \.jpg, \.jpeg, \.npz"):
+    with pytest.raises(OutputError, match=r"map\.tif: the ending must be one of \.png, \.jpg, \.jpeg, \.pdf, \.svg"):
         explained()[0].save(tmp_path / "map.tif")
 
 
@@ -249,8 +250,39 @@ def test_plot():
     assert bar.get_ylim() == (one.scale.low, one.scale.high)
     _, given = pyplot.subplots()
     assert one.plot(given) is given
-    assert given.get_images()[0].get_array().shape == (40, 60, 3)
+    assert given.get_images()[0].get_array().shape == (293, 440, 3), "a small image is enlarged"
+    assert given.get_images()[0].get_extent() == [-0.5, 59.5, 39.5, -0.5], "the axes are in pixels of the image"
     pyplot.close("all")
+
+
+@pytest.mark.parametrize("ending", ["svg", "pdf"])
+def test_text_in_vector_figures_is_text(ending, tmp_path):
+    """In the SVG it can be found; the PDF has fonts (TrueType), and no outlines of letters (Type 3)."""
+    pytest.importorskip("matplotlib")
+    found = deepviz.explain(good(), [picture(), picture(40, 60)], ["gradient", "grad-cam"], target=[0, 1])
+    alone = found[1].save(tmp_path / f"one.{ending}").read_bytes()
+    sheet = deepviz.save_figure(found, tmp_path / f"sheet.{ending}").read_bytes()
+    assert sheet == deepviz.save_figure(found, tmp_path / f"again.{ending}").read_bytes()
+    if ending == "pdf":
+        for content in (alone, sheet):
+            assert content.startswith(b"%PDF")
+            assert b"/Subtype /TrueType" in content or b"/CIDFontType2" in content
+            assert b"/Subtype /Type3" not in content
+        return
+    for text in (found[1].title, escape(f"{found[1].target} · {found[1].detail}")):
+        assert f">{text}</text>" in alone.decode()
+    drawn = sheet.decode()
+    for one in found:
+        for text in (one.title, one.detail, one.source, str(one.target), f"{one.scale.high:.2g}"):
+            assert not text or f">{escape(text)}</text>" in drawn
+    assert drawn.count("<image ") == 4 + 2 * len(found), "images, maps and bars"
+
+
+def test_figures_have_two_endings(tmp_path):
+    with pytest.raises(OutputError, match=r"\.pdf, \.svg"):
+        deepviz.save_figure(explained(), tmp_path / "sheet.png")
+    with pytest.raises(ValueError, match="no explanations"):
+        deepviz.save_figure([], tmp_path / "sheet.pdf")
 
 
 def test_plot_without_matplotlib_says_how_to_get_it(monkeypatch):

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from deepviz.models import LoadedModel, Preprocess, detector, example_photo, load_model
     from deepviz.results.evaluation import Evaluation
     from deepviz.results.explanation import Explanation, sheet
+    from deepviz.results.figures import save_figure
     from deepviz.results.sanity import Sanity
     from deepviz.results.storage import load_explanations, save_explanations
     from deepviz.runs.truth import ground_truth
@@ -49,6 +50,7 @@ _HOMES = (
     "results.sanity",
     "results.storage",
     "runs.truth",
+    "results.figures",
     "viewer",
 )
 """Where the other names live, in the order in which they are looked for: what is quick to import first."""
@@ -83,6 +85,7 @@ __all__ = [
     "report",
     "sanity_check",
     "save_explanations",
+    "save_figure",
     "save_gradcam",
     "save_gradient_images",
     "shared",

@@ -4,6 +4,7 @@ import os
 import pickle
 import re
 import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -321,7 +322,7 @@ def test_the_device_moves_the_model(explain):
         (["--top-k", "many"], ["--top-k", "many"]),
         (["--top-k", "0"], ["--top-k must be at least 1, got 0"]),
         (["--top-k", "2", "--target", "lynx"], ["--top-k is for the predicted classes"]),
-        (["--format", "gif"], ["gif", "png", "npz", "safetensors"]),
+        (["--format", "gif"], ["gif", "png", "pdf", "npz", "safetensors"]),
         (["--smooth-grad-samples", "few"], ["--smooth-grad-samples", "a whole number", "'few'"]),
         (["--smooth-grad-samples", "1"], ["samples must be at least 2, got 1"]),
         (["--smooth-grad-of", "gradeint"], ["no method 'gradeint'", "did you mean 'gradient'"]),
@@ -527,6 +528,19 @@ def test_layer(explain):
     code, out, _ = explain("cat.png", "--model", "small_models:good", "-m", "grad-cam", "--layer", "1", "--json")
     assert code == 0
     assert json.loads(out)["photographs"][0]["explanations"][0]["layer"] == "1"
+
+
+@pytest.mark.parametrize("format", ["pdf", "svg"])
+def test_figures(explain, format):
+    assert explain("cat.png", *QUICK, "--format", format)[0] == 0
+    assert sorted(written()) == sorted([f"cat/gradient.{format}", f"cat/sheet.{format}", "cat/sheet.png"])
+
+
+def test_figures_without_matplotlib_say_what_to_install(explain, monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    code, _, err = explain("cat.png", *QUICK, "--format", "pdf")
+    assert code == 3
+    assert "pip install 'deepviz[plot]'" in err
 
 
 @pytest.mark.parametrize("format", ["npz", "safetensors"])

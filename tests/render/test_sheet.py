@@ -4,7 +4,7 @@ from PIL import Image
 
 from deepviz.geometry import Geometry
 from deepviz.render import Scale, Tile, sheet
-from deepviz.render.sheet import MARGIN, NARROWEST, TILE, _even_columns, fitted
+from deepviz.render.sheet import MARGIN, NARROWEST, TILE, even_columns, fitted
 from deepviz.render.text import length, wrapped
 
 PAPER = 255
@@ -91,13 +91,13 @@ def test_texts_of_neighbours_do_not_meet():
 
 
 def test_four_columns_for_eight_tiles_and_even_rows():
-    assert [_even_columns([count], 440, 330) for count in (1, 2, 3, 4, 5, 6, 8, 16)] == [1, 2, 3, 4, 3, 3, 4, 4]
+    assert [even_columns([count], 440, 330) for count in (1, 2, 3, 4, 5, 6, 8, 16)] == [1, 2, 3, 4, 3, 3, 4, 4]
 
 
 @pytest.mark.parametrize("size", [(440, 330), (300, 440), (440, 147), (640, 147), (960, 48)], ids=str)
 @pytest.mark.parametrize("count", range(1, 21))
 def test_the_last_row_is_at_least_half_full(count, size):
-    columns = _even_columns([count], *size)
+    columns = even_columns([count], *size)
     assert 2 * ((count - 1) % columns + 1) >= min(columns, count)
     assert columns * (size[0] + 32) - 32 <= 2400
     assert columns <= 6

@@ -20,11 +20,11 @@ PAGE = Path(deepviz.__file__).parent / "web" / "static"
 @pytest.fixture
 def _own_font_alone(monkeypatch):
     """As on a machine without any other font."""
-    for function in (text._others, text._spelling, text._font_of, text._sized):
+    for function in (text.font_files, text._spelling, text._font_of, text._sized):
         function.cache_clear()
     monkeypatch.setattr(text, "FONTS", ())
     yield
-    for function in (text._others, text._spelling, text._font_of, text._sized):
+    for function in (text.font_files, text._spelling, text._font_of, text._sized):
         function.cache_clear()
 
 
@@ -54,7 +54,7 @@ def test_a_label_that_cannot_be_drawn_is_the_number_of_its_class():
 
 
 def test_a_font_of_the_system_draws_what_pillows_own_lacks():
-    fonts = [ImageFont.truetype(path, 20) for path in text._others()]
+    fonts = [ImageFont.truetype(path, 20) for path in text.font_files()]
     lacking = [c for c in "狐лשثक\u0e01" if not has(text.font(20), c)]
     covered = [c for c in lacking if any(has(font, c) for font in fonts)]
     for character in lacking:

@@ -37,8 +37,10 @@ from deepviz.models import LoadedModel, example_photo
 from deepviz.models.weights import weights_hash
 from deepviz.objectives import Objective
 from deepviz.probe.memory import keep_memory
+from deepviz.render.figure import FIGURES, check_matplotlib
 from deepviz.render.text import percent
 from deepviz.results.explanation import Explanation, sheet
+from deepviz.results.figures import save_figure
 from deepviz.results.identity import captions
 from deepviz.results.outcomes import ImageOutcomes, Missing
 from deepviz.results.storage import WEIGHTS, save_explanations
@@ -73,8 +75,11 @@ def explain(
     output_kind: OutputKind = "auto",
     output: Annotated[Path, Parameter(alias="-o", help="Folder for the results.")] = Path("deepviz-out"),
     format: Annotated[
-        Literal["png", "npz", "safetensors", "deepviz"],
-        Parameter(help="Format of the single maps; deepviz: everything for an image in one file, for deepviz report."),
+        Literal["png", "pdf", "svg", "npz", "safetensors", "deepviz"],
+        Parameter(
+            help="Format of the single maps; pdf, svg: figures with captions, and the sheet likewise; "
+            "deepviz: everything for an image in one file, for deepviz report."
+        ),
     ] = "png",
     scale: Annotated[
         Literal["own", "shared"],
@@ -103,6 +108,8 @@ def explain(
         raise UsageError("--top-k is for the predicted classes: give it, or --target")
     methods = built(method or catalog.default_set(), options, layer)
     check_device(device)
+    if f".{format}" in FIGURES:
+        check_matplotlib()
     if not photos:
         print("deepviz: no image given; using the bundled example", file=sys.stderr)
     photographs = Photographs.found(photos or (str(example_photo()),))
@@ -220,6 +227,8 @@ class Report:
         page = write_picture(
             folder / "sheet.png", sheet(found.explanations, predictions=found.predictions, scale=self.scale)
         )
+        if f".{self.format}" in FIGURES:
+            save_figure(found.explanations, folder / f"sheet.{self.format}", scale=self.scale)
         several = len({explanation.target for explanation in found.explanations}) > 1
         taken: set[str] = set()
         if self.keep:

@@ -77,7 +77,7 @@ def sheet(
         raise ValueError("no tiles to draw")
     width, height = fitted((photo or next(tile for _, tiles in sections for tile in tiles).picture).size)
     cell = max(width, NARROWEST)
-    columns = _even_columns([len(tiles) for _, tiles in sections], cell, height)
+    columns = even_columns([len(tiles) for _, tiles in sections], cell, height)
     page_width = 2 * MARGIN + max(columns * (cell + GAP) - GAP, width + GAP + 520)
     head_height = _PREDICTIONS_TOP + _PREDICTION * min(len(predictions), MOST_PREDICTIONS)
     left = MARGIN
@@ -194,7 +194,7 @@ def resized(picture: Image.Image, size: tuple[int, int]) -> Image.Image:
     return picture.resize(size, Image.Resampling.LANCZOS, reducing_gap=3.0)
 
 
-def _even_columns(counts: Sequence[int], cell: int, height: int) -> int:
+def even_columns(counts: Sequence[int], cell: int, height: int) -> int:
     """Columns that leave few places of a row empty and give a page somewhat wider than high; four for eight tiles.
 
     Args:

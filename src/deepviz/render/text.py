@@ -143,16 +143,16 @@ def _font_of(character: str) -> int:
     """The number of the first font with the character: 0 for Pillow's own, also where none has it."""
     if _has(font(20), character):
         return 0
-    return next((n for n, _ in enumerate(_others(), 1) if _has(_sized(n, 20), character)), 0)
+    return next((n for n, _ in enumerate(font_files(), 1) if _has(_sized(n, 20), character)), 0)
 
 
 @cache
 def _sized(number: int, size: int) -> Font:
-    return ImageFont.truetype(_others()[number - 1], size) if number else font(size)
+    return ImageFont.truetype(font_files()[number - 1], size) if number else font(size)
 
 
 @cache
-def _others() -> Sequence[str]:
+def font_files() -> Sequence[str]:
     """Paths of the fonts that are installed here."""
     found = []
     for name in FONTS:

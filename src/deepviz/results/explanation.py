@@ -35,10 +35,10 @@ from deepviz.render import sheet as draw_sheet
 from deepviz.render.bars import bar_chart
 from deepviz.render.boxes import BoxOf, DrawnBox, boxed
 from deepviz.render.colour import colour_table
-from deepviz.render.figure import figure
+from deepviz.render.figure import FIGURES, as_vectors, figure, font_families
 from deepviz.render.sheet import MOST_PREDICTIONS, framed
 from deepviz.render.slices import side_by_side
-from deepviz.render.text import drawable, percent
+from deepviz.render.text import drawable, percent, spelled
 
 Picture = Literal["overlay", "heatmap", "grey"]
 Layout = Literal["image", "slices", "signal", "table"]
@@ -211,12 +211,12 @@ class Explanation:
     @property
     def caption(self) -> str:
         """Class with probability, and what `detail` adds."""
-        return _joined(str(self.target), self.detail)
+        return joined(str(self.target), self.detail)
 
     @property
     def detail(self) -> str:
         """Which input, of several, the layer, if one was explained, and whether the model's weights are random."""
-        return _joined(self.input, self.layer_title, self._randomness)
+        return joined(self.input, self.layer_title, self._randomness)
 
     @property
     def _randomness(self) -> str:
@@ -275,18 +275,23 @@ class Explanation:
         return place(self.values, self.geometry)
 
     def save(self, path: str | os.PathLike[str], view: Picture = "overlay") -> Path:
-        """Write a picture (.png, .jpg) of a view, or the attribution itself (.npz, .safetensors) with metadata.
+        """Write a picture (.png, .jpg) of a view, a figure (.pdf, .svg), or the attribution itself (.npz, .safetensors)
+        with metadata.
 
-        A picture has the size of the view; of an image thinner than 16 pixels, that side is enlarged to be seen.
+        A picture has the size of the view; of an image thinner than 16 pixels, that side is enlarged to be seen. A
+        figure is that of `plot`, with caption and colour bar; its text stays text.
 
         Returns:
             The path.
 
         Raises:
             OutputError: if the ending is unknown or the file cannot be written; nothing half-written is left.
+            MissingExtra: for a figure, without matplotlib.
         """
         path = Path(path)
         suffix = path.suffix.lower()
+        if suffix in FIGURES:
+            return write_bytes(path, as_vectors(self.plot().figure, suffix))
         if suffix in PICTURES:
             size = [side * -(-THINNEST // side) for side in self.image.size]
             return write_picture(path, self._at((size[0], size[1])).picture(view))
@@ -301,7 +306,7 @@ class Explanation:
 
             tensors = {"attribution": self.attribution.contiguous()}
             return write_bytes(path, save(tensors, {"deepviz": json.dumps(self.metadata())}))
-        raise OutputError(f"{path}: the ending must be one of {', '.join((*PICTURES, *ARRAYS))}")
+        raise OutputError(f"{path}: the ending must be one of {', '.join((*PICTURES, *FIGURES, *ARRAYS))}")
 
     def metadata(self) -> dict[str, Any]:
         """Everything but the arrays, as plain values for JSON."""
@@ -330,7 +335,7 @@ class Explanation:
         return Tile(
             picture=self._at(fitted(self.image.size)).overlay(scale=scale),
             caption=self.title,
-            detail=_joined(str(self.target.drawn), self.detail),
+            detail=joined(str(self.target.drawn), self.detail),
             scale=scale,
             warning="; ".join(self.notes.get("warnings", ())),
             checks=self.notes.get("checks", {}).get("in words", ""),
@@ -359,31 +364,43 @@ class Explanation:
     def plot(self, ax: Any = None) -> Any:
         """Draw the overlay with its caption into a matplotlib axes, and return that.
 
-        By default it is the axes of a figure of its own, with a colour bar, which pyplot does not know of:
-        `explanation.plot().figure.savefig("map.pdf")`.
+        By default it is the axes of a figure of its own, with a colour bar, which pyplot does not know of; `save`
+        writes it as .pdf or .svg. The coordinates of the axes are pixels of the image.
 
         Raises:
             MissingExtra: without matplotlib.
         """
-        if ax is None:
-            ax = self._chart()
-        ax.imshow(self.overlay())
-        ax.set_title(f"{self.title}\n{self.caption}")
-        ax.axis("off")
+        alone = ax is None
+        if alone:
+            width, height = fitted(self.image.size)
+            ax = figure(1 + width / 100, 0.6 + height / 100).add_subplot()
+        self.draw(ax, colourbar=alone)
+        said = joined(str(self.target.drawn), self.detail)
+        ax.set_title(f"{spelled(self.title)}\n{spelled(said)}", fontfamily=font_families())
         return ax
 
-    def _chart(self) -> Any:
-        """The axes of a new figure in the image's proportions, beside a colour bar."""
+    def draw(self, ax: Any, *, scale: Scale | None = None, colourbar: bool = False, below: bool = False) -> None:
+        """Draw the overlay alone into a matplotlib axes, perhaps with a colour bar beside or below it."""
+        scale = scale or self.scale
         width, height = fitted(self.image.size)
-        chart = figure(1 + width / 100, 0.6 + height / 100)
-        ax = chart.add_subplot()
-        if self.layout != "table":
+        times = min(2.0, max(1.0, max(self.image.size) / max(width, height)))  # sharp in print
+        sharp = self._at((round(width * times), round(height * times))).overlay(scale=scale)
+        across, down = sharp.size if self.layout == "table" else self.image.size
+        ax.imshow(
+            sharp, extent=(-0.5, across - 0.5, down - 0.5, -0.5), aspect=sharp.height * across / sharp.width / down
+        )
+        ax.axis("off")
+        if colourbar and self.layout != "table":
             from matplotlib.cm import ScalarMappable
             from matplotlib.colors import ListedColormap, Normalize
 
-            colours = ListedColormap(colour_table(self.scale) / 255)
-            chart.colorbar(ScalarMappable(Normalize(self.scale.low, self.scale.high), colours), ax=ax)
-        return ax
+            colours = ScalarMappable(Normalize(scale.low, scale.high), ListedColormap(colour_table(scale) / 255))
+            place = {"location": "bottom", "pad": 0.02, "aspect": 30, "panchor": False} if below else {}
+            bar = ax.figure.colorbar(colours, ax=ax, **place)
+            bar.solids.set_rasterized(True)
+            if below:
+                bar.set_ticks([scale.low, 0, scale.high] if scale.signed else [0, scale.high])
+                bar.set_ticklabels([f"{tick:.2g}" for tick in bar.get_ticks()])
 
     def widget(self, **settings: Any) -> Any:
         """The interactive viewer for a notebook cell, as `deepviz.compare([self])`; it needs the extra `notebook`."""
@@ -418,7 +435,8 @@ class Explanation:
         )
 
 
-def _joined(*parts: str | None) -> str:
+def joined(*parts: str | None) -> str:
+    """The parts that are there, in one line."""
     return " · ".join(filter(None, parts))
 
 
@@ -453,7 +471,7 @@ def sheet(
     """
     if not explanations:
         raise ValueError("no explanations to draw")
-    scales = _shared_scales(explanations) if scale == "shared" else {}
+    scales = shared_scales(explanations) if scale == "shared" else {}
     groups = _by_image(explanations)
     if len(groups) > 1 and not _of_one_item([group[0] for group in groups]):
         return _sheet_of_several(groups, scales)
@@ -462,14 +480,14 @@ def sheet(
     told = predictions or _predictions(first, by_target)
     lines = [(label if drawable(label) else "(no font for this name)", value) for label, value in told]
     if len(by_target) == 1:
-        sections = [("", [one.tile(scales.get(_comparable(one))) for one in explanations])]
+        sections = [("", [one.tile(scales.get(comparable(one))) for one in explanations])]
     else:  # the heading tells the class
         sections = [
-            (heading, [replace(one.tile(scales.get(_comparable(one))), detail=one.detail) for one in group])
+            (heading, [replace(one.tile(scales.get(comparable(one))), detail=one.detail) for one in group])
             for heading, group in zip(_headings(by_target), by_target.values(), strict=True)
         ]
     return draw_sheet(
-        _joined(first.source, first._randomness),
+        joined(first.source, first._randomness),
         first.image,
         sections,
         predictions=lines,
@@ -491,16 +509,16 @@ def _remarks(one: Explanation) -> list[str]:
     return [*map(str, one.notes.get("photograph", ())), *([f"the model saw {one.seen}"] if one.seen else [])]
 
 
-def _comparable(one: Explanation) -> str:
+def comparable(one: Explanation) -> str:
     """Maps of which this is equal are in the same units."""
     return f"{catalog.key(one.method, one.layer)} {one.input}"
 
 
-def _shared_scales(explanations: Sequence[Explanation]) -> dict[str, Scale]:
+def shared_scales(explanations: Sequence[Explanation]) -> dict[str, Scale]:
     """For maps that can be compared, one scale."""
     groups: dict[str, list[Explanation]] = {}
     for one in explanations:
-        groups.setdefault(_comparable(one), []).append(one)
+        groups.setdefault(comparable(one), []).append(one)
     return {
         key: Scale.shared([one.values for one in group], group[0].signed, group[0].percentile)
         for key, group in groups.items()
@@ -515,15 +533,21 @@ def _sheet_of_several(groups: Sequence[Sequence[Explanation]], scales: dict[str,
         seen = Tile(picture, "image", checks="; ".join(_remarks(first)))
         by_target = _by_target(group)
         told = _headings(by_target)[0] if len(by_target) == 1 else None
-        drawn = [(one, one.tile(scales.get(_comparable(one)))) for one in group]
+        drawn = [(one, one.tile(scales.get(comparable(one)))) for one in group]
         tiles = [replace(tile, detail=one.detail) if told else tile for one, tile in drawn]
-        sections.append((_joined(first.source, told), [seen, *tiles]))
+        sections.append((joined(first.source, told), [seen, *tiles]))
     first = groups[0][0]
-    return draw_sheet(_joined(f"{len(groups)} images", first._randomness), None, sections, footer=_footer(first))
+    return draw_sheet(joined(f"{len(groups)} images", first._randomness), None, sections, footer=_footer(first))
 
 
 def _footer(one: Explanation) -> str:
     return f"{one.model} · DeepViz {one.versions.get('deepviz', '')}".strip()
+
+
+def sections_of(explanations: Sequence[Explanation]) -> list[tuple[str, list[Explanation]]]:
+    """The explanations by image and by what was explained, with that as a heading."""
+    by_image = map(_by_target, _by_image(explanations))
+    return [section for by_target in by_image for section in zip(_headings(by_target), by_target.values(), strict=True)]
 
 
 def _by_target(explanations: Sequence[Explanation]) -> dict[ExplainedTarget, list[Explanation]]:

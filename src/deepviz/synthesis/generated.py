@@ -295,8 +295,8 @@ def warn_of_stillness(generated: Generated) -> None:
 def warn_of_other_classes(generated: Generated, label: Callable[[int], str]) -> None:
     """Warn of finished images that the model does not predict as the class that they are drawn for."""
     missed = [
-        f"{generated.titles[row]} {in_percent(float(generated.final_probabilities[row]))}, predicted is "
-        f"{label(found[0])} {in_percent(found[1])}"
+        f"{generated.titles[row]} {percent(float(generated.final_probabilities[row]))}, predicted is "
+        f"{label(found[0])} {percent(found[1])}"
         for row, found in enumerate(generated.predicted)
         if found is not None and generated.missed[row] and not generated.still[row]
     ]
