@@ -62,9 +62,9 @@ def test_pictures():
 
 def test_captions():
     made = generated(("a cat", "a dog"), final_probabilities=torch.tensor([0.9876, math.nan]))
-    assert made.caption(0) == "a cat · 98.8%"
+    assert made.caption(0) == "a cat · 98.8 %"
     assert made.caption(1) == "a dog · score 1.25"
-    assert repr(made) == "Generated(a cat · 98.8%; a dog · score 1.25, small (as given) · 5 steps)"
+    assert repr(made) == "Generated(a cat · 98.8 %; a dog · score 1.25, small (as given) · 5 steps)"
     assert "stopped early" in repr(replace(made, complete=False))
     assert "and 2 more" in repr(generated("abcdef"))
 
