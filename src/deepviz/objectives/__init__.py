@@ -14,6 +14,7 @@ from deepviz.objectives.image import L2, TotalVariation
 from deepviz.objectives.layers import Channel, Direction, Diversity, Energy, Match, Neuron
 from deepviz.objectives.objective import Objective, Sum
 from deepviz.objectives.output import Output
+from deepviz.objectives.pixels import NoRegion, Pixels, Region
 from deepviz.objectives.record import from_plain, to_plain
 from deepviz.objectives.similarity import Similarity
 from deepviz.probe.seen import Seen
@@ -32,11 +33,14 @@ __all__ = [
     "Logit",
     "Match",
     "Neuron",
+    "NoRegion",
     "NothingDetected",
     "Objective",
     "Output",
+    "Pixels",
     "Predicted",
     "Probability",
+    "Region",
     "Seen",
     "Similarity",
     "Sum",

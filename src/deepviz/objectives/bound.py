@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 
 from deepviz.errors import TargetError
-from deepviz.objectives.box import Box
 from deepviz.objectives.classes import (
     Chosen,
     Logit,
@@ -333,7 +332,7 @@ def _of_array(target: Any, n: int, labels: Sequence[str] | None) -> tuple[list[O
 
 
 def _resolved(objective: Objective, labels: Sequence[str] | None) -> Objective:
-    return objective.replaced(lambda part: part.resolved(labels) if isinstance(part, (OfClass, Box)) else part)
+    return objective.replaced(lambda part: part.resolved(labels))
 
 
 def _question(objective: Objective) -> Hashable:

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from deepviz.errors import TargetError
 from deepviz.geometry import Geometry
-from deepviz.names import find_label
 from deepviz.objectives.candidates import Candidates, Found, overlap
+from deepviz.objectives.classes import class_name, index_of
 from deepviz.objectives.objective import Choosing, Objective, Rows
 from deepviz.options import Ge, validate_fields
 from deepviz.probe.outputs import describe
@@ -92,11 +92,7 @@ class Box(Choosing):
         Raises:
             TargetError: if there is no such label.
         """
-        if not isinstance(self.label, str):
-            return self
-        if labels is None:
-            raise TargetError(f"the model has no labels: give a class index instead of {self.label!r}, or labels=")
-        return replace(self, label=find_label(self.label, labels))
+        return replace(self, label=index_of(self.label, labels)) if isinstance(self.label, str) else self
 
     def on_input(self, places: Sequence[tuple[Geometry, tuple[int, int]]]) -> Objective:
         """The same with its box, given in pixels of the image, in those of each row's input, (N, 4).
@@ -142,7 +138,7 @@ class Box(Choosing):
 
     def caption(self, label: Callable[[int], str] | None = None) -> str:
         """In words."""
-        what = "detection" if self.label is None else _name(self.label, label)
+        what = "detection" if self.label is None else class_name(self.label, label)
         return what if self.index == 0 else f"{what} {self.index + 1}"
 
 
@@ -190,7 +186,7 @@ class Detection(Objective):
 
     def caption(self, label: Callable[[int], str] | None = None) -> str:
         """The name of the class."""
-        return str(self) if isinstance(self.label, Tensor) else _name(self.label, label)
+        return str(self) if isinstance(self.label, Tensor) else class_name(self.label, label)
 
 
 class NothingDetected(TargetError):
@@ -198,12 +194,12 @@ class NothingDetected(TargetError):
 
     def __init__(self, box: Box, found: Sequence[Found] = (), label: Callable[[int], str] | None = None) -> None:
         self.box, self.found = box, found
-        which = "detection" if box.label is None else f"detection of {_name(box.label, label)}"
+        which = "detection" if box.label is None else f"detection of {class_name(box.label, label)}"
         if box.index:
             which = f"{which} with index {box.index}"
         if box.box is not None:
             which = f"{which} that overlaps the given box"
-        there = ", ".join(f"{_name(one.label, label)} {100 * one.score:.0f} %" for one in found[:LISTED])
+        there = ", ".join(f"{class_name(one.label, label)} {100 * one.score:.0f} %" for one in found[:LISTED])
         more = f" and {len(found) - LISTED} more" if len(found) > LISTED else ""
         super().__init__(f"no {which}; there {'are' if len(found) > 1 else 'is'} {there or 'none at all'}{more}")
 
@@ -225,9 +221,3 @@ def candidates_of(seen: Seen, asked: Objective) -> Candidates:
         f"{describe(seen.output)}: load it by its source (such as 'torchvision:retinanet_resnet50_fpn'), or tell how "
         "its output is read by deepviz.detector(module, read)"
     )
-
-
-def _name(label: int | str, known: Callable[[int], str] | None) -> str:
-    if isinstance(label, str):
-        return label
-    return f"class {label}" if known is None else known(label)

@@ -48,11 +48,7 @@ class OfClass(Objective):
         Raises:
             TargetError: if no class, or more than one, has that label.
         """
-        if not isinstance(self.target, str):
-            return self
-        if labels is None:
-            raise TargetError(f"the model has no labels: give a class index instead of {self.target!r}, or labels=")
-        return replace(self, target=find_label(self.target, labels))
+        return replace(self, target=index_of(self.target, labels)) if isinstance(self.target, str) else self
 
     def indices(self, reading: Reading, n: int) -> Tensor:
         """The class of each row, (n,), checked against what the model has."""
@@ -172,6 +168,24 @@ class Chosen(Objective):
         """S_c."""
         outputs, reading = outputs_of(seen)
         return pick(reading.scores(outputs), self.classes)
+
+
+def index_of(label: str, labels: Sequence[str] | None) -> int:
+    """The index of the class with this label.
+
+    Raises:
+        TargetError: if no class, or more than one, has it, or there are no labels.
+    """
+    if labels is None:
+        raise TargetError(f"the model has no labels: give a class index instead of {label!r}, or labels=")
+    return find_label(label, labels)
+
+
+def class_name(label: int | str, known: Callable[[int], str] | None) -> str:
+    """What a class is called, by a function that knows the names, if there is one."""
+    if isinstance(label, str):
+        return label
+    return f"class {label}" if known is None else known(label)
 
 
 def class_alone(objective: Objective) -> int | None:

@@ -18,11 +18,12 @@ from typing import Any
 from deepviz.errors import DeepVizError, TargetError
 from deepviz.names import classes_called, find_label, nearest
 from deepviz.objectives.box import Box, Detection
-from deepviz.objectives.classes import Logit, OfClass, Predicted, Probability
+from deepviz.objectives.classes import Logit, Predicted, Probability
 from deepviz.objectives.image import L2, TotalVariation
 from deepviz.objectives.layers import Channel, Diversity, Energy, Neuron
 from deepviz.objectives.objective import Objective, Sum, literal
 from deepviz.objectives.output import Output
+from deepviz.objectives.pixels import Pixels
 
 CALLS: dict[str, Callable[..., Objective]] = {
     "logit": Logit,
@@ -32,6 +33,7 @@ CALLS: dict[str, Callable[..., Objective]] = {
     "output": Output,
     "box": Box,
     "detection": Detection,
+    "pixels": Pixels,
     "channel": Channel,
     "neuron": Neuron,
     "energy": Energy,
@@ -210,9 +212,7 @@ def _call(text: str, labels: Sequence[str] | None) -> Objective | None:
         raise TargetError(f"{text}: {error}") from None
     except (TypeError, ValueError) as error:
         raise TargetError(f"{text}: {_reason(error)}") from None
-    if labels is not None and isinstance(made, (OfClass, Box)):
-        return made.resolved(labels)
-    return made
+    return made if labels is None else made.resolved(labels)
 
 
 def _reason(error: Exception) -> str:

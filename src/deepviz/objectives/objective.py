@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import MISSING, dataclass, fields
 from typing import Any
 
@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from deepviz.errors import TargetError
+from deepviz.geometry import Geometry
 from deepviz.options import Frozen, content, digest
 from deepviz.probe.seen import Seen
 
@@ -68,6 +69,25 @@ class Objective(Frozen, ABC):
 
     def alone(self) -> Objective:
         """The same for one row, with plain values in the place of those for rows."""
+        return self
+
+    def resolved(self, labels: Sequence[str] | None) -> Objective:
+        """With the index of a class that is given by its label.
+
+        Raises:
+            TargetError: if no class, or more than one, has that label.
+        """
+        return self
+
+    def on_input(self, places: Sequence[tuple[Geometry, tuple[int, int]]]) -> Objective:
+        """With what is given in pixels of the image (a box, a mask) in those of the model's input.
+
+        Args:
+            places: of each row where its input lies on its image, and the input's (width, height).
+
+        Raises:
+            TargetError: if the model saw nothing of it.
+        """
         return self
 
     def caption(self, label: Callable[[int], str] | None = None) -> str:

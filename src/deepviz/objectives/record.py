@@ -14,6 +14,7 @@ from deepviz.objectives.image import L2, TotalVariation
 from deepviz.objectives.layers import Channel, Direction, Diversity, Energy, Match, Neuron
 from deepviz.objectives.objective import Objective, Sum
 from deepviz.objectives.output import Output
+from deepviz.objectives.pixels import Pixels, Region
 from deepviz.objectives.similarity import Similarity
 
 OBJECTIVES: dict[str, type[Objective]] = {
@@ -31,8 +32,10 @@ OBJECTIVES: dict[str, type[Objective]] = {
         Match,
         Neuron,
         Output,
+        Pixels,
         Predicted,
         Probability,
+        Region,
         Similarity,
         Sum,
         TotalVariation,

@@ -15,7 +15,9 @@ from torch import Tensor, nn
 
 from deepviz.errors import ModelError, TargetError
 
-Stated = Literal["auto", "logits", "probabilities", "binary", "multi-label", "regression", "embedding"]
+Stated = Literal[
+    "auto", "logits", "probabilities", "binary", "multi-label", "regression", "embedding", "detections", "maps"
+]
 Kind = Literal[
     "auto", "logits", "probabilities", "binary", "multi-label", "regression", "embedding", "detections", "maps",
     "two labels",
@@ -96,6 +98,28 @@ def class_scores(output: Any, kind: Kind = "auto") -> Tensor:
         raise ModelError(
             f"the model returned no class scores (N, K) but {describe(output)}; give a target that reads one score per "
             "row from it: deepviz.objectives.Output('name', index), or a callable"
+        )
+    return found
+
+
+def class_maps(output: Any) -> Tensor:
+    """The class scores (N, K, h, w) in whatever a segmenter returns: a tensor, or "out", "logits" or the first such
+    tensor in it.
+
+    Raises:
+        ModelError: if nothing of that shape is there; the message lists what is.
+
+    Example:
+        >>> class_maps({"out": torch.zeros(2, 21, 8, 8), "aux": torch.zeros(2, 21, 8, 8)}).shape
+        torch.Size([2, 21, 8, 8])
+    """
+    found = output if isinstance(output, Tensor) else _named(output, "maps")
+    if not isinstance(found, Tensor) or found.ndim != 4:
+        inside = [value for _, value in _all_fields(output) if isinstance(value, Tensor) and value.ndim == 4]
+        found = inside[0] if inside else found
+    if not isinstance(found, Tensor) or found.ndim != 4 or not found.is_floating_point():
+        raise ModelError(
+            f"the model returned no class scores (N, K, h, w) but {describe(output)}: this target is about a segmenter"
         )
     return found
 

@@ -26,7 +26,7 @@ from deepviz.errors import OutputError
 from deepviz.files import PICTURES, encoded, write_bytes, write_picture
 from deepviz.geometry import Geometry
 from deepviz.methods.method import Method
-from deepviz.objectives import Function, Objective
+from deepviz.objectives import Function, Objective, Region
 from deepviz.objectives.record import HELD
 from deepviz.render import Scale, Tile, colour_bar, fitted, grey, place, resized
 from deepviz.render import heatmap as draw_heatmap
@@ -36,6 +36,7 @@ from deepviz.render.bars import bar_chart
 from deepviz.render.boxes import BoxOf, DrawnBox, boxed
 from deepviz.render.colour import colour_table
 from deepviz.render.figure import FIGURES, as_vectors, figure, font_families
+from deepviz.render.outline import outlined
 from deepviz.render.sheet import MOST_PREDICTIONS, framed
 from deepviz.render.slices import side_by_side
 from deepviz.render.text import drawable, percent, spelled
@@ -240,7 +241,8 @@ class Explanation:
     ) -> Image.Image:
         """The map on the original image, at the image's size; what the model did not see is dimmed.
 
-        Of a table, a bar for each entry. Of a detector, with its boxes, the explained one emphasised.
+        Of a table, a bar for each entry. Of a detector, with its boxes, the explained one emphasised; of a
+        segmenter, with the outline of the explained region.
         """
         if self.layout == "table":
             return bar_chart(self.values[0], scale or self.scale, cmap=cmap)
@@ -248,6 +250,9 @@ class Explanation:
         drawn = draw_overlay(
             self.image, self.values, self.geometry, scale or self.scale, cmap=cmap, fine=not self.coarse, **options
         )
+        region = self.target.objective
+        if isinstance(region, Region):
+            drawn = outlined(drawn, region.mask.float().numpy(), self.geometry)
         return boxed(drawn, self._boxes)
 
     @property

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Annotated
+from typing import Annotated, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -18,9 +18,11 @@ from deepviz.objectives import (
     Detection,
     Function,
     Logit,
+    NoRegion,
     NothingDetected,
     Objective,
     Output,
+    Pixels,
     Predicted,
     Probability,
     bind,
@@ -29,14 +31,19 @@ from deepviz.objectives.box import candidates_of
 from deepviz.objectives.candidates import BoxOf, Found
 from deepviz.objectives.classes import class_alone
 from deepviz.objectives.objective import Sum
+from deepviz.objectives.pixels import regions
 from deepviz.options import Frozen, Ge
 from deepviz.probe.gradient import fresh_leaf
-from deepviz.probe.outputs import WITHOUT_SCORES, Reading, read_outputs
+from deepviz.probe.outputs import WITHOUT_SCORES, Reading, class_maps, read_outputs
+from deepviz.probe.seen import Seen
 from deepviz.probe.session import Session, opened
 from deepviz.results.explanation import Detected, ExplainedTarget
 from deepviz.runs.asked import Item
 
+T = TypeVar("T")
 BEST = 5
+BACKGROUND = ("background", "unlabeled", "unlabelled", "void")
+"""What data sets call the class of what is nothing; it is explained only if it is asked for."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,6 +59,7 @@ class Look:
         chances: (N, classes), the probabilities; None if there are none.
         order: (N, classes), the classes, best first; None if none is predicted.
         found: of a detector, the detections of each row, best first, with boxes in pixels of the input.
+        shares: of a segmenter, the classes of each row with their share of the pixels, largest first.
     """
 
     loaded: LoadedModel
@@ -62,6 +70,7 @@ class Look:
     chances: Tensor | None
     order: Tensor | None
     found: tuple[tuple[Found, ...], ...] = ()
+    shares: tuple[tuple[tuple[int, float], ...], ...] = ()
 
     @property
     def assumed(self) -> str:
@@ -86,6 +95,8 @@ class Look:
         """(label, probability) of the best classes, and of those that are compared, best first."""
         if self.found:
             return tuple((self.loaded.label(one.label), one.score) for one in self.found[row][:BEST])
+        if self.shares:
+            return tuple((self.loaded.label(k), share) for k, share in self.shares[row][:BEST])
         if self.chances is None:
             return ()
         chances = self.chances[row]
@@ -165,13 +176,16 @@ def looked(loaded: LoadedModel, inputs: Inputs, targets: tuple[Objective, ...] |
     without = loaded.kind in WITHOUT_SCORES
     needed = not (without or all(isinstance(one, (Function, Output)) for one in asked))
     found: list[tuple[Found, ...]] = []
+    shares: list[tuple[tuple[int, float], ...]] = []
     try:
         with opened(loaded.module, inputs, bound, loaded.kind) as session:
             if loaded.kind == "detections":
-                found = _detected(session)
+                found = _alone(session, lambda seen: tuple(candidates_of(seen, Box()).detections()[0]))
+            if loaded.kind == "maps":
+                shares = _alone(session, _shares)
             values, *outputs = session.by_rows(lambda part: _both(part, readings, needed))
             session.notes.general.clear()  # what is odd is told with the maps
-    except NothingDetected as error:
+    except (NothingDetected, NoRegion) as error:
         raise error.named(loaded.label) from None
     except ModelFailed as error:
         hint = _hint(loaded.module) if any(leaf.ndim == 4 for leaf in inputs.leaves) else ""
@@ -180,7 +194,7 @@ def looked(loaded: LoadedModel, inputs: Inputs, targets: tuple[Objective, ...] |
         raise
     asked = bound.settled()
     if not outputs:
-        return Look(loaded, asked, values.cpu(), None, None, None, None, tuple(found))
+        return Look(loaded, asked, values.cpu(), None, None, None, None, tuple(found), tuple(shares))
     (scores,), reading = outputs, readings[0]
     scores = scores.cpu()
     order = _order(reading, scores)
@@ -195,18 +209,25 @@ def looked(loaded: LoadedModel, inputs: Inputs, targets: tuple[Objective, ...] |
 
 
 def default_objectives(loaded: LoadedModel, top_k: int) -> tuple[Objective, ...]:
-    """What is explained of a model that predicts no class, if nothing else is asked: a detector's best detections."""
-    return tuple(Box(index=rank) for rank in range(top_k)) if loaded.kind == "detections" else ()
+    """What is explained of a model that predicts no class, if nothing else is asked: a detector's best detections, the
+    largest regions of a segmenter."""
+    if loaded.kind == "detections":
+        return tuple(Box(index=rank) for rank in range(top_k))
+    if loaded.kind != "maps":
+        return ()
+    background = tuple(k for k, label in enumerate(loaded.labels or ()) if label.strip("_ ").lower() in BACKGROUND)
+    return tuple(Pixels(index=rank, without=background) for rank in range(top_k))
 
 
-def _detected(session: Session) -> list[tuple[Found, ...]]:
-    """What a detector finds in each row."""
-    rows: list[tuple[Found, ...]] = []
+def _alone(session: Session, read: Callable[[Seen], T]) -> list[T]:
+    """What is read of each row, from a pass of its own."""
     with torch.no_grad():
-        for row in range(session.n):
-            seen = session.take(slice(row, row + 1)).look()
-            rows += map(tuple, candidates_of(seen, Box()).detections())
-    return rows
+        return [read(session.take(slice(row, row + 1)).look()) for row in range(session.n)]
+
+
+def _shares(seen: Seen) -> tuple[tuple[int, float], ...]:
+    z = class_maps(seen.output)
+    return tuple(regions(z[0].argmax(0), z.shape[1]))
 
 
 @dataclass(frozen=True)
@@ -326,9 +347,7 @@ def objectives_of(items: Sequence[Item]) -> tuple[Objective, ...] | None:
     rows = torch.tensor([item.row for item in items])
     places = [(item.image.geometry, (item.image.x.shape[-1], item.image.x.shape[-2])) for item in items]
     return tuple(
-        (one if one.rows is None else one.take(rows)).replaced(
-            lambda part: part.on_input(places) if isinstance(part, Box) else part
-        )
+        (one if one.rows is None else one.take(rows)).replaced(lambda part: part.on_input(places))
         for one in items[0].targets
     )
 

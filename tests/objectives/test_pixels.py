@@ -1,0 +1,161 @@
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+
+import deepviz
+from deepviz.errors import ModelError, TargetError
+from deepviz.methods import Gradient, GradTimesImage, IntegratedGradients, SmoothGrad
+from deepviz.objectives import NoRegion, Pixels, bind, from_plain, parse, to_plain
+from deepviz.probe.seen import Seen
+from networks import assert_same
+from objectives.planted import CELL, squares
+
+LABELS = ("__background__", "red", "blue")
+
+
+class PlantedSegmenter(nn.Module):
+    """Of cells of 8 x 8 pixels: red where they are red, blue where they are blue, else background; linear, so that the
+    mean logit of a class over a region has the gradient w_c / 64 / (cells of the region) in it, and 0 elsewhere."""
+
+    def __init__(self, field=None):
+        super().__init__()
+        self.pool, self.head, self.field = nn.AvgPool2d(CELL), nn.Conv2d(3, 3, 1), field
+        with torch.no_grad():
+            self.head.weight.copy_(torch.tensor([[-1.0, -1, -1], [4, -2, -2], [-2, -2, 4]]).view(3, 3, 1, 1))
+            self.head.bias.copy_(torch.tensor([0.5, 0.0, 0.0]))
+
+    def forward(self, x):
+        z = self.head(self.pool(x))
+        return {self.field: z, "aux": z * 0} if self.field else z
+
+
+NET = PlantedSegmenter().double()
+X = torch.stack([squares((0, 1, 0, 1.0), (0, 2, 0, 1.0), (3, 3, 2, 1.0)), squares((2, 2, 0, 1.0), (2, 1, 2, 0.9))])
+
+
+def region(label, *cells):
+    expected = torch.zeros(3, 32, 32, dtype=torch.float64)
+    weight = NET.head.weight[label, :, 0, 0].detach()
+    for row, column in cells:
+        place = (slice(row * CELL, (row + 1) * CELL), slice(column * CELL, (column + 1) * CELL))
+        expected[:, place[0], place[1]] = weight[:, None, None] / CELL**2 / len(cells)
+    return expected
+
+
+EVERYWHERE = [(row, column) for row in range(4) for column in range(4)]
+HALF = torch.zeros(32, 32)
+HALF[:, 16:] = 1
+
+
+@pytest.mark.parametrize(
+    ("target", "expected"),
+    [
+        (Pixels(1), [region(1, (0, 1), (0, 2)), region(1, (2, 2))]),
+        (Pixels(2), [region(2, (3, 3)), region(2, (2, 1))]),
+        (Pixels(without=(0,)), [region(1, (0, 1), (0, 2)), region(1, (2, 2))]),
+        (Pixels(without=(0,), index=1), [region(2, (3, 3)), region(2, (2, 1))]),
+        (Pixels(1, None), [region(1, *EVERYWHERE)] * 2),
+        (Pixels(2, (25, 30)), [region(2, (3, 3))] * 2),
+        (Pixels(1, HALF), [region(1, *[place for place in EVERYWHERE if place[1] >= 2])] * 2),
+        (Pixels(1, torch.stack([HALF, 1 - HALF])), [
+            region(1, *[place for place in EVERYWHERE if place[1] >= 2]),
+            region(1, *[place for place in EVERYWHERE if place[1] < 2]),
+        ]),
+    ],
+    ids=lambda one: str(one)[:40],
+)  # fmt: skip
+def test_the_gradient_is_that_of_the_region_and_nothing_else(target, expected):
+    for net in (NET, PlantedSegmenter("out").double(), PlantedSegmenter("logits").double()):
+        assert_same(Gradient()(net, X, target), torch.stack(expected), 1e-12)
+    assert_same(Gradient()(NET, X, [Pixels(0, None), target])[:, 1], torch.stack(expected), 1e-12)
+    assert_same(SmoothGrad(samples=3, noise=0.5)(NET, X, target), torch.stack(expected), 1e-12)
+
+
+def test_the_region_is_chosen_once_and_stays_on_changed_copies():
+    # on the black image nothing is red: the region of the original one is meant all along the path
+    mean = (NET(X)[0, 1, 0, 1:3].mean() - NET(0 * X)[0, 1, 0, 0]).detach()
+    for method in (IntegratedGradients(steps=3), GradTimesImage()):
+        assert_same(method(NET, X, Pixels(1))[0].sum(), mean, 1e-9)
+    bound = bind(Pixels(1), 2)
+    bound(Seen(NET(X), (X,)))
+    with torch.no_grad():
+        assert_same(
+            bound(Seen(NET(0.2 * X), (X,))), torch.stack([NET(0.2 * X)[0, 1, 0, 1], NET(0.2 * X)[1, 1, 2, 2]]), 1e-12
+        )
+
+
+@pytest.fixture
+def model():
+    preprocess = deepviz.Preprocess(32, crop=0.8, mean=(0, 0, 0), std=(1, 1, 1), interpolation="nearest")
+    return deepviz.load_model(PlantedSegmenter(), preprocess=preprocess, labels=LABELS, output="maps")
+
+
+@pytest.fixture
+def picture():
+    """200 x 200, of which the model sees (20, 20) to (180, 180): cells of 40 pixels."""
+    made = Image.new("RGB", (200, 200))
+    made.paste((255, 0, 0), (20, 60, 100, 100))  # cells (1, 0) and (1, 1)
+    made.paste((0, 0, 255), (140, 140, 180, 180))  # cell (3, 3)
+    return made
+
+
+def test_explain_takes_the_largest_region_that_is_no_background(model, picture):
+    one, two = deepviz.explain(model, picture, "grad-times-image", top_k=2)
+    assert (one.target.label, two.target.label) == ("red", "blue")
+    assert one.predictions == (("__background__", 13 / 16), ("red", 2 / 16), ("blue", 1 / 16))
+    assert one.placed()[80, 60] > 0 == one.placed()[80, 140]
+    assert two.placed()[160, 160] > 0 == two.placed()[80, 60]
+
+
+@pytest.mark.parametrize(
+    ("target", "drawn"),
+    [
+        ("pixels('blue', (90, 90))", [(1, 1)]),
+        ("pixels('red')", [(1, 0), (1, 1)]),
+        (Pixels("red", torch.ones(200, 200)), [(row, column) for row in range(4) for column in range(4)]),
+    ],
+    ids=["a point", "predicted", "a mask"],
+)
+def test_masks_and_points_are_given_on_the_image(model, picture, target, drawn):
+    objective = parse(target, LABELS) if isinstance(target, str) else target
+    for one in (objective, from_plain(to_plain(objective))):
+        (found,) = deepviz.explain(model, picture, "gradient", target=one)
+        middles = found.placed()[40:180:40, 40:180:40]  # of the cells of 40 pixels that the model saw
+        assert {(row, column) for row in range(4) for column in range(4) if middles[row, column] > 0} == set(drawn)
+
+
+def test_what_cannot_be_meant(model, picture):
+    picture.paste((0, 0, 0), (140, 140, 180, 180))
+    with pytest.raises(NoRegion, match=r"no pixel is predicted as blue; there are __background__ 88 %, red 12 %"):
+        deepviz.explain(model, picture, "gradient", target=Pixels("blue"))
+    with pytest.raises(TargetError, match="the mask is 30 x 20 pixels, and the image 200 x 200"):
+        deepviz.explain(model, picture, "gradient", target=Pixels(1, torch.ones(20, 30)))
+    with pytest.raises(TargetError, match="the model saw nothing of the mask"):
+        deepviz.explain(model, picture, "gradient", target=Pixels(1, (5, 100)))
+    with pytest.raises(TargetError, match=r"the point \(500, 3\) is outside of the image"):
+        deepviz.explain(model, picture, "gradient", target=Pixels(1, (500, 3)))
+    with pytest.raises(TargetError, match="out of range"):
+        deepviz.explain(model, picture, "gradient", target=Pixels(7))
+    with pytest.raises(TargetError, match="must be as large as one of them"):
+        Gradient()(NET, X, Pixels(1, torch.ones(5, 5)))
+    for mask in (torch.zeros(4, 4), -torch.ones(4, 4), torch.ones(4)):
+        with pytest.raises((TargetError, ValueError)):
+            Pixels(1, mask)
+    with pytest.raises(ModelError, match="this target is about a segmenter"):
+        Gradient()(nn.Sequential(nn.Flatten(), nn.Linear(12, 2)), torch.rand(1, 3, 2, 2), Pixels(1))
+
+
+def test_the_outline_of_the_region_is_drawn(model, picture):
+    drawn = deepviz.explain(model, picture, "grad-times-image", target="pixels('red')")[0].overlay()
+    assert drawn.getpixel((60, 60)) == drawn.getpixel((20, 80)) == (255, 221, 0)
+    assert (255, 221, 0) not in {drawn.getpixel((60, 80)), drawn.getpixel((150, 150)), drawn.getpixel((60, 120))}
+
+
+def test_results_keep_their_region(model, picture, tmp_path):
+    (one,) = deepviz.explain(model, picture, "gradient", target="pixels('red')")
+    deepviz.save_explanations([one], tmp_path / "region.deepviz")
+    (again,) = deepviz.load_explanations(tmp_path / "region.deepviz")
+    assert again.target == one.target
+    assert torch.equal(again.target.objective.mask, one.target.objective.mask)
+    assert again.overlay().tobytes() == one.overlay().tobytes()
