@@ -16,6 +16,10 @@ const WIDTHS = { s: [150, 100], m: [196, 150], l: [380, 300] };
 const NARROW = 640;
 
 export class Comparison {
+  /**
+   * @param {HTMLElement} holder
+   * @param {{settings?: object, empty?: string, onchange?: (settings: object) => void, onlook?: (view: object) => void}} options
+   */
   constructor(holder, { settings = {}, empty = "Nothing to compare yet.", onchange = () => {}, onlook = () => {} } = {}) {
     this.holder = holder;
     this.onchange = onchange;
@@ -92,7 +96,10 @@ export class Comparison {
     if (Object.keys(part).length) this.onchange({ ...this.settings });
   }
 
-  // Zoom and pan all tiles: `zoom` from 1, `x` and `y` the shares of the photograph in the middle.
+  /**
+   * Zoom and pan all tiles: `zoom` from 1, `x` and `y` the shares of the photograph in the middle.
+   * @param {{zoom?: number, x?: number, y?: number}} part
+   */
   look({ zoom = this.view.zoom, x = this.view.x, y = this.view.y }) {
     zoom = Math.min(Math.max(zoom, 1), MOST_ZOOM);
     const within = (share) => Math.min(Math.max(share, 0.5 / zoom), 1 - 0.5 / zoom);
@@ -108,7 +115,11 @@ export class Comparison {
     }, 160);
   }
 
-  // Zoom about a point of the photograph, or the middle; by 0 to all of it.
+  /**
+   * Zoom about a point of the photograph, or the middle; by 0 to all of it.
+   * @param {number} factor
+   * @param {{x: number, y: number}} about
+   */
   zoomBy(factor, about = this.view) {
     const before = this.view;
     const zoom = factor === 0 ? 1 : Math.min(Math.max(before.zoom * factor, 1), MOST_ZOOM);

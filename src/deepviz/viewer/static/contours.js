@@ -63,7 +63,7 @@ export function line({ cells, columns, rows, step }, value) {
       const i = row * columns + column;
       const [a, b, c, d] = [cells[i], cells[i + 1], cells[i + columns + 1], cells[i + columns]];
       if (Number.isNaN(a + b + c + d)) continue;
-      const kind = (a > value) | ((b > value) << 1) | ((c > value) << 2) | ((d > value) << 3);
+      const kind = Number(a > value) | (Number(b > value) << 1) | (Number(c > value) << 2) | (Number(d > value) << 3);
       if (kind === 0 || kind === 15) continue;
       const top = () => [x(column + between(a, b)), x(row)];
       const right = () => [x(column + 1), x(row + between(b, c))];
@@ -71,8 +71,9 @@ export function line({ cells, columns, rows, step }, value) {
       const left = () => [x(column), x(row + between(a, d))];
       for (const [from, to] of EDGES[kind]) {
         const sides = [top, right, bottom, left];
-        path.moveTo(...sides[from]());
-        path.lineTo(...sides[to]());
+        const [begin, end] = [sides[from](), sides[to]()];
+        path.moveTo(begin[0], begin[1]);
+        path.lineTo(end[0], end[1]);
       }
     }
   }

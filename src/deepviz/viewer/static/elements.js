@@ -1,5 +1,13 @@
 // Parts of the page. Text is always set as text, so that no name or label can become markup.
 
+/**
+ * A new element: attributes and listeners by name ("onclick"), then what is in it.
+ * @template {keyof HTMLElementTagNameMap} K
+ * @param {K} tag
+ * @param {Record<string, any>} attributes
+ * @param {...(Node | string | null | undefined)} children
+ * @returns {HTMLElementTagNameMap[K]}
+ */
 export function make(tag, attributes = {}, ...children) {
   const made = document.createElement(tag);
   for (const [name, value] of Object.entries(attributes)) {

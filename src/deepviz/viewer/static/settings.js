@@ -4,6 +4,20 @@ import { freshId, make } from "./elements.js";
 import { colourMaps } from "./paint.js";
 import { PAINT } from "./tables.js";
 
+/**
+ * @typedef {object} Settings
+ * @property {string} view  "overlay", "map" or "image".
+ * @property {number} opacity  From 0 to 1.
+ * @property {number} threshold  Percentile of the magnitudes below which nothing is drawn.
+ * @property {string} colours
+ * @property {string} diverging  Of signed maps.
+ * @property {string} sign  "both", "positive", "negative" or "magnitude".
+ * @property {string} scale  "row", "own", "method" or "all".
+ * @property {boolean} contours
+ * @property {string} size  "s", "m" or "l".
+ */
+
+/** @type {Readonly<Settings>} */
 export const DEFAULTS = Object.freeze({
   view: "overlay",
   opacity: PAINT.opacity,
@@ -29,6 +43,10 @@ const SPOKEN = {
 };
 
 // Settings out of anything, such as a permalink: unknown names and values are left out.
+/**
+ * @param {Record<string, any> | null | undefined} given
+ * @returns {Settings}
+ */
 export function settingsFrom(given) {
   const found = { ...DEFAULTS };
   for (const [name, value] of Object.entries(given ?? {})) {
@@ -112,13 +130,15 @@ export class Toolbar {
 
   segments(name, title) {
     const group = freshId(name);
+    const inputs = [];
     const radios = Object.entries(CHOICES[name]).map(([value, text]) => {
       const input = make("input", { type: "radio", name: group, value, "aria-label": SPOKEN[value] ?? text });
       input.addEventListener("change", () => this.change({ [name]: value }));
+      inputs.push(input);
       return make("label", { title: SPOKEN[value] ?? text }, input, make("span", {}, text));
     });
     this.inputs[name] = (value) => {
-      for (const label of radios) label.firstChild.checked = label.firstChild.value === value;
+      for (const input of inputs) input.checked = input.value === value;
     };
     const legend = make("span", { class: "dv-legend", id: `${group}-title` }, title);
     const row = make("span", { class: "dv-segments", role: "radiogroup", "aria-labelledby": `${group}-title` }, ...radios);

@@ -41,7 +41,7 @@ export class Tile {
     this.action = make("button", { type: "button", class: "dv-action", onclick: () => this.tile.action.run() });
     caption.append(this.title, this.detail, this.scale, this.legend, this.warning, this.checks);
     this.element = make("figure", { class: "dv-tile" }, this.frame, caption, this.action);
-    this.frame.dvTile = this;
+    Object.assign(this.frame, { dvTile: this }); // to be found from an event
   }
 
   // `tile` as `Comparison.show` takes it, of the photograph of its row.

@@ -14,6 +14,19 @@ export function useToken(value) {
   token = value;
 }
 
+/**
+ * @typedef {object} Asked  How the server is asked.
+ * @property {string} [method]
+ * @property {unknown} [json]  The body, as a value.
+ * @property {any} [body]  The body, as bytes.
+ * @property {AbortSignal} [signal]
+ */
+
+/**
+ * @param {string} path
+ * @param {Asked} [how]
+ * @returns {Promise<Response>}
+ */
 export async function call(path, { method = "GET", json, body, signal } = {}) {
   const headers = { [HEADER]: token };
   if (json !== undefined) {
@@ -42,7 +55,9 @@ export async function call(path, { method = "GET", json, body, signal } = {}) {
   }
 }
 
+/** @type {(path: string, options?: Asked) => Promise<any>} */
 export const get = async (path, options) => (await call(path, options)).json();
+/** @type {(path: string, json: unknown, options?: Asked) => Promise<any>} */
 export const post = async (path, json, options = {}) => (await call(path, { ...options, method: "POST", json })).json();
 export const bytes = async (path, options) => (await call(path, options)).arrayBuffer();
 
@@ -76,6 +91,11 @@ export async function follow(job, seen, signal) {
   return job;
 }
 
+/**
+ * @param {number} milliseconds
+ * @param {AbortSignal} [signal]
+ * @returns {Promise<void>}
+ */
 export function pause(milliseconds, signal) {
   return new Promise((done, failed) => {
     const timer = setTimeout(done, milliseconds);

@@ -3,7 +3,7 @@
 import { Refused, get, upload, useToken } from "./api.js";
 import { choosable, classesOf, columns, difference, fillColumns, labelOf, offered, rows, takesLayer, targetsOf } from "./columns.js";
 import { Drawings } from "./drawing.js";
-import { $, announce, say, withChance } from "./elements.js";
+import { $, announce, say, withChance, within } from "./elements.js";
 import { drawChannels, noChannels } from "./inside.js";
 import { lastDrawable, offeredLayers } from "./layers.js";
 import { drawBy, drawClasses, drawDifference, drawLayerList, drawLayers, drawMethods, drawModels, drawVersus } from "./panel.js";
@@ -408,7 +408,7 @@ function differenceCells(photograph, target) {
   const of = [chosen.one, chosen.other].map((one) => results.cell(photograph, target, one));
   const words = { title: chosen.title, raised: `more in ${chosen.one.title}`, lowered: `more in ${chosen.other.title}` };
   if (of.every((cell) => typeof cell === "string")) return [{ of, words }];
-  return [of.find((cell) => cell?.reason) ? { reason: "No difference: one of the two maps is missing." } : null];
+  return [of.some((cell) => typeof cell === "object" && cell !== null) ? { reason: "No difference: one of the two maps is missing." } : null];
 }
 
 // The checks of the maps that are there; those to come are checked when they have come.
@@ -433,20 +433,22 @@ function lost(id, error, photograph) {
   work.soon();
 }
 
+let inside = ""; // the model, image and layer that the Inside tab shows
+
 function drawInside() {
   const layers = known.tree.layers.filter((row) => row.grid);
   const layer = layers.some((row) => row.layer === view.inside) ? view.inside : (view.layer ?? lastDrawable(layers));
   tree.show(known.tree.layers, layer);
   if (!view.active) {
     drawings.stop();
-    drawInside.shown = "";
+    inside = "";
     return noChannels(layer ?? "");
   }
   const key = `${view.model} ${view.active} ${layer}`;
-  if (layer && view.active && drawInside.shown !== key) {
-    drawInside.shown = key;
+  if (layer && view.active && inside !== key) {
+    inside = key;
     drawChannels(view.model, info(view.active), layer, { drawings, retry: drawInside, choose: lookInto }).then((shown) => {
-      if (!shown && drawInside.shown === key) drawInside.shown = ""; // what failed may be asked for again
+      if (!shown && inside === key) inside = ""; // what failed may be asked for again
     });
   }
 }
@@ -505,7 +507,7 @@ function wireOnce() {
     history.replaceState(null, "", `${location.pathname}${location.search}#${parts.filter(Boolean).join("&")}`);
     location.reload();
   });
-  for (const link of document.querySelectorAll(".skip")) {
+  for (const link of within(document, ".skip")) {
     link.addEventListener("click", (event) => {
       event.preventDefault(); // the address behind # holds the view
       $("panel").open ||= link.dataset.to !== "maps";
@@ -528,7 +530,7 @@ function wireOnce() {
     trust.cancel();
     if (work.cancel()) finish("cancelled");
   });
-  for (const button of document.querySelectorAll("[data-take]")) {
+  for (const button of within(document, "[data-take]")) {
     button.addEventListener("click", () => take(button.dataset.take));
   }
   document.addEventListener("click", (event) => {

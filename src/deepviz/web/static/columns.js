@@ -116,6 +116,10 @@ export const asJob = (group, rows) => ({
 });
 
 // Rows as a request has them, with what the columns of a group explain in each.
+/**
+ * @param {{photograph: {id: string}, target: import("./state.js").Target}[]} rows
+ * @param {any[]} group
+ */
 export const byPhotograph = (rows, [one]) => {
   const photographs = Map.groupBy(rows, (row) => row.photograph.id);
   return [...photographs].map(([photograph, of]) => ({ photograph, targets: of.map((row) => targetIn(photograph, row.target, one)) }));

@@ -29,7 +29,7 @@ export class Drawings {
     this.steps = element(
       "select",
       { id: "drawing-steps" },
-      ...[[60, "60, a sketch"], [200, "200"], [400, "400, finer"]].map(([steps, title]) => element("option", { value: String(steps), selected: steps === 200 }, title)),
+      ...Object.entries({ 60: "60, a sketch", 200: "200", 400: "400, finer" }).map(([steps, title]) => element("option", { value: steps, selected: steps === "200" }, title)),
     );
     this.all = element("button", { type: "button", class: "quiet", onclick: () => this.draw([...this.#shown.keys()]) }, "Generate feature visualisations");
     this.under = element("div", { class: "under", hidden: true }, this.bar, this.pauser, this.stopper, this.text, this.left);

@@ -1,18 +1,45 @@
 // Small parts of the page. Text is always set as text, so that no name or label can become markup.
 
+/**
+ * An element of the page; of which kind, its markup says.
+ * @type {(id: string) => any}
+ */
 export const $ = (id) => document.getElementById(id);
 
+/**
+ * A new element: attributes, properties and listeners by name ("onclick"), then what is in it.
+ * @template {keyof HTMLElementTagNameMap} K
+ * @param {K} tag
+ * @param {Record<string, any>} attributes
+ * @param {...(Node | string | null | undefined)} children
+ * @returns {HTMLElementTagNameMap[K]}
+ */
 export function element(tag, attributes = {}, ...children) {
   const made = document.createElement(tag);
   for (const [name, value] of Object.entries(attributes)) {
     if (name.startsWith("on")) made.addEventListener(name.slice(2), value);
     else if (name === "class") made.className = value;
-    else if (name in made && typeof value !== "string") made[name] = value;
+    else if (name in made && typeof value !== "string") Object.assign(made, { [name]: value });
     else made.setAttribute(name, value);
   }
   made.append(...children.filter((child) => child !== null && child !== undefined));
   return made;
 }
+
+/**
+ * The elements in another one, or found by a selector.
+ * @param {Element | Document} holder
+ * @param {string} [selector]
+ * @returns {HTMLElement[]}
+ */
+export const within = (holder, selector) => [.../** @type {any} */ (selector ? holder.querySelectorAll(selector) : holder.children)];
+
+/**
+ * What has the focus, if it is in `holder`.
+ * @param {Element} holder
+ * @returns {HTMLElement | null}
+ */
+export const focusedIn = (holder) => (holder.contains(document.activeElement) ? /** @type {any} */ (document.activeElement) : null);
 
 // A probability as `percent` in deepviz/render/text.py shows it.
 export function percent(probability) {

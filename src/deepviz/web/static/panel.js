@@ -1,6 +1,6 @@
 // The panel beside the comparison: model, classes, methods with their options, layer.
 
-import { $, element, percent } from "./elements.js";
+import { $, element, focusedIn, percent } from "./elements.js";
 import { stops, titleOf } from "./layers.js";
 import { reachable, rove } from "./roving.js";
 
@@ -273,7 +273,7 @@ export function drawLayerList(tree, chosen, several, toggle) {
 
 // Redraw, and leave the keyboard where it was.
 function keepFocus(holder, redraw) {
-  const focused = holder.contains(document.activeElement) ? document.activeElement : null;
+  const focused = focusedIn(holder);
   const key = focused?.id ? `#${CSS.escape(focused.id)}` : focused?.dataset.class ? `[data-class="${focused.dataset.class}"]`
     : null;
   redraw();

@@ -70,9 +70,10 @@ export function restore(said, lost) {
     if (methods.length) view.methods = methods.map(({ name, options }) => ({ name, options: asText(options) }));
   }
   if (typeof said.layer === "string") view.layer = said.layer;
-  if (said.by in BY) view.by = said.by;
+  if (Object.hasOwn(BY, said.by)) view.by = said.by;
   if (said.versus === "next" || Number.isInteger(said.versus)) view.versus = said.versus;
-  if (strings(said.difference).length === 2) view.difference = strings(said.difference);
+  const [one, other, ...more] = strings(said.difference);
+  if (other && !more.length) view.difference = [one, other];
   view.layers = strings(said.layers);
   if (typeof said.inside === "string") view.inside = said.inside;
   if (TABS.includes(said.tab)) view.tab = said.tab;

@@ -13,7 +13,9 @@ export class Preview {
 
   // `show` is given { key, photograph, target, detail, cells } of a row, null at the end; `failed`: errors.
   constructor(results, { show, failed }) {
-    Object.assign(this, { results, show, failed });
+    this.results = results;
+    this.show = show;
+    this.failed = failed;
   }
 
   /** @param {import("./state.js").Target} target */

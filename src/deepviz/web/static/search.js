@@ -55,7 +55,10 @@ export class ClassSearch {
 
   // `labels()`: of the model; `chances()`: a promise of each class's probability; `choose(index)`; `refuse(text)`.
   constructor({ labels, chances, choose, refuse }) {
-    Object.assign(this, { labels, chances, choose, refuse });
+    this.labels = labels;
+    this.chances = chances;
+    this.choose = choose;
+    this.refuse = refuse;
     this.input = $("class-name");
     this.list = $("class-found");
     this.input.addEventListener("input", () => this.#look());

@@ -1,7 +1,7 @@
 // The images of the server, in a strip of fixed height: only those that can be seen are elements of the page.
 
 import { picture } from "./api.js";
-import { $, element } from "./elements.js";
+import { $, element, focusedIn, within } from "./elements.js";
 import { rove } from "./roving.js";
 
 const SIDE = 62; // pixels from one image to the next, of which GAP are empty
@@ -128,8 +128,8 @@ export class Strip {
     const first = Math.max(0, Math.floor(this.box.scrollTop / SIDE) - BEYOND) * columns;
     const last = first + (SHOWN + 1 + 2 * BEYOND) * columns;
     const seen = this.#order.slice(first, last);
-    const focused = this.box.contains(document.activeElement) ? document.activeElement.dataset.id : null;
-    const there = new Map([...this.inner.children].map((one) => [one.dataset.id, one]));
+    const focused = focusedIn(this.box)?.dataset.id;
+    const there = new Map(within(this.inner).map((one) => [one.dataset.id, one]));
     const tiles = seen.map((one, n) => {
       const tile = there.get(one.id) ?? this.#tile(one);
       const at = first + n;
@@ -145,7 +145,7 @@ export class Strip {
     if (tiles.length !== this.inner.children.length || tiles.some((tile, n) => tile !== this.inner.children[n])) this.inner.replaceChildren(...tiles);
     const reached = tiles.find((tile) => tile.dataset.id === this.#at) ?? tiles.find((tile) => tile.dataset.id === this.#active) ?? tiles[0];
     for (const tile of tiles) tile.tabIndex = tile === reached ? 0 : -1;
-    if (focused) this.inner.querySelector(`[data-id="${focused}"]`)?.focus({ preventScroll: true });
+    if (focused) tiles.find((tile) => tile.dataset.id === focused)?.focus({ preventScroll: true });
   }
 
   #tile(photograph) {

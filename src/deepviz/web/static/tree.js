@@ -1,6 +1,6 @@
 // The layers of a network as a tree that folds: one stop of the Tab key, arrow keys within.
 
-import { $, element } from "./elements.js";
+import { $, element, focusedIn } from "./elements.js";
 import { focusOn, reachable, rove } from "./roving.js";
 
 const parentOf = (layer) => layer.slice(0, Math.max(0, layer.lastIndexOf(".")));
@@ -88,7 +88,7 @@ export class LayerTree {
       return true;
     };
     const rows = this.#rows.filter((row) => (wanted ? `${row.layer} ${row.title} ${row.type}`.toLowerCase().includes(wanted) : open(row)));
-    const focused = this.holder.contains(document.activeElement) ? document.activeElement.dataset.layer : null;
+    const focused = focusedIn(this.holder)?.dataset.layer;
     this.holder.replaceChildren(...rows.map((row) => this.#line(row, Boolean(wanted))));
     const lines = [...this.holder.children];
     reachable(lines, lines.find((line) => line.dataset.layer === focused) ?? lines.find((line) => line.getAttribute("aria-selected") === "true"));
