@@ -40,7 +40,7 @@ export class Tile {
     this.checks = make("p", { class: "dv-checks" });
     this.action = make("button", { type: "button", class: "dv-action", onclick: () => this.tile.action.run() });
     caption.append(this.title, this.detail, this.scale, this.legend, this.warning, this.checks);
-    this.element = make("figure", { class: "dv-tile" }, this.frame, caption, this.action);
+    this.element = make("figure", { class: "dv-tile" }, this.frame, caption);
     Object.assign(this.frame, { dvTile: this }); // to be found from an event
   }
 
@@ -67,6 +67,8 @@ export class Tile {
     setText(this.warning, [record?.scale.note, ...(record?.warnings ?? [])].filter(Boolean).join("; "));
     setText(this.checks, record?.checks ?? "");
     setText(this.action, (!this.previewed && action?.title) || "");
+    if (this.action.hidden) this.action.remove();
+    else this.element.append(this.action);
     this.scale.hidden = !record;
     this.legend.hidden = !record?.signed;
     this.signs.forEach((sign, n) => setText(sign, (record?.legend ?? SIGNS)[n]));

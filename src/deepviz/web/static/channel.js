@@ -1,5 +1,6 @@
 // One channel, enlarged, with the images of the page that activate it most.
 
+import { digits } from "../viewer/scale.js";
 import { get, picture, post } from "./api.js";
 import { element } from "./elements.js";
 import { titleOf } from "./layers.js";
@@ -29,7 +30,7 @@ export function enlarge({ model, layer, photograph, path, one, generated, choose
     element(
       "div",
       { class: "pictures" },
-      element("figure", {}, large, element("figcaption", {}, `${photograph.name}: mean ${one.strength.toPrecision(3)}, largest ${one.peak.toPrecision(3)}`)),
+      element("figure", {}, large, element("figcaption", {}, `${photograph.name}: mean ${digits(one.strength, 3)}, largest ${digits(one.peak, 3)}`)),
       generated ? element("figure", {}, element("img", { src: generated, alt: `Feature visualisation of channel ${one.channel}` }), element("figcaption", {}, "Feature visualisation")) : null,
     ),
     element("h3", {}, "Images that activate it most"),
@@ -86,6 +87,6 @@ function line({ photograph, peak }, take) {
   return element(
     "li",
     { "data-id": photograph },
-    element("button", { type: "button", class: "enlarge", title: `${name}: show its channels`, onclick: () => take(photograph) }, image, element("span", {}, name), element("b", {}, peak.toPrecision(3))),
+    element("button", { type: "button", class: "enlarge", title: `${name}: show its channels`, onclick: () => take(photograph) }, image, element("span", {}, name), element("b", {}, digits(peak, 3))),
   );
 }

@@ -448,7 +448,8 @@ function svg(tag, attributes, ...children) {
 function drawVerdicts(holder, found, models) {
   const told = (spread) => {
     if (spread === null) return "";
-    return spread.low === undefined ? number(spread.mean) : `${number(spread.mean)} (${number(spread.low)} to ${number(spread.high)})`;
+    const figures = spread.low === undefined ? number(spread.mean) : `${number(spread.mean)} (${number(spread.low)} to ${number(spread.high)})`;
+    return spread.mean < 0 ? `${figures}, unrelated` : figures; // anticorrelated is no degree of similarity
   };
   const heads = ["Method", "Images", "Upper half random", "All random", "Verdict"];
   const lines = found.map((one) => {
