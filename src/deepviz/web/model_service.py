@@ -361,7 +361,7 @@ class ModelService:
                 one = self._kept.get(_of_check(result, "strip"))
                 if one is not None:
                     kept.setdefault(result.photograph, []).append(one)
-            told = {"model": self.id, "title": group[0].explanation.title, "layer": group[0].explanation.layer}
+            told = {"model": self.id, "title": group[0].explanation.title, "layer": group[0].explanation.layer_title}
             if kept:
                 share = next(iter(kept.values()))[0].share
                 found.append(told | trust.verdict_on(list(kept.values()), share, earlier.get(key)))

@@ -460,7 +460,7 @@ function drawVerdicts(holder, found, models) {
       {},
       element("th", { scope: "row" }, name),
       element("td", {}, String(one.images)),
-      element("td", {}, told(one.half)),
+      element("td", {}, told(one.half), aboutHalf(one) ? "" : element("span", { class: "of" }, ` with ${Math.round(100 * one.share)} % random`)),
       element("td", {}, told(one.all)),
       element("td", {}, element("b", { class: `badge ${one.grade ?? "open"}` }, ...sign, one.badge), " ", element("span", { class: "why" }, sentence(one.said))),
     );
@@ -470,5 +470,6 @@ function drawVerdicts(holder, found, models) {
   holder.querySelector("tbody").replaceChildren(...lines);
 }
 
+const aboutHalf = ({ half, share }) => half === null || share === null || Math.abs(share - 0.5) < 0.1;
 const number = (value) => value.toFixed(2).replace("-", "−");
 const sentence = (text) => `${text[0].toUpperCase()}${text.slice(1)}.`;
