@@ -530,6 +530,14 @@ def test_layer(explain):
     assert json.loads(out)["photographs"][0]["explanations"][0]["layer"] == "1"
 
 
+def test_the_report_has_a_title(explain):
+    assert explain("cat.png", *QUICK, "--html", "report.html", "--title", "Five <cats>")[0] == 0
+    assert "<h1>Five &lt;cats&gt;</h1>" in Path("report.html").read_text(encoding="utf-8")
+    code, _, err = explain("cat.png", *QUICK, "--title", "Cats")
+    assert code == 2
+    assert "--html" in err
+
+
 @pytest.mark.parametrize("format", ["pdf", "svg"])
 def test_figures(explain, format):
     assert explain("cat.png", *QUICK, "--format", format)[0] == 0

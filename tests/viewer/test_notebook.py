@@ -70,7 +70,7 @@ def test_the_cell_shows_the_maps_and_its_controls_are_the_widgets_settings(visit
     (tmp_path / "cell.html").write_text(page, encoding="utf-8")
     visit.page.goto((tmp_path / "cell.html").as_uri())
     visit.page.wait_for_function("() => globalThis.close")
-    assert visit.page.locator(".dv-tile").count() == 2
+    assert visit.page.locator(".dv-tile").count() == 1 + 2
     assert visit.page.get_by_label("Opacity").input_value() == "50"
     visit.page.get_by_label("Opacity").fill("20")
     assert visit.page.evaluate("() => [model.get('settings').opacity, model.saved]") == [0.2, 1]

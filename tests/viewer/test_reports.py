@@ -70,23 +70,133 @@ def test_photographs_are_in_it_once():
     data = embedded(report_page(many()).decode())
     assert len(data["photographs"]) == 2
     assert [row["photograph"] for row in data["rows"]] == [0, 1]
-    assert [len(row["tiles"]) for row in data["rows"]] == [3, 3]
+    assert [len(row["tiles"]) for row in data["rows"]] == [4, 4], "the image itself, and three maps"
 
 
 def test_results_of_one_photograph_and_class_share_a_row_whoever_made_them():
     first, second = explained(), explained(GradCAM())
     assert first.image is not second.image
     data = embedded(report_page([first, second]).decode())
-    assert [(row["detail"], len(row["tiles"])) for row in data["rows"]] == [("cat 50.0 %", 2)]
+    assert [(row["detail"], len(row["tiles"])) for row in data["rows"]] == [("cat 50.0 %", 3)]
     assert len(data["photographs"]) == 1
     surer = replace(second, model="another", target=replace(second.target, probability=0.75))
     (row,) = embedded(report_page([first, surer]).decode())["rows"]
     assert row["detail"] == "cat"
-    assert [tile["detail"] for tile in row["tiles"]] == ["cat 50.0 % · net (made up)", "cat 75.0 % · another"]
+    assert [tile["detail"] for tile in row["tiles"][1:]] == ["cat 50.0 % · net (made up)", "cat 75.0 % · another"]
 
 
-def embedded(page):
-    return json.loads(re.search(r'<script type="application/json" id="data">(.*?)</script>', page, re.DOTALL)[1])
+def embedded(page, name="data"):
+    return json.loads(re.search(rf'<script type="application/json" id="{name}">(.*?)</script>', page, re.DOTALL)[1])
+
+
+PREDICTIONS = (("cat", 0.5), ("dog", 0.25), ("a bird", 0.0002))
+
+
+def test_the_image_comes_first_with_what_the_model_predicts(visit, tmp_path):
+    one = replace(explained(photograph=("16 bits scaled to 8",)), predictions=PREDICTIONS)
+    visit.open(report([one, replace(one, method=GradTimesImage())], tmp_path / "report"))
+    first = visit.page.locator(".dv-tile").first
+    assert first.locator(".dv-title").inner_text() == "Image"
+    said = "16 bits scaled to 8; the model saw the middle 75 % of the width"
+    assert first.locator(".dv-detail").inner_text() == said
+    lines = first.locator(".dv-predicted li").all_inner_texts()
+    assert [line.split("\n") for line in lines] == [["cat", "50.0 %"], ["dog", "25.0 %"], ["a bird", "<0.1 %"]]
+    drawn = "(tile) => [...tile.context.getImageData(32, 24, 1, 1).data]"
+    seen = visit.page.evaluate(f"() => ({drawn})(comparison.tiles[0])")
+    assert np.abs(np.array(seen[:3]) - one.image.getpixel((32, 24))).max() < 24, "the image, but for JPEG"
+    assert visit.page.locator(".dv-top p").inner_text() == "1 image · 2 methods · net (made up)"
+    two = embedded(report_page([one, replace(one, model="another")]).decode())["rows"][0]["tiles"][0]
+    assert two["predictions"] == [], "two models predict two things"
+
+
+def album(count):
+    """Photographs with two maps each, and with classes of their own."""
+    made = []
+    for seed in range(count):
+        one = explained(seed=seed, source=f"{seed}.png", label=f"class {'even' if seed % 2 == 0 else 'odd'} {seed}")
+        made += [one, replace(one, method=GradTimesImage())]
+    return made
+
+
+def test_ten_photographs_have_contents_and_a_filter(visit, tmp_path):
+    visit.open(report(album(9), tmp_path / "nine"))
+    assert not visit.page.locator("#contents").is_visible()
+    visit.open(report(album(10), tmp_path / "ten"))
+    page = visit.page
+    links = page.locator("#contents li:visible")
+    assert links.count() == 10
+    page.get_by_role("link", name="7.png").click()
+    page.wait_for_function("() => comparison.sections[7].element.getBoundingClientRect().top < innerHeight / 2")
+    field = page.get_by_label("Filter")
+    field.fill("EVEN class")
+    assert links.count() == page.locator(".dv-row:visible").count() == 5
+    assert page.locator(".dv-count").inner_text() == "5 of 10"
+    field.fill("no such word")
+    assert page.locator(".dv-row:visible").count() == 0
+    assert page.locator(".dv-none").is_visible()
+    field.fill("")
+    assert page.locator(".dv-row:visible").count() == 10
+    assert visit.complaints == []
+
+
+def test_a_long_report_draws_what_is_near_and_decodes_the_rest_later(visit, tmp_path):
+    visit.open(report(album(40), tmp_path / "long"))
+    page = visit.page
+    count = "(of) => comparison.tiles.filter(of).length"
+    drawn = page.evaluate(f"() => ({count})((tile) => tile.canvas.width > 0 && tile.picture?.out)")
+    assert 0 < drawn <= 40, "of 80 maps"
+    page.evaluate("() => comparison.sections[35].element.scrollIntoView()")
+    page.wait_for_function("() => comparison.sections[35].tiles.every((tile) => tile.bitmap && tile.canvas.width > 1)")
+    page.evaluate("() => comparison.idle()")
+    page.wait_for_function("() => !comparison.tiles[1].picture.out", timeout=10_000)
+    page.wait_for_function("() => comparison.owed.size === 0 && comparison.tiles.every((tile) => tile.bitmap)")
+    page.evaluate("() => window.dispatchEvent(new Event('beforeprint'))")
+    filled = page.evaluate(
+        """() => comparison.tiles.map(({ canvas, context }) =>
+            new Set(context.getImageData(0, 0, canvas.width, canvas.height).data).size > 20)"""
+    )
+    assert filled == [True] * 120
+    assert visit.complaints == []
+
+
+def test_the_first_row_is_drawn_before_the_page_is_read_to_its_end():
+    """Each image and each row's maps are elements of their own, in order, after the script."""
+    page = report_page(many()).decode()
+    at = [page.index(f'id="{name}"') for name in ("data", "image-0", "maps-0", "image-1", "maps-1")]
+    assert at == sorted(at)
+    assert page.index("use strict") < at[1]
+    assert page.index("Inputs and targets") > at[-1]
+    assert "jpeg;base64" not in json.dumps(embedded(page))
+    assert len(embedded(page, "maps-1")) == 4
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_a_phone_scrolls_down_alone_and_no_line_is_empty(chromium, tmp_path, scheme):
+    one = replace(explained(warnings=("a long warning, which takes several lines " * 4,)), predictions=PREDICTIONS)
+    path = report([one, *many()], tmp_path / "report")
+    context = chromium.new_context(viewport={"width": 400, "height": 800}, color_scheme=scheme)
+    page = context.new_page()
+    page.goto(path.as_uri())
+    assert page.evaluate("() => document.documentElement.scrollWidth") == 400
+    for line in page.locator(".dv-table tr:visible").all():
+        cells = [cell for cell in line.locator("td").all() if cell.is_visible()]
+        assert cells
+        heights = [cell.bounding_box()["height"] for cell in cells]
+        assert line.bounding_box()["height"] <= sum(heights) + 20
+        assert max(heights) < 250
+    for name in ("Gradient × image", "Image"):
+        tile = page.locator(".dv-tile", has_text=name).first
+        assert tile.bounding_box()["width"] <= 368
+    context.close()
+
+
+def test_a_long_table_is_opened_by_the_reader_and_for_print(visit, tmp_path):
+    visit.open(report(album(21), tmp_path / "report"))
+    table = visit.page.locator("details", has_text="Values and checks")
+    assert "42 lines" in table.locator("summary").inner_text()
+    assert not table.locator("table").is_visible()
+    visit.page.evaluate("() => window.dispatchEvent(new Event('beforeprint'))")
+    assert table.locator("table").is_visible()
 
 
 def test_it_says_what_is_needed_to_defend_it():
@@ -125,7 +235,7 @@ def test_without_the_escapes_the_policy_would_still_hold(visit, tmp_path):
 def test_it_asks_for_nothing_and_complains_of_nothing(opened):
     assert opened.fetched == [opened.page.url]
     assert opened.complaints == []
-    assert opened.page.locator(".dv-tile").count() == 6
+    assert opened.page.locator(".dv-tile").count() == 2 + 6
 
 
 def test_four_photographs_and_eight_methods_are_below_one_and_a_half_megabytes():
@@ -160,7 +270,7 @@ def test_each_control_changes_what_is_drawn(opened):
         lambda: page.get_by_label("Scale").select_option(label="All"),
         lambda: page.get_by_label("Contours").check(),
         lambda: page.get_by_label("Map", exact=True).check(force=True),
-        lambda: page.get_by_label("Image", exact=True).check(force=True),
+        lambda: page.get_by_role("radio", name="Image").check(force=True),
     ):
         change()
         after = settled(page)
@@ -174,7 +284,7 @@ def test_shared_scales_are_pythons(opened):
     made = many()
     for scale, group in (("method", [made[0], made[3]]), ("all", made)):
         high = opened.page.evaluate(
-            "scale => { comparison.set({ scale }); return comparison.highOf(comparison.tiles[0]); }", scale
+            "scale => { comparison.set({ scale }); return comparison.highOf(comparison.tiles[1]); }", scale
         )
         pooled = Scale.shared([np.abs(one.values) for one in group], signed=False).high
         coarse = max((float(one.values.max()) for one in group if one.coarse), default=0)
@@ -186,7 +296,7 @@ def test_maps_of_a_method_in_a_row_share_a_scale(opened):
     highs = opened.page.evaluate(
         """() => {
             const { id, tiles } = comparison.sections[0];
-            const [first, other] = [tiles[0].tile.record, tiles[1].tile.record];
+            const [first, other] = [tiles[1].tile.record, tiles[2].tile.record];
             const scale = { ...first.scale, high: 2 * first.scale.high };
             const stronger = { ...first, scale, map: { ...first.map, unit: 1.5 * first.map.unit } };
             const records = [first, stronger, { ...stronger, model: "another" }, other];
@@ -222,11 +332,11 @@ def test_settings_are_plain_and_unknown_ones_are_left_out(opened):
 
 def test_pointing_at_one_tile_reads_all_tiles_of_its_photograph(opened):
     page = opened.page
-    frame = page.locator(".dv-frame").nth(2)
+    frame = page.locator(".dv-frame").nth(3)
     box = frame.bounding_box()
     page.mouse.move(box["x"] + 0.4 * box["width"], box["y"] + 0.6 * box["height"])
-    page.wait_for_function("() => document.querySelectorAll('.dv-pointed').length === 3")
-    told = float(page.locator(".dv-value").nth(2).inner_text().replace("−", "-"))
+    page.wait_for_function("() => document.querySelectorAll('.dv-pointed').length === 4")
+    told = float(page.locator(".dv-value").nth(3).inner_text().replace("−", "-"))
     one = many()[2]
     expected = one.placed()[int(0.6 * 48), int(0.4 * 64)]
     assert told == pytest.approx(float(expected), rel=0.02)
@@ -235,9 +345,9 @@ def test_pointing_at_one_tile_reads_all_tiles_of_its_photograph(opened):
 
 
 def test_pointing_outside_of_what_the_model_saw(opened):
-    box = opened.page.locator(".dv-frame").first.bounding_box()
+    box = opened.page.locator(".dv-frame").nth(1).bounding_box()
     opened.page.mouse.move(box["x"] + 3, box["y"] + 20)
-    opened.page.wait_for_function("() => document.querySelector('.dv-value').textContent === 'not seen'")
+    opened.page.wait_for_function("() => document.querySelectorAll('.dv-value')[1].textContent === 'not seen'")
 
 
 def test_everything_can_be_done_with_the_keyboard(opened):
@@ -282,7 +392,7 @@ def test_zoom_and_pan_are_linked(opened):
     scales = page.evaluate(
         "() => comparison.tiles.map((tile) => new DOMMatrix(getComputedStyle(tile.canvas).transform).a)"
     )
-    assert scales == [3] * 6
+    assert scales == [3] * 8
     box = frames.first.bounding_box()
     before = page.evaluate("() => comparison.view.x")
     page.mouse.move(box["x"] + 50, box["y"] + 50)
@@ -298,11 +408,12 @@ def test_a_preview_comes_and_goes(opened):
     page = opened.page
     before = settled(page)
     page.evaluate(
-        "() => comparison.preview({ row: '0', detail: 'seen', records: [{ ...comparison.tiles[3].tile.record }] })"
+        "() => comparison.preview({ row: '0', detail: 'seen', "
+        "records: [null, { ...comparison.tiles[5].tile.record }] })"
     )
     assert page.locator(".dv-row-detail").first.inner_text() == "seen"
     during = settled(page)
-    assert [a != b for a, b in zip(before, during, strict=True)] == [True] + [False] * 5
+    assert [a != b for a, b in zip(before, during, strict=True)] == [n == 1 for n in range(8)]
     page.evaluate("() => comparison.preview(null)")
     assert settled(page) == before
 
@@ -340,10 +451,11 @@ def test_dragging_draws_twelve_tiles_from_what_is_kept(visit, tmp_path):
     visit.open(report([replace(one, image=group[0].image, target=group[0].target) for one in group], tmp_path / "r"))
     kept, drawn, alone = visit.page.evaluate(
         """async () => {
-            const pixels = () => comparison.tiles.map(({ canvas, context }) =>
+            const maps = comparison.tiles.filter(({ tile }) => tile.record);
+            const pixels = () => maps.map(({ canvas, context }) =>
               context.getImageData(0, 0, canvas.width, canvas.height).data.join());
             comparison.drawAll();
-            const codes = comparison.tiles.map((tile) => tile.picture.codes);
+            const codes = maps.map((tile) => tile.picture.codes);
             for (let i = 0; i < 40; i++) {
               comparison.set({ opacity: 0.3 + i / 100, threshold: i });
               await new Promise((done) => requestAnimationFrame(() => setTimeout(done)));
@@ -351,7 +463,7 @@ def test_dragging_draws_twelve_tiles_from_what_is_kept(visit, tmp_path):
             while (comparison.waiting.size) await new Promise((done) => requestAnimationFrame(() => setTimeout(done)));
             const drawn = pixels();
             comparison.drawAll();
-            const kept = comparison.tiles.every((tile, n) => tile.picture.codes === codes[n]);
+            const kept = maps.every((tile, n) => tile.picture.codes === codes[n]);
             return [kept, new Set(drawn).size, JSON.stringify(drawn) === JSON.stringify(pixels())];
         }"""
     )
@@ -369,5 +481,5 @@ def test_it_prints_a_picture_for_every_tile(opened):
         """() => comparison.tiles.map(({ canvas, context }) =>
             new Set(context.getImageData(0, 0, canvas.width, canvas.height).data).size > 20)"""
     )
-    assert filled == [True] * 6
+    assert filled == [True] * 8
     assert len(page.pdf()) > 10_000

@@ -86,6 +86,7 @@ def explain(
         Parameter(help="On the sheet, the colours of each map by itself, or one scale for all maps of a method."),
     ] = "own",
     html: Annotated[Path | None, Parameter(help="Also write a standalone HTML report.")] = None,
+    title: Annotated[str | None, Parameter(help="Heading of the HTML report.")] = None,
     check: Annotated[
         bool,
         Parameter(negative="", help="Check each map against a random map and against a network with random weights."),
@@ -106,6 +107,8 @@ def explain(
         raise UsageError(f"--top-k must be at least 1, got {top_k}")
     if target and top_k != 1:
         raise UsageError("--top-k is for the predicted classes: give it, or --target")
+    if title is not None and html is None:
+        raise UsageError("--title is the heading of the HTML report: give --html as well")
     methods = built(method or catalog.default_set(), options, layer)
     check_device(device)
     if f".{format}" in FIGURES:
@@ -133,7 +136,7 @@ def explain(
         except KeyboardInterrupt as error:
             stopped = error  # what is done until then is written all the same
     if html is not None and report.kept:
-        write_report(report.kept, html)
+        write_report(report.kept, html, title=title)
         if not json:
             print(f"{html}: standalone HTML report")
     photographs.tell_failures()

@@ -497,7 +497,7 @@ def sheet(
         sections,
         predictions=lines,
         geometry=first.geometry,
-        footer="\n".join([*_remarks(first), _footer(first)]),
+        footer="\n".join([*remarks(first), _footer(first)]),
     )
 
 
@@ -509,7 +509,7 @@ def _predictions(one: Explanation, targets: Iterable[ExplainedTarget]) -> list[t
     return sorted([*asked, *rivals[: MOST_PREDICTIONS - len(asked)]], key=lambda pair: -pair[1])
 
 
-def _remarks(one: Explanation) -> list[str]:
+def remarks(one: Explanation) -> list[str]:
     """What one must know of how the image is drawn, a line each."""
     return [*map(str, one.notes.get("photograph", ())), *([f"the model saw {one.seen}"] if one.seen else [])]
 
@@ -535,7 +535,7 @@ def _sheet_of_several(groups: Sequence[Sequence[Explanation]], scales: dict[str,
     for group in groups:
         first = group[0]
         picture = framed(first.image, first.geometry, fitted(first.image.size))
-        seen = Tile(picture, "image", checks="; ".join(_remarks(first)))
+        seen = Tile(picture, "image", checks="; ".join(remarks(first)))
         by_target = _by_target(group)
         told = _headings(by_target)[0] if len(by_target) == 1 else None
         drawn = [(one, one.tile(scales.get(comparable(one)))) for one in group]

@@ -20,7 +20,7 @@ from deepviz.files import write_bytes
 from deepviz.geometry import Geometry
 from deepviz.methods.method import Method
 from deepviz.render.text import percent
-from deepviz.results.explanation import Explanation
+from deepviz.results.explanation import Explanation, remarks
 from deepviz.results.storage import WEIGHTS, Photographs, StoredMethod
 from deepviz.viewer.assets import bundle, static_files
 from deepviz.viewer.records import record, rows, words
@@ -28,6 +28,8 @@ from deepviz.viewer.records import record, rows, words
 SIDE = 640
 """Longer side of an image in the report, in pixels."""
 QUALITY = 80
+LONG = 40
+"""Lines of a table that are shown at once; a longer one is opened by the reader."""
 
 
 def report(explanations: Sequence[Explanation], path: str | os.PathLike[str], *, title: str | None = None) -> Path:
@@ -40,6 +42,8 @@ def report(explanations: Sequence[Explanation], path: str | os.PathLike[str], *,
         explanations: as `explain` returns them; a row for each image and class, a column for each method.
         path: of the file; without an ending it gets `.html`.
         title: of the page; by default the images' names.
+
+    A contents list with a filter is part of it from 10 images on.
 
     Returns:
         The path.
@@ -61,8 +65,9 @@ def report_page(explanations: Sequence[Explanation], *, title: str | None = None
     sources = list(dict.fromkeys(explanation.source for explanation in explanations))
     title = title or _listed(sources, 3)
     style = (static_files()["viewer.css"] + static_files()["report.css"]).decode()
-    script = bundle("report.js")
+    script = f'(() => {{"use strict";\n{bundle("contents.js", "report.js")}}})()'
     data = embedded(explanations)
+    packed = _packed(data)
     policy = (
         f"default-src 'none'; script-src '{_digest(script)}'; style-src '{_digest(style)}'; img-src data: blob:; "
         "base-uri 'none'; form-action 'none'"
@@ -84,12 +89,14 @@ def report_page(explanations: Sequence[Explanation], *, title: str | None = None
 <p>{escape(_summary(explanations, len(data["photographs"])))}</p>
 </header>
 <main>
+<nav id="contents" class="dv-contents" aria-label="Contents" hidden></nav>
 <div id="comparison"></div>
 <noscript><p>The maps are drawn by JavaScript, all of it in this file.</p></noscript>
+<script type="application/json" id="data">{_json(data)}</script>
+<script>{script}</script>
+{packed}
 {_tables(explanations)}
 </main>
-<script type="application/json" id="data">{_json(data)}</script>
-<script type="module">{script}</script>
 </body>
 </html>
 """
@@ -105,6 +112,24 @@ def _json(data: Any) -> str:
     return json.dumps(data, ensure_ascii=False, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
 
 
+def _packed(data: dict[str, Any]) -> str:
+    """Take the images and the maps out of the data, into an element for each image and row: the browser shows the
+    first of them before it has read the last."""
+    elements, told = [], set()
+    for number, row in enumerate(data["rows"]):
+        photograph = row["photograph"]
+        if photograph not in told:
+            told.add(photograph)
+            elements.append(_element(f"image-{photograph}", data["photographs"][photograph].pop("source")))
+        maps = [tile["record"]["map"].pop("data") if tile["record"] else None for tile in row["tiles"]]
+        elements.append(_element(f"maps-{number}", maps))
+    return "\n".join(elements)
+
+
+def _element(name: str, content: Any) -> str:
+    return f'<script type="application/json" id="{name}">{_json(content)}</script>'
+
+
 def embedded(explanations: Sequence[Explanation]) -> dict[str, Any]:
     """All that the viewer draws, small enough to lie in a page: images as data URLs, rows of records."""
     photographs = Photographs()
@@ -114,14 +139,34 @@ def embedded(explanations: Sequence[Explanation]) -> dict[str, Any]:
             "detail": str(group[0].target) if _alike(group) else group[0].target.label,
             "photograph": number,
             "tiles": [
-                {"title": one.title, "detail": _detail(one, _alike(group)), "record": record(one, bits=8)}
-                for one in group
+                _original(group),
+                *(
+                    {"title": one.title, "detail": _detail(one, _alike(group)), "record": record(one, bits=8)}
+                    for one in group
+                ),
             ],
         }
         for number, group in rows(explanations, photographs)
     ]
-    pictures = [{"id": str(n), "source": _jpeg(picture)} for n, picture in enumerate(photographs.pictures)]
+    pictures = [
+        {"id": str(n), "size": picture.size, "source": _jpeg(picture)} for n, picture in enumerate(photographs.pictures)
+    ]
     return {"photographs": pictures, "rows": found}
+
+
+def _original(group: Sequence[Explanation]) -> dict[str, Any]:
+    """The tile of the image itself, with what its only model predicts."""
+    one = group[0]
+    predictions = one.predictions if len({each.model for each in group}) == 1 else ()
+    return {
+        "title": "Image",
+        "detail": "; ".join(remarks(one)),
+        "original": True,
+        "record": None,
+        "predictions": [
+            {"label": label, "told": percent(chance), "share": round(chance, 4)} for label, chance in predictions
+        ],
+    }
 
 
 def _alike(group: Sequence[Explanation]) -> bool:
@@ -178,15 +223,23 @@ def _table(title: str, head: Sequence[str], body: Sequence[Sequence[str]]) -> st
     told = [number for number in range(len(head)) if any(line[number] for line in body)]
     head, body = [head[number] for number in told], [[line[number] for number in told] for line in body]
     columns = "".join(f'<th scope="col">{escape(name)}</th>' for name in head)
-    lines = "\n".join(
-        "<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in line) + "</tr>"
+    lines = [
+        "<tr>" + "".join(_cell(name, cell) for name, cell in zip(head, line, strict=True)) + "</tr>"
         for line in dict.fromkeys(map(tuple, body))
+    ]
+    heading = f"<h2>{escape(title)}</h2>"
+    table = (
+        f'<div class="dv-wide" tabindex="0" role="region" aria-label="{escape(title)}">'
+        f"<table><thead><tr>{columns}</tr></thead>\n<tbody>{chr(10).join(lines)}</tbody></table></div>"
     )
-    return (
-        f'<section class="dv-table"><h2>{escape(title)}</h2><div class="dv-wide" tabindex="0" role="region" '
-        f'aria-label="{escape(title)}"><table><thead><tr>{columns}</tr></thead>\n<tbody>{lines}</tbody></table></div>'
-        "</section>"
-    )
+    if len(lines) > LONG:
+        return f'<details class="dv-table"><summary>{heading}{len(lines)} lines</summary>{table}</details>'
+    return f'<section class="dv-table">{heading}{table}</section>'
+
+
+def _cell(name: str, text: str) -> str:
+    """One cell; on a narrow page, where lines are blocks, it stands below its column's name."""
+    return f'<td data-name="{escape(name)}">{escape(text)}</td>'
 
 
 def _explained(explanations: Sequence[Explanation]) -> tuple[Sequence[str], list[Sequence[str]]]:

@@ -8,6 +8,8 @@ import { pictureOf, Tile } from "./tile.js";
 // ms of drawing in one frame, after which the rest waits for the next one
 const BUDGET = 16;
 const MOST_ZOOM = 16;
+// ms after which what cannot be seen yet is decoded
+const SPARE = 1500;
 // photographs up to this side are drawn pixel by pixel; larger ones as large as they are seen, in these steps
 const WHOLE = 512;
 const SIDES = [512, 768, 1152, 1728, 2592];
@@ -17,11 +19,16 @@ const NARROW = 640;
 
 export class Comparison {
   /**
+   * `lazy`: what is far from the view is decoded when there is time, and drawn when it comes near.
+   *
    * @param {HTMLElement} holder
-   * @param {{settings?: object, empty?: string, onchange?: (settings: object) => void, onlook?: (view: object) => void}} options
+   * @param {{settings?: object, empty?: string, lazy?: boolean, onchange?: (settings: object) => void,
+   *   onlook?: (view: object) => void}} options
    */
-  constructor(holder, { settings = {}, empty = "Nothing to compare yet.", onchange = () => {}, onlook = () => {} } = {}) {
+  constructor(holder, { settings = {}, empty = "Nothing to compare yet.", lazy = false, onchange = () => {}, onlook = () => {} } = {}) {
     this.holder = holder;
+    this.lazy = lazy;
+    this.owed = new Set();
     this.onchange = onchange;
     this.onlook = onlook;
     this.settings = settingsFrom({ ...DEFAULTS, ...settings });
@@ -40,7 +47,7 @@ export class Comparison {
     this.empty = make("p", { class: "dv-empty" }, empty);
     holder.classList.add("dv");
     holder.replaceChildren(this.toolbar.element, this.body, this.empty, this.spoken);
-    this.seen = new IntersectionObserver((entries) => this.noticed(entries), { rootMargin: "120px" });
+    this.seen = new IntersectionObserver((entries) => this.noticed(entries), { rootMargin: lazy ? "400px" : "120px" });
     this.sized = new ResizeObserver(() => this.resize());
     this.sized.observe(this.body);
     this.printing = () => this.drawAll();
@@ -91,6 +98,7 @@ export class Comparison {
     this.holder.dataset.sign = this.settings.sign;
     this.toolbar.show(this.settings, this.has());
     if (this.settings.scale !== before.scale) this.rescale();
+    if (!["own", "row"].includes(this.settings.scale)) this.pay();
     if (this.settings.size !== before.size) this.resize();
     this.touchAll();
     if (Object.keys(part).length) this.onchange({ ...this.settings });
@@ -129,10 +137,11 @@ export class Comparison {
 
   // Resolves when everything on the page that can be seen is drawn.
   async idle() {
+    if (this.lazy) await new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)));
     do {
       await Promise.allSettled(this.tiles.map((tile) => tile.ready));
       await new Promise((done) => requestAnimationFrame(() => setTimeout(done)));
-    } while ([...this.waiting].some((tile) => tile.visible));
+    } while ([...this.waiting].some((tile) => tile.visible) || [...this.owed].some((tile) => tile.near));
   }
 
   close() {
@@ -182,6 +191,7 @@ export class Comparison {
     for (const tile of tiles) {
       this.seen.unobserve(tile.element);
       this.waiting.delete(tile);
+      this.owed.delete(tile);
       tile.element.remove();
     }
   }
@@ -233,7 +243,7 @@ export class Comparison {
   resize() {
     this.arrange();
     for (const tile of this.tiles) {
-      if (!tile.bitmap) continue;
+      if (!tile.bitmap || !tile.near) continue;
       const { width, height } = this.sizeFor(tile.bitmap, tile.frame.clientWidth);
       if (tile.canvas.width !== width || tile.canvas.height !== height) tile.fit();
     }
@@ -263,6 +273,7 @@ export class Comparison {
   }
 
   touch(tile) {
+    if (!tile.near) return;
     this.waiting.add(tile);
     this.asked ??= requestAnimationFrame(() => this.drawSome());
   }
@@ -287,14 +298,51 @@ export class Comparison {
   }
 
   drawAll() {
-    for (const tile of this.tiles) tile.draw();
+    for (const tile of this.tiles) {
+      tile.approach(true);
+      tile.draw();
+    }
     this.waiting.clear();
   }
 
   noticed(entries) {
-    for (const entry of entries) {
-      const tile = this.tiles.find((one) => one.element === entry.target);
-      if (tile) tile.visible = entry.isIntersecting;
+    for (const { target, isIntersecting } of entries) {
+      const tile = target.dvTile;
+      tile.visible = isIntersecting;
+      if (this.lazy) tile.approach(isIntersecting);
+    }
+    if (this.lazy) this.hurry ??= this.payNear().then(() => (this.hurry = null));
+  }
+
+  // Decode what is near, row by row from the top: maps of a row may share a scale.
+  async payNear() {
+    for (let row; (row = this.sections.find(({ tiles }) => tiles.some((tile) => tile.near && this.owed.has(tile)))); ) {
+      const owed = row.tiles.filter((tile) => this.owed.has(tile));
+      this.pay(owed);
+      await Promise.allSettled(owed.map((tile) => tile.ready));
+      await new Promise((done) => requestAnimationFrame(() => setTimeout(done)));
+    }
+  }
+
+  // Decode a tile's record when there is time.
+  later(tile) {
+    this.owed.add(tile);
+    this.spare ??= setTimeout(() => this.spend(), SPARE);
+  }
+
+  async spend() {
+    for (const tile of this.owed) {
+      this.pay([tile]);
+      await tile.ready.catch(() => {});
+      await new Promise((done) => setTimeout(done));
+    }
+    this.spare = null;
+  }
+
+  pay(tiles = [...this.owed]) {
+    for (const tile of tiles) {
+      this.owed.delete(tile);
+      tile.take(tile.tile.record);
     }
   }
 
@@ -429,7 +477,8 @@ function columnsFor(tiles, room) {
   return Math.ceil(tiles / Math.ceil(tiles / room));
 }
 
-async function opened(source) {
+async function opened(given) {
+  const source = typeof given === "function" ? await given() : given;
   if (source instanceof ImageBitmap) return source;
   if (source instanceof Blob) return createImageBitmap(source, { colorSpaceConversion: "none" });
   const image = source instanceof HTMLImageElement ? source : Object.assign(new Image(), { src: source });

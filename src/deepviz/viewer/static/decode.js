@@ -7,7 +7,7 @@ export async function decode(record) {
   if (record.version > VERSION) throw new Error(`the result has form ${record.version}, this page reads up to ${VERSION}`);
   const { size, bits, packing, data, values } = record.map;
   if (values) return { width: size[0], height: size[1], values };
-  const bytes = await unpack(packing, data);
+  const bytes = await unpack(packing, typeof data === "function" ? await data() : data);
   const [width, height] = size;
   const count = width * height;
   if (bytes.byteLength !== (count * bits) / 8) throw new Error(`the map is not ${width} × ${height}`);

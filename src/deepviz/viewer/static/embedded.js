@@ -3,7 +3,7 @@
 import { Comparison } from "./comparison.js";
 
 export function showEmbedded(holder, { photographs, rows }, options) {
-  const comparison = new Comparison(holder, options);
+  const comparison = new Comparison(holder, { lazy: true, ...options });
   comparison.show(
     rows.map((row, i) => ({
       ...row,

@@ -29,6 +29,13 @@ export class Picture {
     this.kept.delete("field");
   }
 
+  // Keep the map alone; it has to be laid again.
+  release() {
+    this.width = this.height = 0;
+    this.placed = this.photo = this.base = this.image = this.out = this.codes = null;
+    this.kept.clear();
+  }
+
   // What is computed once and kept under a name, as long as `key` stays the same.
   once(name, key, compute) {
     const known = this.kept.get(name);

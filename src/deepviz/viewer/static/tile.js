@@ -13,6 +13,7 @@ export class Tile {
     this.comparison = comparison;
     this.picture = null;
     this.visible = true;
+    this.near = !comparison.lazy;
     this.turn = 0;
     this.canvas = make("canvas", { class: "dv-canvas", "aria-hidden": "true" });
     this.context = this.canvas.getContext("2d");
@@ -39,9 +40,11 @@ export class Tile {
     this.warning = make("p", { class: "dv-warning" });
     this.checks = make("p", { class: "dv-checks" });
     this.action = make("button", { type: "button", class: "dv-action", onclick: () => this.tile.action.run() });
-    caption.append(this.title, this.detail, this.scale, this.legend, this.warning, this.checks);
+    this.predicted = make("ol", { class: "dv-predicted", "aria-label": "Predictions" });
+    caption.append(this.title, this.detail, this.scale, this.legend, this.warning, this.checks, this.predicted);
     this.element = make("figure", { class: "dv-tile" }, this.frame, caption);
     Object.assign(this.frame, { dvTile: this }); // to be found from an event
+    Object.assign(this.element, { dvTile: this });
   }
 
   // `tile` as `Comparison.show` takes it, of the photograph of its row.
@@ -49,8 +52,11 @@ export class Tile {
     const same = this.tile?.id === tile.id && this.photograph?.id === photograph.id && Boolean(this.tile.record) === Boolean(tile.record);
     this.tile = tile;
     this.photograph = photograph;
+    if (photograph.size) this.shape(photograph.size[0] / photograph.size[1]);
     if (!this.previewed) this.describe(tile.record, tile);
-    if (!same) this.take(this.previewed ?? tile.record);
+    if (same) return;
+    if (this.near) this.take(this.previewed ?? tile.record);
+    else this.comparison.later(this);
   }
 
   preview(record) {
@@ -61,7 +67,7 @@ export class Tile {
     this.take(record ?? this.tile.record);
   }
 
-  describe(record, { title, detail, pending, reason, original, action }) {
+  describe(record, { title, detail, pending, reason, original, action, predictions }) {
     setText(this.title, title ?? record?.method ?? "");
     setText(this.detail, detail ?? record?.caption ?? "");
     setText(this.warning, [record?.scale.note, ...(record?.warnings ?? [])].filter(Boolean).join("; "));
@@ -69,6 +75,8 @@ export class Tile {
     setText(this.action, (!this.previewed && action?.title) || "");
     if (this.action.hidden) this.action.remove();
     else this.element.append(this.action);
+    this.predicted.replaceChildren(...(predictions ?? []).map(prediction));
+    this.predicted.hidden = !predictions?.length;
     this.scale.hidden = !record;
     this.legend.hidden = !record?.signed;
     this.signs.forEach((sign, n) => setText(sign, (record?.legend ?? SIGNS)[n]));
@@ -91,7 +99,8 @@ export class Tile {
       if (turn !== this.turn) return;
       this.bitmap = bitmap;
       this.picture = picture;
-      this.fit();
+      if (this.near) this.fit();
+      else this.comparison.rescale();
     })();
     try {
       await this.ready;
@@ -103,13 +112,25 @@ export class Tile {
     }
   }
 
+  // What is near is drawn; of what is not, only what was decoded is kept.
+  approach(near) {
+    if (near === this.near) return;
+    this.near = near;
+    if (near) this.fit();
+    else if (this.picture) this.picture.release();
+    if (!near) this.canvas.width = this.canvas.height = 0;
+  }
+
+  shape(ratio) {
+    this.frame.style.aspectRatio = String(ratio);
+    this.frame.style.width = ratio < 0.5 ? `${200 * ratio}%` : "";
+  }
+
   // Lay photograph and map at the size at which they are shown.
   fit() {
     if (!this.bitmap) return;
     const { width, height } = this.comparison.sizeFor(this.bitmap, this.frame.clientWidth);
-    const ratio = this.bitmap.width / this.bitmap.height;
-    this.frame.style.aspectRatio = String(ratio);
-    this.frame.style.width = ratio < 0.5 ? `${200 * ratio}%` : "";
+    this.shape(this.bitmap.width / this.bitmap.height);
     if (this.canvas.width !== width || this.canvas.height !== height) {
       this.canvas.width = width;
       this.canvas.height = height;
@@ -120,7 +141,7 @@ export class Tile {
   }
 
   draw() {
-    if (!this.bitmap) return;
+    if (!this.bitmap || !this.near) return;
     if (!this.picture) {
       this.context.drawImage(this.bitmap, 0, 0, this.canvas.width, this.canvas.height);
       return;
@@ -145,6 +166,12 @@ export class Tile {
     setText(this.value, value);
     return value;
   }
+}
+
+function prediction({ label, told, share }) {
+  const line = make("li", {}, make("span", { class: "dv-label" }, label), make("span", { class: "dv-chance" }, told));
+  line.style.setProperty("--dv-share", String(share));
+  return line;
 }
 
 export async function pictureOf(record) {
