@@ -483,3 +483,22 @@ def test_it_prints_a_picture_for_every_tile(opened):
     )
     assert filled == [True] * 8
     assert len(page.pdf()) > 10_000
+
+
+@pytest.mark.parametrize("width", [1440, 400])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_no_report_violates_a_rule_of_axe(chromium, tmp_path, scheme, width):
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="axe-playwright-python is not installed")
+    made = [replace(one, predictions=PREDICTIONS) for one in album(21)]
+    made[0] = made[0].noting({"warnings": ("read with care",), "checks": {"in words": "deletion 0.10"}})
+    context = chromium.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme)
+    page = context.new_page()
+    page.goto(report(made, tmp_path / "report", title="Many").as_uri())
+    page.wait_for_function("() => globalThis.comparison?.idle")
+    page.evaluate("() => comparison.idle()")
+    page.evaluate("() => document.querySelectorAll('details').forEach((one) => (one.open = true))")
+    page.get_by_label("Filter").fill("odd")
+    rules = {"rules": {"label-content-name-mismatch": {"enabled": True}}, "resultTypes": ["violations"]}
+    found = axe.Axe().run(page, options=rules).response["violations"]
+    assert [(one["id"], node["target"]) for one in found for node in one["nodes"]] == []
+    context.close()
