@@ -224,6 +224,15 @@ def test_names_and_labels_cannot_become_markup(visit, tmp_path):
     assert visit.complaints == []
 
 
+@pytest.mark.parametrize(("size", "ratio"), [((600, 75), 8), ((640, 1), 20), ((1, 640), 1 / 20)])
+def test_strips_keep_their_proportions_and_can_be_seen(visit, tmp_path, size, ratio):
+    visit.open(report([explained(GradCAM(), size=size)], tmp_path / "strip"))
+    for frame in visit.page.locator(".dv-frame").all():
+        box = frame.bounding_box()
+        assert box["width"] / box["height"] == pytest.approx(ratio, rel=0.1)
+        assert min(box["width"], box["height"]) >= 10
+
+
 def test_without_the_escapes_the_policy_would_still_hold(visit, tmp_path):
     page = report_page(many()).replace(b"</h1>", b"</h1><script>globalThis.broken=1</script><p style='color:red'>")
     (tmp_path / "broken.html").write_bytes(page)

@@ -65,6 +65,7 @@ def record(explanation: Explanation, *, bits: Bits = 32) -> dict[str, Any]:
         "signed": explanation.signed,
         "coarse": explanation.coarse,
         "scale": {"low": scale.low, "high": scale.high, "note": scale.note},
+        "seen": explanation.seen,
         "geometry": {"size": list(explanation.geometry.size), "box": list(explanation.geometry.box)},
         "map": _map(explanation, bits),
         "warnings": list(map(str, explanation.notes.get("warnings", ()))),

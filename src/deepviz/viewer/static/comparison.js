@@ -183,7 +183,7 @@ export class Comparison {
         section.grid.append(tile.element);
         this.seen.observe(tile.element);
       }
-      section.tiles[i].show(described, row.photograph);
+      section.tiles[i].show(described.original ? { detail: seenIn(row), ...described } : described, row.photograph);
     });
   }
 
@@ -457,6 +457,12 @@ export class Comparison {
     else return;
     event.preventDefault();
   }
+}
+
+// How much of its image the model saw, where a map of the row tells it.
+function seenIn({ tiles }) {
+  const seen = tiles.find(({ record }) => record?.seen)?.record.seen;
+  return seen ? `the model saw ${seen}` : "";
 }
 
 function highOfAll(pictures) {

@@ -121,7 +121,9 @@ export class Tile {
     if (!near) this.canvas.width = this.canvas.height = 0;
   }
 
-  shape(ratio) {
+  // A strip is drawn thicker than 1 : 20, to be seen.
+  shape(proportions) {
+    const ratio = Math.min(Math.max(proportions, 1 / 20), 20);
     this.frame.style.aspectRatio = String(ratio);
     this.frame.style.width = ratio < 0.5 ? `${200 * ratio}%` : "";
   }
