@@ -101,7 +101,7 @@ def test_the_image_comes_first_with_what_the_model_predicts(visit, tmp_path):
     assert first.locator(".dv-detail").inner_text() == said
     lines = first.locator(".dv-predicted li").all_inner_texts()
     assert [line.split("\n") for line in lines] == [["cat", "50.0 %"], ["dog", "25.0 %"], ["a bird", "<0.1 %"]]
-    drawn = "(tile) => [...tile.context.getImageData(32, 24, 1, 1).data]"
+    drawn = "({ canvas, context }) => [...context.getImageData(canvas.width / 2, canvas.height / 2, 1, 1).data]"
     seen = visit.page.evaluate(f"() => ({drawn})(comparison.tiles[0])")
     assert np.abs(np.array(seen[:3]) - one.image.getpixel((32, 24))).max() < 24, "the image, but for JPEG"
     assert visit.page.locator(".dv-top p").inner_text() == "1 image · 2 methods · net (made up)"
@@ -222,6 +222,24 @@ def test_names_and_labels_cannot_become_markup(visit, tmp_path):
     assert visit.page.locator("h1").inner_text() == HOSTILE
     assert visit.page.locator("img").count() == 0
     assert visit.complaints == []
+
+
+@pytest.mark.parametrize(("size", "drawn"), [((8, 8), 224), ((64, 48), 256), ((112, 112), 224), ((150, 150), 150)])
+def test_small_images_are_enlarged_by_whole_pixels(visit, tmp_path, size, drawn):
+    """The map is drawn with its own detail, and the image's pixels stay squares."""
+    visit.open(report([explained(size=size)], tmp_path / "small"))
+    widths = visit.page.evaluate("() => comparison.tiles.map(({ canvas }) => canvas.width)")
+    assert widths == [drawn] * 2
+    times = drawn // size[0]
+    flat = visit.page.evaluate(
+        """(times) => {
+            const { canvas, context } = comparison.tiles[0];
+            const pixels = new Uint32Array(context.getImageData(0, 0, canvas.width, times).data.buffer);
+            return pixels.every((one, n) => one === pixels[Math.floor((n % canvas.width) / times) * times]);
+        }""",
+        times,
+    )
+    assert flat
 
 
 @pytest.mark.parametrize(("size", "ratio"), [((600, 75), 8), ((640, 1), 20), ((1, 640), 1 / 20)])
@@ -346,8 +364,8 @@ def test_pointing_at_one_tile_reads_all_tiles_of_its_photograph(opened):
     page.mouse.move(box["x"] + 0.4 * box["width"], box["y"] + 0.6 * box["height"])
     page.wait_for_function("() => document.querySelectorAll('.dv-pointed').length === 4")
     told = float(page.locator(".dv-value").nth(3).inner_text().replace("−", "-"))
-    one = many()[2]
-    expected = one.placed()[int(0.6 * 48), int(0.4 * 64)]
+    drawn = replace(many()[2], geometry=many()[2].geometry.scaled((256, 192)))
+    expected = drawn.placed()[int(0.6 * 192), int(0.4 * 256)]
     assert told == pytest.approx(float(expected), rel=0.02)
     page.mouse.move(1, 1)
     page.wait_for_function("() => document.querySelectorAll('.dv-pointed').length === 0")

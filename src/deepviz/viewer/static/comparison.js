@@ -12,6 +12,8 @@ const MOST_ZOOM = 16;
 const SPARE = 1500;
 // photographs up to this side are drawn pixel by pixel; larger ones as large as they are seen, in these steps
 const WHOLE = 512;
+// small photographs are drawn with so many pixels at least, their own as squares: the map has more detail than they have
+const SMALL = 224;
 const SIDES = [512, 768, 1152, 1728, 2592];
 // least width of a tile, on wide and on narrow pages
 const WIDTHS = { s: [150, 100], m: [196, 150], l: [380, 300] };
@@ -226,8 +228,9 @@ export class Comparison {
   sizeFor({ width, height }, seen) {
     const longest = Math.max(width, height);
     const wanted = (seen || 240) * (window.devicePixelRatio || 1) * this.view.zoom * (longest / width);
-    const side = longest <= WHOLE ? longest : (SIDES.find((one) => one >= wanted) ?? SIDES.at(-1));
-    const share = Math.min(1, side / longest);
+    const small = longest * 2 <= SMALL ? longest * Math.ceil(SMALL / longest) : longest;
+    const side = longest <= WHOLE ? small : (SIDES.find((one) => one >= wanted) ?? SIDES.at(-1));
+    const share = longest <= WHOLE ? side / longest : Math.min(1, side / longest);
     return { width: Math.max(1, Math.round(width * share)), height: Math.max(1, Math.round(height * share)) };
   }
 
@@ -498,6 +501,7 @@ function pixelsOf(bitmap, width, height) {
   canvas.height = height;
   const context = canvas.getContext("2d", { willReadFrequently: true });
   context.imageSmoothingQuality = "high";
+  context.imageSmoothingEnabled = width < 2 * bitmap.width;
   context.drawImage(bitmap, 0, 0, width, height);
   return context.getImageData(0, 0, width, height).data;
 }

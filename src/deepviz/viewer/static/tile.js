@@ -145,6 +145,7 @@ export class Tile {
   draw() {
     if (!this.bitmap || !this.near) return;
     if (!this.picture) {
+      this.context.imageSmoothingEnabled = this.canvas.width < 2 * this.bitmap.width;
       this.context.drawImage(this.bitmap, 0, 0, this.canvas.width, this.canvas.height);
       return;
     }
