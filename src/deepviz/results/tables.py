@@ -14,7 +14,7 @@ from deepviz.errors import MissingExtra
 
 Format = Literal["table", "csv", "markdown", "latex"]
 INTERVALS = " Mean ± half the width of its 95 % bootstrap interval."
-LEAST = 1e-4
+LEAST = 1e-5
 """Half widths below it are written with an exponent."""
 _LATEX = {
     "\\": r"\textbackslash{}",
@@ -123,9 +123,11 @@ def with_interval(mean: float, low: float, high: float) -> str:
     half = (high - low) / 2
     if not half > 0:
         return f"{mean:.3g}" + ("" if math.isnan(half) else " ± 0")
+    power = int(f"{half:.1e}".partition("e")[2])
     if half < LEAST:
-        return f"{mean:.3g} ± {half:.1e}"
-    digits = max(0, 1 - int(f"{half:.1e}".partition("e")[2]))
+        more = int(f"{mean:.1e}".partition("e")[2]) - power if mean else 0
+        return f"{mean:.{max(0, more) + 1}e} ± {half:.1e}"
+    digits = max(0, 1 - power)
     return f"{_without_minus_zero(f'{mean:.{digits}f}')} ± {half:.{digits}f}"
 
 
