@@ -1,4 +1,4 @@
-"""See what a vision network looks at, and what its inner layers have learned.
+"""Explain vision networks: attribution maps, their evaluation, feature visualisations and inner layers.
 
 The public names, loaded on first use, so that `import deepviz` and the command line start without torch.
 """

@@ -124,7 +124,7 @@ def explain_each(
     extra: Any = None,
     output: Kind = "auto",
 ) -> Iterator[Explanation]:
-    """`explain`, one result at a time: images are read when they are due, and results are not kept.
+    """`explain`, one result at a time: images are read when needed, and results are not stored.
 
     At most eight images are in memory, unless `extra` or a target for each image is given. Arguments, order and errors
     are those of `explain`; of "all", methods without a map are left out with a warning.

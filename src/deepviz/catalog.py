@@ -1,7 +1,7 @@
 """Which methods and metrics exist, their options, and how values are written.
 
 Commands, pages, docs and tests use it. A value has one spelling everywhere, `smooth-grad(samples=20)`: `spell`
-writes it, `parse` reads it, and `key` writes all of it, which is what a value is told apart by.
+writes it, `parse` reads it, and `key` writes all of it, which identifies a value.
 """
 
 from __future__ import annotations
@@ -166,7 +166,7 @@ METRICS: dict[str, type[Metric]] = _found(deepviz.metrics, Metric)
 
 
 def register(cls: type[Method]) -> str:
-    """Add a stranger's method to those that this process offers; `deepviz serve --method` does it.
+    """Add a method of another package to those that this process offers; `deepviz serve --method` does it.
 
     Returns:
         Its name, `package.module:Class`.
@@ -214,7 +214,7 @@ def family(cls: type[Method]) -> Literal["input", "layer", "black-box", "compose
 
 
 def find(name: str) -> type[Method]:
-    """A method by its stem, or a stranger's as `package.module:Class`.
+    """A method by its stem, or one of another package as `package.module:Class`.
 
     Raises:
         MethodError: if there is none; with the nearest names.
@@ -223,7 +223,7 @@ def find(name: str) -> type[Method]:
 
 
 def find_metric(name: str) -> type[Metric]:
-    """A metric by its stem, or a stranger's as `package.module:Class`.
+    """A metric by its stem, or one of another package as `package.module:Class`.
 
     Raises:
         MethodError: if there is none; with the nearest names.
@@ -236,7 +236,7 @@ def _find(name: str, known: dict[str, type[T]], kind: type[Any]) -> type[T]:
         return known[name]
     word = kind.__name__.lower()
     if ":" in name:
-        return _strangers(name, kind, word)  # type: ignore[no-any-return]
+        return _from_package(name, kind, word)  # type: ignore[no-any-return]
     spelled = {**{key: key for key in known}, **{cls.__name__: key for key, cls in known.items()}}
     for spelling, key in spelled.items():
         if _bare(spelling) == _bare(name):
@@ -251,7 +251,7 @@ def method(name: str, **given: Any) -> Method:
 
 
 def parse(text: str, kind: type[Any] | None = None, make: Making | None = None) -> Any:
-    """The method or metric that a text stands for, as `spell` writes it; a stranger's as `package.module:Class(...)`.
+    """Read a method or metric from text, as `spell` writes it; one of another package as `package.module:Class(...)`.
 
     Args:
         text: a name, with options in parentheses if they are not the defaults.
@@ -317,7 +317,7 @@ def _maker(kind: type[Any] | None) -> Making:
 
 
 def spell(value: Any) -> str:
-    """A method or metric as it is written everywhere: its name, with the options that are not the defaults.
+    """A method or metric as text: its name, with the options that are not the defaults.
 
     Of what cannot be written (a module, a function, a large tensor) something is put in angle brackets, which `parse`
     does not read.
@@ -331,7 +331,7 @@ def spell(value: Any) -> str:
 
 
 def key(value: Any, layer: str | None = None) -> str:
-    """What a method or metric is told apart by: written with all of its options, equal for equal values alone.
+    """The identity of a method or metric, as text with all of its options: equal for equal values only.
 
     Args:
         value: the value.
@@ -430,7 +430,7 @@ def _bare(name: str) -> str:
     return name.lower().replace("-", "").replace("_", "").replace(" ", "")
 
 
-def _strangers(name: str, kind: type[Any], word: str) -> Any:
+def _from_package(name: str, kind: type[Any], word: str) -> Any:
     module, _, attribute = name.partition(":")
     try:
         found = getattr(importlib.import_module(module), attribute)

@@ -120,7 +120,7 @@ class Codec:
             object.__setattr__(made, field.name, self._field(cls, field, given))
         try:
             getattr(made, "__post_init__", lambda: None)()
-        except Exception as error:  # a stranger's check may raise anything
+        except Exception as error:  # a check of another package may raise anything
             raise NotStored(f"its options are not those of {cls.__name__} here ({in_one_line(error)})") from error
         return made
 

@@ -1,4 +1,4 @@
-"""What can go wrong, by name.
+"""Errors and warnings.
 
 Every error that a user can cause is a `DeepVizError`: one line that says what is wrong and what to do next.
 The command line prints it and exits with `exit_code`; anything else that escapes is a bug.
@@ -28,17 +28,17 @@ __all__ = [
 
 
 class DeepVizError(Exception):
-    """Base of every error that DeepViz raises on purpose."""
+    """Base class of DeepViz's errors."""
 
     exit_code = 3
 
 
 class ImageError(DeepVizError, ValueError):
-    """An image that cannot be read, or not without preprocessing that nobody has named; or an input that is none."""
+    """An image that cannot be read or needs preprocessing that was not given, or an invalid input."""
 
 
 class ModelError(DeepVizError, ValueError):
-    """A model, or its weights, that cannot be loaded or does not answer with finite class scores."""
+    """A model, or its weights, that cannot be loaded, or whose outputs are not finite scores."""
 
 
 class ModelFailed(ModelError, RuntimeError):
@@ -62,13 +62,13 @@ class LayerError(DeepVizError, ValueError):
 
 
 class MethodError(DeepVizError, LookupError):
-    """A method that does not exist, or that returns what is no map of its input."""
+    """A method that does not exist, or whose result is not a map of its input."""
 
     exit_code = 2
 
 
 class NothingOverridden(DeepVizError, RuntimeError):
-    """A rule for rectifiers (guided backpropagation, deconvolution) met no rectifier that it could change."""
+    """A rule for rectifiers (guided backpropagation, deconvolution) found no rectifier to change."""
 
 
 class GenerationError(DeepVizError, ArithmeticError):
@@ -78,7 +78,7 @@ class GenerationError(DeepVizError, ArithmeticError):
 
 
 class MissingExtra(DeepVizError, ImportError):
-    """An optional dependency is not installed; the message holds the pip line."""
+    """An optional dependency is not installed; the message has the pip command."""
 
 
 class OutputError(DeepVizError, OSError):

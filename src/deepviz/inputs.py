@@ -36,7 +36,7 @@ class Shared:
 
 
 def shared(value: Any) -> Shared:
-    """Say that a part of `extra` is the same for all images: a camera matrix, a vocabulary, a table of anchors.
+    """Mark a part of `extra` as the same for all images: a camera matrix, a vocabulary, a table of anchors.
 
     Example:
         >>> import torch
@@ -50,7 +50,7 @@ def shared(value: Any) -> Shared:
 
 @dataclass(frozen=True, eq=False)
 class Inputs:
-    """What one call of a model takes: `x`, which is explained, and `extra`, which goes along with it.
+    """The inputs of one call of a model: `x`, which is explained, and `extra`, which is passed along.
 
     Args:
         x: a tensor (N, ...); a tuple of them, given by position; or a mapping, given by keyword. Floating tensors are

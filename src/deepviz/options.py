@@ -49,7 +49,7 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Bound:
-    """What a number keeps to: `Ge`, `Gt`, `Le` or `Lt`."""
+    """A bound of a number: `Ge`, `Gt`, `Le` or `Lt`."""
 
     value: float
 
@@ -57,7 +57,7 @@ class Bound:
     compare: ClassVar[Callable[[float, float], bool]]
 
     def holds(self, number: float) -> bool:
-        """Whether a number keeps to it."""
+        """Whether a number is within it."""
         return type(self).compare(number, self.value)
 
     def __str__(self) -> str:

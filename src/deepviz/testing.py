@@ -1,4 +1,4 @@
-"""The contract of methods and metrics, as functions: what a stranger's has to keep to, to be as good as ours.
+"""Contract tests for methods and metrics, those of other packages included.
 
     from deepviz.testing import check_method
 
@@ -69,7 +69,7 @@ SIDES = {1: (24,), 2: (12, 12), 3: (6, 6, 6)}
 
 
 class ContractError(AssertionError):
-    """What a method or metric does not keep to."""
+    """A method or metric breaks the contract."""
 
 
 # what everything is tried on
@@ -138,7 +138,7 @@ def _drawn(*shape: int, seed: int = 1) -> Tensor:
 
 
 def small(cls: type[V], **given: Any) -> V:
-    """A method or metric with as few steps and samples as say something, for tests: whole numbers are two above the
+    """A method or metric with few steps and samples, for tests: whole numbers are two above the
     lowest that they may be, where that costs less.
 
     Example:
@@ -686,7 +686,7 @@ METHOD_CHECKS: tuple[Callable[[Method], None], ...] = (
     check_borrowing,
     check_errors,
 )
-"""What every method keeps to."""
+"""The checks that every method passes."""
 
 
 # metrics
@@ -784,4 +784,4 @@ METRIC_CHECKS: tuple[Callable[[Metric], None], ...] = (
     check_arguments_of_metric,
     check_errors,
 )
-"""What every metric keeps to."""
+"""The checks that every metric passes."""

@@ -468,7 +468,7 @@ def test_the_method_inside_another_has_its_own_flags(explain):
                    "--smooth-grad-samples", 2)[0] in (0, 2)  # fmt: skip
 
 
-def test_methods_of_strangers(explain):
+def test_methods_of_another_package(explain):
     code, _, err = explain("cat.png", *QUICK, "-m", "small_models:Strange", "-m", "small_models:Stranger")
     assert (code, err) == (0, "")
     assert len(written()) == 4

@@ -68,7 +68,7 @@ class Example:
 
 @dataclass(frozen=True, eq=False)
 class Examples:
-    """What activates the channels of a layer most, among the images that were seen.
+    """The parts of the given images that activate the channels of a layer most.
 
     Args:
         found: for each channel its examples, strongest first, at most one per image; none where no image

@@ -34,7 +34,7 @@ GAP, MARGIN, HEAD = 4, 16, 56
 
 @dataclass(frozen=True, eq=False)
 class Filters:
-    """The kernels that a layer lays on the image's pixels.
+    """The kernels of a layer that acts on the image's pixels.
 
     Args:
         kernels: (K, C, h, w), float32 on the CPU, C = 3 colours or 1.

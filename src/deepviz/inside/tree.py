@@ -153,7 +153,7 @@ class LayerTree:
 
 
 def viz_layers(model: Model, image: ImageLike | Inputs | None = None, *, preprocess: Any = None) -> LayerTree:
-    """The modules of a model: what each answers, how large it is, what it sees, and what CAM methods can use.
+    """The modules of a model: output shape, parameters, receptive field, and whether CAM methods can use them.
 
     The receptive field of a layer is followed through the operators of one forward pass: a window (convolution,
     pooling) of kernel k, dilation d, stride s and padding p turns a field of size r, step j and start o into

@@ -1,4 +1,4 @@
-"""Where does it look? One file per method; every `Method` imported here is in the catalog."""
+"""Attribution methods. One file per method; every `Method` imported here is in the catalog."""
 
 from deepviz.methods.cams.grad_cam import GradCAM
 from deepviz.methods.cams.guided_grad_cam import GuidedGradCAM

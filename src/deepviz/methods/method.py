@@ -31,7 +31,7 @@ SPACES = {1: "signals (N, C, L)", 2: "images (N, C, H, W)", 3: "volumes (N, C, D
 
 @dataclass(frozen=True)
 class Attribution:
-    """What a method found for a batch.
+    """The maps of a method for a batch.
 
     Args:
         maps: in the structure of `x`: for each explained tensor its shape, or (N, 1, *grid) for layer methods; with K

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Needs:
-    """What a method asks of a model; `|` is what two ask together.
+    """What a method needs of a model; `|` joins the needs of two.
 
     Args:
         forward: what the model returns.

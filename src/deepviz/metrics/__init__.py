@@ -1,4 +1,4 @@
-"""Is that true? Measures of an explanation; one file each, found by the catalog."""
+"""Metrics of explanations; one file each, found by the catalog."""
 
 from deepviz.metrics.agreement import Agreement, agreement
 from deepviz.metrics.avg_sensitivity import AvgSensitivity

@@ -18,7 +18,7 @@ SHARE = 0.05
 
 @dataclass(frozen=True, eq=False)
 class Agreement:
-    """How far several maps of one image tell the same, pair by pair.
+    """How similar several maps of one image are, pair by pair.
 
     Args:
         names: of the M maps.
@@ -58,7 +58,7 @@ class Agreement:
 
 
 def agreement(maps: Mapping[str, Tensor], *, share: float = SHARE) -> Agreement:
-    """How far the maps of several methods for one image agree.
+    """Compare the maps of several methods for one image, pair by pair.
 
         magnitude_ij = Spearman(|a_i|, |a_j|)      signed_ij = Spearman(a_i, a_j)
         overlap_ij   = |top_k(|a_i|) and top_k(|a_j|)| / k,    k = share H W

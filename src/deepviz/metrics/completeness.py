@@ -16,7 +16,7 @@ STILL = 1e-6
 
 @dataclass(frozen=True)
 class Completeness(Metric):
-    """By how much the sum of a map misses the change in score between a baseline and the image.
+    """How far the sum of a map is from the change in score between a baseline and the image.
 
         Completeness = |sum_i R_i - (S_c(x) - S_c(x'))| / |S_c(x) - S_c(x')|
 
@@ -28,7 +28,7 @@ class Completeness(Metric):
     Errors: see `Metric.__call__`.
 
     Pitfall: it only asks methods that promise it: integrated gradients with the same baseline, and gradient x image
-    on linear networks. A gradient or a Grad-CAM is in other units and misses by any amount. A closed gap is no proof
+    on linear networks. A gradient or a Grad-CAM is in other units and misses by any amount. A small gap is not proof
     of a right map: errors of single pixels may cancel, and any map can be rescaled until its sum fits.
 
     Reference: Sundararajan, Taly and Yan, "Axiomatic Attribution for Deep Networks" (2017), arXiv:1703.01365.

@@ -13,7 +13,7 @@ from deepviz.probe.session import Session
 
 @dataclass(frozen=True)
 class Complexity(Metric):
-    """How many pixels one has to look at: the entropy of the pixels' shares in the map.
+    """How many pixels the map is spread over: the entropy of the pixels' shares in it.
 
         Complexity = -sum_ij P_ij ln P_ij,    P_ij = |a_ij| / sum_kl |a_kl|
 

@@ -132,7 +132,7 @@ class EdgeDetector(Control):
 
     Errors: see `Method.__call__`.
 
-    Pitfall: it is no measure of chance. Models do look at edges, so a faithful map may rightly be like it.
+    Pitfall: it does not measure chance. Models do look at edges, so a faithful map may rightly be like it.
 
     Reference: Adebayo, Gilmer, Muelly, Goodfellow, Hardt and Kim, "Sanity Checks for Saliency Maps" (2018),
     arXiv:1810.03292.

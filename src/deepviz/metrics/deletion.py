@@ -13,7 +13,7 @@ from deepviz.probe.session import Session
 
 @dataclass(frozen=True)
 class Deletion(ExchangeMetric):
-    """How fast the class goes when the most relevant pixels are removed first.
+    """How fast the probability falls when the most relevant pixels are removed first.
 
         x_t = the image whose round(t H W / T) most relevant pixels are the baseline's
         Deletion = int_0^1 p_c(x_t) dt, by trapezoids over T = `steps` intervals
@@ -27,7 +27,7 @@ class Deletion(ExchangeMetric):
 
     Errors: see `Metric.__call__`.
 
-    Pitfall: an image with grey holes is none that the model knows. A method that draws high-frequency dots destroys
+    Pitfall: an image with grey holes is out of distribution. A method that draws high-frequency dots destroys
     it with few pixels and gets a low value, whether or not the dots explain anything; compare with a random map, and
     with `Insertion` and `ROAD`. Values of different images, models and baselines do not compare.
 

@@ -17,7 +17,7 @@ from deepviz.probe.session import Precision, Session
 
 @dataclass(frozen=True)
 class FaithfulnessCorrelation(Metric):
-    """Whether the pixels that the map gives more to are those whose removal costs more.
+    """Whether pixels with larger values are those whose removal lowers the score more.
 
         corr_S ( sum_{i in S} R_i,  S_c(x) - S_c(x_S) ),    x_S: x with the pixels S of the baseline
 
@@ -33,7 +33,7 @@ class FaithfulnessCorrelation(Metric):
     Errors: see `Metric.__call__`.
 
     Pitfall: large random sets all look alike, so both numbers hardly vary and the correlation is mostly noise; small
-    ones change the score too little. Scattered holes are no image that the model knows. Take many subsets, and
+    ones change the score too little. An image with scattered holes is out of distribution. Take many subsets, and
     compare with a random map.
 
     Reference: Bhatt, Weller and Moura, "Evaluating and Aggregating Feature-based Model Explanations" (2020),

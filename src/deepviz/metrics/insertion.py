@@ -14,7 +14,7 @@ from deepviz.probe.session import Session
 
 @dataclass(frozen=True)
 class Insertion(ExchangeMetric):
-    """How fast the class comes when the most relevant pixels are put first into a blurred image.
+    """How fast the probability rises when the most relevant pixels are inserted first into a blurred image.
 
         x_t = the baseline whose round(t H W / T) most relevant pixels are the image's
         Insertion = int_0^1 p_c(x_t) dt, by trapezoids over T = `steps` intervals

@@ -10,7 +10,7 @@ from deepviz.metrics.sensitivity import Sensitivity
 
 @dataclass(frozen=True)
 class MaxSensitivity(Sensitivity):
-    """How far, at most, a method's map moves when the image moves a little.
+    """How much, at most, a method's map changes when the image changes a little.
 
         SENS = max_d ||M(x + d) - M(x)|| / ||M(x)||,    d uniform within r = `radius` (max x - min x)
 

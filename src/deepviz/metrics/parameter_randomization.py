@@ -39,7 +39,7 @@ class Smooth:
 
 @dataclass(frozen=True, eq=False)
 class RandomizationCurve:
-    """What is left of a method's maps while the network's layers get random weights.
+    """How similar a method's maps stay while the network's layers get random weights.
 
     Args:
         stages: "trained", then the last layer that each stage has randomised, from the output down.
@@ -56,7 +56,7 @@ class RandomizationCurve:
 
 @dataclass(frozen=True)
 class ParameterRandomization(Metric):
-    """How alike a method's maps of the trained and of a random network are.
+    """How similar a method's maps of the trained and of a random network are.
 
         s = similarity(M(f, x), M(f_r, x)),    f_r: f with new weights in every layer
 
@@ -82,11 +82,12 @@ class ParameterRandomization(Metric):
 
     Errors: see `Metric.__call__`; ModelError where the random network has no finite scores, with the layers.
 
-    Pitfall: a low value is no praise: a method that draws noise gets it too. And the end alone hides the way: guided
-    backpropagation may keep nearly all of its map until the lowest layers go, so look at `curve`. Similarities see
-    different things: the rank correlation of magnitudes (the default) where a map is strong, SSIM its texture, HOG
-    the directions of its edges; "spearman" differs from the default only for methods that are drawn with a sign. A
-    map that is the same everywhere, as of a dead random network, has similarity 0 (1 if both are), with a warning.
+    Pitfall: a low value is not evidence of quality: a method that draws noise has one too. And the last stage does
+    not show the ones before: guided backpropagation may keep nearly all of its map until the lowest layers go, so
+    look at `curve`. Similarities see different things: the rank correlation of magnitudes (the default) where a map
+    is strong, SSIM its texture, HOG the directions of its edges; "spearman" differs from the default only for
+    methods that are drawn with a sign. A map that is the same everywhere, as of a dead random network, has
+    similarity 0 (1 if both are), with a warning.
 
     Reference: Adebayo, Gilmer, Muelly, Goodfellow, Hardt and Kim, "Sanity Checks for Saliency Maps" (2018),
     arXiv:1810.03292; Hedstrom, Weber, Lapuschkin and Hoehne, "A Fresh Look at Sanity Checks for Saliency Maps"

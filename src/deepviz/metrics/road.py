@@ -18,7 +18,7 @@ from deepviz.probe.session import Precision, Session, Value
 
 @dataclass(frozen=True)
 class ROAD(CurveMetric):
-    """The model's answer when the most, or least, relevant pixels are imputed from their surroundings.
+    """The probability when the most, or least, relevant pixels are imputed from their surroundings.
 
         x_t = the image whose round(t H W) most (least) relevant pixels are weighted means of their neighbours, plus
               noise N(0, `noise`^2)

@@ -12,7 +12,7 @@ from deepviz.probe.session import Session
 
 @dataclass(frozen=True)
 class Sparseness(Metric):
-    """How few pixels hold the map together: the Gini index of its magnitudes.
+    """How concentrated the map is on few pixels: the Gini index of its magnitudes.
 
         G = 1 - 2 sum_k v_k (d - k + 1/2) / (d sum_k v_k)
 

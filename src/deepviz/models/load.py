@@ -35,7 +35,7 @@ def load_model(
     num_classes: int | None = None,
     name: str | None = None,
 ) -> LoadedModel:
-    """Load a model, or say more about one.
+    """Load a model, or add preprocessing, labels and weights to one.
 
     Args:
         spec: None or "bundled" for the bundled EfficientNet-Lite0; "timm:NAME", "torchvision:NAME", "hf:ID" (or a

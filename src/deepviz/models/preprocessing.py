@@ -175,7 +175,7 @@ def _made(original: Callable[[Image.Image], Any], name: str) -> Tensor | None:
         made = original(_photo(name).copy())
     except DeepVizError:
         raise
-    except Exception:  # a stranger's callable may raise anything
+    except Exception:  # a callable of the user's may raise anything
         return None
     if isinstance(made, Tensor) and made.ndim == 4 and len(made) == 1:
         made = made[0]

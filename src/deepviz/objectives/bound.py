@@ -46,7 +46,7 @@ class _Found:
 
 
 class Bound:
-    """What is explained, for each row of one batch: chosen once, then the same at every pass.
+    """A target for each row of one batch: chosen once, then the same at every pass.
 
     `bind(target, n)` checks the target against the number of rows. `bound(seen)` is the explained scores, (n,) or
     (n, K); where the predicted class is explained, the first pass that it sees decides, for good.
@@ -253,7 +253,7 @@ class Bound:
 
 
 def bind(target: Any, n: int, labels: Sequence[str] | None = None) -> Bound:
-    """What is explained, for n rows.
+    """Choose what is explained, for n rows.
 
     Args:
         target: see `Target`.

@@ -24,7 +24,7 @@ PER_ROW = (
 
 @dataclass(frozen=True, eq=False)
 class Function(Objective):
-    """What a callable makes of the model's raw output: one float score for each row, for any number of rows.
+    """A callable from the model's raw output to one float score for each row, for any number of rows.
 
     It is the way out where no other objective fits; it cannot be stored, only its name.
 

@@ -153,7 +153,7 @@ class Choosing(Objective):
 
 @dataclass(frozen=True, eq=False)
 class Sum(Objective):
-    """Objectives with weights; what `+`, `-` and `*` make."""
+    """A weighted sum of objectives; the result of `+`, `-` and `*`."""
 
     terms: tuple[tuple[float, Objective], ...]
     """Each objective with its weight, a finite number."""

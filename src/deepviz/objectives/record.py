@@ -48,7 +48,7 @@ HELD = "held a callable"
 
 
 def to_plain(objective: Objective) -> dict[str, Any]:
-    """An objective as JSON can hold it, exactly; of a callable its name alone, marked "held a callable".
+    """An objective as JSON, without loss; of a callable the name alone, marked "held a callable".
 
     Example:
         >>> to_plain(Logit(281) - Logit(282))["terms"]
@@ -59,7 +59,7 @@ def to_plain(objective: Objective) -> dict[str, Any]:
 
 
 def from_plain(held: Any) -> Objective:
-    """The objective that `to_plain` was given; a callable comes back as a `Function` that can be shown, not called.
+    """The inverse of `to_plain`; a callable is restored as a `Function` that can be shown, not called.
 
     Nothing is imported: an objective from outside of this package comes back if its module is imported already, else
     as such a `Function`.

@@ -115,7 +115,7 @@ class Rearranged:
     rows: int | None = None
 
     def fits(self, shape: Sequence[int], rows: int) -> bool:
-        """Only the function knows."""
+        """Unknown: only the function has it."""
         return True
 
     def maps(self, values: Tensor) -> Tensor:

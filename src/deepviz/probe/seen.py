@@ -17,7 +17,7 @@ from deepviz.probe.seeds import generator_of
 
 @dataclass(frozen=True, eq=False)
 class Seen:
-    """What one forward pass showed of n rows.
+    """The output and the activations of one forward pass of n rows.
 
     Args:
         output: the model's raw output.

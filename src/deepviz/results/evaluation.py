@@ -105,7 +105,7 @@ class ImageScores:
 
 @dataclass(frozen=True, eq=False)
 class Evaluation:
-    """Methods by metrics, over images: means with intervals, and what they are made of.
+    """Results of `evaluate`: methods by metrics over images, as means with intervals, and the single values.
 
     Args:
         rows: the methods, then the controls.
@@ -115,7 +115,7 @@ class Evaluation:
         model: its name, with where its weights come from.
         versions: of deepviz and torch.
         layers: for each row the layer that it is about, if any; images in which the method found another are left out.
-        keys: what each row is told from others by: the method with all of its options and the layer.
+        keys: the identity of each row: the method with all of its options and the layer.
     """
 
     rows: tuple[str, ...]

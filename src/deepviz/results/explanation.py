@@ -114,7 +114,7 @@ class Detected(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Explanation:
-    """What one method says about one target in one image.
+    """The map of one method for one target in one image.
 
     Args:
         attribution: raw signed values, float32 on the CPU: (C, H, W) in the model's input, or (1, h, w) at the

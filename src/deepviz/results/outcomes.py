@@ -33,7 +33,7 @@ class Missing(ABC):
 
     @property
     def key(self) -> str:
-        """What the method is told from others by."""
+        """The identity of the method."""
         return catalog.key(self.method)
 
     @abstractmethod
@@ -62,7 +62,7 @@ Outcome = Explanation | Missing
 
 
 class Explanations(list[Explanation]):
-    """A list of explanations that also knows what came to nothing.
+    """A list of explanations, with what was skipped and what failed.
 
     Attributes:
         skipped: methods that do not apply to the model.

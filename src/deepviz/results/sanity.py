@@ -156,7 +156,7 @@ def numbers_of(one: Examined) -> dict[str, Any]:
 
 @dataclass(frozen=True, eq=False)
 class Sanity:
-    """How much of each method's map is left, stage by stage, and what that means.
+    """Results of `sanity_check`: how similar each method's maps stay at each stage, and what that means.
 
     Args:
         methods: the rows, by captions that tell them apart.

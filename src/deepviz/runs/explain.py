@@ -123,7 +123,7 @@ class _Explaining:
         """
         try:
             return rows.explained(method)
-        except Exception as error:  # a stranger's method may raise anything
+        except Exception as error:  # a method of another package may raise anything
             if not self.lenient:
                 raise
             applies = not isinstance(error, (NothingOverridden, LayerError, ImageError))

@@ -142,7 +142,9 @@ class _Randomizing:
             warnings.simplefilter("ignore", DeepVizWarning)  # what a random network is like is no news
             try:
                 maps = maps_of(self.loaded, model, method, inputs, [asked_of(one.target) for one in trained])
-            except Exception as error:  # a stranger's method may raise anything, and random weights may give NaN
+            except (
+                Exception
+            ) as error:  # a method of another package may raise anything, and random weights may give NaN
                 reason = f"with random weights from the output to {layer!r} there is no map: {in_one_line(error)}"
                 for k, one in zip(there, trained, strict=True):
                     self.histories[k][row] = None

@@ -33,7 +33,7 @@ def ground_truth(
 
     Args:
         images: a folder, or files and folders, as `explain` takes them and in its order.
-        labels: the names of the classes, or the model that knows them.
+        labels: the names of the classes, or the model that has them.
         truth: "folders", where the image's folder, or the nearest one above it, is named after its class; or a .csv
             with the columns file and class, a class being an index or a label. For ImageNet's classes, a name may also
             be WordNet's, "n02123045" or "n02123045-tabby".

@@ -138,7 +138,7 @@ class Fourier(Canvas):
 
 @dataclass(frozen=True)
 class Magnitude(Canvas):
-    """Only the phase is free; the magnitudes are those of natural images (MACO, Fel et al. 2023).
+    """Only the phase is optimised; the magnitudes are those of natural images (MACO, Fel et al. 2023).
 
         pixel = sigmoid(4 (L z + m - 1/2)),   z = F^-1[ r(f) exp(i phase) ]
 

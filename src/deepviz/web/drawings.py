@@ -48,7 +48,7 @@ class Drawing:
     """Images of some channels of a layer, under way or finished.
 
     Args:
-        id: random; whoever knows it may watch, pause and stop.
+        id: random; whoever has it may watch, pause and stop.
         service: the model.
         layer: its name.
         channels: which, in the order asked for.

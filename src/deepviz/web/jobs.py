@@ -128,7 +128,7 @@ class Job:
     """A job.
 
     Args:
-        id: random; whoever knows it may watch and cancel.
+        id: random; whoever has it may watch and cancel.
         service: the model.
         tasks: what there is to do, in this order.
     """

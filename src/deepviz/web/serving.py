@@ -11,7 +11,7 @@ from deepviz.errors import OutputError
 
 
 def listening(host: str, port: int) -> socket.socket:
-    """A socket that is bound already, so that its port is known and really ours; port 0 takes a free one.
+    """A bound socket, so that the port is known and taken; port 0 takes a free one.
 
     Raises:
         OutputError: if the port is taken, or the address is not this machine's.
@@ -38,7 +38,7 @@ def address(host: str, port: int, token: str) -> str:
 
 
 def serve(app: FastAPI, bound: socket.socket) -> None:
-    """Answer until interrupted."""
+    """Serve until interrupted."""
     config = uvicorn.Config(
         app,
         log_level="warning",

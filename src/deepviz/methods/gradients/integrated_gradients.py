@@ -47,7 +47,7 @@ class IntegratedGradients(Method):
     gap is above 5 %, or the tolerance is not reached within `max_steps`. See also `Method.__call__`.
 
     Pitfall: pixels that equal the baseline get nothing, so black objects are invisible from a black baseline; the
-    map answers "compared with what?", so say which baseline it was. A closed gap is no proof of a precise map: errors
+    map answers "compared with what?", so say which baseline it was. A small gap does not prove a precise map: errors
     of single pixels may cancel in the sum, and at like cost `steps` gives pixels that are closer to the limit than
     `tolerance` does (`benchmarks/RESULTS.md`).
 
