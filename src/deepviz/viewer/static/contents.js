@@ -21,7 +21,7 @@ export function contents(holder, comparison, { photographs, rows }) {
     let shown = 0;
     rows.forEach((_, n) => {
       const found = words.every((word) => said[n].includes(word));
-      shown += found;
+      shown += Number(found);
       links[n].hidden = comparison.sections[n].element.hidden = !found;
     });
     setText(count, `${shown} of ${rows.length}`);
