@@ -129,7 +129,7 @@ def test_a_number_is_an_index_where_no_other_class_is_called_so():
         ("channel(layer4, 3)", "arguments are numbers, names in quotes"),
         ("channel('a', __import__('os').system('x'))", "arguments are numbers"),
         ("direction('a', 3)", "holds a tensor, which cannot be written"),
-        ("similarity(3)", "holds a tensor"),
+        ("similarity(3)", "an embedding must be a tensor, got int"),
         ("x" * 3000, "too long"),
         ("(fox - wolf)", "cannot be read|no class"),
     ],

@@ -138,7 +138,9 @@ def _built(build: sources.Build, name: str, source: str, weights: str | None, nu
             built, notes = build(name, False, found[0]), (_classes_read(stored, *found),)
         notes += stored.load_into(built.module, name)
     words = built.weights if weights is None else RANDOM if stored is None else stored.name
-    return LoadedModel(built.module, name, built.preprocess, built.labels, words, source, built.output, notes)
+    return LoadedModel(
+        built.module, name, built.preprocess, built.labels, words, source, built.output, notes, built.texts
+    )
 
 
 def _from_factory(spec: str, weights: str | None, num_classes: int | None) -> LoadedModel:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,6 +19,8 @@ from deepviz.models.images import Photo, PhotoSource, open_photo
 from deepviz.models.labels import find_label
 from deepviz.models.predict import Prediction, outputs_of
 from deepviz.models.preprocess import Preprocess
+from deepviz.models.texts import TextEmbedder
+from deepviz.objectives.embedder import TextEmbeddings
 from deepviz.probe.borrow import original
 from deepviz.probe.outputs import Kind, Reading, check_kind, stated_kind
 
@@ -49,6 +51,7 @@ class Prepared:
     geometry: Geometry
     name: str
     notes: tuple[str, ...] = ()
+    texts: Callable[[Sequence[str]], TextEmbeddings] | None = field(default=None, repr=False)
     space: tuple[int, ...] | None = None
     input: str = ""
 
@@ -68,6 +71,7 @@ class LoadedModel:
             output), "multi-label" (independent labels), "regression" (numbers) or "embedding"; "auto" reads it from
             the module where that says so, and guesses else.
         notes: what was read or assumed when it was loaded, one sentence each.
+        texts: of a model that embeds images and texts, how it embeds texts.
         arguments: what `load_model` was given beside the source, by name, for code that loads it again: files as text,
             labels as they were read, and a `Preprocess` where one was read.
     """
@@ -80,6 +84,7 @@ class LoadedModel:
     source: str = "module"
     output: Kind = "auto"
     notes: tuple[str, ...] = ()
+    texts: TextEmbedder | None = field(default=None, repr=False)
     arguments: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -153,6 +158,28 @@ class LoadedModel:
             Prediction(k, self.label(k), None if chances is None else float(chances[0, k]), float(scores[k]))
             for k in best
         )
+
+    def embed_texts(self, texts: Sequence[str]) -> TextEmbeddings:
+        """Embeddings of texts, and how their cosine to an image's becomes a logit.
+
+        Raises:
+            TargetError: if the model embeds no texts, or one is too long for it.
+        """
+        if self.texts is None:
+            raise TargetError(
+                f"{self.name} embeds no texts: use a model of images and texts, such as 'open_clip:ARCH/TAG' or "
+                "'hf:openai/clip-vit-base-patch32'"
+            )
+        return self.texts(tuple(texts))
+
+    def embed_image(self, source: str) -> Tensor:
+        """The model's output for an image file, (D,).
+
+        Raises:
+            ImageError: if it cannot be opened.
+        """
+        (output, _), *_ = outputs_of(self.module, "embedding", [self.prepare(source).x])
+        return output[0]
 
     def __repr__(self) -> str:
         size = self.preprocess.input_size if isinstance(self.preprocess, Preprocess) else None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import math
 import os
 import socket
 from collections.abc import Callable, Iterator, Sequence
@@ -17,12 +18,14 @@ from weakref import WeakKeyDictionary
 
 import torch
 from PIL import Image
-from torch import nn
+from torch import Tensor, nn
 
-from deepviz.errors import DeepVizError, MissingExtra, ModelError
+from deepviz.errors import DeepVizError, MissingExtra, ModelError, TargetError
+from deepviz.models.adapted import Adapted
 from deepviz.models.labels import imagenet_labels
 from deepviz.models.loaded import LoadedModel
 from deepviz.models.preprocess import Preprocess
+from deepviz.models.texts import TextEmbedder
 from deepviz.models.torchvision_shim import import_timm, import_torchvision
 from deepviz.models.weights import read_weights
 from deepviz.names import nearest
@@ -39,13 +42,14 @@ IMAGENET = 1000
 @dataclass(frozen=True)
 class Built:
     """What a source gives: a transform that is still to be read; `weights` names the pretrained ones, for captions,
-    `output` what the module returns."""
+    `output` what the module returns, `texts` how a model of images and texts embeds these."""
 
     module: nn.Module
     preprocess: Preprocess | Callable[[Image.Image], Any] | None
     labels: tuple[str, ...] | None
     weights: str
     output: Kind = "auto"
+    texts: TextEmbedder | None = None
 
 
 Build = Callable[[str, bool, int | None], Built]
@@ -126,19 +130,93 @@ def from_hf(name: str, pretrained: bool, num_classes: int | None = None) -> Buil
         transformers = importlib.import_module("transformers")
     except ImportError:
         raise MissingExtra("transformers is not installed: pip install 'deepviz[hf]'") from None
+    config = _constructed(f"hf:{name}", partial(transformers.AutoConfig.from_pretrained, name), True)
+    if config.model_type in TWO_TOWERS:
+        return _two_towers(transformers, name, config, pretrained, num_classes)
     auto = transformers.AutoModelForImageClassification
     if pretrained:
         module = _hf_pretrained(auto, name)
     else:
-        config = _constructed(f"hf:{name}", partial(transformers.AutoConfig.from_pretrained, name), True)
         if num_classes not in (None, config.num_labels):
             config.num_labels = num_classes  # its labels become LABEL_0, LABEL_1, ...
         module = _constructed(f"hf:{name}", lambda: auto.from_config(config), pretrained)
     return Built(module, _hf_preprocess(transformers, name), _hf_labels(module.config), "Hugging Face weights")
 
 
+KNOWN_WORDS = 0.9
+"""Share of a model's vocabulary that its tokenizer knows, at least: some vocabularies are filled up."""
+TWO_TOWERS = ("align", "altclip", "chinese_clip", "clip", "clipseg", "siglip", "siglip2")
+"""What transformers calls models that embed images and texts."""
+
+
+def _two_towers(transformers: Any, name: str, config: Any, pretrained: bool, num_classes: int | None) -> Built:
+    """A model that embeds images and texts: its output is the image's embedding."""
+    if num_classes is not None:
+        raise ModelError(f"'hf:{name}' embeds images and texts: it has no num_classes")
+    auto = transformers.AutoModel
+    if pretrained:
+        model = _hf_pretrained(auto, name)
+    else:
+        model = _constructed(f"hf:{name}", lambda: auto.from_config(config), False)
+    module = Adapted(model, _image_embedding, "embedding")
+    return Built(
+        module, _hf_preprocess(transformers, name), None, "Hugging Face weights", "embedding",
+        hf_texts(model, lambda: transformers.AutoTokenizer.from_pretrained(name)),
+    )  # fmt: skip
+
+
+def _image_embedding(model: Any, x: Tensor) -> Tensor:
+    return _embedding(model.get_image_features(pixel_values=x))
+
+
+def _embedding(found: Any) -> Tensor:
+    # a tensor before version 5, an output with fields from there on
+    embedding: Tensor = found if isinstance(found, Tensor) else found.pooler_output
+    return embedding
+
+
+def hf_texts(model: Any, load: Callable[[], Any]) -> TextEmbedder:
+    """How a two-tower model of transformers embeds texts; its tokenizer is loaded on first use."""
+    tokenizers: list[Any] = []
+
+    def tokenizer() -> Any:
+        if not tokenizers:
+            with _no_waiting_for_the_hub():
+                tokenizers.append(load())
+            # without its files, transformers makes up a tokenizer that knows no words
+            words, known = int(model.config.text_config.vocab_size), len(tokenizers[0])
+            if known < KNOWN_WORDS * words:
+                tokenizers.clear()
+                raise TargetError(
+                    f"its tokenizer knows {known} words, and the model {words}: the tokenizer's files are missing"
+                )
+        return tokenizers[0]
+
+    most = int(model.config.text_config.max_position_embeddings)
+
+    def encode(texts: tuple[str, ...]) -> Tensor:
+        # SigLIP was trained on texts filled up to the longest
+        fill = "max_length" if model.config.model_type.startswith("siglip") else True
+        found = tokenizer()(list(texts), padding=fill, max_length=most, truncation=True, return_tensors="pt")
+        return _embedding(model.get_text_features(**found.to(next(model.parameters()).device)))
+
+    def number(name: str) -> float:
+        value = getattr(model, name, None)
+        return 0.0 if value is None else float(value.detach())
+
+    return TextEmbedder(
+        model,
+        encode,
+        lambda text: len(tokenizer()(text)["input_ids"]),
+        most,
+        lambda: math.exp(number("logit_scale")),
+        lambda: number("logit_bias"),
+    )
+
+
 def from_open_clip(name: str, pretrained: bool, num_classes: int | None = None) -> Built:
-    """The image encoder of an open_clip model, "ARCH/TAG". Its output is an embedding, explained by `Similarity`."""
+    """The image encoder of an open_clip model, "ARCH/TAG". Its output is an embedding, explained by `Text` and
+    `Similarity`."""
     try:
         import_torchvision()
         open_clip = importlib.import_module("open_clip")
@@ -156,7 +234,38 @@ def from_open_clip(name: str, pretrained: bool, num_classes: int | None = None) 
         return open_clip.create_model_and_transforms(arch, pretrained=tag if pretrained else None)
 
     model, _, transform = _constructed(f"open_clip:{name}", create, pretrained)
-    return Built(model.visual, transform, None, f"open_clip weights {tag}", "embedding")
+    return Built(
+        model.visual, transform, None, f"open_clip weights {tag}", "embedding", _open_clip_texts(open_clip, arch, model)
+    )
+
+
+def _open_clip_texts(open_clip: Any, arch: str, model: Any) -> TextEmbedder:
+    tokenizers: dict[str, Any] = {}
+
+    def tokenizer() -> Any:
+        if not tokenizers:
+            with _no_waiting_for_the_hub():
+                tokenizers[arch] = open_clip.get_tokenizer(arch)
+        return tokenizers[arch]
+
+    def encode(texts: tuple[str, ...]) -> Tensor:
+        tokens = tokenizer()(list(texts)).to(model.logit_scale.device)
+        embeddings: Tensor = model.encode_text(tokens)
+        return embeddings
+
+    def count(text: str) -> int:
+        own = tokenizer()
+        # with a start and an end; tokenizers of Hugging Face count them themselves
+        return len(own.encode(text)) + 2 if hasattr(own, "encode") else len(own.tokenizer(text)["input_ids"])
+
+    return TextEmbedder(
+        model,
+        encode,
+        count,
+        int(model.context_length),
+        lambda: float(model.logit_scale.detach().exp()),
+        lambda: 0.0 if model.logit_bias is None else float(model.logit_bias.detach()),
+    )
 
 
 def from_factory(spec: str, num_classes: int | None = None) -> nn.Module | LoadedModel:

@@ -17,6 +17,7 @@ from deepviz.objectives.output import Output
 from deepviz.objectives.pixels import NoRegion, Pixels, Region
 from deepviz.objectives.record import from_plain, to_plain
 from deepviz.objectives.similarity import Similarity
+from deepviz.objectives.text import Text
 from deepviz.probe.seen import Seen
 
 __all__ = [
@@ -45,6 +46,7 @@ __all__ = [
     "Similarity",
     "Sum",
     "Target",
+    "Text",
     "TotalVariation",
     "bind",
     "from_plain",

@@ -24,6 +24,8 @@ from deepviz.objectives.layers import Channel, Diversity, Energy, Neuron
 from deepviz.objectives.objective import Objective, Sum, literal
 from deepviz.objectives.output import Output
 from deepviz.objectives.pixels import Pixels
+from deepviz.objectives.similarity import Similarity
+from deepviz.objectives.text import Text
 
 CALLS: dict[str, Callable[..., Objective]] = {
     "logit": Logit,
@@ -34,6 +36,8 @@ CALLS: dict[str, Callable[..., Objective]] = {
     "box": Box,
     "detection": Detection,
     "pixels": Pixels,
+    "similarity": Similarity,
+    "text": Text,
     "channel": Channel,
     "neuron": Neuron,
     "energy": Energy,
@@ -42,7 +46,7 @@ CALLS: dict[str, Callable[..., Objective]] = {
     "total-variation": TotalVariation,
 }
 """What can be called in an expression."""
-IN_PYTHON = ("direction", "similarity", "match")
+IN_PYTHON = ("direction", "match")
 """What holds tensors, which an expression cannot."""
 LONGEST = 2000
 MOST_READINGS = 64
@@ -202,8 +206,8 @@ def _call(text: str, labels: Sequence[str] | None) -> Objective | None:
         tree = ast.parse(f"f({match[2]})", mode="eval").body
         if not isinstance(tree, ast.Call) or any(one.arg is None for one in tree.keywords):
             return None
-        args = [ast.literal_eval(one) for one in tree.args]
-        given: dict[str, Any] = {str(one.arg): ast.literal_eval(one.value) for one in tree.keywords}
+        args = [_literal(one) for one in tree.args]
+        given: dict[str, Any] = {str(one.arg): _literal(one.value) for one in tree.keywords}
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         raise TargetError(f"{text}: arguments are numbers, names in quotes or tuples of numbers") from None
     try:
@@ -213,6 +217,14 @@ def _call(text: str, labels: Sequence[str] | None) -> Objective | None:
     except (TypeError, ValueError) as error:
         raise TargetError(f"{text}: {_reason(error)}") from None
     return made if labels is None else made.resolved(labels)
+
+
+def _literal(node: ast.expr) -> Any:
+    """A literal, or `file("other.jpg")`, which is the name of the file."""
+    if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "file":
+        (path,) = node.args
+        return str(ast.literal_eval(path))
+    return ast.literal_eval(node)
 
 
 def _reason(error: Exception) -> str:

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from deepviz.errors import TargetError
 from deepviz.geometry import Geometry
+from deepviz.objectives.embedder import Embedder
 from deepviz.options import Frozen, content, digest
 from deepviz.probe.seen import Seen
 
@@ -87,6 +88,14 @@ class Objective(Frozen, ABC):
 
         Raises:
             TargetError: if the model saw nothing of it.
+        """
+        return self
+
+    def embedded(self, model: Embedder) -> Objective:
+        """With the embeddings of texts and other images that it names, by the model that is explained.
+
+        Raises:
+            TargetError: if the model embeds none.
         """
         return self
 

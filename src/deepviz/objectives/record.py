@@ -16,6 +16,7 @@ from deepviz.objectives.objective import Objective, Sum
 from deepviz.objectives.output import Output
 from deepviz.objectives.pixels import Pixels, Region
 from deepviz.objectives.similarity import Similarity
+from deepviz.objectives.text import Text
 
 OBJECTIVES: dict[str, type[Objective]] = {
     cls.__name__: cls
@@ -38,6 +39,7 @@ OBJECTIVES: dict[str, type[Objective]] = {
         Region,
         Similarity,
         Sum,
+        Text,
         TotalVariation,
     )
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from deepviz.errors import TargetError
+from deepviz.objectives.embedder import Embedder
 from deepviz.objectives.objective import Objective, Rows, check_length
 from deepviz.options import validate_fields
 from deepviz.probe.outputs import class_scores
@@ -31,25 +33,40 @@ class Similarity(Objective):
         tensor([0.8000, 1.0000])
     """
 
-    to: Annotated[Tensor, "(D,), from this model's own space, the same for all rows; or (N, D), one for each row."]
+    to: Annotated[
+        Tensor | str,
+        "(D,), from this model's own space, the same for all rows; (N, D), one for each row; or an image file, which "
+        "the model embeds (`deepviz.explain`).",
+    ]
     layer: Annotated[str | None, "The layer; None: the model's output (N, D)."] = None
     measure: Annotated[
         Measure, "cosine; dot, the product, which grows with the length; or distance, minus the Euclidean one."
     ] = "cosine"
+    name: Annotated[str, "What captions call it: by default the file."] = ""
 
     def __init__(
-        self, to: Any = None, layer: str | None = None, measure: Measure = "cosine", *, embedding: Any = None
+        self,
+        to: Any = None,
+        layer: str | None = None,
+        measure: Measure = "cosine",
+        name: str = "",
+        *,
+        embedding: Any = None,
     ) -> None:
         if embedding is not None:
             warnings.warn("Similarity(embedding=...) is now Similarity(to=...)", DeprecationWarning, stacklevel=2)
             if to is not None:
                 raise TypeError("give either to or, its former name embedding")
             to = embedding
-        for name, value in (("to", to), ("layer", layer), ("measure", measure)):
-            object.__setattr__(self, name, value)
+        for field, value in (("to", to), ("layer", layer), ("measure", measure), ("name", name)):
+            object.__setattr__(self, field, value)
         self.__post_init__()
 
     def __post_init__(self) -> None:
+        if isinstance(self.to, (str, os.PathLike)):
+            object.__setattr__(self, "to", os.fspath(self.to))
+            validate_fields(self)
+            return
         object.__setattr__(self, "to", check_length(self.to, "an embedding"))
         if self.to.ndim not in (1, 2):
             raise ValueError(f"to must be an embedding (D,), or one for each row (N, D), got {tuple(self.to.shape)}")
@@ -59,7 +76,7 @@ class Similarity(Objective):
     def embedding(self) -> Tensor:
         """What `to` was called before."""
         warnings.warn("Similarity.embedding is now Similarity.to", DeprecationWarning, stacklevel=2)
-        return self.to
+        return self.to  # type: ignore[return-value]
 
     @property
     def layers(self) -> frozenset[str]:
@@ -69,19 +86,34 @@ class Similarity(Objective):
     @property
     def rows(self) -> int | None:
         """Where there is an embedding for each row, how many."""
-        return len(self.to) if self.to.ndim == 2 else None
+        return len(self.to) if isinstance(self.to, Tensor) and self.to.ndim == 2 else None
 
     def take(self, rows: Rows) -> Objective:
         """With the embeddings of those rows."""
-        if self.to.ndim == 1:
+        if isinstance(self.to, str) or self.to.ndim == 1:
             return self
         return Similarity(
-            self.to[rows.to(self.to.device) if isinstance(rows, Tensor) else rows], self.layer, self.measure
+            self.to[rows.to(self.to.device) if isinstance(rows, Tensor) else rows], self.layer, self.measure, self.name
         )
+
+    def embedded(self, model: Embedder) -> Objective:
+        """With the embedding of the image file.
+
+        Raises:
+            TargetError: if the similarity is that of a layer.
+            ImageError: if the image cannot be opened.
+        """
+        if not isinstance(self.to, str):
+            return self
+        if self.layer is not None:
+            raise TargetError(f"{self}: an image file is compared by the model's output; of a layer give a tensor")
+        return Similarity(model.embed_image(self.to), None, self.measure, self.name or os.path.basename(self.to))
 
     def __call__(self, seen: Seen) -> Tensor:
         """<e, E> / (|e| |E|), <e, E> or -|e - E|."""
         E = self._found(seen)
+        if isinstance(self.to, str):
+            raise TargetError(f"{self}: the image has no embedding yet: use deepviz.explain, or give a tensor")
         e = self.to.to(E)
         if e.shape[-1:] != E.shape[1:] or (e.ndim == 2 and len(e) != len(E)):
             raise TargetError(
@@ -105,5 +137,8 @@ class Similarity(Objective):
 
     def caption(self, label: Callable[[int], str] | None = None) -> str:
         """In words."""
+        if self.name or isinstance(self.to, str):
+            measure = "" if self.measure == "cosine" else f" ({self.measure})"
+            return f"similarity to {self.name or self.to}{measure}"
         of = "the output" if self.layer is None else self.layer
         return f"similarity of {of}" if self.measure == "cosine" else f"similarity of {of} ({self.measure})"

@@ -278,7 +278,7 @@ class Reading:
         if self.kind == "embedding":
             raise TargetError(
                 f"the output is an embedding of {self.outputs} numbers, which has no predicted class: give a target, "
-                "such as deepviz.objectives.Similarity(to=...) or a callable"
+                "such as deepviz.objectives.Text('a cat'), Similarity(to='other.jpg') or a callable"
             )
         if self.kind == "regression" and self.outputs > 1:
             raise TargetError(

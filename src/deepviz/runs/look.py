@@ -170,7 +170,11 @@ def looked(loaded: LoadedModel, inputs: Inputs, targets: tuple[Objective, ...] |
     if targets is None:
         default = default_objectives(loaded, top_k)
         targets = default if default else None
-    asked = (Predicted(),) if targets is None else targets
+    asked = (
+        (Predicted(),)
+        if targets is None
+        else tuple(one.replaced(lambda part: part.embedded(loaded)) for one in targets)
+    )
     bound = bind(list(asked), inputs.n)
     readings: list[Reading] = []
     without = loaded.kind in WITHOUT_SCORES

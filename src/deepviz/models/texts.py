@@ -1,0 +1,67 @@
+"""How models of images and texts embed texts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from threading import Lock
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from deepviz.errors import DeepVizError, TargetError, in_one_line
+from deepviz.objectives.embedder import TextEmbeddings
+from deepviz.probe.borrow import borrowed
+
+Encode = Callable[[tuple[str, ...]], Tensor]
+
+
+@dataclass(eq=False)
+class TextEmbedder:
+    """Embeds texts by a model, each once.
+
+    Args:
+        model: the whole model of images and texts; it is left as it was.
+        encode: from texts to their embeddings (M, D).
+        count: from a text to its number of tokens, where that is limited.
+        most: tokens that a text may have; the model would cut off what is beyond.
+        scale: the factor of the cosine in a logit, as its logarithm where the model has it so.
+        bias: what is added.
+    """
+
+    model: nn.Module
+    encode: Encode
+    count: Callable[[str], int] | None = None
+    most: int = 0
+    scale: Callable[[], float] = lambda: 1.0
+    bias: Callable[[], float] = lambda: 0.0
+    _known: dict[str, Tensor] = field(default_factory=dict, repr=False)
+    _lock: Any = field(default_factory=Lock, repr=False)
+
+    def __call__(self, texts: tuple[str, ...]) -> TextEmbeddings:
+        """Their embeddings, and how a cosine becomes a logit.
+
+        Raises:
+            TargetError: for a text that is too long, or if the model's tokenizer is not there.
+        """
+        with self._lock:
+            new = tuple(dict.fromkeys(text for text in texts if text not in self._known))
+            if new:
+                self._known.update(zip(new, self._embedded(new), strict=True))
+            return TextEmbeddings(torch.stack([self._known[text] for text in texts]), self.scale(), self.bias())
+
+    def _embedded(self, texts: tuple[str, ...]) -> Tensor:
+        try:
+            for text in texts:
+                tokens = 0 if self.count is None else self.count(text)
+                if tokens > self.most:
+                    raise TargetError(
+                        f"{text[:40]!r}... has {tokens} tokens, of which the model reads {self.most} alone"
+                    )
+            with borrowed(self.model), torch.no_grad():
+                return self.encode(texts).float().cpu()
+        except DeepVizError:
+            raise
+        except Exception as error:  # tokenizers are fetched and fail in many ways
+            raise TargetError(f"the texts cannot be embedded ({in_one_line(error)})") from error
