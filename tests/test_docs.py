@@ -187,6 +187,26 @@ def test_stored_outputs_of_the_pages_are_outdated_by_any_change_of_the_code(tmp_
     assert len({before, changed, executed.outputs_key(tmp_path)}) == 3
 
 
+WORDS = (
+    r"speaks? (?:for|against)|in silence|foretells?|likeness|normal law|shaken|strangers?|believed?|nobody|never was|"
+    r"no praise|of its own accord|wants to (?:see|be)|(?:knows?|tells?) nothing|what no map"
+)
+"""Personification and poetry, for which the field has terms: evidence for, silently, predicts, similarity, accepted."""
+
+
+def test_the_words_of_the_docs_and_the_code_are_the_fields():
+    pages = [ROOT / name for name in ("README.md", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md")]
+    folders = ((ROOT / "docs", "*.md"), (ROOT / "src", "*.py"), (ROOT / "docs", "*.py"))
+    pages += [path for folder, kind in folders for path in folder.rglob(kind) if "_build" not in path.parts]
+    found = {
+        f"{path.relative_to(ROOT)}:{number}: {word[0]}"
+        for path in pages
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1)
+        for word in re.finditer(rf"\b(?:{WORDS})\b", line, re.IGNORECASE)
+    }
+    assert found == set()
+
+
 def _written(magic):
     """What IPython's %%writefile does, as Python."""
     return f"__import__('pathlib').Path({magic[1]!r}).write_text({magic[2]!r})\n"

@@ -62,7 +62,7 @@ def probe_folder(path: Path) -> None:
     Raises:
         OutputError: if not.
     """
-    # a name that nobody has: what is in the folder already is the user's
+    # an unused name: what is in the folder already is the user's
     probe = path / f".deepviz-{uuid4().hex}"
     write_bytes(probe, b"")
     probe.unlink()

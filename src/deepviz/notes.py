@@ -49,7 +49,7 @@ class Notes:
             self.particular[text] = rows if known is None else known | rows
 
     def warn_of_zero(self, text: str, rows: Tensor) -> None:
-        """Warn of maps that are zero everywhere, in the rows whose zeros nobody has given a reason for yet."""
+        """Warn of maps that are zero everywhere, in the rows that have no reason for it yet."""
         new = rows if self._zero is None else rows & ~self._zero
         self._zero = rows if self._zero is None else rows | self._zero
         if bool(new.any()):

@@ -41,7 +41,7 @@ class Adapted(nn.Module):
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """What the model is run to."""
         before = self.model.training
-        self.model.training = self.training  # a flag of the whole, which nobody sets who sees its parts alone
+        self.model.training = self.training  # a flag of the whole model, which setting its parts does not change
         try:
             return self._run(self.model, *args, **kwargs)
         finally:

@@ -111,9 +111,9 @@ def choose_layer(
     Args:
         session: the model, its inputs, and what is explained.
         layer: its name, or the module; None to look for one.
-        grid: how its output lies on the image, where that is to be believed.
+        grid: how its output lies on the image, taken without a check.
         skip: positions of its sequence that are no image tokens, likewise; negative ones count from the end.
-        still: whether a named layer may be one that does not depend on the image; its shape is believed then.
+        still: whether a named layer may be independent of the image; its shape is then taken without a check.
 
     Raises:
         LayerError: if there is no such layer, or its output does not lie on the image as far as can be told.

@@ -1,7 +1,7 @@
 """The place check: whether what a layer returns at a cell comes from that cell's place on the image.
 
 A shape does not tell. (1, 100, 256) may be patches, a detector's queries or the words of a sentence; 49 tokens may run
-along rows, down columns or window by window. So a grid is believed only after looking: for 12 cells c, spread over
+along rows, down columns or window by window. So a grid is used only after a check: for 12 cells c, spread over
 the grid, with a random direction v,
 
     E_c(p) = sum over channels of (d <v, A_c> / d x_p)^2,    P_c = E_c / sum_p E_c
@@ -26,7 +26,7 @@ best one must be ahead of all others; where layouts with tokens in the middle ar
 Measured, r: CNNs 0.94 to 1.00 (down to 4 x 6 cells; on 2 x 3, where each cell sees the whole image, random
 EfficientNets fail), ViT, DeiT, Swin, DINOv2, BEiT, hybrids, PVT, MViT 0.99 to 1.00, MLP-Mixer 0.99, DETR's encoder
 0.98; Hiera's unrolled tokens, object queries, words, time steps: at most 0.7, or moved by 0.03. With attention made up
-to 16 times as strong right layouts are refused more and more, but no wrong one is believed.
+to 16 times as strong right layouts are refused more and more, but no wrong one is accepted.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ CONFIRMED = 10 / 12
 CLEARLY = 0.5
 """Of how far image tokens usually are ahead of those next to them, what each must be."""
 STEP = 0.7
-"""Nats that speak against other tokens in the middle."""
+"""Nats of evidence against other tokens in the middle."""
 
 
 @dataclass(frozen=True)
@@ -104,7 +104,7 @@ class Agreement:
     reached: float = 1.0
 
     @property
-    def believed(self) -> bool:
+    def accepted(self) -> bool:
         """Whether that is enough."""
         if self.reached < CONFIRMED:
             return False
@@ -131,7 +131,7 @@ class Place:
     """What a place check found.
 
     Args:
-        grid: what is believed; None if nothing is.
+        grid: the accepted one, or None.
         reason: why not, else "".
         agreement: how well cells see their own places, if that was looked at.
         backwards: passes that it took.
@@ -395,13 +395,13 @@ def _cells(look: _Look, proposals: list[Grid]) -> Place:
         if not cells:
             continue
         each = {one: agreement(P, cells, one) for one in ordered(grid)}
-        best = max(each, key=lambda one: (each[one].believed, each[one].r + each[one].own))
+        best = max(each, key=lambda one: (each[one].accepted, each[one].r + each[one].own))
         found = each[best]
         if found.hopeless:
             break
     if not look.singles()[0]:
         return _nothing(look)
-    return Place(best, "", found, look.backwards) if found.believed else _refused(found, look.backwards, "cells")
+    return Place(best, "", found, look.backwards) if found.accepted else _refused(found, look.backwards, "cells")
 
 
 def _tokens(look: _Look, proposals: list[Grid], known: set[Size], free: bool) -> Place:
@@ -433,7 +433,7 @@ def _tokens(look: _Look, proposals: list[Grid], known: set[Size], free: bool) ->
             break
         for position in rest[: look.most - look.backwards]:
             look.at(first, [position])
-    if not found.believed or (best.before != best.after and found.r < CORRELATION):
+    if not found.accepted or (best.before != best.after and found.r < CORRELATION):
         return _refused(found, look.backwards, "tokens")
     doubtful = any(one.score > best.score - DOUBT and best.contradicts(one) for one in layouts[1:])
     if doubtful or not best.possible or not _confirmed(look, best):
@@ -633,7 +633,7 @@ def _scored(grid: Grid, gains: list[tuple[int, Tensor]], steps: bool) -> list[_L
     usual = torch.stack([torch.where(inside[shift], gain[shift], -9.0) for shift in shifts]).amax(0).median()
     none = BETWEEN * usual.clamp_min(0.0)
     score = {shift: torch.where(inside[shift], gain[shift], none) for shift in shifts}
-    # where hardly any position that was looked at has a cell, nothing speaks for the layout
+    # where hardly any position that was looked at has a cell, there is no evidence for the layout
     enough = [shift for shift in shifts if int(inside[shift].sum()) >= min(3, len(positions), grid.cells)]
     found = [_Layout(grid, shift, shift, 0, float(score[shift].sum())) for shift in enough]
     if not steps or not 0 < left <= MOST_IN_ORDER:

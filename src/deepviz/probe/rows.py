@@ -1,4 +1,4 @@
-"""Whether the rows of a batch are independent, and the model's output repeatable: believed only after a check."""
+"""Whether the rows of a batch are independent, and the model's output repeatable, checked before either is assumed."""
 
 from __future__ import annotations
 

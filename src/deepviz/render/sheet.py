@@ -36,7 +36,7 @@ class Tile:
         detail: below it, small, up to two lines.
         scale: what its colours mean, drawn as a bar; None for none.
         warning: what the reader must know, up to three lines.
-        checks: how far it can be believed, up to three lines.
+        checks: results of the checks of the map, up to three lines.
     """
 
     picture: Image.Image

@@ -26,7 +26,7 @@ from deepviz.web.model_service import Busy, ModelService
 State = Literal["running", "paused", "done", "failed", "stopped"]
 LAST: tuple[State, ...] = ("done", "failed", "stopped")
 PATIENCE = 60.0
-"""Seconds after which a drawing that nobody asks for is stopped."""
+"""Seconds after which a drawing without requests is stopped."""
 BETWEEN = 0.15
 """Seconds between two intermediate images."""
 TURN = 0.002
@@ -53,7 +53,7 @@ class Drawing:
         layer: its name.
         channels: which, in the order asked for.
         generator: draws them.
-        patience: seconds after which it stops if nobody asks for it.
+        patience: seconds without a request after which it stops.
     """
 
     id: str

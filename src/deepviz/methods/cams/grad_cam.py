@@ -30,7 +30,7 @@ class GradCAM(Method):
 
     That the layer's output lies on the image, and how, is found and checked: see `deepviz.probe.places`. What cannot
     be found is said with `grid`, the cells along each axis, and `skip`, the positions of other tokens, or with a
-    function as `grid`; that is believed. The check takes one forward and at most 12 backward passes of one image for
+    function as `grid`, which is not checked. It takes one forward and at most 12 backward passes of one image for
     each layer looked at, once per model, layer and input shape; layers that only convolutions and the like made take
     no backward pass. "place" in the result's notes says how else the grid is known.
 
