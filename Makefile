@@ -2,15 +2,22 @@ PYTHON ?= python3
 PHOTOS ?= src/deepviz/photos
 VENV   := .venv
 BIN    := $(VENV)/bin
+FLOOR  := .venv-floor
+FLOOR_TESTS := tests/methods tests/objectives tests/render tests/probe tests/metrics --ignore=tests/probe/test_layers.py \
+	--ignore=tests/metrics/test_sensitivity.py --ignore=tests/metrics/test_similarity.py
 PIP    := $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo test check format docs bench clean
+.PHONY: demo test floor check format docs bench clean
 
 demo: $(VENV)/demo
 	$(BIN)/deepviz explain src/deepviz/photos/chelsea.png
 
 test: $(VENV)/test
 	$(BIN)/python -m pytest --numprocesses=2
+
+# the tests that need no other packages, in the oldest versions that pyproject.toml allows
+floor: $(FLOOR)/test
+	$(FLOOR)/bin/python -m pytest --numprocesses=2 $(FLOOR_TESTS)
 
 check: $(VENV)/lint
 	$(BIN)/ruff format --check .
@@ -35,7 +42,7 @@ bench: $(VENV)/bench
 	$(BIN)/python benchmarks/trained_vit.py
 
 clean:
-	rm -rf $(VENV) docs/_build docs/jupyter_execute deepviz-out
+	rm -rf $(VENV) $(FLOOR) docs/_build docs/jupyter_execute deepviz-out
 
 # torch goes first and alone: what comes after it must not bring another build of it
 $(VENV)/torch: constraints.txt
@@ -63,4 +70,12 @@ $(VENV)/bench: $(VENV)/test
 
 $(VENV)/docs: $(VENV)/test
 	$(PIP) --group docs
+	touch $@
+
+# without the constraints, which are the newest; matplotlib 3.9 gives warnings beside a newer pyparsing
+$(FLOOR)/test: pyproject.toml .ci/floor.py
+	$(PYTHON) -m venv $(FLOOR)
+	$(PYTHON) .ci/floor.py demo plot web > $(FLOOR)/versions.txt
+	$(FLOOR)/bin/pip install --quiet --requirement $(FLOOR)/versions.txt pytest pytest-xdist hypothesis 'pyparsing<3.2'
+	$(FLOOR)/bin/pip install --quiet --no-deps --editable .
 	touch $@
