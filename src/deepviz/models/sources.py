@@ -195,9 +195,13 @@ def hf_texts(model: Any, load: Callable[[], Any]) -> TextEmbedder:
     most = int(model.config.text_config.max_position_embeddings)
 
     def encode(texts: tuple[str, ...]) -> Tensor:
-        # SigLIP was trained on texts filled up to the longest
-        fill = "max_length" if model.config.model_type.startswith("siglip") else True
-        found = tokenizer()(list(texts), padding=fill, max_length=most, truncation=True, return_tensors="pt")
+        # SigLIP was trained on texts filled up to the longest, and reads what they are filled up with
+        filled = model.config.model_type.startswith("siglip")
+        found = tokenizer()(
+            list(texts), padding="max_length" if filled else True, max_length=most, truncation=True, return_tensors="pt"
+        )
+        if filled:
+            found.pop("attention_mask", None)
         return _embedding(model.get_text_features(**found.to(next(model.parameters()).device)))
 
     def number(name: str) -> float:
