@@ -15,6 +15,7 @@ from deepviz.methods import Method
 from deepviz.models import LoadedModel
 
 PREPROCESS = deepviz.Preprocess(32, crop=0.8)
+PLAIN = deepviz.Preprocess(32, crop=None, mean=(0, 0, 0), std=(1, 1, 1))
 LABELS = ("tabby, tabby cat", "red fox", "lynx", "coffee mug", "crane")
 
 
@@ -208,3 +209,19 @@ class Stranger(Strange):
     """Another in the same module."""
 
     title: ClassVar[str] = "Stranger"
+
+
+def detector() -> LoadedModel:
+    """Detects red and blue cells."""
+    from objectives.planted import PlantedDetector
+
+    labels = ("red square", "blue square")
+    return LoadedModel(PlantedDetector(), "planted detector", PLAIN, labels, output="detections")
+
+
+def segmenter() -> LoadedModel:
+    """Tells red and blue cells from the background."""
+    from objectives.planted import PlantedSegmenter
+
+    labels = ("__background__", "red", "blue")
+    return LoadedModel(PlantedSegmenter(), "planted segmenter", PLAIN, labels, output="maps")

@@ -18,6 +18,7 @@ __all__ = [
     "MissingExtra",
     "ModelError",
     "ModelFailed",
+    "NotInImage",
     "NothingApplies",
     "NothingOverridden",
     "OutputError",
@@ -51,6 +52,10 @@ class NothingApplies(ModelError):
 
 class TargetError(DeepVizError, ValueError):
     """A class index, label or target that this model does not have."""
+
+
+class NotInImage(TargetError):
+    """A target that this image does not have: no such detection, region or place. Others may have it."""
 
 
 class TargetFailed(TargetError, RuntimeError):

@@ -1,6 +1,7 @@
 import json
 
 import pytest
+from PIL import Image
 
 from deepviz import catalog
 from deepviz.cli import run
@@ -28,6 +29,21 @@ def test_methods_as_json(capsys):
     told = json.loads(out_of(capsys, "methods", "--json"))
     assert list(told) == list(catalog.METHODS)
     assert told["smooth-grad"]["options"]["samples"]["default"] == "50"
+
+
+@pytest.mark.parametrize("model", ["small_models:good", "small_models:detector", "small_models:segmenter"])
+def test_what_can_be_asked_of_a_model_can_be_asked(capsys, tmp_path, monkeypatch, model):
+    monkeypatch.chdir(tmp_path)
+    Image.new("RGB", (300, 240), (200, 30, 30)).save("red.png")
+    told = json.loads(out_of(capsys, "objectives", model, "--json"))
+    lines = out_of(capsys, "objectives", model).splitlines()
+    assert len(told) >= 5
+    assert [one["target"] for one in told] == [line.split("  ")[0] for line in lines]
+    for number, one in enumerate(told):
+        asked = ["explain", "red.png", "--model", model, "-m", "gradient", "--target", one["target"]]
+        code, err = run([*asked, "-o", str(number)]), capsys.readouterr().err
+        # an image of one colour may have no such detection or region, which is said
+        assert code == 0 or (code, err.startswith("deepviz: red.png: no ")) == (3, True), err
 
 
 def test_layers(capsys):

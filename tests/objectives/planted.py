@@ -32,6 +32,22 @@ class PlantedDetector(nn.Module):
         return Candidates(cells.expand(n, -1, 4).to(x), logits, logits.sigmoid())
 
 
+class PlantedSegmenter(nn.Module):
+    """Of cells of 8 x 8 pixels: red where they are red, blue where they are blue, else background; linear, so that the
+    mean logit of a class over a region has the gradient w_c / 64 / (cells of the region) in it, and 0 elsewhere."""
+
+    def __init__(self, field=None):
+        super().__init__()
+        self.pool, self.head, self.field = nn.AvgPool2d(CELL), nn.Conv2d(3, 3, 1), field
+        with torch.no_grad():
+            self.head.weight.copy_(torch.tensor([[-1.0, -1, -1], [4, -2, -2], [-2, -2, 4]]).view(3, 3, 1, 1))
+            self.head.bias.copy_(torch.tensor([0.5, 0.0, 0.0]))
+
+    def forward(self, x):
+        z = self.head(self.pool(x))
+        return {self.field: z, "aux": z * 0} if self.field else z
+
+
 def squares(*placed):
     """An image (3, 32, 32), black but for cells (row, column, channel, value)."""
     image = torch.zeros(3, SIDE, SIDE, dtype=torch.float64)

@@ -4,7 +4,7 @@ import torch
 import deepviz
 from deepviz.errors import ModelError, TargetError
 from deepviz.methods import Gradient, GradTimesImage, GuidedBackprop, IntegratedGradients, SmoothGrad
-from deepviz.objectives import Box, Candidates, Detection, Logit, NothingDetected, from_plain, parse, to_plain
+from deepviz.objectives import Box, Boxes, Candidates, Detection, Logit, NothingDetected, from_plain, parse, to_plain
 from deepviz.objectives.candidates import overlap
 from deepviz.probe.seen import Seen
 from networks import assert_same
@@ -175,3 +175,42 @@ def test_a_difference_of_two_detections():
     assert_same(Gradient()(NET, X, Box(RED) - Box(BLUE)), expected, 1e-12)
     with pytest.raises(ModelError, match="no class scores"):
         Gradient()(NET, X, Box() - Logit(0))
+
+
+@pytest.mark.parametrize("target", ["all-boxes", "boxes()", Boxes()])
+def test_all_boxes_of_several_images_are_explained_each_by_itself(model, picture, target):
+    alone = picture.copy()
+    alone.paste((0, 0, 0), (0, 0, 80, 60))
+    found = deepviz.explain(model, [picture, alone], ["gradient", "grad-times-image"], target=target)
+    assert [(one.target.label, one.target.box) for one in found] == [
+        *[("red square", (160, 60, 240, 120))] * 2,
+        *[("blue square", (0, 0, 80, 60))] * 2,
+        *[("red square", (160, 60, 240, 120))] * 2,
+    ]
+    (one,) = deepviz.explain(model, picture, "gradient", target=Boxes("blue square"))
+    assert torch.equal(one.attribution, found[2].attribution)
+    assert len(deepviz.explain(model, picture, "gradient", target=Boxes(most=1))) == 1
+    with pytest.raises(NothingDetected, match=r"no detection of blue square; there is red square 99 %"):
+        deepviz.explain(model, alone, "gradient", target=Boxes("blue square"))
+
+
+def test_all_boxes_on_tensors_are_a_list():
+    with pytest.raises(TargetError, match=r"boxes\(\) stands for several targets: use deepviz.explain"):
+        Gradient()(NET, X, Boxes())
+
+
+def test_an_image_without_detections_does_not_stop_the_others(model, picture, tmp_path, monkeypatch, capsys):
+    from PIL import Image
+
+    from deepviz.cli import run
+
+    monkeypatch.chdir(tmp_path)
+    for name in ("a", "c"):
+        picture.save(f"{name}.png")
+    Image.new("RGB", (320, 240)).save("b.png")
+    asked = ["explain", "a.png", "b.png", "c.png", "--model", "small_models:detector", "-m", "gradient"]
+    assert run([*asked, "--target", "box('red square')"]) == 4
+    out, err = capsys.readouterr()
+    assert out.count("sheet.png") == 2
+    assert err.splitlines()[0] == "deepviz: b.png: no detection of red square; there is none at all"
+    assert "a.png: red square 98.8 %, blue square" in out

@@ -9,25 +9,9 @@ from deepviz.methods import Gradient, GradTimesImage, IntegratedGradients, Smoot
 from deepviz.objectives import NoRegion, Pixels, bind, from_plain, parse, to_plain
 from deepviz.probe.seen import Seen
 from networks import assert_same
-from objectives.planted import CELL, squares
+from objectives.planted import CELL, PlantedSegmenter, squares
 
 LABELS = ("__background__", "red", "blue")
-
-
-class PlantedSegmenter(nn.Module):
-    """Of cells of 8 x 8 pixels: red where they are red, blue where they are blue, else background; linear, so that the
-    mean logit of a class over a region has the gradient w_c / 64 / (cells of the region) in it, and 0 elsewhere."""
-
-    def __init__(self, field=None):
-        super().__init__()
-        self.pool, self.head, self.field = nn.AvgPool2d(CELL), nn.Conv2d(3, 3, 1), field
-        with torch.no_grad():
-            self.head.weight.copy_(torch.tensor([[-1.0, -1, -1], [4, -2, -2], [-2, -2, 4]]).view(3, 3, 1, 1))
-            self.head.bias.copy_(torch.tensor([0.5, 0.0, 0.0]))
-
-    def forward(self, x):
-        z = self.head(self.pool(x))
-        return {self.field: z, "aux": z * 0} if self.field else z
 
 
 NET = PlantedSegmenter().double()

@@ -53,6 +53,7 @@ def application() -> App:
         "deepviz.cli.sanity:sanity", name="sanity", help="Check whether maps depend on what the network has learned."
     )
     app.command("deepviz.cli.listings:methods", name="methods", help="List the methods and their options.")
+    app.command("deepviz.cli.listings:objectives", name="objectives", help="List what --target can ask of a model.")
     app.command("deepviz.cli.listings:layers", name="layers", help="List a model's layers and what can be explained.")
     app.command("deepviz.cli.generate:generate", name="generate", help="Generate feature visualisations.")
     app.command("deepviz.cli.generate:dream", name="dream", help="DeepDream: amplify a layer's activations.")

@@ -1,4 +1,4 @@
-"""`deepviz methods` and `deepviz layers`: what exists."""
+"""`deepviz methods`, `deepviz objectives` and `deepviz layers`: what exists."""
 
 from __future__ import annotations
 
@@ -10,9 +10,11 @@ import torch
 from cyclopts import Parameter
 
 from deepviz import catalog
-from deepviz.cli.model_options import NOTHING_SAID, LoadingOptions, Weights, loaded_model
+from deepviz.cli.model_options import NOTHING_SAID, Labels, LoadingOptions, OutputKind, Weights, loaded_model
 from deepviz.inside import viz_layers
-from deepviz.models import Preprocess
+from deepviz.models import LoadedModel, Preprocess
+from deepviz.objectives.objective import literal
+from deepviz.runs.look import BACKGROUND
 
 USUAL_SIZE = 224
 
@@ -65,6 +67,73 @@ def layers(
     explained = sum(row.usable for row in tree)
     found = "" if tree.default is None else f"; Grad-CAM takes {tree.default.name} if none is named"
     print(f"{explained} of {len(tree)} layers of {loaded.name} can be explained{found}")
+
+
+def objectives(
+    model: str | None = None,
+    *,
+    weights: Weights = None,
+    labels: Labels = None,
+    output_kind: OutputKind = "auto",
+    json: Annotated[bool, Parameter(negative="", help="Print as JSON.")] = False,
+    loading: LoadingOptions = NOTHING_SAID,
+) -> None:
+    """List what --target can ask of a model, each with an example."""
+    found = askable(loaded_model(model, weights, labels, None, output_kind, loading, images=False))
+    if json:
+        print(dumps([{"target": example, "explains": what} for example, what in found], indent=2))
+        return
+    wide = max(len(example) for example, _ in found)
+    print("\n".join(f"{example:<{wide}}  {what}" for example, what in found))
+
+
+def askable(loaded: LoadedModel) -> list[tuple[str, str]]:
+    """Targets as the command line writes them, with what each explains; examples that this model has."""
+    names = [name for name in loaded.labels or () if name.strip("_ ").lower() not in BACKGROUND]
+    one, other = map(literal, names[:2] if len(names) > 1 else (0, 1))
+    if loaded.kind == "detections":
+        return [
+            ("box()", "the detection with the highest score; also the default"),
+            (f"box({one})", "the best detection of a class"),
+            ("box(index=1)", "the detection with the next highest score"),
+            (
+                "box(box=(40, 30, 200, 180))",
+                "the detection that overlaps a box most (left, top, right, bottom)",
+            ),
+            ("all-boxes", "each detection above the detector's threshold"),
+            (f"box({one}) - box({other})", "what one detection has more than the other"),
+        ]
+    if loaded.kind == "maps":
+        return [
+            ("pixels()", "the class of the largest region"),
+            (f"pixels({one})", "a class, over the pixels that are predicted as it"),
+            (f"pixels({one}, None)", "a class, over all pixels"),
+            (f"pixels({one}, (120, 80))", "a class at a point: x, y in pixels of the image"),
+            (f"pixels({one}) - pixels({other})", "what one region has more than the other"),
+        ]
+    channel = (f"channel({literal(_layer(loaded))}, 0)", "the mean of a channel of a layer")
+    if loaded.kind == "embedding":
+        texts = [
+            ('text("a red car")', "how well the image fits a text"),
+            ('text("a red car", ("a car",))', "why a red car, and not any car"),
+        ]
+        other_image = ('similarity(file("other.jpg"))', "how similar the image is to another")
+        return [*(texts if loaded.texts is not None else ()), other_image, channel]
+    if loaded.kind == "regression":
+        return [("output(0)", "a number that the model returns, by its place"), channel]
+    return [
+        (one, "a class, by its label or index; by default the predicted one"),
+        (f"{one} - {other}", "why one class and not the other"),
+        (f"probability({one})", "the probability instead of the logit"),
+        ("output(0)", "a number that the model returns, by its place"),
+        channel,
+    ]
+
+
+def _layer(loaded: LoadedModel) -> str:
+    """The layer that Grad-CAM takes, or else the last one that has a name."""
+    tree = viz_layers(loaded, None if isinstance(loaded.preprocess, Preprocess) else _noise())
+    return next(iter(tree)).name if tree.default is None else tree.default.name
 
 
 def _noise() -> torch.Tensor:

@@ -13,7 +13,10 @@ from deepviz.objectives.objective import Sum
 
 Target = Annotated[
     list[str] | None,
-    Parameter(negative="", help="Class index, label or 'fox - wolf' to explain; repeat for several."),
+    Parameter(
+        negative="",
+        help="Class index, label, 'fox - wolf' or another of `deepviz objectives`; repeat for several.",
+    ),
 ]
 
 

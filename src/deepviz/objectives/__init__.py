@@ -5,7 +5,7 @@ deepviz.ImageGenerator(model, objective=Channel("layer4", 3))()
 """
 
 from deepviz.objectives.bound import Bound, Target, bind
-from deepviz.objectives.box import Box, Detection, NothingDetected
+from deepviz.objectives.box import Box, Boxes, Detection, NothingDetected
 from deepviz.objectives.candidates import Candidates
 from deepviz.objectives.classes import Logit, Predicted, Probability
 from deepviz.objectives.expression import parse
@@ -24,6 +24,7 @@ __all__ = [
     "L2",
     "Bound",
     "Box",
+    "Boxes",
     "Candidates",
     "Channel",
     "Detection",

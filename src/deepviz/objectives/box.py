@@ -9,12 +9,12 @@ from typing import Annotated, Literal
 import torch
 from torch import Tensor
 
-from deepviz.errors import TargetError
+from deepviz.errors import NotInImage, TargetError
 from deepviz.geometry import Geometry
 from deepviz.objectives.candidates import Candidates, Found, overlap
 from deepviz.objectives.classes import class_name, index_of
 from deepviz.objectives.objective import Choosing, Objective, Rows
-from deepviz.options import Ge, validate_fields
+from deepviz.options import Ge, Le, validate_fields
 from deepviz.probe.outputs import describe
 from deepviz.probe.seen import Seen
 
@@ -106,7 +106,7 @@ class Box(Choosing):
         for geometry, size in places:
             left, top, right, bottom = geometry.on_input(self.box, size)  # type: ignore[arg-type]
             if not (left < right and top < bottom):
-                raise TargetError(f"the model saw nothing of the box {self.box}: it saw {geometry.box} of the image")
+                raise NotInImage(f"the model saw nothing of the box {self.box}: it saw {geometry.box} of the image")
             moved.append((left, top, right, bottom))
         return replace(self, box=torch.tensor(moved, dtype=torch.float64))
 
@@ -140,6 +140,51 @@ class Box(Choosing):
         """In words."""
         what = "detection" if self.label is None else class_name(self.label, label)
         return what if self.index == 0 else f"{what} {self.index + 1}"
+
+
+@dataclass(frozen=True, eq=False)
+class Boxes(Objective):
+    """All detections of an image, each explained by itself; on the command line `all-boxes`.
+
+    Where images are explained (`deepviz.explain`, `evaluate`), it stands for as many objectives as there are
+    detections, which share their forward passes. On tensors give a list of `Box`.
+    """
+
+    label: Annotated[int | str | None, "Class of the detections, by index or label; None: any."] = None
+    threshold: Annotated[float | None, Ge(0), Le(1), "Least score; None: the detector's own threshold."] = None
+    most: Annotated[int, Ge(1), "So many of the best at most."] = 20
+
+    def resolved(self, labels: Sequence[str] | None) -> Objective:
+        """With the index of the class instead of its label.
+
+        Raises:
+            TargetError: if there is no such label.
+        """
+        return replace(self, label=index_of(self.label, labels)) if isinstance(self.label, str) else self
+
+    def of(self, candidates: Candidates) -> tuple[Objective, ...]:
+        """The detections of one image.
+
+        Raises:
+            TargetError: if there is none.
+        """
+        found = candidates.detections(self.threshold)[0]
+        wanted = [one for one in found if self.label in (None, one.label)][: self.most]
+        if not wanted:
+            raise NothingDetected(Box(self.label), found)
+        return tuple(Detection(one.label, one.box) for one in wanted)
+
+    def __call__(self, seen: Seen) -> Tensor:
+        """It has no value of its own.
+
+        Raises:
+            TargetError: always.
+        """
+        raise TargetError(f"{self} stands for several targets: use deepviz.explain, or give a list of Box(index=...)")
+
+    def caption(self, label: Callable[[int], str] | None = None) -> str:
+        """In words."""
+        return "all detections" if self.label is None else f"all detections of {class_name(self.label, label)}"
 
 
 @dataclass(frozen=True, eq=False)
@@ -189,7 +234,7 @@ class Detection(Objective):
         return str(self) if isinstance(self.label, Tensor) else class_name(self.label, label)
 
 
-class NothingDetected(TargetError):
+class NothingDetected(NotInImage):
     """There is no detection like the one that is asked for; what there was is in the message."""
 
     def __init__(self, box: Box, found: Sequence[Found] = (), label: Callable[[int], str] | None = None) -> None:

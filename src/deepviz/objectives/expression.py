@@ -17,7 +17,7 @@ from typing import Any
 
 from deepviz.errors import DeepVizError, TargetError
 from deepviz.names import classes_called, find_label, nearest
-from deepviz.objectives.box import Box, Detection
+from deepviz.objectives.box import Box, Boxes, Detection
 from deepviz.objectives.classes import Logit, Predicted, Probability
 from deepviz.objectives.image import L2, TotalVariation
 from deepviz.objectives.layers import Channel, Diversity, Energy, Neuron
@@ -34,6 +34,7 @@ CALLS: dict[str, Callable[..., Objective]] = {
     "predicted": Predicted,
     "output": Output,
     "box": Box,
+    "boxes": Boxes,
     "detection": Detection,
     "pixels": Pixels,
     "similarity": Similarity,
@@ -48,6 +49,7 @@ CALLS: dict[str, Callable[..., Objective]] = {
 """What can be called in an expression."""
 IN_PYTHON = ("direction", "match")
 """What holds tensors, which an expression cannot."""
+ALL_BOXES = "all-boxes"
 LONGEST = 2000
 MOST_READINGS = 64
 _NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?")
@@ -79,6 +81,8 @@ def parse(text: str, labels: Sequence[str] | None = None, *, integers: bool = Tr
         raise TargetError("a target must not be empty: give an index, a label or an expression")
     if len(text) > LONGEST:
         raise TargetError(f"a target of {len(text)} characters is too long: the most is {LONGEST}")
+    if text == ALL_BOXES and not (labels and classes_called(text, labels)):
+        return Boxes()
     if integers and re.fullmatch(r"[-+]?\d+", text):
         return Logit(int(text))
     if labels is not None and classes_called(text, labels):

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from deepviz.errors import TargetError
+from deepviz.errors import NotInImage, TargetError
 from deepviz.geometry import Geometry
 from deepviz.objectives.classes import class_name, index_of
 from deepviz.objectives.objective import Choosing, Objective, Rows
@@ -99,7 +99,7 @@ class Pixels(Choosing):
         for geometry, size in places:
             seen = _seen_part(self._on_image(geometry.size), geometry, size)
             if not bool((seen > 0).any()):
-                raise TargetError(f"the model saw nothing of the mask: it saw {geometry.seen} of the image")
+                raise NotInImage(f"the model saw nothing of the mask: it saw {geometry.seen} of the image")
             masks.append(seen)
         if len({tuple(mask.shape) for mask in masks}) > 1:
             raise TargetError("images whose inputs differ in size are explained one by one with a mask")
@@ -109,7 +109,7 @@ class Pixels(Choosing):
         if isinstance(self.mask, Tensor):
             if tuple(self.mask.shape) != size[::-1]:
                 height, width = self.mask.shape
-                raise TargetError(
+                raise NotInImage(
                     f"the mask is {width} x {height} pixels, and the image {size[0]} x {size[1]}: a mask (H, W) has a "
                     "value for each pixel of the image"
                 )
@@ -217,7 +217,7 @@ class Region(Objective):
         return f"pixels({int(self.label)}, a region)" if self.rows is None else "pixels(regions)"
 
 
-class NoRegion(TargetError):
+class NoRegion(NotInImage):
     """No pixel is predicted as the class; what there is, is in the message."""
 
     def __init__(self, asked: Pixels, best: Tensor, classes: int, label: Callable[[int], str] | None = None) -> None:
@@ -247,7 +247,7 @@ def _point(at: Any, size: tuple[int, int], of: str) -> Tensor:
     """A mask of one pixel."""
     x, y = at
     if not (0 <= x < size[0] and 0 <= y < size[1]):
-        raise TargetError(f"the point ({x:g}, {y:g}) is outside of {of}, {size[0]} x {size[1]} pixels")
+        raise NotInImage(f"the point ({x:g}, {y:g}) is outside of {of}, {size[0]} x {size[1]} pixels")
     mask = torch.zeros(size[1], size[0], dtype=torch.float64)
     mask[int(y), int(x)] = 1
     return mask

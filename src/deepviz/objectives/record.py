@@ -7,7 +7,7 @@ from typing import Any
 
 from deepviz.codec import Codec, NotStored
 from deepviz.errors import TargetError
-from deepviz.objectives.box import Box, Detection
+from deepviz.objectives.box import Box, Boxes, Detection
 from deepviz.objectives.classes import Logit, Predicted, Probability
 from deepviz.objectives.function import Function
 from deepviz.objectives.image import L2, TotalVariation
@@ -22,6 +22,7 @@ OBJECTIVES: dict[str, type[Objective]] = {
     cls.__name__: cls
     for cls in (
         Box,
+        Boxes,
         Channel,
         Detection,
         Direction,

@@ -15,7 +15,7 @@ from deepviz.inputs import Inputs
 from deepviz.methods.method import Method
 from deepviz.models import LoadedModel, Prepared, Preprocess
 from deepviz.notes import Notes, warn
-from deepviz.objectives import Objective
+from deepviz.objectives import Boxes, Objective
 from deepviz.probe.borrow import original
 from deepviz.results.explanation import ExplainedTarget, Explanation
 from deepviz.results.outcomes import Failed, ImageOutcomes, Missing, Outcome, Skipped
@@ -65,7 +65,9 @@ def explain_items(
 
 def _alike(item: Item) -> Hashable:
     """Items of which this is equal go through the model together."""
-    return tuple(tuple(part.x.shape) for part in item.parts), id(item.targets), id(item.inputs)
+    alone = any(isinstance(one, Boxes) for one in item.targets or ())  # images have unlike numbers of boxes
+    shapes = tuple(tuple(part.x.shape) for part in item.parts)
+    return shapes, id(item.targets), id(item.inputs), id(item) if alone else None
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from deepviz.models import LoadedModel, Prepared
 from deepviz.objectives import (
     Bound,
     Box,
+    Boxes,
     Detection,
     Function,
     Logit,
@@ -170,11 +171,10 @@ def looked(loaded: LoadedModel, inputs: Inputs, targets: tuple[Objective, ...] |
     if targets is None:
         default = default_objectives(loaded, top_k)
         targets = default if default else None
-    asked = (
-        (Predicted(),)
-        if targets is None
-        else tuple(one.replaced(lambda part: part.embedded(loaded)) for one in targets)
-    )
+    if targets is None:
+        asked: tuple[Objective, ...] = (Predicted(),)
+    else:
+        asked = tuple(one.replaced(lambda part: part.embedded(loaded)) for one in _each_box(loaded, inputs, targets))
     bound = bind(list(asked), inputs.n)
     readings: list[Reading] = []
     without = loaded.kind in WITHOUT_SCORES
@@ -210,6 +210,24 @@ def looked(loaded: LoadedModel, inputs: Inputs, targets: tuple[Objective, ...] |
     else:
         asked = tuple(_chosen(one, reading, order) for one in asked)
     return Look(loaded, asked, values.cpu(), scores, reading, chances, order)
+
+
+def _each_box(loaded: LoadedModel, inputs: Inputs, targets: tuple[Objective, ...]) -> tuple[Objective, ...]:
+    """The targets, with those that stand for all boxes of the one image replaced by these.
+
+    Raises:
+        TargetError: for several images, whose boxes differ in number.
+    """
+    if not any(isinstance(one, Boxes) for one in targets):
+        return targets
+    if inputs.n > 1:
+        raise TargetError("all boxes are explained image by image: give one image, or use deepviz.explain")
+    with opened(loaded.module, inputs, bind(Box(), 1), loaded.kind, check=False) as session, torch.no_grad():
+        candidates = candidates_of(session.look(), Box())
+    try:
+        return tuple(one for each in targets for one in (each.of(candidates) if isinstance(each, Boxes) else (each,)))
+    except NothingDetected as error:
+        raise error.named(loaded.label) from None
 
 
 def default_objectives(loaded: LoadedModel, top_k: int) -> tuple[Objective, ...]:

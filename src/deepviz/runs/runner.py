@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from typing import TypeVar
 
-from deepviz.errors import DeepVizError, ModelError
+from deepviz.errors import DeepVizError, ModelError, NotInImage
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -20,7 +20,7 @@ def run(
     work: Callable[[Sequence[T]], Iterable[R]],
     *,
     on_error: OnError[T] | None = None,
-    catch: tuple[type[DeepVizError], ...] = (ModelError,),
+    catch: tuple[type[DeepVizError], ...] = (ModelError, NotInImage),
     sinks: Sequence[Callable[[R], None]] = (),
 ) -> Iterator[R]:
     """What `work` makes of the items, batch by batch.
