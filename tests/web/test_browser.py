@@ -1,5 +1,6 @@
 """The page in a real browser: Chromium, without a window."""
 
+import os
 import re
 import threading
 import time
@@ -1017,4 +1018,36 @@ def test_the_servers_first_maps_are_of_the_methods_that_they_are_of(chromium, se
     assert page.captions() == [one for one in before if not one.startswith("Grad-CAM")]
     for tile in page.page.locator(".dv-tile", has_text="Integrated gradients").all():
         assert tile.locator(".dv-frame").get_attribute("aria-label").startswith("Integrated gradients:")
+    page.close()
+
+
+def test_detections_stand_where_classes_do(visit, tmp_path):
+    """The best detection is explained; another is added by a click; boxes are drawn, and a link keeps them."""
+    picture = Image.new("RGB", (320, 240), (20, 20, 20))
+    picture.paste((255, 0, 0), (160, 60, 240, 120))
+    picture.paste((0, 0, 230), (0, 0, 80, 60))
+    picture.save(tmp_path / "squares.png")
+    page = visit(create_app(small_models.detector(), [tmp_path / "squares.png"]))
+    ui = page.page
+    page.until("document.querySelectorAll('.dv-tile:not(.dv-original)').length > 0")
+    page.until("!document.querySelector('.dv-frame[aria-busy=true]')")
+    names = ui.inner_text("#classes")
+    assert "red square" in names
+    assert "blue square" in names
+    ui.locator("#classes .class", has_text="blue square").click()
+    page.until("document.querySelectorAll('.dv-row').length === 2")
+    page.until("!document.querySelector('.dv-frame[aria-busy=true]')")
+    yellow = """[...document.querySelectorAll('.dv-tile:not(.dv-original, .dv-failed) .dv-canvas')].map((canvas) => {
+      const data = canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height).data;
+      let found = 0;
+      for (let at = 0; at < data.length; at += 4) found += data[at] > 240 && data[at + 1] > 200 && data[at + 2] < 60;
+      return found;
+    })"""
+    assert min(ui.evaluate(yellow)) > 50
+    if shot := os.environ.get("SHOT"):
+        ui.screenshot(path=shot)
+    link = ui.evaluate("location.href")
+    ui.goto("about:blank")
+    ui.goto(link)
+    page.until("document.querySelectorAll('.dv-row').length === 2")
     page.close()

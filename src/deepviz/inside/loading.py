@@ -19,13 +19,13 @@ from deepviz.files import encoded
 from deepviz.inputs import Inputs
 from deepviz.models import LoadedModel, Prepared, Preprocess, load_model
 from deepviz.notes import Notes
-from deepviz.objectives.bound import bind
+from deepviz.objectives.bound import bind, usual
 from deepviz.probe.borrow import original
 from deepviz.probe.call import Call
 from deepviz.probe.capture import answering, spatial_tensor
 from deepviz.probe.grid import Grid
 from deepviz.probe.layers import choose_layer, grid_of
-from deepviz.probe.outputs import describe
+from deepviz.probe.outputs import Kind, describe, stated_kind
 from deepviz.probe.session import Session
 
 Model = LoadedModel | nn.Module | str | None
@@ -82,7 +82,7 @@ def feature_maps(call: Call, x: Tensor, layer: str | nn.Module) -> tuple[str, Gr
     Raises:
         LayerError: if the layer is not called exactly once, has no spatial map, or returns NaN or infinity.
     """
-    chosen = choose_layer(asked(call, x), layer, still=True)
+    chosen = choose_layer(asked(call, x, stated_kind(call.model)), layer, still=True)
     found: list[Tensor] = []
 
     def remember(inputs: Any, output: Any) -> None:
@@ -108,10 +108,10 @@ def feature_maps(call: Call, x: Tensor, layer: str | nn.Module) -> tuple[str, Gr
     return chosen.name, grid, maps
 
 
-def asked(call: Call, x: Tensor | Inputs) -> Session:
-    """What the methods would ask of the model about the class that it predicts."""
+def asked(call: Call, x: Tensor | Inputs, kind: Kind) -> Session:
+    """What the methods would ask of the model about the class that it predicts, or in the place of one."""
     inputs = x if isinstance(x, Inputs) else Inputs(x)
-    return Session(call, inputs, bind(None, inputs.n))
+    return Session(call, inputs, bind(usual(kind), inputs.n), kind)
 
 
 def one_input(loaded: LoadedModel, image: ImageLike | Inputs, module: nn.Module) -> Inputs:

@@ -195,7 +195,7 @@ def viz_layers(model: Model, image: ImageLike | Inputs | None = None, *, preproc
     """
     loaded, call = take_model(model, image, preprocess)
     x = Inputs(neutral_input(loaded)) if image is None else one_input(loaded, image, call.model)
-    session = asked(call, x)
+    session = asked(call, x, loaded.kind)
     shape = tuple(session.image().shape)
     with borrowed(call.model):
         answered = module_calls(call, x)

@@ -12,9 +12,9 @@ from deepviz.objectives.expression import parse
 from deepviz.objectives.function import Function
 from deepviz.objectives.image import L2, TotalVariation
 from deepviz.objectives.layers import Channel, Direction, Diversity, Energy, Match, Neuron
-from deepviz.objectives.objective import Objective, Sum
+from deepviz.objectives.objective import Choosing, Objective, Several, Sum
 from deepviz.objectives.output import Output
-from deepviz.objectives.pixels import NoRegion, Pixels, Region
+from deepviz.objectives.pixels import NoRegion, Pixels, Region, Regions
 from deepviz.objectives.record import from_plain, to_plain
 from deepviz.objectives.similarity import Similarity
 from deepviz.objectives.text import Text
@@ -27,6 +27,7 @@ __all__ = [
     "Boxes",
     "Candidates",
     "Channel",
+    "Choosing",
     "Detection",
     "Direction",
     "Diversity",
@@ -43,7 +44,9 @@ __all__ = [
     "Predicted",
     "Probability",
     "Region",
+    "Regions",
     "Seen",
+    "Several",
     "Similarity",
     "Sum",
     "Target",

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from deepviz.errors import TargetError
+from deepviz.objectives.box import Strongest
 from deepviz.objectives.classes import (
     Chosen,
     Logit,
@@ -25,8 +26,10 @@ from deepviz.objectives.expression import parse
 from deepviz.objectives.function import Function, weakly
 from deepviz.objectives.layers import OfLayer
 from deepviz.objectives.objective import Choosing, Objective, Rows
+from deepviz.objectives.output import Output
+from deepviz.objectives.pixels import Pixels
 from deepviz.objectives.similarity import Similarity
-from deepviz.probe.outputs import Reading, chosen_field, describe, read_outputs
+from deepviz.probe.outputs import Kind, Reading, chosen_field, describe, read_outputs
 from deepviz.probe.seen import Seen
 
 OneTarget = int | str | Tensor | Objective | Callable[[Any], Tensor]
@@ -277,6 +280,12 @@ def bind(target: Any, n: int, labels: Sequence[str] | None = None) -> Bound:
                 f"{one} holds a value for each of {one.rows} rows, for {n} of them: give one for each, or one for all"
             )
     return Bound(objectives, n, several)
+
+
+def usual(kind: Kind) -> Objective:
+    """What a model of this kind is asked where it does not matter what: it has a value for every image."""
+    objectives: dict[Kind, Objective] = {"detections": Strongest(), "maps": Pixels(0, None), "embedding": Output(0)}
+    return objectives.get(kind, Predicted())
 
 
 def objectives_of(target: Any, n: int, labels: Sequence[str] | None = None) -> tuple[list[Objective], bool]:

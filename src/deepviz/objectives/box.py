@@ -13,7 +13,7 @@ from deepviz.errors import NotInImage, TargetError
 from deepviz.geometry import Geometry
 from deepviz.objectives.candidates import Candidates, Found, overlap
 from deepviz.objectives.classes import class_name, index_of
-from deepviz.objectives.objective import Choosing, Objective, Rows
+from deepviz.objectives.objective import Choosing, Objective, Rows, Several
 from deepviz.options import Ge, Le, validate_fields
 from deepviz.probe.outputs import describe
 from deepviz.probe.seen import Seen
@@ -143,7 +143,7 @@ class Box(Choosing):
 
 
 @dataclass(frozen=True, eq=False)
-class Boxes(Objective):
+class Boxes(Several):
     """All detections of an image, each explained by itself; on the command line `all-boxes`.
 
     Where images are explained (`deepviz.explain`, `evaluate`), it stands for as many objectives as there are
@@ -162,25 +162,17 @@ class Boxes(Objective):
         """
         return replace(self, label=index_of(self.label, labels)) if isinstance(self.label, str) else self
 
-    def of(self, candidates: Candidates) -> tuple[Objective, ...]:
-        """The detections of one image.
+    def each(self, seen: Seen) -> tuple[Objective, ...]:
+        """The detections of one image, best first.
 
         Raises:
-            TargetError: if there is none.
+            NothingDetected: if there is none.
         """
-        found = candidates.detections(self.threshold)[0]
+        found = candidates_of(seen, self).detections(self.threshold)[0]
         wanted = [one for one in found if self.label in (None, one.label)][: self.most]
         if not wanted:
             raise NothingDetected(Box(self.label), found)
         return tuple(Detection(one.label, one.box) for one in wanted)
-
-    def __call__(self, seen: Seen) -> Tensor:
-        """It has no value of its own.
-
-        Raises:
-            TargetError: always.
-        """
-        raise TargetError(f"{self} stands for several targets: use deepviz.explain, or give a list of Box(index=...)")
 
     def caption(self, label: Callable[[int], str] | None = None) -> str:
         """In words."""
@@ -232,6 +224,19 @@ class Detection(Objective):
     def caption(self, label: Callable[[int], str] | None = None) -> str:
         """The name of the class."""
         return str(self) if isinstance(self.label, Tensor) else class_name(self.label, label)
+
+
+@dataclass(frozen=True, eq=False)
+class Strongest(Objective):
+    """The highest logit of any candidate: where a detector is asked about itself, not about an image."""
+
+    def __call__(self, seen: Seen) -> Tensor:
+        """max_kc z_kc."""
+        return candidates_of(seen, self).logits.flatten(1).amax(1)
+
+    def caption(self, label: Callable[[int], str] | None = None) -> str:
+        """In words."""
+        return "the strongest candidate"
 
 
 class NothingDetected(NotInImage):

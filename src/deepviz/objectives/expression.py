@@ -23,7 +23,7 @@ from deepviz.objectives.image import L2, TotalVariation
 from deepviz.objectives.layers import Channel, Diversity, Energy, Neuron
 from deepviz.objectives.objective import Objective, Sum, literal
 from deepviz.objectives.output import Output
-from deepviz.objectives.pixels import Pixels
+from deepviz.objectives.pixels import Pixels, Regions
 from deepviz.objectives.similarity import Similarity
 from deepviz.objectives.text import Text
 
@@ -37,6 +37,7 @@ CALLS: dict[str, Callable[..., Objective]] = {
     "boxes": Boxes,
     "detection": Detection,
     "pixels": Pixels,
+    "regions": Regions,
     "similarity": Similarity,
     "text": Text,
     "channel": Channel,

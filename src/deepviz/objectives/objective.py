@@ -136,6 +136,30 @@ class Objective(Frozen, ABC):
 
 
 @dataclass(frozen=True, eq=False)
+class Several(Objective):
+    """It stands for as many objectives as an image has things that are meant: detections, regions.
+
+    Where images are explained, those are explained in its place; they share their forward passes.
+    """
+
+    @abstractmethod
+    def each(self, seen: Seen) -> tuple[Objective, ...]:
+        """The objectives of one image.
+
+        Raises:
+            NotInImage: if there is none.
+        """
+
+    def __call__(self, seen: Seen) -> Tensor:
+        """It has no value of its own.
+
+        Raises:
+            TargetError: always.
+        """
+        raise TargetError(f"{self} stands for several targets: use deepviz.explain, or give a list of objectives")
+
+
+@dataclass(frozen=True, eq=False)
 class Choosing(Objective):
     """An objective that chooses once, on the inputs as they are, what it is about at every pass after that.
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from deepviz.errors import NotInImage, TargetError
 from deepviz.geometry import Geometry
 from deepviz.objectives.classes import class_name, index_of
-from deepviz.objectives.objective import Choosing, Objective, Rows
+from deepviz.objectives.objective import Choosing, Objective, Rows, Several
 from deepviz.options import Ge, validate_fields
 from deepviz.probe.outputs import class_maps
 from deepviz.probe.seen import Seen
@@ -215,6 +215,31 @@ class Region(Objective):
 
     def __str__(self) -> str:
         return f"pixels({int(self.label)}, a region)" if self.rows is None else "pixels(regions)"
+
+
+@dataclass(frozen=True, eq=False)
+class Regions(Several):
+    """The classes that a segmenter predicts in an image, each over its region; largest first."""
+
+    most: Annotated[int, Ge(1), "So many of the largest at most."] = 20
+    without: Annotated[tuple[int, ...], "Classes that are left out, such as the background."] = ()
+
+    def each(self, seen: Seen) -> tuple[Objective, ...]:
+        """The regions of one image.
+
+        Raises:
+            NoRegion: if there is none.
+        """
+        z = class_maps(seen.output)
+        best = z.detach().argmax(1)[0]
+        wanted = [k for k, _ in regions(best, z.shape[1]) if k not in self.without][: self.most]
+        if not wanted:
+            raise NoRegion(Pixels(without=self.without), best, z.shape[1])
+        return tuple(Pixels(k) for k in wanted)
+
+    def caption(self, label: Callable[[int], str] | None = None) -> str:
+        """In words."""
+        return "all regions"
 
 
 class NoRegion(NotInImage):

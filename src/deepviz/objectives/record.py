@@ -14,7 +14,7 @@ from deepviz.objectives.image import L2, TotalVariation
 from deepviz.objectives.layers import Channel, Direction, Diversity, Energy, Match, Neuron
 from deepviz.objectives.objective import Objective, Sum
 from deepviz.objectives.output import Output
-from deepviz.objectives.pixels import Pixels, Region
+from deepviz.objectives.pixels import Pixels, Region, Regions
 from deepviz.objectives.similarity import Similarity
 from deepviz.objectives.text import Text
 
@@ -38,6 +38,7 @@ OBJECTIVES: dict[str, type[Objective]] = {
         Predicted,
         Probability,
         Region,
+        Regions,
         Similarity,
         Sum,
         Text,

@@ -15,8 +15,8 @@ COVERED = 0.5
 
 
 def outlined(picture: Image.Image, mask: NDArray[np.float32], geometry: Geometry) -> Image.Image:
-    """The picture with the border of a region, a mask (h, w) of the model's input; none if it is all of that."""
-    placed = np.nan_to_num(place(mask / mask.max(), geometry))
+    """The picture with the border of a region, a mask (h, w) from 0 to 1 of the model's input; none if it is all."""
+    placed = np.nan_to_num(place(mask, geometry))
     inside = placed >= COVERED
     if inside.all():
         return picture

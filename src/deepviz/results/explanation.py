@@ -250,14 +250,21 @@ class Explanation:
         drawn = draw_overlay(
             self.image, self.values, self.geometry, scale or self.scale, cmap=cmap, fine=not self.coarse, **options
         )
-        region = self.target.objective
-        if isinstance(region, Region):
-            drawn = outlined(drawn, region.mask.float().numpy(), self.geometry)
-        return boxed(drawn, self._boxes)
+        if self.region is not None:
+            drawn = outlined(drawn, self.region, self.geometry)
+        return boxed(drawn, self.boxes)
 
     @property
-    def _boxes(self) -> list[DrawnBox]:
-        """The boxes on the image."""
+    def region(self) -> NDArray[np.float32] | None:
+        """The explained region of a segmenter, (h, w) from 0 to 1 on the model's input; None of other targets."""
+        if not isinstance(self.target.objective, Region) or self.target.objective.mask.ndim != 2:
+            return None
+        mask = self.target.objective.mask.float().numpy()
+        return np.asarray(mask / mask.max(), np.float32)
+
+    @property
+    def boxes(self) -> list[DrawnBox]:
+        """The boxes that are drawn on the image, in its pixels: those of a detector."""
         mine = self.target.box
         others = [one for one in self.detections if one.box != mine]
         boxes = [DrawnBox(one.box, f"{one.label} {percent(one.score)}") for one in others]

@@ -15,8 +15,9 @@ from deepviz.inputs import Inputs
 from deepviz.methods.method import Method
 from deepviz.models import LoadedModel, Prepared, Preprocess
 from deepviz.notes import Notes, warn
-from deepviz.objectives import Boxes, Objective
+from deepviz.objectives import Objective, Several
 from deepviz.probe.borrow import original
+from deepviz.probe.outputs import WITHOUT_SCORES
 from deepviz.results.explanation import ExplainedTarget, Explanation
 from deepviz.results.outcomes import Failed, ImageOutcomes, Missing, Outcome, Skipped
 from deepviz.runs.asked import Item
@@ -59,13 +60,14 @@ def explain_items(
     """
     named = tuple(method.layers_by_name(original(loaded.module)) for method in methods)
     work = _Explaining(loaded, named, top_k, lenient, needed, progress)
-    together = batches(items, _alike, ROWS)
+    several = top_k > 1 and loaded.kind in WITHOUT_SCORES  # of these an image may have fewer
+    together = batches(items, _alike, 1 if several else ROWS)
     yield from run(together, work.outcomes, on_error=on_error, sinks=sinks)
 
 
 def _alike(item: Item) -> Hashable:
     """Items of which this is equal go through the model together."""
-    alone = any(isinstance(one, Boxes) for one in item.targets or ())  # images have unlike numbers of boxes
+    alone = any(isinstance(one, Several) for one in item.targets or ())  # images have unlike numbers of them
     shapes = tuple(tuple(part.x.shape) for part in item.parts)
     return shapes, id(item.targets), id(item.inputs), id(item) if alone else None
 

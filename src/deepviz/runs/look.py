@@ -26,6 +26,9 @@ from deepviz.objectives import (
     Pixels,
     Predicted,
     Probability,
+    Region,
+    Regions,
+    Several,
     bind,
 )
 from deepviz.objectives.box import candidates_of
@@ -169,12 +172,11 @@ def looked(loaded: LoadedModel, inputs: Inputs, targets: tuple[Objective, ...] |
     """
     check_top_k(top_k, targets)
     if targets is None:
-        default = default_objectives(loaded, top_k)
-        targets = default if default else None
+        targets = default_objectives(loaded, top_k) or None
     if targets is None:
         asked: tuple[Objective, ...] = (Predicted(),)
     else:
-        asked = tuple(one.replaced(lambda part: part.embedded(loaded)) for one in _each_box(loaded, inputs, targets))
+        asked = tuple(one.replaced(lambda part: part.embedded(loaded)) for one in _each(loaded, inputs, targets))
     bound = bind(list(asked), inputs.n)
     readings: list[Reading] = []
     without = loaded.kind in WITHOUT_SCORES
@@ -212,21 +214,21 @@ def looked(loaded: LoadedModel, inputs: Inputs, targets: tuple[Objective, ...] |
     return Look(loaded, asked, values.cpu(), scores, reading, chances, order)
 
 
-def _each_box(loaded: LoadedModel, inputs: Inputs, targets: tuple[Objective, ...]) -> tuple[Objective, ...]:
-    """The targets, with those that stand for all boxes of the one image replaced by these.
+def _each(loaded: LoadedModel, inputs: Inputs, targets: tuple[Objective, ...]) -> tuple[Objective, ...]:
+    """The targets, with those that stand for several of the one image replaced by these.
 
     Raises:
-        TargetError: for several images, whose boxes differ in number.
+        TargetError: for several images, which have unlike numbers of them.
     """
-    if not any(isinstance(one, Boxes) for one in targets):
+    if not any(isinstance(one, Several) for one in targets):
         return targets
     if inputs.n > 1:
-        raise TargetError("all boxes are explained image by image: give one image, or use deepviz.explain")
-    with opened(loaded.module, inputs, bind(Box(), 1), loaded.kind, check=False) as session, torch.no_grad():
-        candidates = candidates_of(session.look(), Box())
+        raise TargetError(f"{targets[0]} is explained image by image: give one image, or use deepviz.explain")
     try:
-        return tuple(one for each in targets for one in (each.of(candidates) if isinstance(each, Boxes) else (each,)))
-    except NothingDetected as error:
+        with opened(loaded.module, inputs, bind(Output(0), 1), loaded.kind, check=False) as session, torch.no_grad():
+            seen = session.look()
+            return tuple(one for each in targets for one in (each.each(seen) if isinstance(each, Several) else (each,)))
+    except (NothingDetected, NoRegion) as error:
         raise error.named(loaded.label) from None
 
 
@@ -234,11 +236,11 @@ def default_objectives(loaded: LoadedModel, top_k: int) -> tuple[Objective, ...]
     """What is explained of a model that predicts no class, if nothing else is asked: a detector's best detections, the
     largest regions of a segmenter."""
     if loaded.kind == "detections":
-        return tuple(Box(index=rank) for rank in range(top_k))
+        return (Box() if top_k == 1 else Boxes(most=top_k),)
     if loaded.kind != "maps":
         return ()
     background = tuple(k for k, label in enumerate(loaded.labels or ()) if label.strip("_ ").lower() in BACKGROUND)
-    return tuple(Pixels(index=rank, without=background) for rank in range(top_k))
+    return (Pixels(without=background) if top_k == 1 else Regions(top_k, background),)
 
 
 def _alone(session: Session, read: Callable[[Seen], T]) -> list[T]:
@@ -383,3 +385,10 @@ def predicted(loaded: LoadedModel, image: Prepared, top_k: int) -> list[Explaine
     """
     look = looked(loaded, inputs_of(loaded, [Item(image)]), None, top_k)
     return [look.target(0, k) for k in range(len(look.objectives))]
+
+
+def written(target: ExplainedTarget) -> str:
+    """What a target is, as an expression that can be read again; of the predicted region of a class that class."""
+    if isinstance(target.objective, Region):
+        return str(Pixels(int(target.objective.label)))
+    return str(target.objective)

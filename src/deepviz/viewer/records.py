@@ -68,6 +68,8 @@ def record(explanation: Explanation, *, bits: Bits = 32) -> dict[str, Any]:
         "seen": explanation.seen,
         "geometry": {"size": list(explanation.geometry.size), "box": list(explanation.geometry.box)},
         "map": _map(explanation, bits),
+        "boxes": [{"box": list(one.box), "text": one.text, "explained": one.explained} for one in explanation.boxes],
+        "region": _region(explanation),
         "warnings": list(map(str, explanation.notes.get("warnings", ()))),
         "checks": str(explanation.notes.get("checks", {}).get("in words", "")),
         "notes": [
@@ -77,6 +79,14 @@ def record(explanation: Explanation, *, bits: Bits = 32) -> dict[str, Any]:
         ],
         "versions": dict(explanation.versions),
     }
+
+
+def _region(explanation: Explanation) -> dict[str, Any] | None:
+    """The explained region of a segmenter, a byte for each cell, for its outline."""
+    if explanation.region is None:
+        return None
+    levels = np.rint(255 * explanation.region).astype(np.uint8)
+    return {"size": [levels.shape[1], levels.shape[0]], "data": base64.b64encode(levels.tobytes()).decode()}
 
 
 def _map(explanation: Explanation, bits: Bits) -> dict[str, Any]:

@@ -26,6 +26,7 @@ from deepviz.models import LoadedModel
 from deepviz.results.explanation import ExplainedTarget, Explanation
 from deepviz.results.storage import packed
 from deepviz.runs.checks import METRICS
+from deepviz.runs.look import written
 from deepviz.viewer import photograph as lossless
 from deepviz.viewer import record, report_page
 from deepviz.web.advice import advised
@@ -433,11 +434,13 @@ def _photograph(kept: StoredImage) -> dict[str, Any]:
 
 
 def _class(target: ExplainedTarget) -> dict[str, Any]:
-    probability = target.probability if target.probability is not None else 0.0
+    probability = target.probability
+    if target.index is not None and (probability is None or not math.isfinite(probability)):
+        probability = 0.0
     return {
-        "index": target.index,
+        "index": written(target) if target.index is None else target.index,
         "label": target.label,
-        "probability": probability if math.isfinite(probability) else 0.0,
+        "probability": probability,
     }
 
 

@@ -22,6 +22,8 @@ from deepviz.methods import Method
 from deepviz.models import LoadedModel, example_photo, open_photo
 from deepviz.models.weights import weights_hash
 from deepviz.objectives import Logit, parse
+from deepviz.objectives.bound import usual
+from deepviz.probe.outputs import WITHOUT_SCORES
 from deepviz.results.explanation import ExplainedTarget, Explanation
 from deepviz.results.outcomes import Skipped
 from deepviz.results.sanity import key_of
@@ -29,7 +31,7 @@ from deepviz.results.storage import WEIGHTS
 from deepviz.runs.asked import Item
 from deepviz.runs.checks import verdict_key
 from deepviz.runs.explain import explain_items
-from deepviz.runs.look import inputs_of, looked, predicted
+from deepviz.runs.look import inputs_of, looked, predicted, written
 from deepviz.runs.verdicts import recall
 from deepviz.web import trust
 from deepviz.web.forms import Target, result_key
@@ -276,12 +278,12 @@ class ModelService:
         return self._reasons
 
     def _inapplicable(self) -> Iterator[tuple[str, str]]:
-        image = self.loaded.prepare(open_photo(example_photo()))
+        kind = self.loaded.kind
+        target = (usual(kind),) if kind in (*WITHOUT_SCORES, "embedding") else None
+        item = Item(self.loaded.prepare(open_photo(example_photo())), target)
         for name, cls in catalog.METHODS.items():
             try:
-                (found,) = explain_items(
-                    self.loaded, [Item(image)], [catalog.cheapest(cls)], lenient=True, needed=False
-                )
+                (found,) = explain_items(self.loaded, [item], [catalog.cheapest(cls)], lenient=True, needed=False)
             except DeepVizError as error:
                 yield name, str(error)
             else:
@@ -375,9 +377,8 @@ class ModelService:
         """
         if targets is not None:
             return list(dict.fromkeys(targets))
-        best = self.predictions(photograph)[0].index
-        assert best is not None
-        return [best]
+        best = self.predictions(photograph)[0]
+        return [written(best) if best.index is None else best.index]
 
     def forget(self, photograph: str) -> None:
         """Drop what was computed of an image that is no longer kept."""

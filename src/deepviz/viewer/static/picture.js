@@ -65,6 +65,35 @@ export class Picture {
     }
     context.putImageData(this.image, 0, 0);
     if (settings.contours && settings.view !== "image") context.drawImage(this.contours(settings, high), 0, 0);
+    this.outline(context);
+    this.boxes(context);
+  }
+
+  // The border of the explained region of a segmenter.
+  outline(context) {
+    const { region, geometry } = this.record;
+    if (!region) return;
+    const path = this.once("outline", `${this.width} ${this.height}`, () => {
+      const values = Float32Array.from(Uint8Array.from(atob(region.data), (letter) => letter.charCodeAt(0)), (level) => level / 255);
+      const mask = { width: region.size[0], height: region.size[1], values };
+      const placed = place(mask, scaledBox(geometry, this.width, this.height), this.width, this.height);
+      return line(field(placed, this.width, this.height, false), 0.5);
+    });
+    mark(context, path, Math.max(this.width, this.height) / 250, true);
+  }
+
+  // What a detector found, the explained box last and emphasised.
+  boxes(context) {
+    const [width, height] = this.record.geometry.size;
+    const unit = Math.max(this.width, this.height) / 250;
+    const order = [...(this.record.boxes ?? [])].sort((one, other) => Number(one.explained) - Number(other.explained));
+    for (const { box, text, explained } of order) {
+      const [left, top, right, bottom] = [box[0] * this.width / width, box[1] * this.height / height, box[2] * this.width / width, box[3] * this.height / height];
+      const path = new Path2D();
+      path.rect(left, top, right - left, bottom - top);
+      mark(context, path, explained ? unit : unit / 2, explained);
+      if (explained) label(context, text, left, top, 7 * unit, this.width);
+    }
   }
 
   lookup(settings, high, view) {
@@ -108,6 +137,31 @@ export class Picture {
     if (value === undefined) return "";
     return Number.isNaN(value) ? "not seen" : digits(value, 3);
   }
+}
+
+const MARKED = ["rgb(255 221 0)", "rgb(235 235 235)"]; // the explained one, and others
+
+function mark(context, path, width, explained) {
+  context.lineJoin = "round";
+  context.lineWidth = 2.2 * width;
+  context.strokeStyle = "rgb(20 20 20 / 0.8)";
+  context.stroke(path);
+  context.lineWidth = 1.2 * width;
+  context.strokeStyle = MARKED[explained ? 0 : 1];
+  context.stroke(path);
+}
+
+function label(context, text, left, top, size, width) {
+  const high = Math.max(9, size);
+  context.font = `${high}px system-ui, sans-serif`;
+  context.textBaseline = "top";
+  const wide = context.measureText(text).width + high / 2;
+  const x = Math.max(0, Math.min(left, width - wide));
+  const y = top >= 1.3 * high ? top - 1.3 * high : top;
+  context.fillStyle = MARKED[0];
+  context.fillRect(x, y, wide, 1.3 * high);
+  context.fillStyle = "rgb(20 20 20)";
+  context.fillText(text, x + high / 4, y + 0.15 * high);
 }
 
 // White lines edged with black, to be seen on anything; below zero the other way round.

@@ -157,7 +157,7 @@ function redraw() {
   $("classes-of").textContent = active ? `of ${active.name}` : "";
   const classes = active ? classesOf(view.active) : [];
   drawClasses(classes, active ? targetsOf(view.active) : [], (target) => labelOf(view.active, target), { pin, preview: (target) => preview.begin(target), leave: () => preview.leave() });
-  drawVersus(classes.map((one) => [one.index, one.label]), view.versus, chooseVersus);
+  drawVersus(classes.filter((one) => typeof one.index === "number").map((one) => [one.index, one.label]), view.versus, chooseVersus);
   drawBy(offered(), view.by, chooseBy);
   const problems = new Map(columns().map((one) => [one.name, results.problem(one)]));
   const shownDifference = difference();

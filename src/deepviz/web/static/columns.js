@@ -78,9 +78,11 @@ export function targetsOf(photograph) {
   return best ? [best.index] : [];
 }
 
-// What a row's target is called: a class by its name, a difference of two by both names.
+// What a row's target is called: a class or detection by its name, a difference of two by both names.
 export function labelOf(photograph, target) {
-  if (typeof target === "number") return classesOf(photograph).find((each) => each.index === target)?.label ?? known.labels[target] ?? `class ${target}`;
+  const listed = classesOf(photograph).find((each) => each.index === target);
+  if (listed) return listed.label;
+  if (typeof target === "number") return known.labels[target] ?? `class ${target}`;
   return target.replaceAll(/logit\((\d+)\)/g, (_, index) => labelOf(photograph, Number(index)));
 }
 
