@@ -184,11 +184,11 @@ class DeepViz(Library):
         return dv.Deconvolution()(model, x, target)
 
     def integrated(self, model, x, target, rule=None, extra=None):
-        method = dv.IntegratedGradients(rule=rule) if rule else dv.IntegratedGradients()
+        method = dv.IntegratedGradients(steps=50, rule=rule or "gauss-legendre")
         return method(model, x, self.asked(target), extra=extra)
 
     def completeness_gap(self, model, x, target):
-        notes = dv.IntegratedGradients(rule="left").attribute(model, x, target).notes
+        notes = dv.IntegratedGradients(steps=50, rule="left").attribute(model, x, target).notes
         return notes.rows["completeness gap"]
 
     def smooth(self, model, x, target, extra=None):

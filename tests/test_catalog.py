@@ -105,7 +105,7 @@ def test_values_from_text(cls, option, text, value):
 @pytest.mark.parametrize(
     ("cls", "option", "text", "message"),
     [
-        (IntegratedGradients, "steps", "2.5", "steps must be a whole number, got 2.5"),
+        (IntegratedGradients, "steps", "2.5", "steps must be a whole number or None, got 2.5"),
         (IntegratedGradients, "rule", "trapezium", "did you mean 'trapezoid'"),
         (SmoothGrad, "statistic", "meen", "did you mean 'mean'"),
         (GradCAM, "grid", "14 x 14", "grid must be a tuple of whole numbers"),

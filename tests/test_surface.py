@@ -95,7 +95,7 @@ SIGNATURES = {
     "viz_filters": "model, layer=None, *, preprocess=None",
     "viz_layers": "model, image=None, *, preprocess=None",
     "LoadedModel": "module, name, preprocess=None, labels=None, weights='as given', source='module', output='auto', "
-    "notes=(), arguments=<factory>",
+    "notes=(), texts=None, arguments=<factory>",
     "Explanation.save": "self, path, view='overlay'",
     "Explanation.overlay": "self, *, cmap=None, scale=None, opacity=None",
     "Explanation.heatmap": "self, *, cmap=None, scale=None",

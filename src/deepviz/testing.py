@@ -150,9 +150,12 @@ def small(cls: type[V], **given: Any) -> V:
     for option in catalog.options(cls):
         bounds = [bound for kind in option.annotation.kinds if kind.type is int for bound in kind.bounds]
         lowest = max((int(bound.value) for bound in bounds if isinstance(bound, Ge)), default=None)
-        if lowest is None or option.role is not None or option.name in given or not isinstance(option.default, int):
+        if lowest is None or option.role is not None or option.name in given:
             continue
-        less = replace(value, **{option.name: min(option.default, lowest + 2)})
+        if not isinstance(option.default, int) and not (option.default is None and isinstance(value, Method)):
+            continue
+        most = lowest + 2 if option.default is None else option.default
+        less = replace(value, **{option.name: min(most, lowest + 2)})
         if not (isinstance(value, Method) and isinstance(less, Method)) or less.passes() < value.passes():
             value = less
     return value

@@ -189,7 +189,8 @@ def test_a_process_that_is_told_to_end_keeps_what_is_done(here):
     done = [entry["photograph"] for entry in found["photographs"]]
     assert done == names[: len(done)]
     assert 0 < len(done) < 40
-    assert err == f"deepviz: interrupted: {len(done)} of 40 images are in deepviz-out\n"
+    told = [line for line in err.splitlines() if " after " not in line]  # on a slow machine also how far it is
+    assert told == [f"deepviz: interrupted: {len(done)} of 40 images are in deepviz-out"]
     assert (here / "page.html").exists()
     assert not list(here.rglob("*.part"))
 

@@ -69,9 +69,8 @@ def test_a_strip_the_curves_and_a_verdict(sanity):
     assert sorted(os.listdir("deepviz-out")) == sorted([*names, "sanity.question.json", "sanity.images.jsonl"])
     assert all(str(Path("deepviz-out", name)) in out for name in names)
     kept = json.loads(Path("deepviz-out/sanity.json").read_text())
-    assert recall(key_of(load_model("small_models:good")))["gradient"]["all"] == pytest.approx(
-        kept["kept"]["absolute-spearman"][0]
-    )
+    (remembered,) = recall(key_of(load_model("small_models:good")))["gradient"]["all"]  # of the one image, in 4 digits
+    assert remembered == pytest.approx(kept["kept"]["absolute-spearman"][0], abs=6e-5)
 
 
 def test_json_alone_on_stdout(sanity):

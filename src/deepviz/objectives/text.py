@@ -39,8 +39,8 @@ class Text(Objective):
         >>> Text("up", embedding=torch.tensor([0.0, 1.0]), scale=100.0)(seen)
         tensor([80.])
         >>> against = Text("up", ("right",), torch.tensor([0.0, 1.0]), torch.tensor([[1.0, 0.0]]), scale=100.0)
-        >>> against(seen)
-        tensor([20.])
+        >>> against(seen)  # 80 - 60
+        tensor([20.0000])
     """
 
     text: Annotated[str, "What the image is compared with."]

@@ -20,12 +20,14 @@ from deepviz.synthesis.canvas import Canvas
 from deepviz.synthesis.natural_images import NaturalImages
 from deepviz.synthesis.transforms import Transform
 
-_KINDS: dict[str, type] = {
+_OWN: dict[str, type] = {
     name: value
     for room in (canvas, transforms)
     for name, value in vars(room).items()
     if isinstance(value, type) and is_dataclass(value) and value.__module__ == room.__name__
-} | {"Preprocess": Preprocess, **OBJECTIVES}
+} | {"Preprocess": Preprocess}
+# a canvas and an objective are called Pixels
+_KINDS = _OWN | {f"objective {name}" if name in _OWN else name: cls for name, cls in OBJECTIVES.items()}
 
 
 def plain(value: Any) -> Any:
