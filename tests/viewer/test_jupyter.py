@@ -87,7 +87,9 @@ def test_the_widget_draws_and_its_controls_reach_python(lab, chromium):
         page.get_by_text("| Idle").wait_for()  # the kernel is there
         run(page, 0)
         page.locator(".dv-tile").nth(1).wait_for()
-        page.wait_for_function("() => [...document.querySelectorAll('.dv-canvas')].every((one) => one.width === 24)")
+        # images of 24 pixels, enlarged by whole ones
+        drawn = "[...document.querySelectorAll('.dv-canvas')].every((one) => one.width > 0 && one.width % 24 === 0)"
+        page.wait_for_function(f"() => {drawn}")
         page.get_by_label("Opacity").fill("20")
         run(page, 1)
         page.get_by_text("opacity 0.2", exact=True).wait_for()
