@@ -1,4 +1,5 @@
-from dataclasses import replace
+import json
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
@@ -7,6 +8,7 @@ from PIL import Image
 
 from deepviz.errors import ImageError, MissingExtra, ModelError
 from deepviz.models.preprocess import Preprocess
+from deepviz.models.preprocessing import named
 from deepviz.models.torchvision_shim import import_timm, import_torchvision
 
 IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
@@ -336,3 +338,122 @@ def test_repr_is_its_value():
 def test_options_that_make_no_sense(options, message):
     with pytest.raises(ModelError, match=message):
         Preprocess(**options)
+
+
+DETECTION = Preprocess(80, crop=None, fit="whole", longest=133, multiple=32, pad="mean", antialias=False)
+LETTERBOX = Preprocess(
+    64, crop=None, mean=(0, 0, 0), std=(1, 1, 1), fit="letterbox", multiple=32, pad=114 / 255, antialias=False
+)
+DETR = Preprocess(80, crop=None, fit="whole", longest=133)
+YOLOS = Preprocess(80, crop=None, fit="whole", longest=133, multiple=16)
+PADDED = {"detection": DETECTION, "letterbox": LETTERBOX, "square": replace(LETTERBOX, multiple=1), "detr": DETR}
+
+
+@pytest.mark.parametrize("size", [*SIZES, (333, 500), (500, 71)])
+def test_equals_the_transform_of_torchvision_detectors(transforms, size):
+    from torchvision.models.detection.transform import GeneralizedRCNNTransform
+
+    theirs = GeneralizedRCNNTransform(80, 133, IMAGENET["mean"], IMAGENET["std"])
+    expected, _ = theirs([transforms.functional.to_tensor(picture(size))])
+    x, geometry = DETECTION(picture(size))
+    assert torch.allclose(x, expected.tensors[0], atol=1e-5)
+    height, width = expected.image_sizes[0]
+    assert geometry.on_input((0, 0, *size), (x.shape[2], x.shape[1])) == pytest.approx((0, 0, width, height))
+
+
+@pytest.mark.parametrize(
+    ("size", "shape", "box"),
+    [
+        ((640, 480), (64, 64), (0, -80, 640, 560)),  # resized to 64 x 48: 8 of 16 above
+        ((480, 640), (64, 64), (-80, 0, 560, 640)),
+        ((640, 300), (32, 64), (0, -10, 640, 310)),  # to 64 x 30, and to 32 alone: 1 above
+        ((640, 290), (32, 64), (0, -10, 640, 310)),  # to 64 x 29: 1 above, 2 below
+        ((32, 32), (64, 64), (0, 0, 32, 32)),
+    ],
+)
+def test_a_letterbox_is_filled_around_the_picture_with_the_odd_pixel_below(size, shape, box):
+    x, geometry = LETTERBOX(Image.new("RGB", size, "white"))
+    assert tuple(x.shape[1:]) == shape
+    assert geometry.box == pytest.approx(box)
+    left, top, right, bottom = (round(side) for side in geometry.on_input((0, 0, *size), (shape[1], shape[0])))
+    expected = torch.full((3, *shape), 114 / 255)
+    expected[:, top:bottom, left:right] = 1
+    assert torch.allclose(x, expected)
+
+
+@pytest.mark.parametrize("size", [(640, 480), (333, 500), (1900, 300), (64, 64)])
+def test_equals_the_letterbox_of_ultralytics(size):
+    augment = pytest.importorskip("ultralytics.data.augment")
+    blurred = picture((size[0] // 8, size[1] // 8)).resize(size)
+    for multiple in (1, 32):
+        theirs = augment.LetterBox((640, 640), auto=multiple > 1, stride=32)(image=np.array(blurred))
+        x, _ = replace(LETTERBOX, size=640, multiple=multiple)(blurred)
+        assert (x * 255 - torch.from_numpy(theirs).permute(2, 0, 1)).abs().max() <= 1
+
+
+@pytest.mark.parametrize("size", [*SIZES, (500, 71)])
+@pytest.mark.parametrize("kind", ["Detr", "ConditionalDetr", "DeformableDetr", "Yolos", "RTDetr"])
+def test_equals_the_processors_of_detr_and_its_kind(transforms, kind, size):
+    transformers = pytest.importorskip("transformers")
+    sides = {"height": 96, "width": 96} if kind == "RTDetr" else {"shortest_edge": 80, "longest_edge": 133}
+    theirs = getattr(transformers, f"{kind}ImageProcessor")(size=sides)
+    ours = Preprocess.read(theirs)
+    if kind != "RTDetr":
+        assert ours == (YOLOS if kind == "Yolos" else DETR)
+    blurred = picture((size[0] // 4, size[1] // 4)).resize(size)
+    expected = theirs(blurred, return_tensors="pt")["pixel_values"][0]
+    x, _ = ours(blurred)
+    assert x.shape == expected.shape
+    assert (x - expected).abs().max() <= 1.01 / 255 / 0.224
+
+
+def test_a_file_of_the_first_detr(tmp_path):
+    said = {"feature_extractor_type": "DetrFeatureExtractor", "size": 80, "max_size": 133, "do_resize": True}
+    said |= {"image_mean": IMAGENET["mean"], "image_std": IMAGENET["std"], "do_normalize": True, "resample": 2}
+    file = tmp_path / "preprocessor_config.json"
+    file.write_text(json.dumps(said))
+    assert named(file) == DETR
+
+
+@pytest.mark.parametrize("size", [(300, 200), (200, 300), (511, 130)])
+@pytest.mark.parametrize("made", PADDED.values(), ids=PADDED)
+def test_a_square_of_the_picture_is_where_the_geometry_says(made, size):
+    # its centroid in the input, moved back, is its centre in the picture, to half a pixel of the input
+    for left, top in [(0, 0), (40, 10), (size[0] - 80, size[1] - 80), (size[0] - 33, 3)]:
+        shown = np.zeros((size[1], size[0], 3), np.uint8)
+        shown[top : top + 80, left : left + 80] = 255
+        x, geometry = made(Image.fromarray(shown))
+        black = made(Image.fromarray(np.zeros_like(shown)))[0]
+        weight = (x - black).sum(0).double()
+        assert weight.min() >= 0
+        across = float((weight.sum(0) * (torch.arange(x.shape[2]) + 0.5)).sum() / weight.sum())
+        down = float((weight.sum(1) * (torch.arange(x.shape[1]) + 0.5)).sum() / weight.sum())
+        found = geometry.on_image((across, down, across, down), (x.shape[2], x.shape[1]))
+        right, bottom = min(left + 80, size[0]), min(top + 80, size[1])
+        pixel = (geometry.box[2] - geometry.box[0]) / x.shape[2]
+        assert found[:2] == pytest.approx(((left + right) / 2, (top + bottom) / 2), abs=0.5 * pixel)
+
+
+@pytest.mark.parametrize("made", [*PADDED.values(), YOLOS])
+def test_what_pads_is_written_and_read(made, tmp_path):
+    assert eval(repr(made)) == made
+    file = tmp_path / "preprocess.json"
+    file.write_text(json.dumps(asdict(made)))
+    assert named(file) == made
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"fit": "letterbox"}, "fit='letterbox' cuts nothing and pads"),
+        ({"fit": "letterbox", "pad": 2.0}, "pad=2.0 is 'mean' or a grey level"),
+        ({"pad": 0.5}, "for fit='whole' or 'letterbox'"),
+        ({"longest": 100}, "longest=100 is for fit='whole'"),
+        ({"fit": "whole", "longest": 10}, "at least the shorter side"),
+        ({"multiple": 32}, "multiple=32 is a number of pixels, for fit='whole'"),
+        ({"antialias": False, "interpolation": "bicubic"}, "antialias=False is for"),
+    ],
+)
+def test_padding_that_makes_no_sense(given, said):
+    with pytest.raises(ModelError, match=said):
+        Preprocess(64, crop=None, **given)

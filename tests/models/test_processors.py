@@ -90,7 +90,7 @@ def test_what_a_processor_makes_of_images(transformers, case):
         ("PerceiverImageProcessor", {}),  # crops before it resizes
         ("GLPNImageProcessor", {}),  # sides that are multiples of 32
         ("ViltImageProcessor", {}),  # a longest side
-        ("DetrImageProcessor", {}),
+        ("DetrImageProcessor", {"pad_size": {"height": 900, "width": 1400}}),
     ],
 )
 def test_processors_that_are_no_preprocess(transformers, name, options):

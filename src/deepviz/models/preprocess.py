@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, fields
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
+from torch.nn import functional as F
 
 from deepviz.errors import ImageError, ModelError
 from deepviz.geometry import Geometry
@@ -18,9 +19,11 @@ from deepviz.models.processors import is_processor, read_processor
 from deepviz.models.transforms import read_transform
 from deepviz.names import nearest
 
-Fit = Literal["cover", "squash", "whole"]
-_FITS = ("cover", "squash", "whole")
+Fit = Literal["cover", "squash", "whole", "letterbox"]
+_FITS: tuple[Fit, ...] = get_args(Fit)
 _MOST_RESIZED_PIXELS = 2**26
+_ALWAYS_TOLD = 5
+"""Fields, from the first on, that the text of a `Preprocess` always tells."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -38,11 +41,20 @@ class Preprocess:
         std: per channel.
         interpolation: "bilinear", "bicubic", "nearest", "lanczos", "box" or "hamming".
         fit: how the picture is resized: "cover", the default if there is a `crop`; "squash", the default if there is
-            none, to size / crop whatever its aspect; or "whole", its aspect kept and nothing cut, so that the shorter
-            side is `size` and the input's shape follows the picture's.
+            none, to size / crop whatever its aspect; "whole", its aspect kept and nothing cut, so that the shorter
+            side is `size` and the input's shape follows the picture's; or "letterbox", its aspect kept, as large as
+            fits into `size`, and padded on both sides.
         channels: "rgb", or "bgr", in which order `mean` and `std` then are.
         centre: where an odd pixel of a crop goes: "round", as torchvision and timm have it, or "floor", as
             transformers do.
+        longest: of fit="whole", the longer side, at most: a picture for which it would be longer becomes smaller.
+        multiple: of fit="whole" and "letterbox", the input's sides are multiples of it; of "letterbox", the smallest
+            ones into which the picture fits, in place of `size`.
+        pad: what is added, below and to the right of the "whole" picture or around the "letterbox": a grey level from
+            0 to 1, or "mean", the mean colour. None: nothing; the sides are rounded down to the `multiple`.
+        antialias: False: resized as `torch.nn.functional.interpolate` does it, from four pixels, whatever the scale,
+            and with the sides of fit="whole" rounded down; with "bilinear" alone. Detectors of torchvision do so, and
+            OpenCV within a level of 255.
 
     Raises:
         ModelError: for values that make no sense.
@@ -61,6 +73,10 @@ class Preprocess:
     fit: Fit | None = None
     channels: Literal["rgb", "bgr"] = "rgb"
     centre: Literal["round", "floor"] = "round"
+    longest: int | None = None
+    multiple: int = 1
+    pad: float | Literal["mean"] | None = None
+    antialias: bool = True
 
     def __post_init__(self) -> None:
         for field in ("mean", "std"):
@@ -91,28 +107,46 @@ class Preprocess:
             raise ModelError("fit='cover' needs a crop: 1.0 cuts out the largest centre of the input's aspect")
         if self.fit == "whole" and (self.crop is not None or isinstance(self.size, tuple)):
             raise ModelError("fit='whole' cuts nothing: it takes crop=None, and one number as size, the shorter side")
+        self._check_padding()
         if self.channels not in ("rgb", "bgr") or (self.channels == "bgr" and len(self.mean) != 3):
             raise ModelError(f"channels must be 'rgb', or 'bgr' of three channels, got {self.channels!r}")
         if self.centre not in ("round", "floor"):
             raise ModelError(f"centre must be 'round' or 'floor', got {self.centre!r}")
 
+    def _check_padding(self) -> None:
+        keeps = self.fit in ("whole", "letterbox")
+        if self.fit == "letterbox" and (self.crop is not None or self.pad is None):
+            raise ModelError(
+                "fit='letterbox' cuts nothing and pads: it takes crop=None, and pad='mean' or a grey level"
+            )
+        if self.longest is not None and (self.fit != "whole" or self.longest < max(self._height_width)):
+            raise ModelError(f"longest={self.longest!r} is for fit='whole', and at least the shorter side, `size`")
+        if not isinstance(self.multiple, int) or self.multiple < 1 or (self.multiple > 1 and not keeps):
+            raise ModelError(f"multiple={self.multiple!r} is a number of pixels, for fit='whole' or 'letterbox'")
+        grey = isinstance(self.pad, (int, float)) and 0 <= self.pad <= 1
+        if self.pad is not None and (not keeps or not (self.pad == "mean" or grey)):
+            raise ModelError(f"pad={self.pad!r} is 'mean' or a grey level from 0 to 1, for fit='whole' or 'letterbox'")
+        if not self.antialias and self.interpolation != "bilinear":
+            raise ModelError("antialias=False is for interpolation='bilinear'")
+
     def __call__(self, picture: Image.Image) -> tuple[Tensor, Geometry]:
         """The model's input (C, H, W), float32, and the part of `picture` that it shows."""
         picture = picture.convert("L" if len(self.mean) == 1 else "RGB")
         resized = self._resized(picture.size)
-        width, height = resized if self.fit == "whole" else self._height_width[::-1]
+        width, height = self._input_of(resized)
         left, top = self._offset(resized[0] - width), self._offset(resized[1] - height)
         sx, sy = picture.width / resized[0], picture.height / resized[1]
         geometry = Geometry(picture.size, (left * sx, top * sy, (left + width) * sx, (top + height) * sy))
-        cut = self._framed(picture, resized, (left, top, left + width, top + height), geometry)
-        pixels = torch.from_numpy(np.array(cut)).reshape(height, width, -1).permute(2, 0, 1).contiguous().float()
-        pixels = self._ordered(pixels.div(255))
+        # of what is padded, all of the picture; the offsets are negative there
+        cut = (max(left, 0), max(top, 0), min(left + width, resized[0]), min(top + height, resized[1]))
+        pixels = self._ordered(self._framed(picture, resized, cut, geometry))
         mean, std = self._statistics(pixels)
-        return pixels.sub(mean).div(std), geometry
+        x = pixels.sub(mean).div(std)
+        return self._padded(x, (width, height), (max(-left, 0), max(-top, 0))), geometry
 
     def __repr__(self) -> str:
         # what is as usual goes without saying
-        usual = {"fit": None, "channels": "rgb", "centre": "round"}
+        usual = {field.name: field.default for field in fields(self)[_ALWAYS_TOLD:]}
         told = {field.name: getattr(self, field.name) for field in fields(self)}
         said = ", ".join(f"{name}={value!r}" for name, value in told.items() if usual.get(name, ...) != value)
         return f"Preprocess({said})"
@@ -173,24 +207,75 @@ class Preprocess:
             height, width = enlarged(height, self.crop), enlarged(width, self.crop)
         if (self.fit or self._usual_fit) == "squash":
             return width, height
+        if self.fit == "letterbox":
+            scale = min(height / size[1], width / size[0])
+            return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
+        if self.fit == "whole":
+            short = self._height_width[0]
+            across, down = _whole(size, short, self.longest) if self.antialias else _shrunk(size, short, self.longest)
+            if self.pad is None:
+                across, down = (max(side - side % self.multiple, self.multiple) for side in (across, down))
+            return across, down
         return _covering(size, height, width)
 
+    def _input_of(self, resized: tuple[int, int]) -> tuple[int, int]:
+        """(width, height) of the input of a picture that is resized to this."""
+        if self.fit == "whole" or (self.fit == "letterbox" and self.multiple > 1):
+            width, height = (-(-side // self.multiple) * self.multiple for side in resized)
+            return width, height
+        return self._height_width[1], self._height_width[0]
+
     def _offset(self, rest: int) -> int:
+        if self.fit == "whole":
+            return 0
+        if self.fit == "letterbox":  # an odd pixel is added below or to the right
+            return -(-rest // 2)
         return rest // 2 if self.centre == "floor" else round(rest / 2)
 
+    def _padded(self, x: Tensor, size: tuple[int, int], place: tuple[int, int]) -> Tensor:
+        """The input of `size` = (width, height), filled up, with `x` at `place` = (left, top)."""
+        if tuple(x.shape[:0:-1]) == size:
+            return x
+        pad = torch.zeros(len(x), 1, 1) if self.pad == "mean" else self._normalised_grey(float(self.pad or 0))
+        whole = pad.expand(-1, size[1], size[0]).clone()
+        whole[:, place[1] : place[1] + x.shape[1], place[0] : place[0] + x.shape[2]] = x
+        return whole
+
+    def _normalised_grey(self, level: float) -> Tensor:
+        """The value (C, 1, 1) that a grey pixel has in the model's input."""
+        pixels = torch.full((len(self.mean), 1, 1), level)
+        mean, std = self._statistics(pixels)
+        return pixels.sub(mean).div(std)
+
     def _framed(
+        self, picture: Image.Image, resized: tuple[int, int], cut: tuple[int, int, int, int], geometry: Geometry
+    ) -> Tensor:
+        """The part of the resized picture that is cut out, (C, h, w), pixels from 0 to 1 in its own order."""
+        if not self.antialias:
+            self._check_resized(picture, resized)
+            pixels = _pixels(picture)[None]
+            size = (resized[1], resized[0])
+            left, top, right, bottom = cut
+            return F.interpolate(pixels, size, mode="bilinear", align_corners=False)[0, :, top:bottom, left:right]
+        return _pixels(self._resized_and_cut(picture, resized, cut, geometry))
+
+    def _resized_and_cut(
         self, picture: Image.Image, resized: tuple[int, int], cut: tuple[int, int, int, int], geometry: Geometry
     ) -> Image.Image:
         resample = RESAMPLING[self.interpolation]
         if resized[0] * resized[1] > _MOST_RESIZED_PIXELS:
             if self.fit == "whole":
-                across, down = resized
-                raise ImageError(f"{picture.width} x {picture.height} pixels would become {across} x {down}; crop it")
+                self._check_resized(picture, resized)
             # a strip of 1 x 60000 pixels would grow to gigabytes, only to be cropped: resample its centre alone
             left, top, right, bottom = geometry.box
             box = (left, top, min(right, picture.width), min(bottom, picture.height))
             return picture.resize((cut[2] - cut[0], cut[3] - cut[1]), resample, box=box)
         return picture.resize(resized, resample).crop(cut)
+
+    def _check_resized(self, picture: Image.Image, resized: tuple[int, int]) -> None:
+        across, down = resized
+        if across * down > _MOST_RESIZED_PIXELS:
+            raise ImageError(f"{picture.width} x {picture.height} pixels would become {across} x {down}; crop it")
 
     def _ordered(self, pixels: Tensor) -> Tensor:
         """From red, green, blue to the model's order, or back."""
@@ -199,6 +284,31 @@ class Preprocess:
     def _statistics(self, x: Tensor) -> tuple[Tensor, Tensor]:
         mean, std = (torch.tensor(values, dtype=x.dtype, device=x.device) for values in (self.mean, self.std))
         return mean[:, None, None], std[:, None, None]
+
+
+def _pixels(picture: Image.Image) -> Tensor:
+    """(C, H, W), from 0 to 1."""
+    values = torch.from_numpy(np.array(picture)).reshape(picture.height, picture.width, -1)
+    return values.permute(2, 0, 1).contiguous().float().div(255)
+
+
+def _whole(size: tuple[int, int], short: int, longest: int | None) -> tuple[int, int]:
+    """The (width, height) of a picture of `size` whose shorter side becomes `short`, or whose longer one `longest`.
+
+    Rounded as torchvision's Resize does, and where `longest` decides, as image processors of transformers do.
+    """
+    least, most = min(size), max(size)
+    side: float = short
+    if longest is not None and most / least * short > longest:
+        side = longest * least / most
+    other = int(side * most / least)
+    return (round(side), other) if size[0] <= size[1] else (other, round(side))
+
+
+def _shrunk(size: tuple[int, int], short: int, longest: int | None) -> tuple[int, int]:
+    """The same, rounded down as `interpolate` does for a scale."""
+    scale = short / min(size) if longest is None else min(short / min(size), longest / max(size))
+    return max(1, int(size[0] * scale)), max(1, int(size[1] * scale))
 
 
 def _covering(size: tuple[int, int], height: int, width: int) -> tuple[int, int]:

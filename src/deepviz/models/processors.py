@@ -20,6 +20,7 @@ _KNOWN = (
     "do_flip_channel_order",
     "do_convert_rgb",  # ours are RGB
     "do_reduce_labels",  # of segmentation maps
+    "do_convert_annotations",  # of boxes that are known
 )
 _OTHER_STEPS = (
     "patch_size",
@@ -34,6 +35,10 @@ _OTHER_STEPS = (
 """Options that ask for what a `Preprocess` does not do, if they are set."""
 _BY_SHORTER_SIDE = ("CLIP", "Bit", "ConvNext", "Levit", "PoolFormer", "MobileNetV1", "MobileNetV2", "MobileViT")
 """Kinds to which one number is the shorter side; to others it is both."""
+
+_BY_BOTH_SIDES = {"Detr": 1, "ConditionalDetr": 1, "DeformableDetr": 1, "Yolos": 16}
+"""Kinds that keep the aspect within a shortest and a longest side, and what the sides are rounded down to; of several
+images they pad the smaller ones."""
 
 
 def is_processor(given: Any) -> bool:
@@ -63,6 +68,8 @@ def read_configuration(said: Mapping[str, Any]) -> dict[str, Any]:
     name = str(said.get("image_processor_type") or said.get("feature_extractor_type") or "")
     kind = name.removesuffix("Pil").removesuffix("Fast").removesuffix("ImageProcessor").removesuffix("FeatureExtractor")
     asked = [key for key, value in said.items() if value and (key.startswith("do_") or key in _OTHER_STEPS)]
+    if kind in _BY_BOTH_SIDES and not said.get("pad_size"):
+        asked = [key for key in asked if key not in ("do_pad", "pad_and_return_pixel_mask")]
     # Perceiver's crops before it resizes
     if any(key not in _KNOWN for key in asked) or not said.get("do_resize", True) or kind == "Perceiver":
         raise Unreadable
@@ -97,6 +104,8 @@ def processed(processor: Any) -> Callable[[Image.Image], Tensor]:
 
 def _frame(kind: str, said: Mapping[str, Any]) -> dict[str, Any]:
     size = said.get("size")
+    if kind in _BY_BOTH_SIDES:
+        return _between(kind, size, said.get("max_size", 1333))
     if not isinstance(size, Mapping):  # of files before 2022
         size = {"shortest_edge": size} if kind in _BY_SHORTER_SIDE else {"height": size, "width": size}
     given = {key: value for key, value in size.items() if value is not None}
@@ -111,6 +120,18 @@ def _frame(kind: str, said: Mapping[str, Any]) -> dict[str, Any]:
     to, crop = _resized(kind, said, to, crop)
     frame = framing(to, crop)
     return frame if frame["crop"] is None else frame | {"centre": "floor"}
+
+
+def _between(kind: str, size: Any, longest: int) -> dict[str, Any]:
+    """The frame of a kind that keeps the aspect; before 2023 the shorter side was one number."""
+    given = {key: value for key, value in size.items() if value is not None} if isinstance(size, Mapping) else {}
+    if isinstance(size, int):
+        given = {"shortest_edge": size, "longest_edge": longest}
+    if given.keys() != {"shortest_edge", "longest_edge"}:
+        raise Unreadable
+    frame = {"size": int(given["shortest_edge"]), "crop": None, "fit": "whole", "longest": int(given["longest_edge"])}
+    multiple = _BY_BOTH_SIDES[kind]
+    return frame if multiple == 1 else frame | {"multiple": multiple}
 
 
 def _resized(kind: str, said: Mapping[str, Any], to: Any, crop: Any) -> tuple[Any, Any]:
