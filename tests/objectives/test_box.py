@@ -84,6 +84,36 @@ def test_boxes_of_one_class_that_overlap_are_one_detection():
     assert [(one.candidate, one.label) for one in kept] == [(1, 0), (1, 1), (0, 0)]
 
 
+def test_boxes_of_their_own_for_each_class():
+    boxes = torch.tensor([[[[0.0, 0, 10, 10], [40, 0, 50, 10]], [[20, 0, 30, 10], [1, 0, 11, 10]]]])
+    logits = torch.tensor([[[1.0, 2.0], [3.0, 4.0]]])
+    found = Candidates(boxes, logits, logits.sigmoid())
+    assert [(one.label, one.box) for one in found.detections()[0][:2]] == [(1, (1, 0, 11, 10)), (0, (20, 0, 30, 10))]
+    seen = Seen(found, (torch.zeros(1, 3, 8, 8),))
+    assert Detection(0, (0, 0, 10, 10))(seen).tolist() == [1.0]
+    assert Detection(1, (0, 0, 10, 10))(seen).tolist() == [4.0]
+    both = Candidates(boxes.expand(2, 2, 2, 4), logits.expand(2, 2, 2), logits.expand(2, 2, 2).sigmoid())
+    labels = Detection(torch.tensor([0, 1]), torch.tensor([[0.0, 0, 10, 10], [40, 0, 50, 10]]))
+    assert labels(Seen(both, (torch.zeros(2, 3, 8, 8),))).tolist() == [1.0, 2.0]
+
+
+def test_parts_of_an_adapted_model_keep_their_names():
+    class Net(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.model = torch.nn.Sequential(PlantedDetector())
+
+        def forward(self, x):
+            return self.model(x)
+
+    net = Net()
+    adapted = deepviz.detector(net, lambda output: output)
+    assert [name for name, _ in adapted.named_modules()] == [name for name, _ in net.named_modules()]
+    assert adapted.get_submodule("model.0.head") is net.model[0].head
+    assert adapted.state_dict().keys() == net.state_dict().keys()
+    assert adapted(X.float()).boxes.shape == (2, 16, 4)
+
+
 def test_overlap_by_hand():
     assert float(overlap(torch.tensor([0.0, 0, 4, 4]), torch.tensor([2.0, 2, 6, 6]))) == pytest.approx(4 / 28)
     assert float(overlap(torch.zeros(4), torch.zeros(4))) == 0

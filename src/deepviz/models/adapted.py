@@ -34,18 +34,20 @@ class Adapted(nn.Module):
         self.training = model.training
 
     @property
-    def model(self) -> nn.Module:
+    def deepviz_model(self) -> nn.Module:  # no part of a model is called so, as many are called "model"
         """The model itself."""
         return self._whole[0]
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """What the model is run to."""
-        before = self.model.training
-        self.model.training = self.training  # a flag of the whole model, which setting its parts does not change
+        before = self.deepviz_model.training
+        self.deepviz_model.training = (
+            self.training
+        )  # a flag of the whole model, which setting its parts does not change
         try:
-            return self._run(self.model, *args, **kwargs)
+            return self._run(self.deepviz_model, *args, **kwargs)
         finally:
-            self.model.training = before
+            self.deepviz_model.training = before
 
 
 def detector(model: nn.Module, read: Callable[[Any], Candidates]) -> nn.Module:

@@ -163,7 +163,7 @@ def _given(
     model: nn.Module | LoadedModel, weights: str | None, source: str, for_classes: str = "build it with {} classes"
 ) -> tuple[LoadedModel, bool]:
     if isinstance(model, nn.Module):
-        known = model.model if isinstance(model, Adapted) else model
+        known = model.deepviz_model if isinstance(model, Adapted) else model
         model = LoadedModel(model, type(known).__name__, source=source)
     if weights is None:
         return model, False

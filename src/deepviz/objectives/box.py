@@ -207,9 +207,11 @@ class Detection(Objective):
     def __call__(self, seen: Seen) -> Tensor:
         """z_ck of the candidate k that is this box; or max_k IoU(b, B_k) p_ck."""
         candidates = candidates_of(seen, self)
-        boxes, logits = candidates.boxes, candidates.logits
+        logits = candidates.logits
         n, many, _ = logits.shape
-        c = torch.as_tensor(self.label, device=logits.device).expand(n).view(n, 1, 1).expand(n, many, 1)
+        label = torch.as_tensor(self.label, device=logits.device).expand(n)
+        boxes = candidates.boxes_of(label)
+        c = label.view(n, 1, 1).expand(n, many, 1)
         b = torch.as_tensor(self.box, dtype=boxes.dtype, device=boxes.device).view(-1, 1, 4)
         z, p = logits.gather(2, c)[..., 0], candidates.scores.gather(2, c)[..., 0]
         fits = overlap(b, boxes)

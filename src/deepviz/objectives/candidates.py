@@ -34,7 +34,8 @@ class Candidates(ByRows):
     `detector(module, read)` with a function that makes it of the output.
 
     Args:
-        boxes: (n, A, 4), left, top, right, bottom in pixels of the model's input.
+        boxes: (n, A, 4), left, top, right, bottom in pixels of the model's input; or (n, A, K, 4) where each class has
+            a box of its own.
         logits: (n, A, K), the numbers of which the scores of the K classes are made, with their graph; they are what is
             explained.
         scores: (n, A, K), from 0 to 1, by which detections are ranked and left out; 0 for what only fills up a row
@@ -64,9 +65,9 @@ class Candidates(ByRows):
 
     def __post_init__(self) -> None:
         boxes, logits, scores = (tuple(one.shape) for one in (self.boxes, self.logits, self.scores))
-        if len(boxes) != 3 or boxes[2] != 4 or len(logits) != 3 or logits[:2] != boxes[:2] or scores != logits:
+        if len(logits) != 3 or scores != logits or boxes not in ((*logits[:2], 4), (*logits, 4)):
             raise ModelError(
-                "candidates must be boxes (n, A, 4) with logits (n, A, K) and scores (n, A, K), "
+                "candidates must be boxes (n, A, 4) or (n, A, K, 4) with logits (n, A, K) and scores (n, A, K), "
                 f"got {boxes}, {logits} and {scores}"
             )
 
@@ -75,6 +76,13 @@ class Candidates(ByRows):
         """K."""
         return self.logits.shape[2]
 
+    def boxes_of(self, labels: Tensor) -> Tensor:
+        """The boxes (n, A, 4) of a class for each row, (n,)."""
+        if self.boxes.ndim == 3:
+            return self.boxes
+        n, many = self.boxes.shape[:2]
+        return self.boxes.gather(2, labels.view(n, 1, 1, 1).expand(n, many, 1, 4))[:, :, 0]
+
     def take(self, rows: slice | Tensor) -> Candidates:
         """Those of some of the rows."""
         return replace(self, boxes=self.boxes[rows], logits=self.logits[rows], scores=self.scores[rows])
@@ -82,25 +90,28 @@ class Candidates(ByRows):
     def detections(self, threshold: float | None = None) -> list[list[Found]]:
         """What is detected in each image, best first: what exceeds the threshold and is not left out for overlap."""
         least = self.threshold if threshold is None else threshold
-        boxes, scores = self.boxes.detach().double().cpu(), self.scores.detach().double().cpu()
-        return [self._detected(of_row, by, least) for of_row, by in zip(boxes, scores, strict=True)]
+        rows = zip(self.boxes.detach(), self.scores.detach(), strict=True)
+        return [self._detected(boxes, scores, least) for boxes, scores in rows]
 
     def _detected(self, boxes: Tensor, scores: Tensor, threshold: float) -> list[Found]:
         where, labels = (scores >= max(threshold, 1e-9)).nonzero().unbind(1)
-        values = scores[where, labels]
+        places = boxes[where] if boxes.ndim == 2 else boxes[where, labels]
+        # what is left is little: the rest of it on the CPU
+        values, places, where, labels = (
+            scores[where, labels].double().cpu(),
+            places.double().cpu(),
+            where.cpu(),
+            labels.cpu(),
+        )
         order = values.argsort(descending=True, stable=True)
         kept: list[int] = []
         for one in order.tolist():
             if len(kept) == MOST:
                 break
             others = [other for other in kept if labels[other] == labels[one]]
-            if (
-                self.overlap is None
-                or not others
-                or float(overlap(boxes[where[one]], boxes[where[others]]).max()) <= self.overlap
-            ):
+            if self.overlap is None or not others or float(overlap(places[one], places[others]).max()) <= self.overlap:
                 kept.append(one)
-        return [Found(int(labels[one]), float(values[one]), _plain(boxes[where[one]]), int(where[one])) for one in kept]
+        return [Found(int(labels[one]), float(values[one]), _plain(places[one]), int(where[one])) for one in kept]
 
 
 def overlap(box: Tensor, boxes: Tensor) -> Tensor:
