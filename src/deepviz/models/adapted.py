@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 from torch import nn
 
+from deepviz.models.preprocess import Preprocess
 from deepviz.objectives.candidates import Candidates
 from deepviz.probe.outputs import Kind
 
@@ -48,6 +50,23 @@ class Adapted(nn.Module):
             return self._run(self.deepviz_model, *args, **kwargs)
         finally:
             self.deepviz_model.training = before
+
+
+@dataclass(frozen=True, eq=False)
+class KnownModel:
+    """A model of a library that is run in another way than its own, such as a detector.
+
+    Args:
+        module: of a detector returns `Candidates`.
+        preprocess: what the library does to an image; None if the module does not say.
+        labels: of its classes, if it says so.
+        notes: what was assumed, one sentence each.
+    """
+
+    module: Adapted
+    preprocess: Preprocess | None = None
+    labels: tuple[str, ...] | None = None
+    notes: tuple[str, ...] = ()
 
 
 def detector(model: nn.Module, read: Callable[[Any], Candidates]) -> nn.Module:

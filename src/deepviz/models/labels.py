@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from deepviz.errors import ModelError
 from deepviz.names import find_label as find_label
@@ -22,6 +23,14 @@ def imagenet_labels() -> tuple[str, ...]:
         'tiger cat'
     """
     return _lines(Path(__file__).with_name("imagenet_labels.txt"))
+
+
+def hf_labels(config: Any) -> tuple[str, ...] | None:
+    """The names of the classes in a configuration of transformers; None if it has none of its own."""
+    named = {int(index): str(label) for index, label in config.id2label.items()}
+    if all(label == f"LABEL_{index}" for index, label in named.items()):
+        return None
+    return tuple(named.get(index, f"class {index}") for index in range(max(named) + 1))
 
 
 def imagenet_label_of(synset: str, labels: Iterable[str]) -> str | None:

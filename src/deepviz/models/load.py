@@ -163,8 +163,7 @@ def _given(
     model: nn.Module | LoadedModel, weights: str | None, source: str, for_classes: str = "build it with {} classes"
 ) -> tuple[LoadedModel, bool]:
     if isinstance(model, nn.Module):
-        known = model.deepviz_model if isinstance(model, Adapted) else model
-        model = LoadedModel(model, type(known).__name__, source=source)
+        model = _of_module(model, source)
     if weights is None:
         return model, False
     if weights == RANDOM:
@@ -173,6 +172,20 @@ def _given(
     module = copy.deepcopy(model.module)
     notes = stored.load_into(module, model.name, for_classes)
     return replace(model, module=module, weights=stored.name, notes=(*model.notes, *notes)), True
+
+
+def _of_module(module: nn.Module, source: str) -> LoadedModel:
+    """A module with what it says of itself."""
+    if isinstance(module, Adapted):
+        return LoadedModel(module, type(module.deepviz_model).__name__, source=source)
+    found = sources.known_model(original(module))
+    if found is None:
+        return LoadedModel(module, type(module).__name__, source=source)
+    name = type(found.module.deepviz_model).__name__
+    loaded = LoadedModel(
+        found.module, name, found.preprocess, found.labels, source=source, output=found.module.deepviz_output
+    )
+    return replace(loaded, notes=found.notes)
 
 
 def _with_preprocess(loaded: LoadedModel, given: Given | None, own: bool) -> LoadedModel:

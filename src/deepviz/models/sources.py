@@ -7,7 +7,7 @@ import inspect
 import math
 import os
 import socket
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
@@ -21,8 +21,9 @@ from PIL import Image
 from torch import Tensor, nn
 
 from deepviz.errors import DeepVizError, MissingExtra, ModelError, TargetError
-from deepviz.models.adapted import Adapted
-from deepviz.models.labels import imagenet_labels
+from deepviz.models import hf_detection, torchvision_detection
+from deepviz.models.adapted import Adapted, KnownModel
+from deepviz.models.labels import hf_labels, imagenet_labels
 from deepviz.models.loaded import LoadedModel
 from deepviz.models.preprocess import Preprocess
 from deepviz.models.texts import TextEmbedder
@@ -107,20 +108,25 @@ def from_torchvision(name: str, pretrained: bool, num_classes: int | None = None
     if not pretrained and "weights_backbone" in inspect.signature(models.get_model_builder(name)).parameters:
         options["weights_backbone"] = None
     module = _constructed(f"torchvision:{name}", partial(models.get_model, name, **options), pretrained)
-    transform = known.transforms()
-    labels = known.meta.get("categories") or ()
+    categories = known.meta.get("categories") or ()
+    labels = _labels_for(num_classes or len(categories), categories)
+    weights = f"torchvision weights {known.name}"
+    detector = torchvision_detection.adapted(module)
+    if detector is not None:
+        return Built(detector.module, detector.preprocess, labels, weights, "detections")
     return Built(
         module,
-        transform,
-        _labels_for(num_classes or len(labels), labels),
-        f"torchvision weights {known.name}",
+        known.transforms(),
+        labels,
+        weights,
         # those for detection and segmentation say nothing of their outputs
         "logits" if name in models.list_models(module=models) else "auto",
     )
 
 
 def from_hf(name: str, pretrained: bool, num_classes: int | None = None) -> Built:
-    """A transformers image classifier: an id on the Hugging Face hub, or a folder that `save_pretrained` wrote.
+    """A transformers image classifier or detector: an id on the Hugging Face hub, or a folder that `save_pretrained`
+    wrote.
 
     Such a folder's files hold the weights under other names than the module does, so they are no `weights=` file.
     """
@@ -133,14 +139,25 @@ def from_hf(name: str, pretrained: bool, num_classes: int | None = None) -> Buil
     config = _constructed(f"hf:{name}", partial(transformers.AutoConfig.from_pretrained, name), True)
     if config.model_type in TWO_TOWERS:
         return _two_towers(transformers, name, config, pretrained, num_classes)
-    auto = transformers.AutoModelForImageClassification
+    detects = hf_detection.is_detector(config, _hf_detectors())
+    auto = transformers.AutoModelForObjectDetection if detects else transformers.AutoModelForImageClassification
     if pretrained:
-        module = _hf_pretrained(auto, name)
+        module = _hf_pretrained(auto, name, "detector" if detects else "classifier")
     else:
         if num_classes not in (None, config.num_labels):
             config.num_labels = num_classes  # its labels become LABEL_0, LABEL_1, ...
         module = _constructed(f"hf:{name}", lambda: auto.from_config(config), pretrained)
-    return Built(module, _hf_preprocess(transformers, name), _hf_labels(module.config), "Hugging Face weights")
+    preprocess = _hf_preprocess(transformers, name)
+    detector = hf_detection.adapted(module)
+    if detector is not None:
+        return Built(detector.module, preprocess, detector.labels, "Hugging Face weights", "detections")
+    return Built(module, preprocess, hf_labels(module.config), "Hugging Face weights")
+
+
+def _hf_detectors() -> Collection[str]:
+    """The kinds of models that are detectors, by their `model_type`."""
+    known = importlib.import_module("transformers.models.auto.modeling_auto")
+    return known.MODEL_FOR_OBJECT_DETECTION_MAPPING_NAMES  # type: ignore[no-any-return]
 
 
 KNOWN_WORDS = 0.9
@@ -155,7 +172,7 @@ def _two_towers(transformers: Any, name: str, config: Any, pretrained: bool, num
         raise ModelError(f"'hf:{name}' embeds images and texts: it has no num_classes")
     auto = transformers.AutoModel
     if pretrained:
-        model = _hf_pretrained(auto, name)
+        model = _hf_pretrained(auto, name, "model of images and texts")
     else:
         model = _constructed(f"hf:{name}", lambda: auto.from_config(config), False)
     module = Adapted(model, _image_embedding, "embedding")
@@ -373,12 +390,12 @@ def _resolves(address: str) -> bool:
     return True
 
 
-def _hf_pretrained(auto: Any, name: str) -> nn.Module:
+def _hf_pretrained(auto: Any, name: str, what: str) -> nn.Module:
     module, told = _constructed(f"hf:{name}", lambda: auto.from_pretrained(name, output_loading_info=True), True)
     # transformers fills what a checkpoint lacks, such as its classifier, with random numbers
     lacking = sorted(map(str, told["missing_keys"])) + sorted(str(key) for key in told.get("mismatched_keys", ()))
     if lacking:
-        raise ModelError(f"hf:{name} has no weights for {', '.join(lacking[:3])}: it is not a trained classifier")
+        raise ModelError(f"hf:{name} has no weights for {', '.join(lacking[:3])}: it is not a trained {what}")
     found: nn.Module = module
     return found
 
@@ -391,6 +408,12 @@ def _hf_preprocess(transformers: Any, name: str) -> Callable[..., Any] | None:
             return found
     except (DeepVizError, ImportError, OSError, ValueError):
         return None  # a model without a processor still takes tensors
+
+
+def known_model(module: nn.Module) -> KnownModel | None:
+    """A module of a library that is run in another way, such as a detector; None for anything else."""
+    recognised = (torchvision_detection.adapted, hf_detection.adapted)
+    return next((found for adapted in recognised if (found := adapted(module)) is not None), None)
 
 
 def preprocess_of(module: nn.Module) -> tuple[Callable[[Image.Image], Any], str] | None:
@@ -425,13 +448,6 @@ def _timm_transform(timm: Any, module: nn.Module) -> Callable[[Image.Image], Any
 def _labels_for(classes: int, labels: Sequence[str]) -> tuple[str, ...] | None:
     """The labels, if they are as many as the classes."""
     return tuple(labels) if labels and len(labels) == classes else None
-
-
-def _hf_labels(config: Any) -> tuple[str, ...] | None:
-    named = {int(index): str(label) for index, label in config.id2label.items()}
-    if all(label == f"LABEL_{index}" for index, label in named.items()):
-        return None
-    return tuple(named.get(index, f"class {index}") for index in range(max(named) + 1))
 
 
 def _said(error: Exception) -> str:

@@ -87,6 +87,17 @@ class Candidates(ByRows):
         """Those of some of the rows."""
         return replace(self, boxes=self.boxes[rows], logits=self.logits[rows], scores=self.scores[rows])
 
+    def apart(self) -> list[Tensor]:
+        """Logits of the first and last candidates, and of the smallest and the largest box: of different levels of a
+        pyramid, if there is one."""
+        real = (self.scores[0].detach().amax(1) > 0).nonzero()[:, 0]  # the others only fill up the row
+        if not len(real):
+            return []
+        areas = _area(self.boxes[0, real].detach())
+        sizes = areas if areas.ndim == 1 else areas.mean(1)
+        chosen = (real[0], real[-1], real[sizes.argmin()], real[sizes.argmax()])
+        return [self.logits[0, one].sum() for one in dict.fromkeys(map(int, chosen))]
+
     def detections(self, threshold: float | None = None) -> list[list[Found]]:
         """What is detected in each image, best first: what exceeds the threshold and is not left out for overlap."""
         least = self.threshold if threshold is None else threshold

@@ -23,6 +23,7 @@ from deepviz.probe.grid import Grid, Nowhere, Rearranged, Size, given_grid
 from deepviz.probe.layer_names import call_name, is_call, path_of, same_call, titles
 from deepviz.probe.places import INDEPENDENT, NO_GRADIENT, NO_MAP, Answer, Place, place, proposed
 from deepviz.probe.seeds import generator_of
+from deepviz.probe.seen import ByRows
 from deepviz.probe.state import Memory
 from deepviz.probe.watch import Watch, hooked
 
@@ -296,6 +297,7 @@ def _search(session: Session) -> Layer | str:
     def look(part: Session) -> Layer | None:
         refused.clear()
         seen = _measured(part)
+        _leave_out_parts(seen)
         _titles.put(session.model, _titles_key(session), _titles_of(seen))
         waiting = [one for one in reversed(seen.answers) if one.usable or _unplaced(one)]
         failed: Counter[tuple[int, ...]] = Counter()
@@ -333,6 +335,17 @@ def _search(session: Session) -> Layer | str:
         "no layer with a spatial map between the image and the score was found; "
         "name one with layer=... (see: deepviz layers)"
     )
+
+
+def _leave_out_parts(seen: _Pass) -> None:
+    """Of a detector, leave the layers to be used on which all boxes depend: others are of one level of its pyramid."""
+    answers = [one for one in seen.answers if one.answer is not None and one.strength > 0]
+    for number in seen.output.apart() if isinstance(seen.output, ByRows) else ():
+        edges = [one.answer.edge for one in answers if one.answer is not None]
+        for one, gradient in zip(answers, differentiate(number, edges, keep=True), strict=True):
+            if gradient is None or not bool(gradient.any()):
+                one.strength = 0.0
+        answers = [one for one in answers if one.strength > 0]
 
 
 def _unplaced(one: LayerAnswer) -> bool:

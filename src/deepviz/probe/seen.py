@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -103,6 +103,10 @@ class ByRows(ABC):
     @abstractmethod
     def take(self, rows: slice | Tensor) -> Any:
         """The same of some of the rows."""
+
+    def apart(self) -> Sequence[Tensor]:
+        """Numbers of the first row that different parts of a model may compute, such as boxes of different sizes."""
+        return ()
 
 
 def _rows_of(output: Any, rows: slice | Tensor, n: int) -> Any:
