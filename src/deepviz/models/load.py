@@ -39,8 +39,9 @@ def load_model(
 
     Args:
         spec: None or "bundled" for the bundled EfficientNet-Lite0; "timm:NAME", "torchvision:NAME", "hf:ID" (or a
-            folder), "open_clip:ARCH/TAG" (the image encoder), "package.module:factory" (a function that returns a
-            module or a `LoadedModel`, called without arguments, or with `num_classes=`); an `nn.Module`; a
+            folder), "open_clip:ARCH/TAG" (the image encoder), "ultralytics:NAME.yaml", "package.module:factory" (a
+            function that returns a module or a `LoadedModel`, called without arguments, or with `num_classes=`); an
+            `nn.Module`, of which detectors of torchvision, transformers and ultralytics are recognised; a
             `LoadedModel`.
         weights: None for the source's pretrained ones, or those that a given module has; "random"; or a file,
             .safetensors or written by `torch.save`, of which only tensors are read: a state dict, or a checkpoint that

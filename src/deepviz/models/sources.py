@@ -21,7 +21,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from deepviz.errors import DeepVizError, MissingExtra, ModelError, TargetError
-from deepviz.models import hf_detection, torchvision_detection
+from deepviz.models import hf_detection, torchvision_detection, ultralytics
 from deepviz.models.adapted import Adapted, KnownModel
 from deepviz.models.labels import hf_labels, imagenet_labels
 from deepviz.models.loaded import LoadedModel
@@ -33,8 +33,8 @@ from deepviz.names import nearest
 from deepviz.probe.outputs import Kind
 
 FORMS = (
-    "a model is a module, 'bundled', 'timm:NAME', 'torchvision:NAME', 'hf:ID', 'open_clip:ARCH/TAG' or "
-    "'package.module:factory'"
+    "a model is a module, 'bundled', 'timm:NAME', 'torchvision:NAME', 'hf:ID', 'open_clip:ARCH/TAG', "
+    "'ultralytics:NAME.yaml' or 'package.module:factory'"
 )
 IMAGENET = 1000
 """Classes of ImageNet-1k."""
@@ -289,6 +289,20 @@ def _open_clip_texts(open_clip: Any, arch: str, model: Any) -> TextEmbedder:
     )
 
 
+def from_ultralytics(name: str, pretrained: bool, num_classes: int | None = None) -> Built:
+    """A model of ultralytics by its description, "yolo11n.yaml", which comes without weights."""
+    module = ultralytics.build(name, num_classes)
+    if pretrained:
+        raise ModelError(
+            f"'ultralytics:{name}' has no weights: give weights='tensors.pt', which holds its state dict, or "
+            "weights='random'; or in Python load_model(YOLO('best.pt'))"
+        )
+    found = ultralytics.adapted(module)
+    if found is None:
+        raise ModelError(f"'ultralytics:{name}' has a head of which the class scores of all boxes are not known")
+    return Built(found.module, found.preprocess, found.labels, "", found.module.deepviz_output)
+
+
 def from_factory(spec: str, num_classes: int | None = None) -> nn.Module | LoadedModel:
     """What `factory()`, or `factory(num_classes=...)`, of "package.module:factory" returns."""
     factory = factory_of(spec)
@@ -335,6 +349,7 @@ SOURCES: dict[str, Build] = {
     "torchvision": from_torchvision,
     "hf": from_hf,
     "open_clip": from_open_clip,
+    "ultralytics": from_ultralytics,
 }
 
 
@@ -412,7 +427,7 @@ def _hf_preprocess(transformers: Any, name: str) -> Callable[..., Any] | None:
 
 def known_model(module: nn.Module) -> KnownModel | None:
     """A module of a library that is run in another way, such as a detector; None for anything else."""
-    recognised = (torchvision_detection.adapted, hf_detection.adapted)
+    recognised = (torchvision_detection.adapted, hf_detection.adapted, ultralytics.adapted)
     return next((found for adapted in recognised if (found := adapted(module)) is not None), None)
 
 
