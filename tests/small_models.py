@@ -13,6 +13,7 @@ from torch import Tensor, nn
 import deepviz
 from deepviz.methods import Method
 from deepviz.models import LoadedModel
+from objectives.planted import PlantedDetector, PlantedSegmenter
 
 PREPROCESS = deepviz.Preprocess(32, crop=0.8)
 PLAIN = deepviz.Preprocess(32, crop=None, mean=(0, 0, 0), std=(1, 1, 1))
@@ -212,16 +213,14 @@ class Stranger(Strange):
 
 
 def detector() -> LoadedModel:
-    """Detects red and blue cells."""
-    from objectives.planted import PlantedDetector
-
+    """Detects red and blue cells; it fills up an image that is no square."""
+    pads = {"fit": "letterbox", "pad": 0.0, "antialias": False}
+    preprocess = deepviz.Preprocess(32, None, (0, 0, 0), (1, 1, 1), **pads)
     labels = ("red square", "blue square")
-    return LoadedModel(PlantedDetector(), "planted detector", PLAIN, labels, output="detections")
+    return LoadedModel(PlantedDetector(), "planted detector", preprocess, labels, output="detections")
 
 
 def segmenter() -> LoadedModel:
     """Tells red and blue cells from the background."""
-    from objectives.planted import PlantedSegmenter
-
     labels = ("__background__", "red", "blue")
     return LoadedModel(PlantedSegmenter(), "planted segmenter", PLAIN, labels, output="maps")

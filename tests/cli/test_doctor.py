@@ -2,6 +2,8 @@ import importlib.util
 import tomllib
 from pathlib import Path
 
+from PIL import Image
+
 import deepviz
 import small_models
 from deepviz.cli import doctor, run
@@ -94,3 +96,19 @@ def test_doctor_of_a_model_of_embeddings(capsys, tmp_path, monkeypatch):
     said = told(capsys, "dv_embedding:make")
     assert dict(said)["output:"].startswith("embedding, nothing predicted: the output is an embedding of 5 numbers")
     assert "does not apply:" not in dict(said)
+
+
+def test_doctor_says_what_a_detector_finds(capsys, tmp_path):
+    made = Image.new("RGB", (320, 160))
+    made.paste((255, 0, 0), (160, 80, 240, 160))  # the rows above and below are filled up
+    made.paste((0, 0, 230), (0, 0, 80, 80))
+    made.save(tmp_path / "squares.png")
+    found = dict(told(capsys, "small_models:detector", str(tmp_path / "squares.png")))
+    assert found["input:"] == "3 x 32 x 32 of float32 on cpu, all of squares.png, padded"
+    assert found["classes:"] == "2: red square, blue square"
+    assert found["output:"] == "detections"
+    assert found["detections:"] == "red square 99.3 % at (160, 80, 240, 160); blue square 98.2 % at (0, 0, 80, 80)"
+    assert "layer:" in found
+    Image.new("RGB", (320, 160)).save(tmp_path / "black.png")
+    found = dict(told(capsys, "small_models:detector", str(tmp_path / "black.png")))
+    assert found["detections:"] == "no detection; there is none at all"

@@ -1,9 +1,10 @@
 import pytest
 import torch
+from PIL import Image
 
 import deepviz
 from deepviz.errors import ModelError, TargetError
-from deepviz.methods import Gradient, GradTimesImage, GuidedBackprop, IntegratedGradients, SmoothGrad
+from deepviz.methods import GradCAM, Gradient, GradTimesImage, GuidedBackprop, IntegratedGradients, SmoothGrad
 from deepviz.objectives import Box, Boxes, Candidates, Detection, Logit, NothingDetected, from_plain, parse, to_plain
 from deepviz.objectives.candidates import overlap
 from deepviz.probe.seen import Seen
@@ -127,8 +128,6 @@ def model():
 
 @pytest.fixture
 def picture():
-    from PIL import Image
-
     made = Image.new("RGB", (320, 240))
     made.paste((255, 0, 0), (160, 60, 240, 120))
     made.paste((0, 0, 230), (0, 0, 80, 60))
@@ -244,3 +243,60 @@ def test_an_image_without_detections_does_not_stop_the_others(model, picture, tm
     assert out.count("sheet.png") == 2
     assert err.splitlines()[0] == "deepviz: b.png: no detection of red square; there is none at all"
     assert "a.png: red square 98.8 %, blue square" in out
+
+
+@pytest.mark.parametrize("size", [(320, 160), (160, 320), (320, 240)])
+def test_maps_and_boxes_of_a_padded_image_lie_on_its_squares(size):
+    pads = {"fit": "letterbox", "pad": 0.0, "antialias": False}
+    padded = deepviz.Preprocess(32, None, (0, 0, 0), (1, 1, 1), **pads)
+    model = deepviz.load_model(PlantedDetector(), preprocess=padded, labels=LABELS, output="detections")
+    scale = max(size) / 32
+    left, top = ((32 - side / scale) // 2 for side in size)  # what is filled up, in pixels of the input
+    for row, column in [(1, 1), (1, 2), (2, 1), (2, 2)]:
+        box = tuple(scale * (8 * cell - start) for cell, start in zip((column, row), (left, top), strict=True))
+        box = (*box, box[0] + 8 * scale, box[1] + 8 * scale)
+        if box[0] < 0 or box[1] < 0 or box[2] > size[0] or box[3] > size[1]:
+            continue
+        shown = Image.new("RGB", size)
+        shown.paste((255, 0, 0), tuple(round(side) for side in box))
+        (explained,) = deepviz.explain(model, shown, "grad-times-image")
+        assert explained.target.box == pytest.approx(box)
+        heat = torch.as_tensor(explained.placed()).double().abs()
+        assert heat.shape == (size[1], size[0])
+        inside = heat[round(box[1]) : round(box[3]), round(box[0]) : round(box[2])].sum() / heat.sum()
+        assert inside > 0.9  # the rest is from the resizing of its border
+
+
+class Levels(torch.nn.Module):
+    """Boxes of 8 pixels from one map, and of 16 pixels from the next one."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem = torch.nn.Conv2d(3, 4, 3, padding=1, stride=4)
+        self.small = torch.nn.Conv2d(4, 4, 1)
+        self.large = torch.nn.Conv2d(4, 4, 3, padding=1, stride=2)
+        self.heads = torch.nn.ModuleList([torch.nn.Conv2d(4, 2, 1), torch.nn.Conv2d(4, 2, 1)])
+
+    def forward(self, x):
+        shared = self.stem(x).tanh()
+        boxes, logits = [], []
+        for side, level, head in zip((8, 16), (self.small, self.large), self.heads, strict=True):
+            scores = head(level(shared))
+            down, across = torch.meshgrid(*map(torch.arange, scores.shape[2:]), indexing="ij")
+            centre = 4 * torch.stack([across, down], -1).reshape(1, -1, 2) * side / 8
+            boxes.append(torch.cat([centre - side / 2, centre + side / 2], -1).expand(len(x), -1, 4).to(x))
+            logits.append(scores.flatten(2).transpose(1, 2))
+        together = torch.cat(logits, 1)
+        return Candidates(torch.cat(boxes, 1), together, together.sigmoid(), threshold=0.1)
+
+
+def test_the_layer_of_a_pyramid_is_one_that_all_boxes_depend_on():
+    torch.manual_seed(0)
+    net = Levels().double()
+    x = torch.rand(1, 3, 32, 32, dtype=torch.float64)
+    boxes = net(x).detections()[0]
+    assert {one.candidate < 64 for one in boxes} == {True, False}  # of both levels
+    for index in range(0, len(boxes), 9):
+        found = GradCAM(relu=False).attribute(net, x, Box(index=index))
+        assert found.notes.facts["layer"] == "stem"
+        assert found.maps.abs().max() > 0

@@ -24,8 +24,9 @@ from deepviz.cli.model_options import (
 from deepviz.errors import DeepVizError, DeepVizWarning
 from deepviz.inside import viz_layers
 from deepviz.models import LoadedModel, Prepared, Preprocess, example_photo, load_model
-from deepviz.objectives import Output
+from deepviz.objectives import NothingDetected, Output
 from deepviz.render.text import percent
+from deepviz.results.explanation import Detected
 from deepviz.runs.asked import Item
 from deepviz.runs.explain import explain_items
 from deepviz.runs.look import Look, inputs_of, looked
@@ -81,6 +82,8 @@ def _understood(loaded: LoadedModel, photo: str) -> Iterator[tuple[str, str]]:
         look = _look(loaded, image)
         yield from _predicted(loaded, image, look)
         yield "layer", _layer(loaded, image)
+        if isinstance(look, NothingDetected):
+            return
         # any number of what predicts nothing is as good as another to see whether a method applies
         item = Item(image) if isinstance(look, Look) else Item(image, (Output(0),))
         yield from (("does not apply", text) for text in _inapplicable(loaded, item))
@@ -93,28 +96,43 @@ def _preprocessing(loaded: LoadedModel) -> str:
 
 
 def _seen(image: Prepared) -> str:
-    if image.geometry.covers_all:
-        return f"all of {image.name}"
+    if not image.geometry.seen:
+        padded = "" if image.geometry.covers_all else ", padded"
+        return f"all of {image.name}{padded}"
     left, top, right, bottom = (round(side) for side in image.geometry.box)
     width, height = image.geometry.size
     return f"pixels ({left}, {top}) to ({right}, {bottom}) of {image.name}, {width} x {height}"
 
 
 def _predicted(loaded: LoadedModel, image: Prepared, look: Look | DeepVizError) -> Iterator[tuple[str, str]]:
+    names = loaded.labels or ()
+    listed = ", ".join(names[:_NAMES]) + (", ..." if len(names) > _NAMES else "") or "no labels; give --labels"
+    if loaded.kind == "detections":
+        yield "classes", f"{len(names)}: {listed}" if names else listed
+        yield "output", "detections"
+    if isinstance(look, NothingDetected):
+        yield "detections", str(look)
+        return
     if isinstance(look, DeepVizError):
         yield "output", f"{loaded.output}, nothing predicted: {look}"
+        return
+    if loaded.kind == "detections":
+        yield "detections", "; ".join(map(_detection, look.detections(0, image)))
         return
     reading = look.reading
     assert reading is not None
     assert look.output is not None
-    names = loaded.labels or ()
-    listed = ", ".join(names[:_NAMES]) + (", ..." if len(names) > _NAMES else "") or "no labels; give --labels"
     what = "numbers" if reading.kind == "regression" else "classes"
     yield what, f"{reading.classes}: {listed}" if what == "classes" or names else str(reading.outputs)
     yield "output", f"{look.output['kind']} ({look.output['known']})"
     predictions = ", ".join(f"{label} {percent(chance)}" for label, chance in look.predictions(0))
     yield "predictions", predictions or ", ".join(map(str, loaded.predict(image.x)[0]))
     yield from (("warning", text) for text in (*look.remarks, *reading.warnings))
+
+
+def _detection(found: Detected) -> str:
+    left, top, right, bottom = (round(side) for side in found.box)
+    return f"{found.label} {percent(found.score)} at ({left}, {top}, {right}, {bottom})"
 
 
 def _layer(loaded: LoadedModel, image: Prepared) -> str:

@@ -342,6 +342,8 @@ def _leave_out_parts(seen: _Pass) -> None:
     answers = [one for one in seen.answers if one.answer is not None and one.strength > 0]
     for number in seen.output.apart() if isinstance(seen.output, ByRows) else ():
         edges = [one.answer.edge for one in answers if one.answer is not None]
+        if not edges:
+            return
         for one, gradient in zip(answers, differentiate(number, edges, keep=True), strict=True):
             if gradient is None or not bool(gradient.any()):
                 one.strength = 0.0
