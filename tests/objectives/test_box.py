@@ -267,6 +267,17 @@ def test_maps_and_boxes_of_a_padded_image_lie_on_its_squares(size):
         assert inside > 0.9  # the rest is from the resizing of its border
 
 
+def test_a_box_that_reaches_into_the_padding_is_cut_to_the_image():
+    pads = {"fit": "letterbox", "pad": 0.0, "antialias": False}
+    padded = deepviz.Preprocess(32, None, (0, 0, 0), (1, 1, 1), **pads)
+    model = deepviz.load_model(PlantedDetector(), preprocess=padded, labels=LABELS, output="detections")
+    shown = Image.new("RGB", (320, 240))  # 32 x 24, with 4 rows above: the first row of cells is half outside
+    shown.paste((255, 0, 0), (80, 0, 160, 40))
+    (explained,) = deepviz.explain(model, shown, "gradient")  # its logit is a / 2 + b, which is 0
+    assert explained.target.box == (80, 0, 160, 40)
+    assert explained.detections[0].box == (80, 0, 160, 40)
+
+
 class Levels(torch.nn.Module):
     """Boxes of 8 pixels from one map, and of 16 pixels from the next one."""
 

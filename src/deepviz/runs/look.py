@@ -152,7 +152,10 @@ def placed(target: ExplainedTarget, image: Prepared) -> ExplainedTarget:
 
 
 def _on_image(box: BoxOf, image: Prepared) -> BoxOf:
-    return image.geometry.on_image(box, (image.x.shape[-1], image.x.shape[-2]))
+    """A box of the input in pixels of the image, cut to it: what was filled up is no part of it."""
+    left, top, right, bottom = image.geometry.on_image(box, (image.x.shape[-1], image.x.shape[-2]))
+    width, height = image.geometry.size
+    return min(max(left, 0), width), min(max(top, 0), height), min(max(right, 0), width), min(max(bottom, 0), height)
 
 
 def looked(loaded: LoadedModel, inputs: Inputs, targets: tuple[Objective, ...] | None, top_k: int = 1) -> Look:
