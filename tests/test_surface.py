@@ -82,7 +82,8 @@ SIGNATURES = {
     "viz_integrated_gradients": "model, image, *, steps=None, rule='gauss-legendre', baseline=0.0, tolerance=None, "
     "max_steps=1000, multiply_by_input=True, " + COMMON,
     "Preprocess": "size, crop=0.875, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225), "
-    "interpolation='bilinear', fit=None, channels='rgb', centre='round'",
+    "interpolation='bilinear', fit=None, channels='rgb', centre='round', "
+    "longest=None, multiple=1, pad=None, antialias=True",
     "DeepDream": "model, layer=None, *, target=None, objective=None, octaves=4, octave_scale=1.4, steps=12, "
     "lr=0.01, side=None, seed=0, preprocess=None, extra=None",
     "ImageGenerator": "model, target=None, *, objective=None, preset='lucid', canvas=None, transforms=None, "

@@ -242,7 +242,7 @@ def test_an_image_without_detections_does_not_stop_the_others(model, picture, tm
     out, err = capsys.readouterr()
     assert out.count("sheet.png") == 2
     assert err.splitlines()[0] == "deepviz: b.png: no detection of red square; there is none at all"
-    assert "a.png: red square 98.8 %, blue square" in out
+    assert out.startswith("a.png: red square ")
 
 
 @pytest.mark.parametrize("size", [(320, 160), (160, 320), (320, 240)])

@@ -15,7 +15,7 @@ from deepviz.geometry import Geometry
 from deepviz.objectives.classes import class_name, index_of
 from deepviz.objectives.objective import Choosing, Objective, Rows, Several
 from deepviz.options import Ge, validate_fields
-from deepviz.probe.outputs import class_maps
+from deepviz.probe.outputs import best_classes, class_maps, is_one_map
 from deepviz.probe.seen import Seen
 
 
@@ -29,7 +29,8 @@ class Pixels(Choosing):
     copies of it. A mask or point is given in pixels of the image in `deepviz.explain`, and of the model's input on
     tensors; it is scaled to the output, of which a cell counts by the share of it that the mask covers.
 
-    Needs a segmenter: a model that returns class scores (N, K, h, w), also as "out" or "logits".
+    Needs a segmenter: a model that returns class scores (N, K, h, w), or (N, K, d, h, w) of volumes, also as "out" or
+    "logits". Of one map z, (N, 1, h, w), there are two classes: 1, whose score is z, and 0, -z.
 
     Example:
         >>> from deepviz.probe.seen import Seen
@@ -42,8 +43,8 @@ class Pixels(Choosing):
     label: Annotated[int | str | None, "The class, by index or label; None: that of the largest region."] = None
     mask: Annotated[
         Literal["predicted"] | Tensor | tuple[float, ...] | None,
-        "Which pixels: those predicted as the class; a mask (H, W), true or a weight where it counts; a point (x, y); "
-        "None: all.",
+        "Which pixels: those predicted as the class; a mask (H, W), true or a weight where it counts, or one for each "
+        "row, (N, H, W), of volumes (N, D, H, W); a point (x, y), of volumes (x, y, z); None: all.",
     ] = "predicted"
     index: Annotated[int, Ge(0), "Without a label: 0 is the class of the largest region, 1 the one after it ..."] = 0
     without: Annotated[tuple[int, ...], "Without a label: classes that are not chosen, such as the background."] = ()
@@ -54,18 +55,19 @@ class Pixels(Choosing):
         elif hasattr(self.mask, "__array__") and not isinstance(self.mask, Tensor):
             object.__setattr__(self, "mask", torch.as_tensor(self.mask))
         validate_fields(self)
-        if isinstance(self.mask, tuple) and len(self.mask) != 2:
-            raise TargetError(f"a point is (x, y), got {self.mask}")
+        if isinstance(self.mask, tuple) and len(self.mask) not in (2, 3):
+            raise TargetError(f"a point is (x, y), of volumes (x, y, z), got {self.mask}")
         if isinstance(self.mask, Tensor):
-            if self.mask.ndim not in (2, 3):
+            if self.mask.ndim not in (2, 3, 4):
                 raise TargetError(f"a mask is (H, W), got {tuple(self.mask.shape)}")
-            if not bool((self.mask >= 0).all()) or not bool((self.mask > 0).flatten(-2).any(-1).all()):
+            marked = (self.mask > 0).flatten(1 if self.mask.ndim > 2 else 0).any(-1)
+            if not bool((self.mask >= 0).all()) or not bool(marked.all()):
                 raise TargetError("a mask must not be negative, and somewhere be above 0")
 
     @property
     def rows(self) -> int | None:
         """Where there is a mask for each row, (N, H, W), how many."""
-        return len(self.mask) if isinstance(self.mask, Tensor) and self.mask.ndim == 3 else None
+        return len(self.mask) if isinstance(self.mask, Tensor) and self.mask.ndim > 2 else None
 
     def take(self, rows: Rows) -> Objective:
         """With the masks of those rows."""
@@ -75,7 +77,7 @@ class Pixels(Choosing):
 
     def alone(self) -> Objective:
         """With the mask of the one row."""
-        if not isinstance(self.mask, Tensor) or self.rows is None:
+        if not isinstance(self.mask, Tensor) or self.mask.ndim != 3:
             return self
         return replace(self, mask=self.mask[0])
 
@@ -95,9 +97,11 @@ class Pixels(Choosing):
         """
         if isinstance(self.mask, (str, type(None))) or self.rows is not None:
             return self
+        if isinstance(self.mask, tuple) and len(self.mask) == 3:  # in a volume, which is not resized
+            return self
         masks = []
         for geometry, size in places:
-            seen = _seen_part(self._on_image(geometry.size), geometry, size)
+            seen = seen_part(self._on_image(geometry.size), geometry, size)
             if not bool((seen > 0).any()):
                 raise NotInImage(f"the model saw nothing of the mask: it saw {geometry.seen} of the image")
             masks.append(seen)
@@ -114,27 +118,29 @@ class Pixels(Choosing):
                     "value for each pixel of the image"
                 )
             return self.mask.double()
-        return _point(self.mask, size, "the image")
+        return point_mask(self.mask, size[::-1], "the image")
 
     def choose(self, seen: Seen) -> Tensor:
-        """Class, grid and weight of each cell of the output: (n, 3 + h w)."""
+        """Class, grid (depth 0 of images) and weight of each cell of the output: (n, 4 + d h w)."""
         z = class_maps(seen.output).detach().double().cpu()
-        n, classes, h, w = z.shape
-        best = z.argmax(1)
-        labels = [self._class_of(row, classes) for row in best]
+        n, classes = z.shape[:2]
+        best = best_classes(z)
+        # of one map, what is not the object is the background
+        without = (0,) if is_one_map(z) else ()
+        labels = [self._class_of(row, classes, (*self.without, *without)) for row in best]
         chosen = torch.tensor(labels, dtype=torch.float64)[:, None]
         masks = torch.stack([self._weights(row, best[row], labels[row], seen) for row in range(n)])
-        grid = torch.tensor([[h, w]], dtype=torch.float64).expand(n, 2)
+        grid = torch.tensor([(0, *z.shape[2:])[-3:]], dtype=torch.float64).expand(n, 3)
         return torch.cat([chosen, grid, masks.flatten(1)], 1)
 
-    def _class_of(self, best: Tensor, classes: int) -> int:
+    def _class_of(self, best: Tensor, classes: int, without: tuple[int, ...]) -> int:
         if isinstance(self.label, str):
             raise TargetError(f"{self} names a class by its label: give its index, or a model that has labels")
         if self.label is not None:
             if not 0 <= self.label < classes:
                 raise TargetError(f"class {self.label} is out of range: the segmenter has {classes} classes")
             return self.label
-        order = [k for k, _ in regions(best, classes) if k not in self.without]
+        order = [k for k, _ in regions(best, classes) if k not in without]
         if self.index >= len(order):
             raise NoRegion(self, best, classes)
         return order[self.index]
@@ -147,23 +153,24 @@ class Pixels(Choosing):
             if not bool(predicted.any()):
                 raise NoRegion(replace(self, label=label), best, int(best.max()) + 1)
             return predicted
-        height, width = seen.image().shape[-2:]
+        size = tuple(seen.image().shape[2:])
         if isinstance(self.mask, Tensor):
-            mask = self.mask[row if len(self.mask) > 1 else 0] if self.mask.ndim == 3 else self.mask
-            if tuple(mask.shape) not in ((height, width), tuple(best.shape)):
+            mask = self.mask if self.rows is None else self.mask[row if len(self.mask) > 1 else 0]
+            if tuple(mask.shape) not in (size, tuple(best.shape)):
+                one = ": of a volume it is (1, D, H, W)" if len(size) == 3 else ""
                 raise TargetError(
-                    f"the mask is {tuple(mask.shape)}, and the model's input {(height, width)}, its output "
-                    f"{tuple(best.shape)}: it must be as large as one of them"
+                    f"the mask is {tuple(mask.shape)}, and the model's input {size}, its output "
+                    f"{tuple(best.shape)}: it must be as large as one of them{one}"
                 )
             mask = mask.double().cpu()
         else:
-            mask = _point(self.mask, (width, height), "the model's input")
+            mask = point_mask(self.mask, size, "the model's input")
         return F.interpolate(mask[None, None], tuple(best.shape), mode="area")[0, 0]
 
     def chosen(self, choice: Tensor) -> Objective:
         """The class over those cells."""
-        h, w = (int(side) for side in choice[0, 1:3])
-        return Region(choice[:, 0].long(), choice[:, 3:].reshape(-1, h, w))
+        grid = [int(side) for side in choice[0, 1:4] if side > 0]
+        return Region(choice[:, 0].long(), choice[:, 4:].reshape(-1, *grid))
 
     def caption(self, label: Callable[[int], str] | None = None) -> str:
         """In words."""
@@ -173,7 +180,7 @@ class Pixels(Choosing):
         if self.mask is None:
             return f"{what}, all pixels"
         if isinstance(self.mask, tuple):
-            return f"{what} at ({self.mask[0]:g}, {self.mask[1]:g})"
+            return f"{what} at ({', '.join(f'{one:g}' for one in self.mask)})"
         return f"{what} in a mask" if isinstance(self.mask, Tensor) else what
 
 
@@ -182,32 +189,33 @@ class Region(Objective):
     """What `Pixels` becomes once its class and region are chosen: the weight of each cell of the output."""
 
     label: Annotated[int | Tensor, "The class; (N,) holds one for each row."]
-    mask: Annotated[Tensor, "The weights (h, w) of the output's cells; (N, h, w) holds them for each row."]
+    mask: Annotated[Tensor, "The weights (h, w) of the output's cells; (N, h, w) where there is a class for each row."]
 
     @property
     def rows(self) -> int | None:
         """Where there is one for each row, how many."""
-        return len(self.mask) if self.mask.ndim == 3 else None
+        return len(self.mask) if isinstance(self.label, Tensor) else None
 
     def take(self, rows: Rows) -> Objective:
         """Those of the rows."""
         if self.rows is None:
             return self
         rows = rows.cpu() if isinstance(rows, Tensor) else rows
-        return replace(self, label=torch.as_tensor(self.label).expand(len(self.mask))[rows], mask=self.mask[rows])
+        return replace(self, label=torch.as_tensor(self.label)[rows], mask=self.mask[rows])
 
     def alone(self) -> Objective:
         """That of the one row."""
-        return replace(self, label=int(self.label), mask=self.mask.reshape(self.mask.shape[-2:]))
+        return self if self.rows is None else replace(self, label=int(self.label), mask=self.mask[0])
 
     def __call__(self, seen: Seen) -> Tensor:
         """sum_p m_p z_cp / sum_p m_p."""
         z = class_maps(seen.output)
         c = torch.as_tensor(self.label, device=z.device).expand(len(z))
-        m = self.mask.to(z).expand(len(z), *self.mask.shape[-2:])
+        m = self.mask.to(z)
+        m = m[None] if self.rows is None else m
         if m.shape[1:] != z.shape[2:]:
             raise TargetError(f"the region is {tuple(m.shape[1:])}, and the output {tuple(z.shape[2:])}")
-        return (z[torch.arange(len(z)), c] * m).sum((1, 2)) / m.sum((1, 2))
+        return (z[torch.arange(len(z)), c] * m).flatten(1).sum(1) / m.flatten(1).sum(1)
 
     def caption(self, label: Callable[[int], str] | None = None) -> str:
         """The name of the class."""
@@ -231,7 +239,7 @@ class Regions(Several):
             NoRegion: if there is none.
         """
         z = class_maps(seen.output)
-        best = z.detach().argmax(1)[0]
+        best = best_classes(z.detach())[0]
         wanted = [k for k, _ in regions(best, z.shape[1]) if k not in self.without][: self.most]
         if not wanted:
             raise NoRegion(Pixels(without=self.without), best, z.shape[1])
@@ -268,17 +276,25 @@ def regions(best: Tensor, classes: int) -> list[tuple[int, float]]:
     return [(k, float(counted[k]) / best.numel()) for k in order if counted[k] > 0]
 
 
-def _point(at: Any, size: tuple[int, int], of: str) -> Tensor:
-    """A mask of one pixel."""
-    x, y = at
-    if not (0 <= x < size[0] and 0 <= y < size[1]):
-        raise NotInImage(f"the point ({x:g}, {y:g}) is outside of {of}, {size[0]} x {size[1]} pixels")
-    mask = torch.zeros(size[1], size[0], dtype=torch.float64)
-    mask[int(y), int(x)] = 1
+def point_mask(at: Any, size: tuple[int, ...], of: str) -> Tensor:
+    """A mask of the `size` (height, width), or (depth, height, width), of one pixel, (x, y) or (x, y, z).
+
+    Raises:
+        TargetError: if the point lies outside.
+    """
+    written = f"({', '.join(f'{one:g}' for one in at)})"
+    if len(at) != len(size):
+        axes = "(x, y)" if len(size) == 2 else "(x, y, z)"
+        raise TargetError(f"the point {written} has {len(at)} axes, and {of} {len(size)}: give {axes}")
+    if not all(0 <= one < side for one, side in zip(at, reversed(size), strict=True)):
+        sides = " x ".join(map(str, reversed(size)))
+        raise NotInImage(f"the point {written} is outside of {of}, {sides} pixels")
+    mask = torch.zeros(size, dtype=torch.float64)
+    mask[tuple(int(one) for one in reversed(at))] = 1
     return mask
 
 
-def _seen_part(mask: Tensor, geometry: Geometry, size: tuple[int, int]) -> Tensor:
+def seen_part(mask: Tensor, geometry: Geometry, size: tuple[int, int]) -> Tensor:
     """What of a mask (H, W) of the image lies on each pixel of the input, whose `size` is (width, height)."""
     left, top, right, bottom = geometry.box
     down = _shares(mask.shape[0], top, bottom, size[1])

@@ -40,6 +40,12 @@ PROBLEM_TYPES: dict[str, Kind] = {
     "multi_label_classification": "multi-label",
 }
 """What `config.problem_type` says in transformers, as a `Kind`."""
+_SEGMENTERS = {
+    "transformers": "ForSemanticSegmentation",
+    "torchvision": ("_SimpleSegmentationModel", "LRASPP"),
+    "segmentation_models_pytorch": "SegmentationModel",
+}
+"""How the classes of segmenters end, by their package."""
 _SCORES = ("logits", "out")
 _EMBEDDINGS = ("image_embeds", "embeds", "embedding", "embeddings", "pooler_output")
 ENOUGH = 20
@@ -60,7 +66,8 @@ def check_kind(kind: Any) -> Kind:
 
 
 def stated_kind(module: nn.Module) -> Kind:
-    """What a model says of its own outputs, by `config.problem_type` as transformers write it; "auto" if nothing.
+    """What a model says of its own outputs, as a segmenter of a library, or by `config.problem_type` as transformers
+    write it; "auto" if nothing.
 
     Example:
         >>> from types import SimpleNamespace
@@ -72,6 +79,10 @@ def stated_kind(module: nn.Module) -> Kind:
     adapted = getattr(module, "deepviz_output", None)
     if adapted in WITHOUT_SCORES:
         return adapted  # type: ignore[no-any-return]
+    for cls in type(module).__mro__:
+        ends = _SEGMENTERS.get(cls.__module__.partition(".")[0])
+        if ends is not None and cls.__name__.endswith(ends):
+            return "maps"
     config = getattr(module, "config", None)
     stated = config.get("problem_type") if isinstance(config, Mapping) else getattr(config, "problem_type", None)
     return PROBLEM_TYPES.get(stated, "auto") if isinstance(stated, str) else "auto"
@@ -103,8 +114,8 @@ def class_scores(output: Any, kind: Kind = "auto") -> Tensor:
 
 
 def class_maps(output: Any) -> Tensor:
-    """The class scores (N, K, h, w) in whatever a segmenter returns: a tensor, or "out", "logits" or the first such
-    tensor in it.
+    """The class scores (N, K, *grid), with two or three spatial axes, in whatever a segmenter returns: a tensor, or
+    "out", "logits" or the first such tensor in it. Of one map z there are two classes, -z and z.
 
     Raises:
         ModelError: if nothing of that shape is there; the message lists what is.
@@ -114,14 +125,34 @@ def class_maps(output: Any) -> Tensor:
         torch.Size([2, 21, 8, 8])
     """
     found = output if isinstance(output, Tensor) else _named(output, "maps")
-    if not isinstance(found, Tensor) or found.ndim != 4:
-        inside = [value for _, value in _all_fields(output) if isinstance(value, Tensor) and value.ndim == 4]
-        found = inside[0] if inside else found
-    if not isinstance(found, Tensor) or found.ndim != 4 or not found.is_floating_point():
+    if not _are_maps(found):
+        found = next((value for _, value in _all_fields(output) if _are_maps(value)), None)
+    if found is None:
         raise ModelError(
             f"the model returned no class scores (N, K, h, w) but {describe(output)}: this target is about a segmenter"
         )
-    return found
+    return torch.cat([-found, found], 1) if found.shape[1] == 1 else found
+
+
+def best_classes(z: Tensor) -> Tensor:
+    """The class that is predicted at each place, (N, *grid), of the scores that `class_maps` finds.
+
+    Example:
+        >>> best_classes(class_maps(torch.tensor([[[[0.3, 0.9]]]])))  # one map, of probabilities
+        tensor([[[0, 1]]])
+    """
+    if is_one_map(z) and bool(((z[:, 1] >= 0) & (z[:, 1] <= 1)).all()):
+        return (z[:, 1] > 0.5).long()
+    return z.argmax(1)
+
+
+def is_one_map(z: Tensor) -> bool:
+    """Whether scores of two classes are -z and z of one map."""
+    return z.shape[1] == 2 and bool((z[:, 0] == -z[:, 1]).all())
+
+
+def _are_maps(value: Any) -> bool:
+    return isinstance(value, Tensor) and value.ndim in (4, 5) and value.is_floating_point()
 
 
 def chosen_field(output: Any, kind: Kind = "auto") -> str:

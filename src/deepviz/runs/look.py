@@ -38,7 +38,7 @@ from deepviz.objectives.objective import Sum
 from deepviz.objectives.pixels import regions
 from deepviz.options import Frozen, Ge
 from deepviz.probe.gradient import fresh_leaf
-from deepviz.probe.outputs import WITHOUT_SCORES, Reading, class_maps, read_outputs
+from deepviz.probe.outputs import WITHOUT_SCORES, Reading, best_classes, class_maps, read_outputs
 from deepviz.probe.seen import Seen
 from deepviz.probe.session import Session, opened
 from deepviz.results.explanation import Detected, ExplainedTarget
@@ -254,7 +254,7 @@ def _alone(session: Session, read: Callable[[Seen], T]) -> list[T]:
 
 def _shares(seen: Seen) -> tuple[tuple[int, float], ...]:
     z = class_maps(seen.output)
-    return tuple(regions(z[0].argmax(0), z.shape[1]))
+    return tuple(regions(best_classes(z)[0], z.shape[1]))
 
 
 @dataclass(frozen=True)
