@@ -55,6 +55,7 @@ READ = {
     "MobileNetV1": ("MobileNetV1ImageProcessor", {}),
     "MobileNetV2": ("MobileNetV2ImageProcessor", {}),
     "ConvNeXt": ("ConvNextImageProcessor", {"size": {"shortest_edge": 224}}),
+    "Mask2Former": ("Mask2FormerImageProcessor", {"size": {"height": 64, "width": 96}, "size_divisor": 32}),
     "ViT": ("ViTImageProcessor", {"size": {"height": 32, "width": 40}}),
     "ViT, not rescaled": ("ViTImageProcessor", {"do_rescale": False}),
     "ViT, not normalised": ("ViTImageProcessor", {"do_normalize": False}),

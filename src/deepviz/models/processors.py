@@ -70,6 +70,8 @@ def read_configuration(said: Mapping[str, Any]) -> dict[str, Any]:
     asked = [key for key, value in said.items() if value and (key.startswith("do_") or key in _OTHER_STEPS)]
     if kind in _BY_BOTH_SIDES and not said.get("pad_size"):
         asked = [key for key in asked if key not in ("do_pad", "pad_and_return_pixel_mask")]
+    if _divisible(said):
+        asked.remove("size_divisor")
     # Perceiver's crops before it resizes
     if any(key not in _KNOWN for key in asked) or not said.get("do_resize", True) or kind == "Perceiver":
         raise Unreadable
@@ -79,6 +81,14 @@ def read_configuration(said: Mapping[str, Any]) -> dict[str, Any]:
     if said.get("do_flip_channel_order"):
         frame["channels"] = "bgr"
     return frame
+
+
+def _divisible(said: Mapping[str, Any]) -> bool:
+    """Whether the sides are multiples of what they are to be multiples of."""
+    size, divisor = said.get("size"), said.get("size_divisor")
+    if not divisor or not isinstance(size, Mapping) or not (size.get("height") and size.get("width")):
+        return False
+    return bool(size["height"] % divisor == 0 == size["width"] % divisor)
 
 
 def processed(processor: Any) -> Callable[[Image.Image], Tensor]:

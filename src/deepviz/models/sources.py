@@ -26,15 +26,16 @@ from deepviz.models.adapted import Adapted, KnownModel
 from deepviz.models.labels import hf_labels, imagenet_labels
 from deepviz.models.loaded import LoadedModel
 from deepviz.models.preprocess import Preprocess
+from deepviz.models.segmenters import by_queries, import_smp, known_segmenter, oneformer_task, smp
 from deepviz.models.texts import TextEmbedder
 from deepviz.models.torchvision_shim import import_timm, import_torchvision
 from deepviz.models.weights import read_weights
 from deepviz.names import nearest
-from deepviz.probe.outputs import Kind
+from deepviz.probe.outputs import Kind, stated_kind
 
 FORMS = (
-    "a model is a module, 'bundled', 'timm:NAME', 'torchvision:NAME', 'hf:ID', 'open_clip:ARCH/TAG', "
-    "'ultralytics:NAME.yaml' or 'package.module:factory'"
+    "a model is a module, 'bundled', 'timm:NAME', 'torchvision:NAME', 'hf:ID', 'smp:ARCH/ENCODER', "
+    "'open_clip:ARCH/TAG', 'ultralytics:NAME.yaml' or 'package.module:factory'"
 )
 IMAGENET = 1000
 """Classes of ImageNet-1k."""
@@ -43,7 +44,7 @@ IMAGENET = 1000
 @dataclass(frozen=True)
 class Built:
     """What a source gives: a transform that is still to be read; `weights` names the pretrained ones, for captions,
-    `output` what the module returns, `texts` how a model of images and texts embeds these."""
+    `output` what the module returns, `texts` how a model of images and texts embeds these, `notes` what was assumed."""
 
     module: nn.Module
     preprocess: Preprocess | Callable[[Image.Image], Any] | None
@@ -51,6 +52,7 @@ class Built:
     weights: str
     output: Kind = "auto"
     texts: TextEmbedder | None = None
+    notes: tuple[str, ...] = ()
 
 
 Build = Callable[[str, bool, int | None], Built]
@@ -120,13 +122,12 @@ def from_torchvision(name: str, pretrained: bool, num_classes: int | None = None
         labels,
         weights,
         # those for detection and segmentation say nothing of their outputs
-        "logits" if name in models.list_models(module=models) else "auto",
+        "logits" if name in models.list_models(module=models) else stated_kind(module),
     )
 
 
 def from_hf(name: str, pretrained: bool, num_classes: int | None = None) -> Built:
-    """A transformers image classifier or detector: an id on the Hugging Face hub, or a folder that `save_pretrained`
-    wrote.
+    """A transformers model of images: an id on the Hugging Face hub, or a folder that `save_pretrained` wrote.
 
     Such a folder's files hold the weights under other names than the module does, so they are no `weights=` file.
     """
@@ -139,19 +140,21 @@ def from_hf(name: str, pretrained: bool, num_classes: int | None = None) -> Buil
     config = _constructed(f"hf:{name}", partial(transformers.AutoConfig.from_pretrained, name), True)
     if config.model_type in TWO_TOWERS:
         return _two_towers(transformers, name, config, pretrained, num_classes)
-    detects = hf_detection.is_detector(config, _hf_detectors())
-    auto = transformers.AutoModelForObjectDetection if detects else transformers.AutoModelForImageClassification
+    auto = getattr(transformers, _hf_auto(config))
     if pretrained:
-        module = _hf_pretrained(auto, name, "detector" if detects else "classifier")
+        module = _hf_pretrained(auto, name)
     else:
         if num_classes not in (None, config.num_labels):
             config.num_labels = num_classes  # its labels become LABEL_0, LABEL_1, ...
         module = _constructed(f"hf:{name}", lambda: auto.from_config(config), pretrained)
-    preprocess = _hf_preprocess(transformers, name)
+    preprocess, weights = _hf_preprocess(transformers, name), "Hugging Face weights"
     detector = hf_detection.adapted(module)
     if detector is not None:
-        return Built(detector.module, preprocess, detector.labels, "Hugging Face weights", "detections")
-    return Built(module, preprocess, hf_labels(module.config), "Hugging Face weights")
+        return Built(detector.module, preprocess, detector.labels, weights, "detections")
+    task = _hf_task(transformers, name, module)
+    found = known_segmenter(module) if task is None else KnownModel(by_queries(module, task))
+    used = module if found is None else found.module
+    return Built(used, preprocess, hf_labels(module.config), weights, stated_kind(used))
 
 
 def _hf_detectors() -> Collection[str]:
@@ -172,7 +175,7 @@ def _two_towers(transformers: Any, name: str, config: Any, pretrained: bool, num
         raise ModelError(f"'hf:{name}' embeds images and texts: it has no num_classes")
     auto = transformers.AutoModel
     if pretrained:
-        model = _hf_pretrained(auto, name, "model of images and texts")
+        model = _hf_pretrained(auto, name)
     else:
         model = _constructed(f"hf:{name}", lambda: auto.from_config(config), False)
     module = Adapted(model, _image_embedding, "embedding")
@@ -233,6 +236,69 @@ def hf_texts(model: Any, load: Callable[[], Any]) -> TextEmbedder:
         lambda: math.exp(number("logit_scale")),
         lambda: number("logit_bias"),
     )
+
+
+_HF_TASKS = {
+    "ForSemanticSegmentation": "SemanticSegmentation",
+    "ForUniversalSegmentation": "UniversalSegmentation",
+    "MaskFormerForInstanceSegmentation": "UniversalSegmentation",
+    "DetrForSegmentation": "UniversalSegmentation",
+    "ForDepthEstimation": "DepthEstimation",
+}
+"""How the names of models end, and what their task is called in transformers; else it is image classification."""
+
+
+def _hf_auto(config: Any) -> str:
+    """The class that builds a model of a configuration."""
+    if hf_detection.is_detector(config, _hf_detectors()):
+        return "AutoModelForObjectDetection"
+    architecture = next(iter(config.architectures or ()), "")
+    task = next((task for end, task in _HF_TASKS.items() if architecture.endswith(end)), "ImageClassification")
+    return f"AutoModelFor{task}"
+
+
+def _hf_task(transformers: Any, name: str, module: Any) -> torch.Tensor | None:
+    """The tokens of what OneFormer is to do; None for all else."""
+    if not type(module).__name__.startswith("OneFormer"):
+        return None
+    tokenizer = _constructed(f"hf:{name}", partial(transformers.AutoTokenizer.from_pretrained, name), True)
+    return oneformer_task(tokenizer, module.config.task_seq_len)
+
+
+def from_smp(name: str, pretrained: bool, num_classes: int | None = None) -> Built:
+    """A segmenter of segmentation-models-pytorch: "ARCH" or "ARCH/ENCODER", for weights of your own; or what
+    `save_pretrained` wrote, a folder or an id on the Hugging Face hub."""
+    library = import_smp()
+    arch, _, encoder = name.partition("/")
+    known = {one.__name__.lower(): one.__name__ for one in library.MODEL_ARCHITECTURES_MAPPING.values()}
+    if arch.lower() in known and not Path(name).is_dir():
+        if pretrained:
+            raise ModelError(
+                f"'smp:{name}' names no trained segmenter: give weights='file.safetensors', or 'random'; or a folder "
+                "that save_pretrained wrote, or an id on the Hugging Face hub, as 'smp:FOLDER'"
+            )
+        _check_encoder(library, encoder)
+        options = {"encoder_weights": None, "classes": num_classes or 1}
+        create = partial(library.create_model, arch, encoder or "resnet34", **options)
+        weights = ""
+    elif not pretrained or ("/" not in name and not Path(name).is_dir()):
+        raise ModelError(f"segmentation-models-pytorch has no architecture {arch!r}{nearest(arch, known.values())}")
+    else:
+        create, weights = partial(library.from_pretrained, name), "segmentation-models-pytorch weights"
+    module = _constructed(f"smp:{name}", create, pretrained)
+
+    def settings(encoder: str) -> Any:
+        with _no_waiting_for_the_hub():
+            return library.encoders.get_preprocessing_params(encoder)
+
+    found = smp(module, settings)
+    return Built(module, found.preprocess, None, weights, "maps", notes=found.notes)
+
+
+def _check_encoder(library: Any, encoder: str) -> None:
+    names = library.encoders.get_encoder_names()
+    if encoder and encoder not in names and not encoder.startswith("tu-"):  # those of timm
+        raise ModelError(f"segmentation-models-pytorch has no encoder {encoder!r}{nearest(encoder, names)}")
 
 
 def from_open_clip(name: str, pretrained: bool, num_classes: int | None = None) -> Built:
@@ -300,7 +366,7 @@ def from_ultralytics(name: str, pretrained: bool, num_classes: int | None = None
     found = ultralytics.adapted(module)
     if found is None:
         raise ModelError(f"'ultralytics:{name}' has a head of which the class scores of all boxes are not known")
-    return Built(found.module, found.preprocess, found.labels, "", found.module.deepviz_output)
+    return Built(found.module, found.preprocess, found.labels, "", stated_kind(found.module))
 
 
 def from_factory(spec: str, num_classes: int | None = None) -> nn.Module | LoadedModel:
@@ -348,6 +414,7 @@ SOURCES: dict[str, Build] = {
     "timm": from_timm,
     "torchvision": from_torchvision,
     "hf": from_hf,
+    "smp": from_smp,
     "open_clip": from_open_clip,
     "ultralytics": from_ultralytics,
 }
@@ -405,12 +472,12 @@ def _resolves(address: str) -> bool:
     return True
 
 
-def _hf_pretrained(auto: Any, name: str, what: str) -> nn.Module:
+def _hf_pretrained(auto: Any, name: str) -> nn.Module:
     module, told = _constructed(f"hf:{name}", lambda: auto.from_pretrained(name, output_loading_info=True), True)
     # transformers fills what a checkpoint lacks, such as its classifier, with random numbers
     lacking = sorted(map(str, told["missing_keys"])) + sorted(str(key) for key in told.get("mismatched_keys", ()))
     if lacking:
-        raise ModelError(f"hf:{name} has no weights for {', '.join(lacking[:3])}: it is not a trained {what}")
+        raise ModelError(f"hf:{name} has no weights for {', '.join(lacking[:3])}: it is not trained for this task")
     found: nn.Module = module
     return found
 
@@ -426,8 +493,8 @@ def _hf_preprocess(transformers: Any, name: str) -> Callable[..., Any] | None:
 
 
 def known_model(module: nn.Module) -> KnownModel | None:
-    """A module of a library that is run in another way, such as a detector; None for anything else."""
-    recognised = (torchvision_detection.adapted, hf_detection.adapted, ultralytics.adapted)
+    """A detector or segmenter of a library, with what it says of itself; None for anything else."""
+    recognised = (torchvision_detection.adapted, hf_detection.adapted, ultralytics.adapted, known_segmenter)
     return next((found for adapted in recognised if (found := adapted(module)) is not None), None)
 
 

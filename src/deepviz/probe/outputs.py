@@ -40,10 +40,10 @@ PROBLEM_TYPES: dict[str, Kind] = {
     "multi_label_classification": "multi-label",
 }
 """What `config.problem_type` says in transformers, as a `Kind`."""
-_SEGMENTERS = {
-    "transformers": "ForSemanticSegmentation",
+_SEGMENTERS: dict[str, tuple[str, ...]] = {
+    "transformers": ("ForSemanticSegmentation",),
     "torchvision": ("_SimpleSegmentationModel", "LRASPP"),
-    "segmentation_models_pytorch": "SegmentationModel",
+    "segmentation_models_pytorch": ("SegmentationModel",),
 }
 """How the classes of segmenters end, by their package."""
 _SCORES = ("logits", "out")
