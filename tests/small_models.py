@@ -130,8 +130,19 @@ class Segmenting(nn.Module):
         return self.body(x)
 
 
-def no_class_scores() -> LoadedModel:
+def segmenter() -> LoadedModel:
     return _loaded(Segmenting().eval())
+
+
+class Depth(Segmenting):
+    """A number for each pixel."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.body(x).mean(1)
+
+
+def no_class_scores() -> LoadedModel:
+    return _loaded(Depth().eval())
 
 
 def no_map() -> LoadedModel:
@@ -220,7 +231,7 @@ def detector() -> LoadedModel:
     return LoadedModel(PlantedDetector(), "planted detector", preprocess, labels, output="detections")
 
 
-def segmenter() -> LoadedModel:
+def planted_segmenter() -> LoadedModel:
     """Tells red and blue cells from the background."""
     labels = ("__background__", "red", "blue")
     return LoadedModel(PlantedSegmenter(), "planted segmenter", PLAIN, labels, output="maps")

@@ -24,6 +24,7 @@ from small_models import (
     LABELS,
     PREPROCESS,
     Counting,
+    Depth,
     Failing,
     Segmenting,
     good,
@@ -235,9 +236,9 @@ def test_a_callable_explains_a_model_without_class_scores():
     assert found.attribution[:, 16:].abs().max() == 0
     assert len(deepviz.viz_backprop(Segmenting(), images(1), target=[first_pixel, first_pixel])) == 2
     deepviz.sheet([found])
-    for target in (None, 3, [first_pixel, 3]):
+    for target in (None, 3, [lambda output: output.flatten(1)[:, 0], 3]):
         with pytest.raises(ModelError, match="the model returned no class scores"):
-            deepviz.viz_backprop(Segmenting(), images(1), target=target)
+            deepviz.viz_backprop(Depth(), images(1), target=target)
 
 
 def test_probability_of_a_single_logit_is_its_sigmoid():

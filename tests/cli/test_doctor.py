@@ -112,3 +112,16 @@ def test_doctor_says_what_a_detector_finds(capsys, tmp_path):
     Image.new("RGB", (320, 160)).save(tmp_path / "black.png")
     found = dict(told(capsys, "small_models:detector", str(tmp_path / "black.png")))
     assert found["detections:"] == "no detection; there is none at all"
+
+
+def test_doctor_of_a_segmenter_has_the_shares_of_its_classes(capsys):
+    found = told(capsys, "small_models:segmenter")
+    said = dict(found)
+    assert said["output:"].startswith("maps (assumed: class scores at each place, of a segmenter;")
+    model = small_models.segmenter()
+    best = model.module(model.prepare(deepviz.example_photo()).x[None])[0].argmax(0)
+    largest, share = max(((k, float((best == k).double().mean())) for k in range(8)), key=lambda one: one[1])
+    assert said["shares:"].startswith(f"{model.label(largest)} {100 * share:.1f} %")
+    assert said["layer:"].startswith("body.2, ")
+    assert "does not apply:" not in said
+    assert "predictions:" not in said

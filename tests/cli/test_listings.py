@@ -31,7 +31,7 @@ def test_methods_as_json(capsys):
     assert told["smooth-grad"]["options"]["samples"]["default"] == "50"
 
 
-@pytest.mark.parametrize("model", ["small_models:good", "small_models:detector", "small_models:segmenter"])
+@pytest.mark.parametrize("model", ["small_models:good", "small_models:detector", "small_models:planted_segmenter"])
 def test_what_can_be_asked_of_a_model_can_be_asked(capsys, tmp_path, monkeypatch, model):
     monkeypatch.chdir(tmp_path)
     Image.new("RGB", (300, 240), (200, 30, 30)).save("red.png")

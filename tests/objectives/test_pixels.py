@@ -6,7 +6,7 @@ from torch import nn
 import deepviz
 from deepviz.errors import ModelError, TargetError
 from deepviz.methods import Gradient, GradTimesImage, IntegratedGradients, SmoothGrad
-from deepviz.objectives import NoRegion, Pixels, bind, from_plain, parse, to_plain
+from deepviz.objectives import NoRegion, Pixels, Predicted, bind, from_plain, parse, to_plain
 from deepviz.probe.seen import Seen
 from networks import assert_same
 from objectives.planted import CELL, PlantedSegmenter, squares
@@ -143,3 +143,64 @@ def test_results_keep_their_region(model, picture, tmp_path):
     assert again.target == one.target
     assert torch.equal(again.target.objective.mask, one.target.objective.mask)
     assert again.overlay().tobytes() == one.overlay().tobytes()
+
+
+def test_an_unknown_model_of_maps_is_taken_for_a_segmenter_and_that_is_said(picture):
+    preprocess = deepviz.Preprocess(32, crop=0.8, mean=(0, 0, 0), std=(1, 1, 1), interpolation="nearest")
+    guessed = deepviz.load_model(PlantedSegmenter("out"), preprocess=preprocess, labels=LABELS)
+    stated = deepviz.load_model(guessed, output="maps")
+    for target in (None, "blue", Pixels("blue"), Predicted()):
+        (one,) = deepviz.explain(guessed, picture, "gradient", target=target)
+        (other,) = deepviz.explain(stated, picture, "gradient", target=target)
+        assert one.target == other.target
+        assert torch.equal(one.attribution, other.attribution)
+        assert one.notes["output"].startswith("assumed: class scores at each place, of a segmenter; output='maps'")
+        assert "output" not in other.notes
+    assert one.target.label == "red"
+
+
+@pytest.mark.parametrize("squashed", [False, True])
+def test_of_one_map_the_object_is_explained_and_not_the_background(squashed):
+    class One(nn.Module):
+        def forward(self, x):
+            z = 4 * nn.functional.avg_pool2d(x, CELL)[:, :1] - 2
+            return z.sigmoid() if squashed else z
+
+    x = squares((0, 1, 0, 1.0), (2, 2, 0, 1.0))[None].float()
+    (one,) = deepviz.explain(One(), x, "gradient")
+    assert (one.target.label, one.predictions) == ("class 1", (("class 0", 14 / 16), ("class 1", 2 / 16)))
+    marked = one.attribution[0] > 0
+    assert marked[:8, 8:16].all()
+    assert marked[16:24, 16:24].all()
+    assert marked.sum() == 2 * CELL**2
+    (other,) = deepviz.explain(One(), x, "gradient", target=0)
+    assert (other.attribution[0] < 0).sum() == 14 * CELL**2
+
+
+class PlantedCube(nn.Module):
+    """Of volumes with cells of 4 x 4 x 4: class 1 where they are bright; linear."""
+
+    def forward(self, x):
+        z = nn.functional.avg_pool3d(x, 4)
+        return torch.cat([0.5 - z, z], 1)
+
+
+def test_regions_of_volumes():
+    x = torch.zeros(1, 1, 8, 12, 16, dtype=torch.float64)
+    x[..., 4:8, 0:4, 8:12] = 1
+    expected = torch.zeros_like(x)
+    expected[..., 4:8, 0:4, 8:12] = 1 / 64
+    mask = torch.zeros(1, 8, 12, 16)
+    mask[:, 4:8, 0:4, 8:12] = 1
+    for target in (Pixels(1), Pixels(without=(0,)), Pixels(1, (9, 2, 5)), Pixels(1, mask)):
+        assert_same(Gradient()(PlantedCube(), x, target), expected, 1e-12)
+        assert_same(IntegratedGradients(steps=2)(PlantedCube(), x, target).sum(), torch.tensor(1.0).double(), 1e-9)
+        (one,) = deepviz.explain(PlantedCube(), deepviz.Inputs(x), "gradient", target=target)
+        assert_same(one.attribution.double(), expected[0], 1e-6)
+        assert one.overlay().size[0] > 0
+    (one,) = deepviz.explain(PlantedCube(), deepviz.Inputs(x), "gradient", top_k=2)[1:]
+    assert_same(one.attribution.double(), expected[0], 1e-6)
+    with pytest.raises(TargetError, match=r"the point \(9, 2\) has 2 axes, and the model's input 3: give \(x, y, z\)"):
+        Gradient()(PlantedCube(), x, Pixels(1, (9, 2)))
+    with pytest.raises(TargetError, match=r"\(9, 2, 8\) is outside of the model's input, 16 x 12 x 8 pixels"):
+        Gradient()(PlantedCube(), x, Pixels(1, (9, 2, 8)))

@@ -117,16 +117,23 @@ def _predicted(loaded: LoadedModel, image: Prepared, look: Look | DeepVizError) 
     if isinstance(look, DeepVizError):
         yield "output", f"{loaded.output}, nothing predicted: {look}"
         return
-    if loaded.kind == "detections":
-        yield "detections", "; ".join(map(_detection, look.detections(0, image)))
+    names = loaded.labels or ()
+    listed = ", ".join(names[:_NAMES]) + (", ..." if len(names) > _NAMES else "") or "no labels; give --labels"
+    predictions = ", ".join(f"{label} {percent(chance)}" for label, chance in look.predictions(0))
+    output = look.output
+    if look.reading is None:
+        yield "classes", f"{len(names)}: {listed}" if names else listed
+        yield "output", f"{output['kind']} ({output['known']})" if output is not None else loaded.kind
+        if look.shares:
+            yield "shares", predictions
+        else:
+            yield "detections", "; ".join(map(_detection, look.detections(0, image)))
         return
+    assert output is not None
     reading = look.reading
-    assert reading is not None
-    assert look.output is not None
     what = "numbers" if reading.kind == "regression" else "classes"
     yield what, f"{reading.classes}: {listed}" if what == "classes" or names else str(reading.outputs)
-    yield "output", f"{look.output['kind']} ({look.output['known']})"
-    predictions = ", ".join(f"{label} {percent(chance)}" for label, chance in look.predictions(0))
+    yield "output", f"{output['kind']} ({output['known']})"
     yield "predictions", predictions or ", ".join(map(str, loaded.predict(image.x)[0]))
     yield from (("warning", text) for text in (*look.remarks, *reading.warnings))
 

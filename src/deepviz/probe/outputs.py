@@ -155,6 +155,16 @@ def _are_maps(value: Any) -> bool:
     return isinstance(value, Tensor) and value.ndim in (4, 5) and value.is_floating_point()
 
 
+def any_numbers(output: Any, n: int) -> Tensor | None:
+    """Floating numbers (n, ...) in whatever a model returns, several a row: "logits" or "out", else the first such
+    tensor; None if there is none."""
+    every = [_named(output, "auto"), *(value for _, value in _all_fields(output))]
+    if isinstance(output, Tensor):
+        every = [output]
+    fit = (one for one in every if isinstance(one, Tensor) and one.is_floating_point() and one.ndim > 1)
+    return next((one for one in fit if len(one) == n), None)
+
+
 def chosen_field(output: Any, kind: Kind = "auto") -> str:
     """Which of several possible outputs was taken, being the first, as a sentence; "" if there is no doubt."""
     if isinstance(output, Tensor) or _named(output, kind) is not None:

@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from deepviz.errors import ImageError, LayerError
-from deepviz.probe.outputs import Kind, Reading, class_scores, output_fields, read_outputs
+from deepviz.errors import ImageError, LayerError, ModelError
+from deepviz.probe.outputs import Kind, Reading, any_numbers, class_scores, output_fields, read_outputs
 from deepviz.probe.seeds import generator_of
 
 
@@ -53,12 +53,19 @@ class Seen:
         return found
 
     def mixture(self) -> Tensor:
-        """All scores of each row at once, weighted at random but always alike: no class in particular, (n,).
+        """All scores of each row at once, weighted at random but always alike: no class in particular, (n,). Of a
+        model without class scores, such as a segmenter, all numbers of its first output.
 
         Raises:
             ModelError: if the model returned none.
         """
-        scores = self.scores()
+        try:
+            scores = self.scores()
+        except ModelError:
+            found = any_numbers(self.output, self.n)
+            if found is None:
+                raise
+            scores = found
         weights = torch.randn(scores.shape[1:], generator=generator_of(0, 1), dtype=torch.float64)
         mixed: Tensor = (scores * weights.to(scores)).flatten(1).sum(1)
         return mixed

@@ -64,6 +64,7 @@ class Look:
         order: (N, classes), the classes, best first; None if none is predicted.
         found: of a detector, the detections of each row, best first, with boxes in pixels of the input.
         shares: of a segmenter, the classes of each row with their share of the pixels, largest first.
+        guessed: that the outputs were taken as those of a segmenter, as a sentence; "" if they were not, or said to be.
     """
 
     loaded: LoadedModel
@@ -75,16 +76,22 @@ class Look:
     order: Tensor | None
     found: tuple[tuple[Found, ...], ...] = ()
     shares: tuple[tuple[tuple[int, float], ...], ...] = ()
+    guessed: str = ""
 
     @property
     def assumed(self) -> str:
         """What was guessed of the outputs to choose what is explained, as a sentence; "" if nothing was."""
-        return "" if self.reading is None else self.reading.assumed
+        return self.guessed if self.reading is None else self.reading.assumed
 
     @property
     def output(self) -> dict[str, str] | None:
         """What the outputs were read as, and how it was known; None if there are none."""
-        return None if self.reading is None else self.loaded.output_record(self.reading)
+        if self.reading is not None:
+            return self.loaded.output_record(self.reading)
+        if not (self.found or self.shares):
+            return None
+        known = self.guessed or "stated: by output=, or by where the model is from"
+        return {"kind": "detections" if self.found else "maps", "known": known}
 
     @property
     def remarks(self) -> tuple[str, ...]:
@@ -174,12 +181,31 @@ def looked(loaded: LoadedModel, inputs: Inputs, targets: tuple[Objective, ...] |
         TypeError: for a `top_k` that is no whole number.
     """
     check_top_k(top_k, targets)
+    try:
+        return _looked(loaded, inputs, targets, top_k)
+    except ModelFailed:
+        raise
+    except ModelError as error:
+        if loaded.kind not in ("auto", "two labels"):
+            raise
+        try:
+            found = _looked(replace(loaded, output="maps"), inputs, targets, top_k)
+        except ModelError:
+            raise error from None
+    assumed = (
+        "assumed: class scores at each place, of a segmenter; output='maps' states it, objectives.Output explains one"
+    )
+    return replace(found, loaded=loaded, guessed=assumed)
+
+
+def _looked(loaded: LoadedModel, inputs: Inputs, targets: tuple[Objective, ...] | None, top_k: int) -> Look:
     if targets is None:
         targets = default_objectives(loaded, top_k) or None
     if targets is None:
         asked: tuple[Objective, ...] = (Predicted(),)
     else:
-        asked = tuple(one.replaced(lambda part: part.embedded(loaded)) for one in _each(loaded, inputs, targets))
+        meant = tuple(one.replaced(lambda part: _for_task(part, loaded)) for one in targets)
+        asked = tuple(one.replaced(lambda part: part.embedded(loaded)) for one in _each(loaded, inputs, meant))
     bound = bind(list(asked), inputs.n)
     readings: list[Reading] = []
     without = loaded.kind in WITHOUT_SCORES
@@ -217,6 +243,23 @@ def looked(loaded: LoadedModel, inputs: Inputs, targets: tuple[Objective, ...] |
     return Look(loaded, asked, values.cpu(), scores, reading, chances, order)
 
 
+def _background(loaded: LoadedModel) -> tuple[int, ...]:
+    """The classes that are nothing in particular."""
+    return tuple(k for k, label in enumerate(loaded.labels or ()) if label.strip("_ ").lower() in BACKGROUND)
+
+
+def _for_task(objective: Objective, loaded: LoadedModel) -> Objective:
+    """A class, where there are no scores of classes, as what is found of it in the image."""
+    if loaded.kind not in WITHOUT_SCORES:
+        return objective
+    maps = loaded.kind == "maps"
+    if isinstance(objective, Predicted):
+        return Pixels(index=objective.rank, without=_background(loaded)) if maps else Box(index=objective.rank)
+    if isinstance(objective, Logit) and isinstance(objective.target, int):
+        return Pixels(objective.target) if maps else Box(objective.target)
+    return objective
+
+
 def _each(loaded: LoadedModel, inputs: Inputs, targets: tuple[Objective, ...]) -> tuple[Objective, ...]:
     """The targets, with those that stand for several of the one image replaced by these.
 
@@ -242,8 +285,7 @@ def default_objectives(loaded: LoadedModel, top_k: int) -> tuple[Objective, ...]
         return (Box() if top_k == 1 else Boxes(most=top_k),)
     if loaded.kind != "maps":
         return ()
-    background = tuple(k for k, label in enumerate(loaded.labels or ()) if label.strip("_ ").lower() in BACKGROUND)
-    return (Pixels(without=background) if top_k == 1 else Regions(top_k, background),)
+    return (Pixels(without=_background(loaded)) if top_k == 1 else Regions(top_k, _background(loaded)),)
 
 
 def _alone(session: Session, read: Callable[[Seen], T]) -> list[T]:
