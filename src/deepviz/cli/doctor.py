@@ -85,8 +85,7 @@ def _understood(loaded: LoadedModel, photo: str) -> Iterator[tuple[str, str]]:
         yield "layer", _layer(loaded, image)
         if isinstance(look, NothingDetected):
             return
-        # any number of what predicts nothing is as good as another to see whether a method applies
-        item = Item(image) if isinstance(look, Look) else Item(image, (Output(0),))
+        item = Item(image) if isinstance(look, Look) else Item(image, (_any_number(loaded, image),))
         yield from (("does not apply", text) for text in _inapplicable(loaded, item))
 
 
@@ -159,6 +158,16 @@ def _look(loaded: LoadedModel, image: Prepared) -> Look | DeepVizError:
         return looked(loaded, inputs_of(loaded, [Item(image)]), None)
     except DeepVizError as error:
         return error
+
+
+def _any_number(loaded: LoadedModel, image: Prepared) -> Output:
+    """A number of what predicts nothing; one is as good as another to see whether a method applies."""
+    try:
+        looked(loaded, inputs_of(loaded, [Item(image)]), (Output(0),))
+    except DeepVizError:
+        left, top, right, bottom = image.geometry.box
+        return Output(at=((left + right) / 2, (top + bottom) / 2))
+    return Output(0)
 
 
 def _inapplicable(loaded: LoadedModel, item: Item) -> Iterator[str]:

@@ -106,11 +106,19 @@ def class_scores(output: Any, kind: Kind = "auto") -> Tensor:
     if isinstance(found, Tensor) and found.ndim == 1 and found.is_floating_point():
         found = found.unsqueeze(1)
     if found is None or not _is_scores(found):
+        place = _first_map(output) or "'name', index"
         raise ModelError(
             f"the model returned no class scores (N, K) but {describe(output)}; give a target that reads one score per "
-            "row from it: deepviz.objectives.Output('name', index), or a callable"
+            f"row from it: deepviz.objectives.Output({place}), or a callable"
         )
     return found
+
+
+def _first_map(output: Any) -> str:
+    """The arguments of `Output` for a point of the first map of numbers; "" if there is none."""
+    found = [("", output), *_all_fields(output)]
+    path = next((path for path, value in found if isinstance(value, Tensor) and value.ndim > 2), None)
+    return "" if path is None else ", ".join([*(repr(name) for name in path.split(".") if name), "at=(x, y)"])
 
 
 def class_maps(output: Any) -> Tensor:

@@ -26,7 +26,7 @@ from deepviz.errors import OutputError
 from deepviz.files import PICTURES, encoded, write_bytes, write_picture
 from deepviz.geometry import Geometry
 from deepviz.methods.method import Method
-from deepviz.objectives import Function, Objective, Region
+from deepviz.objectives import Function, Objective, Output, Region
 from deepviz.objectives.record import HELD
 from deepviz.render import Scale, Tile, colour_bar, fitted, grey, place, resized
 from deepviz.render import heatmap as draw_heatmap
@@ -67,7 +67,7 @@ class ExplainedTarget:
         function: the callable itself, if the target is one, so that two of the same name are two targets; None if it
             was read from a file.
         objective: what was explained, as a value that can be given as `target` again.
-        box: of a detection, (left, top, right, bottom) in pixels of the image.
+        box: of a detection, or a part of a map of numbers, (left, top, right, bottom) in pixels of the image.
     """
 
     index: int | None
@@ -101,7 +101,8 @@ class ExplainedTarget:
     def __str__(self) -> str:
         if self.probability is not None:
             return f"{self.label} {percent(self.probability)}"
-        return self.label if self.score is None else f"{self.label}: {self.score:.3g}"
+        units = f" {self.objective.units}" if isinstance(self.objective, Output) and self.objective.units else ""
+        return self.label if self.score is None else f"{self.label}: {self.score:.3g}{units}"
 
 
 class Detected(NamedTuple):
@@ -268,7 +269,11 @@ class Explanation:
         mine = self.target.box
         others = [one for one in self.detections if one.box != mine]
         boxes = [DrawnBox(one.box, f"{one.label} {percent(one.score)}") for one in others]
-        return boxes if mine is None else [*boxes, DrawnBox(mine, str(self.target.drawn), explained=True)]
+        if mine is None:
+            return boxes
+        # beside a point its label would lie on the map; the caption has it
+        text = "" if isinstance(self.target.objective, Output) else str(self.target.drawn)
+        return [*boxes, DrawnBox(mine, text, explained=True)]
 
     def grey(self, *, gray: bool = True) -> Image.Image:
         """The map without a colour map: its drawn values from black up, or its signed channels about mid grey."""

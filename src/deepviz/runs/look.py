@@ -151,11 +151,21 @@ class Look:
 
 
 def placed(target: ExplainedTarget, image: Prepared) -> ExplainedTarget:
-    """The target with its box in pixels of the image, if it is a detection."""
-    if not isinstance(target.objective, Detection):
-        return target
-    left, top, right, bottom = torch.as_tensor(target.objective.box).reshape(-1).tolist()
-    return replace(target, box=_on_image((left, top, right, bottom), image))
+    """The target with its box in pixels of the image, if it is a detection or a part of a map of numbers."""
+    if isinstance(target.objective, Detection):
+        return replace(target, box=_on_image(_corners(target.objective.box), image))
+    if isinstance(target.objective, Output) and isinstance(target.objective.at, Tensor) and image.space is None:
+        box = _on_image(_corners(target.objective.at), image)
+        width, height = box[2] - box[0], box[3] - box[1]
+        # of a point it is the one pixel
+        at = box[:2] if abs(width - 1) < 1e-6 > abs(height - 1) else box
+        return replace(target, box=box, label=f"{target.label} at ({', '.join(f'{round(one, 1):g}' for one in at)})")
+    return target
+
+
+def _corners(box: tuple[float, ...] | Tensor) -> BoxOf:
+    left, top, right, bottom = torch.as_tensor(box).reshape(-1).tolist()
+    return left, top, right, bottom
 
 
 def _on_image(box: BoxOf, image: Prepared) -> BoxOf:
