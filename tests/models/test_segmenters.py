@@ -9,7 +9,7 @@ from deepviz.methods import GradCAM, Gradient
 from deepviz.models import load_model
 from deepviz.models.segmenters import by_queries, oneformer_task, semantic
 from deepviz.models.torchvision_shim import import_torchvision
-from deepviz.objectives import Pixels
+from deepviz.objectives import Output, Pixels
 from deepviz.probe.outputs import class_maps
 from networks import assert_same
 
@@ -225,3 +225,27 @@ def test_without_smp_the_error_says_what_to_install(monkeypatch, torchvision):
     monkeypatch.setitem(sys.modules, "segmentation_models_pytorch", None)
     with pytest.raises(MissingExtra, match=r"pip install 'deepviz\[smp\]'"):
         load_model("smp:Unet", weights="random")
+
+
+def test_hf_depth_is_explained_at_a_point(transformers, tmp_path):
+    model = configured(transformers, "GLPNForDepthEstimation", **SEGFORMER | {"decoder_hidden_size": 16}, max_depth=10)
+    model.save_pretrained(tmp_path)
+    loaded = load_model(f"hf:{tmp_path}")
+    assert loaded.kind == "auto"
+    x = X[:1].clone().requires_grad_()
+    (expected,) = torch.autograd.grad(model(x).predicted_depth[0, 20, 30], x)
+    for target in (Output("predicted_depth", at=(30, 20)), Output(at=(30, 20))):
+        assert_same(Gradient()(loaded.module, X[:1], target), expected, 1e-5)
+    assert bool(GradCAM()(loaded.module, X[:1], Output(at=(30, 20))).isfinite().all())
+
+
+def test_hf_keypoints_have_a_heatmap_each(transformers, tmp_path):
+    backbone = transformers.VitPoseBackboneConfig(
+        image_size=[64, 48], patch_size=[16, 16], hidden_size=32, num_hidden_layers=2, num_attention_heads=2,
+    )  # fmt: skip
+    model = configured(transformers, "VitPoseForPoseEstimation", backbone_config=backbone, num_labels=5)
+    model.save_pretrained(tmp_path)
+    loaded = load_model(f"hf:{tmp_path}")
+    x = X[:1, :, :, :48].clone().requires_grad_()
+    (expected,) = torch.autograd.grad(model(x).heatmaps[0, 3, 5, 7], x)  # of 16 x 12 cells of 4 x 4 pixels
+    assert_same(Gradient()(loaded.module, x.detach(), Output("heatmaps", 3, at=(28, 20, 32, 24))), expected, 1e-5)

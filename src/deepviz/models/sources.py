@@ -244,6 +244,7 @@ _HF_TASKS = {
     "MaskFormerForInstanceSegmentation": "UniversalSegmentation",
     "DetrForSegmentation": "UniversalSegmentation",
     "ForDepthEstimation": "DepthEstimation",
+    "ForPoseEstimation": "PoseEstimation",
 }
 """How the names of models end, and what their task is called in transformers; else it is image classification."""
 
