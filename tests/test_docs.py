@@ -213,7 +213,7 @@ def _written(magic):
 
 
 @pytest.mark.filterwarnings("ignore::deepviz.DeepVizWarning")
-@pytest.mark.parametrize("name", ["how_it_works.md", "your_model.md"])
+@pytest.mark.parametrize("name", ["how_it_works.md", "segmenters.md", "your_model.md"])
 def test_the_examples_of_a_page_run(name, monkeypatch):
     monkeypatch.chdir(ROOT / "docs")
     cells = [re.sub(r"^:.*\n", "", cell) for cell in blocks(page(name), r"\{code-cell\} ipython3")]
