@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from zoo import Architecture, Layout, channels_first, channels_last, sequence_first, tokens
 
 from deepviz.models.torchvision_shim import import_timm, import_torchvision
+from deepviz.objectives import Output, Pixels
 
 ARCHITECTURES: list[Architecture] = []
 SIZE = (96, 128)
@@ -482,6 +483,13 @@ def centre(maps: Tensor) -> Tensor:
     return middle.flatten(1).mean(1)
 
 
+def region(*size: int) -> Pixels:
+    """What `centre` reads, as a mask on the input."""
+    mask = torch.zeros(size)
+    mask[tuple(slice(side // 4, side - side // 4) for side in size)] = 1
+    return Pixels(1, mask[None] if len(size) == 3 else mask)
+
+
 def segments(output: Any) -> Tensor:
     return centre(output["out"])
 
@@ -493,7 +501,7 @@ def segmentation(name: str, last: Rules) -> None:
         home="models.segmentation",
         image=(3, 64, 96),
         options={**UNTRAINED, **PLAIN},
-        target=segments,
+        target=region(64, 96),
         scores=segments,
     )
 
@@ -968,7 +976,7 @@ hugging_face(
     "SegformerForSemanticSegmentation",
     r"decode_head\.(activation|dropout|batch_norm)",
     options=SEGFORMER,
-    target=pixels,
+    target=region(96, 128),
     scores=pixels,
 )
 
@@ -986,7 +994,7 @@ hugging_face(
         "num_attention_heads": [1, 2, 2, 3],
         "decoder_hidden_size": 16,
     },
-    target=depth,
+    target=Output("predicted_depth", at=(0, 0, 128, 96)),
     scores=depth,
 )
 
@@ -1224,7 +1232,7 @@ def segmenter(name: str, encoder: str = "resnet18", **options: Any) -> None:
         build,
         r"decoder(\..*)?",
         image=(3, 64, 96),
-        target=centre,
+        target=region(64, 96),
         scores=centre,
     )
 
@@ -1253,7 +1261,8 @@ def volumes(
         import_torchvision()
         return getattr(importlib.import_module(home), name)(**options)
 
-    known = {} if scores is None else {"target": scores, "scores": scores}
+    asked = region(*image[1:]) if scores is centre else scores
+    known = {} if scores is None else {"target": asked, "scores": scores}
     add(f"MONAI {name}", "monai", build, last, layout=layout, image=image, **known)
 
 

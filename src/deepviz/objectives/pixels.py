@@ -44,7 +44,8 @@ class Pixels(Choosing):
     mask: Annotated[
         Literal["predicted"] | Tensor | tuple[float, ...] | None,
         "Which pixels: those predicted as the class; a mask (H, W), true or a weight where it counts, or one for each "
-        "row, (N, H, W), of volumes (N, D, H, W); a point (x, y), of volumes (x, y, z); None: all.",
+        "row, (N, H, W), of volumes (N, D, H, W), or (1, D, H, W) for all; a point (x, y), of volumes (x, y, z); None: "
+        "all.",
     ] = "predicted"
     index: Annotated[int, Ge(0), "Without a label: 0 is the class of the largest region, 1 the one after it ..."] = 0
     without: Annotated[tuple[int, ...], "Without a label: classes that are not chosen, such as the background."] = ()
@@ -66,8 +67,10 @@ class Pixels(Choosing):
 
     @property
     def rows(self) -> int | None:
-        """Where there is a mask for each row, (N, H, W), how many."""
-        return len(self.mask) if isinstance(self.mask, Tensor) and self.mask.ndim > 2 else None
+        """Where there is a mask for each row, (N, H, W), how many; one of a volume, (1, D, H, W), is for all."""
+        if not isinstance(self.mask, Tensor) or self.mask.ndim < 3 or (self.mask.ndim == 4 and len(self.mask) == 1):
+            return None
+        return len(self.mask)
 
     def take(self, rows: Rows) -> Objective:
         """With the masks of those rows."""
@@ -95,7 +98,7 @@ class Pixels(Choosing):
         Raises:
             TargetError: for a mask of another size than the image, or if the model saw nothing of it.
         """
-        if isinstance(self.mask, (str, type(None))) or self.rows is not None:
+        if isinstance(self.mask, (str, type(None))) or (isinstance(self.mask, Tensor) and self.mask.ndim > 2):
             return self
         if isinstance(self.mask, tuple) and len(self.mask) == 3:  # in a volume, which is not resized
             return self
@@ -155,7 +158,7 @@ class Pixels(Choosing):
             return predicted
         size = tuple(seen.image().shape[2:])
         if isinstance(self.mask, Tensor):
-            mask = self.mask if self.rows is None else self.mask[row if len(self.mask) > 1 else 0]
+            mask = self.mask if self.mask.ndim == 2 else self.mask[row if len(self.mask) > 1 else 0]
             if tuple(mask.shape) not in (size, tuple(best.shape)):
                 one = ": of a volume it is (1, D, H, W)" if len(size) == 3 else ""
                 raise TargetError(
