@@ -8,6 +8,7 @@ from deepviz.errors import ModelError, TargetError
 from deepviz.methods import Gradient, GradTimesImage, IntegratedGradients, SmoothGrad
 from deepviz.objectives import NoRegion, Pixels, Predicted, bind, from_plain, parse, to_plain
 from deepviz.probe.seen import Seen
+from deepviz.runs.look import predicted
 from networks import assert_same
 from objectives.planted import CELL, PlantedSegmenter, squares
 
@@ -109,6 +110,11 @@ def test_masks_and_points_are_given_on_the_image(model, picture, target, drawn):
         assert {(row, column) for row in range(4) for column in range(4) if middles[row, column] > 0} == set(drawn)
 
 
+def test_as_many_regions_are_predicted_as_there_are(model, picture):
+    found = predicted(model, model.prepare(picture), 5)
+    assert [one.label for one in found] == ["red", "blue"]
+
+
 def test_what_cannot_be_meant(model, picture):
     picture.paste((0, 0, 0), (140, 140, 180, 180))
     with pytest.raises(NoRegion, match=r"no pixel is predicted as blue; there are __background__ 88 %, red 12 %"):
@@ -198,6 +204,7 @@ def test_regions_of_volumes():
         (one,) = deepviz.explain(PlantedCube(), deepviz.Inputs(x), "gradient", target=target)
         assert_same(one.attribution.double(), expected[0], 1e-6)
         assert one.overlay().size[0] > 0
+    assert_same(Gradient()(PlantedCube(), x.repeat(3, 1, 1, 1, 1), Pixels(1, mask))[2:], expected, 1e-12)
     (one,) = deepviz.explain(PlantedCube(), deepviz.Inputs(x), "gradient", top_k=2)[1:]
     assert_same(one.attribution.double(), expected[0], 1e-6)
     with pytest.raises(TargetError, match=r"the point \(9, 2\) has 2 axes, and the model's input 3: give \(x, y, z\)"):

@@ -432,14 +432,15 @@ def objectives_of(items: Sequence[Item]) -> tuple[Objective, ...] | None:
 
 
 def predicted(loaded: LoadedModel, image: Prepared, top_k: int) -> list[ExplainedTarget]:
-    """The best classes of one image, best first: those that `explain` would take with this `top_k`.
+    """The best classes of one image, best first: those that `explain` would take with this `top_k`; of a detector or a
+    segmenter as many as there are detections or regions.
 
     Raises:
         ModelError: if the model returns no class scores, or fails.
         TargetError: if its outputs predict nothing.
     """
     look = looked(loaded, inputs_of(loaded, [Item(image)]), None, top_k)
-    return [look.target(0, k) for k in range(len(look.objectives))]
+    return [placed(look.target(0, k), image) for k in range(len(look.objectives))]
 
 
 def written(target: ExplainedTarget) -> str:
