@@ -113,6 +113,10 @@ def test_masks_and_points_are_given_on_the_image(model, picture, target, drawn):
 def test_as_many_regions_are_predicted_as_there_are(model, picture):
     found = predicted(model, model.prepare(picture), 5)
     assert [one.label for one in found] == ["red", "blue"]
+    ((background, red, blue),) = model.predict(picture)
+    assert (red.index, red.label, red.probability, red.score) == (1, "red", 2 / 16, pytest.approx(found[0].score))
+    assert (background.probability, blue.score) == (13 / 16, pytest.approx(found[1].score))
+    assert str(blue) == "blue 6.2 %"
 
 
 def test_what_cannot_be_meant(model, picture):

@@ -17,7 +17,7 @@ from deepviz.geometry import Geometry
 from deepviz.inputs import plain_tensor
 from deepviz.models.images import Photo, PhotoSource, open_photo
 from deepviz.models.labels import find_label
-from deepviz.models.predict import Prediction, outputs_of
+from deepviz.models.predict import Prediction, outputs_of, regions_of
 from deepviz.models.preprocess import Preprocess
 from deepviz.models.texts import TextEmbedder
 from deepviz.objectives.embedder import TextEmbeddings
@@ -121,7 +121,8 @@ class LoadedModel:
 
         Args:
             images: one or several: paths, PIL images, arrays, tensors (C, H, W) or (N, C, H, W).
-            top_k: of each image so many of the best classes; of a model of numbers all of them are given.
+            top_k: of each image so many of the best classes; of a model of numbers all of them are given. Of a
+                segmenter the classes with the largest regions, with their share of the pixels as `probability`.
 
         Returns:
             For each image its predictions, best first; numbers in their own order.
@@ -140,8 +141,14 @@ class LoadedModel:
             [None, None, None]
         """
         prepared = [self.prepare(image).x for image in _several(images)]
+        if self.kind == "maps":
+            return [self._regions(*found, top_k) for found in regions_of(self.module, self.kind, prepared)]
         read = outputs_of(self.module, self.kind, prepared)
         return [self._predictions(outputs, reading, top_k) for outputs, reading in read]
+
+    def _regions(self, shares: Tensor, scores: Tensor, top_k: int) -> tuple[Prediction, ...]:
+        best = [k for k in shares.argsort(descending=True, stable=True).tolist() if shares[k] > 0]
+        return tuple(Prediction(k, self.label(k), float(shares[k]), float(scores[k])) for k in best[:top_k])
 
     def _predictions(self, outputs: Tensor, reading: Reading, top_k: int) -> tuple[Prediction, ...]:
         scores, chances = reading.scores(outputs)[0], reading.probabilities(outputs)

@@ -7,12 +7,13 @@ from dataclasses import dataclass, replace
 from itertools import groupby
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from deepviz.inputs import Inputs
-from deepviz.objectives import Output, bind
+from deepviz.objectives import Output, Pixels, bind
 from deepviz.probe.gradient import fresh_leaf
-from deepviz.probe.outputs import Kind, Reading, read_outputs
+from deepviz.probe.outputs import Kind, Reading, best_classes, class_maps, read_outputs
 from deepviz.probe.session import Session, opened
 from deepviz.render.text import percent
 
@@ -27,8 +28,8 @@ class Prediction:
     Args:
         index: the class, label or number.
         label: its name.
-        probability: of the class; None for a number.
-        score: the logit, or the number.
+        probability: of the class; None for a number; of a segmenter, the share of the pixels.
+        score: the logit, or the number; of a segmenter, the mean logit where the class is predicted.
     """
 
     index: int
@@ -56,6 +57,32 @@ def outputs_of(module: nn.Module, kind: Kind, images: Sequence[Tensor]) -> Itera
             yield from _of_batch(module, kind, torch.stack(batch[start : start + _TOGETHER]))
 
 
+def regions_of(module: nn.Module, kind: Kind, images: Sequence[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
+    """Of each image (C, H, W) the share of the pixels that each class is predicted for, (K,), and its mean score there.
+
+    Raises:
+        ModelError: if the model fails, or returns no maps.
+    """
+
+    def compute(part: Session) -> tuple[Tensor, ...]:
+        z = class_maps(part.look().output).detach().double()
+        there = F.one_hot(best_classes(z), z.shape[1]).movedim(-1, 1).to(z)
+        count = there.flatten(2).sum(2)
+        return count / there[0, 0].numel(), (z * there).flatten(2).sum(2) / count.clamp_min(1)
+
+    for image in images:
+        with opened(module, _at_home(module, image[None]), bind(Pixels(mask=None), 1), kind) as session:
+            shares, scores = session.by_rows(compute)
+            session.notes.general.clear()
+        yield shares[0].cpu(), scores[0].cpu()
+
+
+def _at_home(module: nn.Module, x: Tensor) -> Inputs:
+    """Images on the model's device and in its type."""
+    first = next((p for p in module.parameters() if p.is_floating_point()), None)
+    return Inputs(x) if first is None else Inputs(x).to(first.device, first.dtype)
+
+
 def _of_batch(module: nn.Module, kind: Kind, x: Tensor) -> list[tuple[Tensor, Reading]]:
     readings: list[Reading] = []
 
@@ -66,9 +93,7 @@ def _of_batch(module: nn.Module, kind: Kind, x: Tensor) -> list[tuple[Tensor, Re
         readings.append(read_outputs(outputs, seen.kind))
         return (outputs.detach().float(),)
 
-    first = next((p for p in module.parameters() if p.is_floating_point()), None)
-    inputs = Inputs(x) if first is None else Inputs(x).to(first.device, first.dtype)
-    with opened(module, inputs, bind(Output(0), len(x)), kind) as session:
+    with opened(module, _at_home(module, x), bind(Output(0), len(x)), kind) as session:
         (outputs,) = session.by_rows(compute)
         session.notes.general.clear()  # what is odd about the model is told with its maps
     return [(one[None].cpu(), readings[0]) for one in outputs]
