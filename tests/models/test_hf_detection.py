@@ -125,7 +125,7 @@ def test_scores_and_boxes_are_those_of_the_librarys_own_forward_pass(transformer
     assert apart.amax(2).amin(1).max() <= 1
 
 
-@pytest.mark.parametrize("kind", sorted(KINDS.keys() - {"RTDetr"}))  # its own gradient depends on the memory format
+@pytest.mark.parametrize("kind", KINDS)
 def test_methods_explain_the_logit_that_the_score_is_made_of(transformers, kind):
     model, processor = built(transformers, kind)
     loaded = deepviz.load_model(model, preprocess=processor)
@@ -135,13 +135,14 @@ def test_methods_explain_the_logit_that_the_score_is_made_of(transformers, kind)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of the completeness gap of two steps
         path = IntegratedGradients(steps=2)(net, x, Box())
-    x.requires_grad_()
+    # of two rows, since torch takes a wrong gradient of batch normalisation for one (see contiguous_at_batch_norm)
+    x = torch.cat([x, x]).requires_grad_()
     output = model(pixel_values=x)
     best = net(x).detections()[0][0]
     (expected,) = torch.autograd.grad(output.logits[0, best.candidate, best.label], x)
-    assert (gradient - expected).abs().max() <= 1e-6 * expected.abs().max()
+    assert (gradient[0] - expected[0]).abs().max() <= 1e-6 * expected.abs().max()
     assert path.abs().max() > 0
-    assert GradCAM(relu=False)(net, x.detach(), Box()).abs().max() > 0
+    assert GradCAM(relu=False)(net, x[:1].detach(), Box()).abs().max() > 0
 
 
 def test_a_folder_that_save_pretrained_wrote(transformers, tmp_path):
