@@ -311,3 +311,32 @@ def test_the_layer_of_a_pyramid_is_one_that_all_boxes_depend_on():
         found = GradCAM(relu=False).attribute(net, x, Box(index=index))
         assert found.notes.facts["layer"] == "stem"
         assert found.maps.abs().max() > 0
+
+
+class TwoMaps(torch.nn.Module):
+    """A backbone that returns a map and another one that is made of it."""
+
+    def __init__(self):
+        super().__init__()
+        self.first = torch.nn.Conv2d(3, 4, 3, padding=1)
+        self.second = torch.nn.Conv2d(4, 2, 3, padding=1)
+
+    def forward(self, x):
+        first = self.first(x)
+        return {"first": first, "second": self.second(first.tanh())}
+
+
+def test_the_gradient_of_a_map_includes_what_its_own_layer_makes_of_it():
+    torch.manual_seed(0)
+    body = TwoMaps()
+    net = torch.nn.ModuleDict({"body": body})
+    net.forward = lambda x: torch.stack([sum(one.mean((1, 2, 3)) for one in net["body"](x).values())] * 2, 1)
+    net = net.double()
+    x = torch.rand(2, 3, 8, 8, dtype=torch.float64)
+    A = body.first(x)
+    first = A.detach().requires_grad_()
+    score = first.mean((1, 2, 3)) + body.second(first.tanh()).mean((1, 2, 3))
+    (dA,) = torch.autograd.grad(score.sum(), first)
+    expected = (dA.mean((2, 3), keepdim=True) * A).sum(1, keepdim=True).detach()
+    for layer in ("body", "body.first"):
+        assert_same(GradCAM(layer=layer, relu=False)(net, x, 0), expected, 1e-12)

@@ -58,7 +58,8 @@ def layer_gradient(session: Session, layer: str) -> tuple[Tensor, Tensor]:
     """The layer's output A and dS/dA for the rows of a chunk, with a graph only from the layer on.
 
     Below the layer the model runs without a graph; when the layer returns, the graph starts at a copy of its output.
-    Where that fails (the layer hands on a view, or the model runs it under `no_grad`), the graph is that of all layers.
+    Where that fails (the layer hands on a view or returns several tensors, or the model runs it under `no_grad`), the
+    graph is that of all layers.
 
     Returns:
         A (n, ...) and dS/dA, (n, ...) or (n, K, ...), both detached.
@@ -76,7 +77,8 @@ def layer_gradient(session: Session, layer: str) -> tuple[Tensor, Tensor]:
 
 
 class _NoNewGraph(LayerError):
-    """The layer hands on its input, of which others hold views: a graph cannot start there, only pass."""
+    """A graph cannot start at the layer, only pass: it hands on its input, of which others hold views, or it returns
+    several tensors."""
 
 
 def _unrelated(layer: str) -> LayerError:
@@ -88,6 +90,8 @@ def _above(session: Session, layer: str) -> tuple[Tensor, Tensor]:
 
     def start_graph(inputs: Any, output: Any) -> Any:
         answer = _explained(output, layer)
+        if sum(isinstance(one, Tensor) and one.is_floating_point() for one in _parts(output)) > 1:
+            raise _NoNewGraph(f"layer {layer!r} returns several tensors, of which one may be made of another")
         torch.set_grad_enabled(True)
         # a copy: what the model goes on to do in place must not reach it
         leaf = fresh_leaf(answer.detach().clone())
