@@ -6,14 +6,16 @@ import importlib
 import os
 import tempfile
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from zoo import Architecture, Layout, channels_first, channels_last, sequence_first, tokens
 
+from deepviz.models.sources import known_model
 from deepviz.models.torchvision_shim import import_timm, import_torchvision
-from deepviz.objectives import Output, Pixels
+from deepviz.objectives import Detection, Output, Pixels
 
 ARCHITECTURES: list[Architecture] = []
 SIZE = (96, 128)
@@ -1355,3 +1357,64 @@ volumes(
     post_activation="",
     scores=first_output,
 )
+
+
+# ------------------------------------------------------------------------------------------- one box of a detector
+
+PLACE = (40.0, 30.0, 90.0, 80.0)
+
+
+def one_box(output: Any) -> Tensor:
+    """The highest logit of class 1 of the candidates that overlap a place by at least 0.9 of the most that any does."""
+    found = []
+    for boxes, logits, scores in zip(output.boxes, output.logits, output.scores, strict=True):
+        of_class = boxes if boxes.ndim == 2 else boxes[:, 1]
+        shares = []
+        for (left, top, right, bottom), score in zip(of_class.tolist(), scores.amax(1).tolist(), strict=True):
+            across = max(0.0, min(right, PLACE[2]) - max(left, PLACE[0]))
+            down = max(0.0, min(bottom, PLACE[3]) - max(top, PLACE[1]))
+            area = max(0.0, right - left) * max(0.0, bottom - top)
+            both = (PLACE[2] - PLACE[0]) * (PLACE[3] - PLACE[1]) + area - across * down
+            shares.append(across * down / both if score > 0 else -1.0)
+        near = [place for place, share in enumerate(shares) if share >= 0.9 * max(shares) and share >= 0]
+        found.append(logits[near, 1].max())
+    return torch.stack(found)
+
+
+def box_of(name: str, last: Rules | None = None) -> None:
+    """A detector that is here already, as DeepViz reads its output."""
+    known = next(one for one in ARCHITECTURES if one.name == name)
+
+    def build() -> nn.Module:
+        found = known_model(known.build())
+        assert found is not None
+        return found.module
+
+    target = Detection(1, PLACE)
+    ARCHITECTURES.append(
+        replace(
+            known,
+            name=f"{name}, one box",
+            build=build,
+            last=last or known.last,
+            target=target,
+            scores=one_box,
+            named={},
+        )
+    )
+
+
+for each in (
+    "torchvision fasterrcnn_mobilenet_v3_large_320_fpn",
+    "torchvision MaskRCNN resnet18",
+    "torchvision RetinaNet resnet18",
+    "torchvision FCOS resnet18",
+    "torchvision ssdlite320_mobilenet_v3_large",
+    "transformers DetrForObjectDetection",
+    "transformers ConditionalDetrForObjectDetection",
+    "transformers YolosForObjectDetection",
+    "ultralytics yolov8n",
+    "ultralytics yolo11n",
+    "ultralytics yolo12n",
+):
+    box_of(each)
