@@ -215,3 +215,11 @@ def test_padding_is_no_part_of_the_image(detection):
     assert float(boxes[..., 3].max()) == int(100 * 160 / 150)
     noise = torch.rand(2, 3, 128, 160) + 0.1  # where it is changed as well, it is not told from the image
     assert float(loaded.module(noise).boxes.detach()[..., 3].max()) == 128
+
+
+def test_the_number_of_classes_is_read_from_a_file(detection, tmp_path):
+    model = detection.retinanet_resnet50_fpn(weights=None, weights_backbone=None, num_classes=3)
+    torch.save(model.state_dict(), tmp_path / "three.pt")
+    loaded = deepviz.load_model("torchvision:retinanet_resnet50_fpn", weights=tmp_path / "three.pt")
+    assert loaded.module.head.classification_head.num_classes == 3
+    assert loaded.notes[0].startswith("num_classes=3 was read from three.pt")

@@ -136,7 +136,8 @@ def _built(build: sources.Build, name: str, source: str, weights: str | None, nu
     if stored is not None:
         found = None if num_classes is not None else stored.outputs_for(built.module)
         if found is not None:
-            built, notes = build(name, False, found[0]), (_classes_read(stored, *found),)
+            classes = found[0] // built.per_class
+            built, notes = build(name, False, classes), (_classes_read(stored, classes, found[1]),)
         notes += stored.load_into(built.module, name)
     words = built.weights if weights is None else RANDOM if stored is None else stored.name
     notes += built.notes

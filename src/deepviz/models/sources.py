@@ -44,7 +44,8 @@ IMAGENET = 1000
 @dataclass(frozen=True)
 class Built:
     """What a source gives: a transform that is still to be read; `weights` names the pretrained ones, for captions,
-    `output` what the module returns, `texts` how a model of images and texts embeds these, `notes` what was assumed."""
+    `output` what the module returns, `texts` how a model of images and texts embeds these, `notes` what was assumed,
+    `per_class` how many outputs its last layer has for each class."""
 
     module: nn.Module
     preprocess: Preprocess | Callable[[Image.Image], Any] | None
@@ -53,6 +54,7 @@ class Built:
     output: Kind = "auto"
     texts: TextEmbedder | None = None
     notes: tuple[str, ...] = ()
+    per_class: int = 1
 
 
 Build = Callable[[str, bool, int | None], Built]
@@ -115,7 +117,8 @@ def from_torchvision(name: str, pretrained: bool, num_classes: int | None = None
     weights = f"torchvision weights {known.name}"
     detector = torchvision_detection.adapted(module)
     if detector is not None:
-        return Built(detector.module, detector.preprocess, labels, weights, "detections")
+        per_class = torchvision_detection.anchors_of(module)
+        return Built(detector.module, detector.preprocess, labels, weights, "detections", per_class=per_class)
     return Built(
         module,
         known.transforms(),

@@ -59,6 +59,11 @@ def preprocess(module: nn.Module) -> Preprocess:
     )
 
 
+def anchors_of(module: Any) -> int:
+    """How many boxes of each place have class logits of their own in one layer."""
+    return getattr(getattr(getattr(module, "head", None), "classification_head", None), "num_anchors", 1)
+
+
 def _classes(module: Any) -> int:
     if hasattr(module, "roi_heads"):
         scores = getattr(module.roi_heads.box_predictor, "cls_score", None)
