@@ -183,6 +183,8 @@ def test_of_one_map_the_object_is_explained_and_not_the_background(squashed):
     assert marked[:8, 8:16].all()
     assert marked[16:24, 16:24].all()
     assert marked.sum() == 2 * CELL**2
+    (same,) = deepviz.explain(One(), x, "gradient", top_k=2)
+    assert same.target == one.target
     (other,) = deepviz.explain(One(), x, "gradient", target=0)
     assert (other.attribution[0] < 0).sum() == 14 * CELL**2
 

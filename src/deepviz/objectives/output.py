@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import torch
 from torch import Tensor
 
-from deepviz.errors import ModelError, TargetError
+from deepviz.errors import ModelError, NotInImage, TargetError
 from deepviz.geometry import Geometry
 from deepviz.objectives.objective import Objective, Rows, literal
 from deepviz.options import validate_fields
@@ -110,10 +110,10 @@ class Output(Objective):
             left, top, right, bottom = torch.cat(_box(self.at), 1)[0].tolist()
             if left >= geometry.size[0] or top >= geometry.size[1] or right <= 0 or bottom <= 0:
                 across, down = geometry.size
-                raise TargetError(f"{literal(self.at)} is outside of the image, {across} x {down} pixels")
+                raise NotInImage(f"{literal(self.at)} is outside of the image, {across} x {down} pixels")
             box = geometry.on_input((left, top, right, bottom), size)
             if not (box[0] < box[2] and box[1] < box[3]):
-                raise TargetError(f"the model saw nothing at {literal(self.at)}: it saw {geometry.seen} of the image")
+                raise NotInImage(f"the model saw nothing at {literal(self.at)}: it saw {geometry.seen} of the image")
             moved.append(box)
         return self._with(torch.tensor(moved, dtype=torch.float64))
 

@@ -243,7 +243,8 @@ class Regions(Several):
         """
         z = class_maps(seen.output)
         best = best_classes(z.detach())[0]
-        wanted = [k for k, _ in regions(best, z.shape[1]) if k not in self.without][: self.most]
+        without = (*self.without, 0) if is_one_map(z.detach()) else self.without
+        wanted = [k for k, _ in regions(best, z.shape[1]) if k not in without][: self.most]
         if not wanted:
             raise NoRegion(Pixels(without=self.without), best, z.shape[1])
         return tuple(Pixels(k) for k in wanted)
