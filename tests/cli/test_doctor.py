@@ -106,7 +106,7 @@ def test_doctor_says_what_a_detector_finds(capsys, tmp_path):
     found = dict(told(capsys, "small_models:detector", str(tmp_path / "squares.png")))
     assert found["input:"] == "3 x 32 x 32 of float32 on cpu, all of squares.png, padded"
     assert found["classes:"] == "2: red square, blue square"
-    assert found["output:"] == "detections"
+    assert found["output:"] == "detections (stated: by output=, or by where the model is from)"
     assert found["detections:"] == "red square 99.3 % at (160, 80, 240, 160); blue square 98.2 % at (0, 0, 80, 80)"
     assert "layer:" in found
     Image.new("RGB", (320, 160)).save(tmp_path / "black.png")
