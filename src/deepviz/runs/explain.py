@@ -60,7 +60,7 @@ def explain_items(
     """
     named = tuple(method.layers_by_name(original(loaded.module)) for method in methods)
     work = _Explaining(loaded, named, top_k, lenient, needed, progress)
-    several = top_k > 1 and loaded.kind in WITHOUT_SCORES  # of these an image may have fewer
+    several = loaded.kind in WITHOUT_SCORES and top_k != 1  # of these an image may have fewer
     together = batches(items, _alike, 1 if several else ROWS)
     yield from run(together, work.outcomes, on_error=on_error, sinks=sinks)
 
