@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from deepviz import catalog
+from deepviz.diagnostics import Diagnostics
 from deepviz.inputs import Inputs
 from deepviz.methods import (
     GradCAM,
@@ -23,7 +24,6 @@ from deepviz.methods import (
     IntegratedGradients,
     SmoothGrad,
 )
-from deepviz.notes import Notes
 from deepviz.objectives.bound import bind
 from deepviz.probe.borrow import borrowed
 from deepviz.probe.call import Call
@@ -37,7 +37,7 @@ def asked(model: nn.Module, x: Any, target: Any = None, extra: Any = None) -> It
     """The model borrowed, and a session of what methods and metrics ask of it; nothing was found out about it yet."""
     inputs = Inputs(x, extra)
     with borrowed(model):
-        yield Session(Call(model, Notes()), inputs, bind(target, inputs.n))
+        yield Session(Call(model, Diagnostics()), inputs, bind(target, inputs.n))
 
 
 def plain(channels: int = 3, classes: int = 5) -> nn.Module:

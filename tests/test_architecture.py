@@ -19,7 +19,7 @@ ROOMS = (
     "files",
     "geometry",
     "inputs",
-    "notes",
+    "diagnostics",
     "render",
     "probe",
     "objectives",

@@ -5,9 +5,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from deepviz.diagnostics import Diagnostics
 from deepviz.inside.receptive import ReceptiveField, module_calls
 from deepviz.models.torchvision_shim import import_torchvision
-from deepviz.notes import Notes
 from deepviz.probe.borrow import borrowed
 from deepviz.probe.call import Call
 from networks import TinyViT
@@ -25,7 +25,7 @@ def positive(build):
 
 def followed(model, x):
     with borrowed(model):
-        return {one.name: one for one in module_calls(Call(model, Notes()), x)}
+        return {one.name: one for one in module_calls(Call(model, Diagnostics()), x)}
 
 
 def measured(model, name, x, row, column):

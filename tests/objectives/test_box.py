@@ -143,7 +143,9 @@ def test_explain_takes_the_best_detection_and_tells_its_box_on_the_image(model, 
     assert one.placed()[90, 200] > 0 == one.placed()[30, 40]
 
 
-@pytest.mark.parametrize("text", ["box('blue square')", "box(1)", "box(box=(10, 5, 90, 70))", "box(index=1)"])
+@pytest.mark.parametrize(
+    "text", ["box('blue square')", "box(blue square)", "box(1)", "box(box=(10, 5, 90, 70))", "box(index=1)"]
+)
 def test_a_box_is_written_the_same_everywhere_and_given_in_pixels_of_the_image(model, picture, text):
     for target in (text, parse(text, LABELS), from_plain(to_plain(parse(text, LABELS)))):
         (one,) = deepviz.explain(model, picture, "gradient", target=target)

@@ -96,8 +96,8 @@ def test_explain_takes_the_largest_region_that_is_no_background(model, picture):
 @pytest.mark.parametrize(
     ("target", "drawn"),
     [
-        ("pixels('blue', (90, 90))", [(1, 1)]),
-        ("pixels('red')", [(1, 0), (1, 1)]),
+        ("pixels(blue, (90, 90))", [(1, 1)]),
+        ("pixels(red)", [(1, 0), (1, 1)]),
         (Pixels("red", torch.ones(200, 200)), [(row, column) for row in range(4) for column in range(4)]),
     ],
     ids=["a point", "predicted", "a mask"],

@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch import nn
 
+from deepviz.diagnostics import Diagnostics
 from deepviz.errors import GenerationError
 from deepviz.models import LoadedModel, Preprocess
-from deepviz.notes import Notes
 from deepviz.probe.borrow import borrowed
 from deepviz.probe.call import Call
 from deepviz.synthesis import L2, Channel, Crop, Diversity, Fourier, Logit, Noise, Pixels, Rotate
@@ -34,7 +34,7 @@ def ascent(net, objectives, canvas, size=(4, 5), output="auto", **options):
     loaded = LoadedModel(net, "net", Preprocess(size, mean=(0.4, 0.5, 0.6), std=STD), output=output)
     defaults = {"transforms": (), "steps": 10, "lr": 0.1, "cooling": 1.0, "optimizer": "adam", "seed": 0}
     return Ascent(
-        Call(net, Notes()), loaded, tuple(objectives), canvas=canvas, size=size, **{**defaults, **options}
+        Call(net, Diagnostics()), loaded, tuple(objectives), canvas=canvas, size=size, **{**defaults, **options}
     ), loaded.preprocess
 
 

@@ -5,9 +5,9 @@ import math
 import pytest
 import torch
 
+from deepviz.diagnostics import Diagnostics
 from deepviz.errors import LayerError
 from deepviz.models import LoadedModel, Preprocess
-from deepviz.notes import Notes
 from deepviz.objectives import Function, Output, Predicted
 from deepviz.probe.borrow import borrowed
 from deepviz.probe.call import Call
@@ -25,7 +25,9 @@ def looked(case, objectives, size=None, pixels=None):
     loaded = LoadedModel(net, case, Preprocess(image[1:]), output="binary" if case == "one-logit" else "auto")
     view = torch.rand(len(objectives), 3, *(size or image[1:]), generator=torch.Generator().manual_seed(0)).double()
     with borrowed(net):
-        told = evaluate_objectives(Call(net, Notes()), loaded, objectives, view, view if pixels is None else pixels)
+        told = evaluate_objectives(
+            Call(net, Diagnostics()), loaded, objectives, view, view if pixels is None else pixels
+        )
         with torch.no_grad():
             output = all_scores(net(loaded.preprocess.normalise(view))) if size is None else None
     return told.values, told.chances, output, loaded.preprocess.normalise(view)
@@ -90,7 +92,7 @@ def test_a_layer_that_is_not_called(case):
     net.idle = torch.nn.Conv2d(3, 3, 1)
     loaded, view = LoadedModel(net, case, Preprocess(12)), torch.rand(1, 3, 12, 12).double()
     with pytest.raises(LayerError, match="'idle' is never called"), borrowed(net):
-        evaluate_objectives(Call(net, Notes()), loaded, [Energy("idle")], view, view)
+        evaluate_objectives(Call(net, Diagnostics()), loaded, [Energy("idle")], view, view)
     assert not any(module._forward_hooks for module in net.modules())
 
 
@@ -126,7 +128,7 @@ def test_probabilities_follow_what_the_outputs_are(kind, chance):
     loaded = LoadedModel(net, "plain", Preprocess(image[1:]), output=kind)
     view = torch.rand(1, 3, *image[1:], generator=torch.Generator().manual_seed(0)).double()
     with borrowed(net):
-        told = evaluate_objectives(Call(net, Notes()), loaded, [Logit(1)], view, view)
+        told = evaluate_objectives(Call(net, Diagnostics()), loaded, [Logit(1)], view, view)
     assert torch.allclose(told.chances, chance(told.values.detach()), equal_nan=True)
 
 

@@ -12,6 +12,7 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor, nn
 
+from deepviz.diagnostics import warn
 from deepviz.errors import ImageError, LayerError
 from deepviz.files import encoded, write_picture
 from deepviz.geometry import Geometry
@@ -27,7 +28,6 @@ from deepviz.inside.loading import (
 )
 from deepviz.inside.receptive import ReceptiveField, module_calls
 from deepviz.models import LoadedModel, Prepared, find_photos
-from deepviz.notes import warn
 from deepviz.probe.borrow import borrowed
 from deepviz.probe.call import Call
 from deepviz.probe.capture import layer_name

@@ -14,11 +14,11 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.overrides import BaseTorchFunctionMode
 
+from deepviz.diagnostics import Diagnostics
 from deepviz.errors import ImageError, LayerError
 from deepviz.files import encoded
 from deepviz.inputs import Inputs
 from deepviz.models import LoadedModel, Prepared, Preprocess, load_model
-from deepviz.notes import Notes
 from deepviz.objectives.bound import bind, usual
 from deepviz.probe.borrow import original
 from deepviz.probe.call import Call
@@ -43,7 +43,7 @@ def take_model(model: Model, image: object = None, preprocess: Any = None) -> tu
     if isinstance(image, (nn.Module, LoadedModel)):
         raise TypeError("model and image are swapped: the order is (model, image)")
     loaded = load_model(model, preprocess=preprocess)
-    return loaded, Call(original(loaded.module), Notes())
+    return loaded, Call(original(loaded.module), Diagnostics())
 
 
 def on_its_device(x: Tensor, module: nn.Module) -> Tensor:

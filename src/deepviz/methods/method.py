@@ -11,11 +11,11 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
+from deepviz.diagnostics import Diagnostics
 from deepviz.errors import ImageError, MethodError, ModelError
 from deepviz.inputs import Inputs, Leaves, is_image_like, plain_tensor
 from deepviz.methods.needs import Needs
 from deepviz.names import callable_name
-from deepviz.notes import Notes
 from deepviz.objectives.bound import Bound, bind
 from deepviz.options import Frozen, digest, having
 from deepviz.probe.outputs import Kind
@@ -42,7 +42,7 @@ class Attribution:
 
     maps: Any
     classes: Tensor | None
-    notes: Notes
+    notes: Diagnostics
 
 
 @dataclass(frozen=True)

@@ -9,11 +9,11 @@ from typing import Annotated, Any, ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
+from deepviz.diagnostics import Diagnostics
 from deepviz.errors import ModelError
 from deepviz.methods.method import Method, map_of_image
 from deepviz.metrics.metric import Better, Metric, judging
 from deepviz.metrics.similarity import SIMILARITIES
-from deepviz.notes import Notes
 from deepviz.options import Ge, Gt, Seed
 from deepviz.probe.outputs import Kind
 from deepviz.probe.randomise import Randomised, randomised
@@ -185,7 +185,7 @@ def drawn_when_random(
     """
     session.decide()
     method = method.layers_by_name(session.model)  # a copy has other modules, of the same names
-    notes = Notes()
+    notes = Diagnostics()
     trained = _drawn(method, session.with_notes(notes), smooth)
     for text in notes.general:
         session.notes.warn(text)

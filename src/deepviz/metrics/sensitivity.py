@@ -9,9 +9,9 @@ from typing import Annotated, ClassVar, Literal
 import torch
 from torch import Tensor
 
+from deepviz.diagnostics import Diagnostics
 from deepviz.methods.method import Method, map_of_image
 from deepviz.metrics.metric import Better, Metric
-from deepviz.notes import Notes
 from deepviz.options import Ge, Gt, Seed
 from deepviz.probe.seeds import generator_of
 from deepviz.probe.session import Session
@@ -38,7 +38,7 @@ class Sensitivity(Metric):
     def measure(self, session: Session, attribution: Method) -> Tensor:
         """Sum up ||M(x + d) - M(x)|| / ||M(x)|| over d."""
         session.decide()
-        x, notes = session.image(), Notes()
+        x, notes = session.image(), Diagnostics()
         inner = session.with_notes(notes)
         M = map_of_image(attribution, inner).flatten(1)
         # all maps at the layer that was found for the image itself

@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 
+from deepviz.diagnostics import warn
 from deepviz.errors import ImageError, MissingExtra
-from deepviz.notes import warn
 
 PhotoSource = str | os.PathLike[str] | Image.Image | np.ndarray[Any, Any]
 

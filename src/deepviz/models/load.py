@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from deepviz.diagnostics import warn
 from deepviz.errors import ImageError, ModelError
 from deepviz.models import sources
 from deepviz.models.adapted import Adapted
@@ -20,7 +21,6 @@ from deepviz.models.loaded import RANDOM, LoadedModel
 from deepviz.models.preprocess import Preprocess
 from deepviz.models.preprocessing import Given, preprocessing
 from deepviz.models.weights import StoredWeights, non_finite, read_weights
-from deepviz.notes import warn
 from deepviz.probe.borrow import original
 from deepviz.probe.outputs import Kind, check_kind, stated_kind
 

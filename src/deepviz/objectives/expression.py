@@ -11,6 +11,7 @@ that leaves more than one reading, the user has to state which is meant: `"a - b
 from __future__ import annotations
 
 import ast
+import json
 import re
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -53,6 +54,9 @@ IN_PYTHON = ("direction", "match")
 ALL_BOXES = "all-boxes"
 LONGEST = 2000
 MOST_READINGS = 64
+OF_CLASSES = ("logit", "label", "probability", "box", "boxes", "pixels")
+"""Calls whose first argument is a class, which needs no quotes: `box(traffic light)`."""
+_BARE = re.compile(r"^\s*([^\W\d][\w .'-]*?)\s*(?=,|$)")
 _NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?")
 _CALL = re.compile(r"([a-z][a-z0-9_-]*)\s*\((.*)\)", re.DOTALL)
 
@@ -208,7 +212,8 @@ def _call(text: str, labels: Sequence[str] | None) -> Objective | None:
     if name not in CALLS:
         return None
     try:
-        tree = ast.parse(f"f({match[2]})", mode="eval").body
+        inner = _BARE.sub(_in_quotes, match[2]) if name in OF_CLASSES else match[2]
+        tree = ast.parse(f"f({inner})", mode="eval").body
         if not isinstance(tree, ast.Call) or any(one.arg is None for one in tree.keywords):
             return None
         args = [_literal(one) for one in tree.args]
@@ -222,6 +227,11 @@ def _call(text: str, labels: Sequence[str] | None) -> Objective | None:
     except (TypeError, ValueError) as error:
         raise TargetError(f"{text}: {_reason(error)}") from None
     return made if labels is None else made.resolved(labels)
+
+
+def _in_quotes(bare: re.Match[str]) -> str:
+    """A class that is named without quotes."""
+    return bare[0] if bare[1] in ("None", "True", "False") else json.dumps(bare[1])
 
 
 def _literal(node: ast.expr) -> Any:

@@ -10,9 +10,9 @@ from weakref import WeakSet
 import torch
 from torch import Tensor, nn
 
+from deepviz.diagnostics import Diagnostics
 from deepviz.errors import DeepVizError, ModelError, ModelFailed, TargetFailed
 from deepviz.inputs import Inputs
-from deepviz.notes import Notes
 
 T = TypeVar("T")
 X = TypeVar("X", Tensor, Inputs)
@@ -24,7 +24,7 @@ class Call:
     """The borrowed model of one call, and the notes that the result will carry."""
 
     model: nn.Module
-    notes: Notes
+    notes: Diagnostics
 
     def aside(self) -> Call:
         """The same call for a method inside another."""

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from deepviz.diagnostics import Diagnostics
 from deepviz.errors import DeepVizError, ModelError, ModelFailed, TargetError
-from deepviz.notes import Notes
 from deepviz.probe.chunks import chunk_rows
 from deepviz.probe.gradient import differentiate, fresh_leaf
 from deepviz.probe.seeds import generator_of
@@ -74,7 +74,7 @@ def habits_of(session: Session) -> Habits:
 def _found(session: Session) -> Habits:
     n = session.n
     first, second = (0, 1) if n > 1 else (0, 0)
-    one = session.take(torch.tensor([second])).with_notes(Notes())
+    one = session.take(torch.tensor([second])).with_notes(Diagnostics())
     pair = session.take(torch.tensor([first, second])).with_notes(one.notes)
     try:
         alone = _values(one)

@@ -10,9 +10,9 @@ from typing import Any, Literal, TypeVar
 import torch
 from torch import Tensor, nn
 
+from deepviz.diagnostics import Diagnostics
 from deepviz.errors import LayerError
 from deepviz.inputs import Inputs, Leaves, Rows, is_image_like
-from deepviz.notes import Notes
 from deepviz.options import Baseline
 from deepviz.probe.border import PastNoGrad, contiguous_at_batch_norm, refuse_inference_tensors
 from deepviz.probe.borrow import borrowed, original
@@ -87,7 +87,7 @@ class Session:
         return self.call.model
 
     @property
-    def notes(self) -> Notes:
+    def notes(self) -> Diagnostics:
         """Where findings and warnings go."""
         return self.call.notes
 
@@ -153,14 +153,14 @@ class Session:
         """K sessions of one objective each."""
         return [replace(self, score=one) for one in self.score.each()]
 
-    def with_notes(self, notes: Notes) -> Session:
+    def with_notes(self, notes: Diagnostics) -> Session:
         """The same with other notes."""
         return replace(self, call=replace(self.call, notes=notes))
 
     def of_model(self, model: nn.Module) -> Session:
         """The same question to another model, which must be in eval mode: a copy with other weights."""
         known = replace(self.known, survey=None, looked=False, values={})
-        return replace(self, call=Call(model, Notes()), known=known)
+        return replace(self, call=Call(model, Diagnostics()), known=known)
 
     def to_layout(self) -> Session:
         """The same with inputs in the memory layout that suits machine and model."""
@@ -500,7 +500,7 @@ def opened(model: nn.Module, inputs: Inputs, score: Any, kind: Kind = "auto", ch
     first pass of all rows, for what may not ask the model at all.
     """
     module = original(model)
-    notes = Notes()
+    notes = Diagnostics()
     whole = survey(module)
     if whole.inference:
         refuse_inference_tensors(module)

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from deepviz import catalog
+from deepviz.diagnostics import warn
 from deepviz.errors import LayerError
 from deepviz.inputs import Inputs, is_image_like
 from deepviz.methods import Method
@@ -21,7 +22,6 @@ from deepviz.metrics import Metric
 from deepviz.models import LoadedModel, Prepared
 from deepviz.models.images import find_images
 from deepviz.models.leaves import prepared_leaves
-from deepviz.notes import warn
 from deepviz.objectives import Objective, Target, bind
 
 V = TypeVar("V", Method, Metric)

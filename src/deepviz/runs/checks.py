@@ -8,12 +8,12 @@ from contextlib import suppress
 from typing import Any
 
 from deepviz import catalog
+from deepviz.diagnostics import warn
 from deepviz.errors import DeepVizWarning, ModelError, OutputError
 from deepviz.metrics import Deletion, Insertion, RandomMap
 from deepviz.metrics.curves import ExchangeMetric
 from deepviz.metrics.metric import judging
 from deepviz.models import LoadedModel, Prepared
-from deepviz.notes import warn
 from deepviz.results.dependence import Verdict, verdict_of
 from deepviz.results.explanation import ExplainedTarget, Explanation
 from deepviz.results.sanity import Sanity, key_of

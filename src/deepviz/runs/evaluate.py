@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from deepviz import catalog
+from deepviz.diagnostics import warn
 from deepviz.errors import DeepVizError, ImageError, LayerError, ModelError, TargetError, in_one_line
 from deepviz.inputs import is_image_like
 from deepviz.methods import Method
@@ -19,7 +20,6 @@ from deepviz.metrics.metric import judging
 from deepviz.metrics.region import RegionMetric, pixels_of
 from deepviz.models import LoadedModel, Prepared
 from deepviz.models.loaded import OWN_VIEW
-from deepviz.notes import warn
 from deepviz.probe.session import Session
 from deepviz.results.evaluation import ImageScores
 from deepviz.results.explanation import Explanation

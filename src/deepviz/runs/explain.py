@@ -9,12 +9,12 @@ from typing import Any
 from PIL import Image
 from torch import Tensor, nn
 
+from deepviz.diagnostics import Diagnostics, warn
 from deepviz.errors import ImageError, LayerError, ModelError, NothingOverridden, in_one_line
 from deepviz.files import versions
 from deepviz.inputs import Inputs
 from deepviz.methods.method import Method
 from deepviz.models import LoadedModel, Prepared, Preprocess
-from deepviz.notes import Notes, warn
 from deepviz.objectives import Objective, Several
 from deepviz.probe.borrow import original
 from deepviz.probe.outputs import WITHOUT_SCORES
@@ -239,7 +239,7 @@ class Maps:
     """One method's maps for one objective and explained input, (N, ...), with the notes and where to find a row's."""
 
     maps: Tensor
-    notes: Notes
+    notes: Diagnostics
     column: int | None
 
     def notes_of(self, row: int) -> dict[str, Any]:

@@ -11,12 +11,12 @@ import numpy as np
 import torch
 from torch import nn
 
+from deepviz.diagnostics import warn
 from deepviz.errors import DeepVizWarning, in_one_line
 from deepviz.inputs import Inputs
 from deepviz.methods import Method
 from deepviz.metrics.similarity import SIMILARITIES
 from deepviz.models import LoadedModel
-from deepviz.notes import warn
 from deepviz.options import Frozen, Ge, Seed
 from deepviz.probe.randomise import randomised
 from deepviz.results.explanation import Explanation

@@ -15,12 +15,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from deepviz.diagnostics import Diagnostics
 from deepviz.errors import GenerationError, ModelError, TargetError
 from deepviz.files import probe_folder
 from deepviz.inputs import Inputs
 from deepviz.models import Preprocess, load_model, open_photo
 from deepviz.names import renamed_keywords
-from deepviz.notes import Notes
 from deepviz.objectives import Energy, Logit, Objective
 from deepviz.options import Ge, Gt, Layer, Le, Seed, validate_fields
 from deepviz.probe.borrow import borrowed, original
@@ -147,7 +147,7 @@ class DeepDream:
         device, dtype = self.model.home
         start = pixels.permute(2, 0, 1)[None].to(device, torch.promote_types(dtype, torch.float32)) / 255
         with borrowed(module):
-            generated, failure = self._dreamed(Call(module, Notes()), start, opened.name, progress)
+            generated, failure = self._dreamed(Call(module, Diagnostics()), start, opened.name, progress)
         if save_dir is not None:
             generated.save(Path(save_dir))
         warn_of_stillness(generated)

@@ -22,10 +22,10 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from deepviz.diagnostics import warn
 from deepviz.files import encoded, versions, write_bytes, write_picture
 from deepviz.models import LoadedModel
 from deepviz.models.weights import weights_hash
-from deepviz.notes import warn
 from deepviz.render.contact import Thumbnail, contact_sheet
 from deepviz.render.text import percent
 

@@ -13,11 +13,11 @@ from typing import Annotated, Any, Literal, cast
 import torch
 from torch import Tensor
 
+from deepviz.diagnostics import Diagnostics, warn
 from deepviz.errors import DeepVizError, GenerationError, ImageError, ModelError, TargetError
 from deepviz.files import probe_folder
 from deepviz.models import LoadedModel, Preprocess, load_model
 from deepviz.names import renamed_keywords
-from deepviz.notes import Notes, warn
 from deepviz.objectives import Logit, Objective, Predicted
 from deepviz.options import Ge, Gt, Seed, validate_fields
 from deepviz.probe.borrow import borrowed, original
@@ -238,7 +238,7 @@ class ImageGenerator:
         taken: list[Step] = []
         frames: list[Frame] = []
         with borrowed(module):
-            notes = Notes()
+            notes = Diagnostics()
             ascent = self._ascent(Call(module, notes))
             parameters = self._parameters()
             state = ascent.begin(parameters)

@@ -6,9 +6,9 @@ from typing import Any
 
 import torch
 
+from deepviz.diagnostics import Diagnostics
 from deepviz.inputs import Inputs
 from deepviz.models import Preprocess, load_model
-from deepviz.notes import Notes
 from deepviz.objectives import Energy, Match, TotalVariation
 from deepviz.probe.borrow import borrowed, original
 from deepviz.probe.call import Call
@@ -54,7 +54,7 @@ def inversion(
     x = loaded.prepare(photo).x[None].to(*loaded.home)
     inputs = Inputs(x, extra).to(*loaded.home)
     with borrowed(module), torch.no_grad():
-        seen = look_with_layers(Call(module, Notes()), loaded, [Energy(layer)], inputs)
+        seen = look_with_layers(Call(module, Diagnostics()), loaded, [Energy(layer)], inputs)
     objective = Match(layer, seen.layer(layer)[0].cpu()) - SMOOTHNESS * TotalVariation()
     canvas = {} if "preset" in options else {"canvas": Fourier(limit=None)}
     return ImageGenerator(loaded, objective=objective, extra=extra, **{"transforms": (), **canvas, **options})

@@ -13,10 +13,10 @@ from threading import Lock
 
 from PIL import Image
 
+from deepviz.diagnostics import warn
 from deepviz.errors import ImageError, MissingExtra
 from deepviz.models import Photo, open_photo
 from deepviz.models.images import FORMATS, is_heif, read_heif, reads_heif
-from deepviz.notes import warn
 from deepviz.web.limits import Limits
 
 ORIENTATION, TURNED = 0x0112, (5, 6, 7, 8)

@@ -25,7 +25,7 @@ def warn(text: str) -> None:
     warnings.warn(text, DeepVizWarning, stacklevel=level)
 
 
-class Notes:
+class Diagnostics:
     """Collects, during one call, what its results need to say about themselves.
 
     `facts` hold for the whole call ("layer": "layer4"), `rows` for one row, or one row and target, each
@@ -55,9 +55,9 @@ class Notes:
         if bool(new.any()):
             self.warn(text, new)
 
-    def aside(self) -> Notes:
+    def aside(self) -> Diagnostics:
         """For a method inside another: what it learns about the whole call is kept here, its rows are not ours."""
-        inner = Notes()
+        inner = Diagnostics()
         inner.facts, inner.general = self.facts, self.general
         return inner
 

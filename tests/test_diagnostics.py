@@ -3,13 +3,13 @@ import warnings
 import pytest
 import torch
 
+from deepviz.diagnostics import Diagnostics
 from deepviz.errors import DeepVizWarning
 from deepviz.methods import Gradient
-from deepviz.notes import Notes
 
 
 def test_facts_hold_for_every_row_and_rows_for_their_own():
-    notes = Notes()
+    notes = Diagnostics()
     notes.facts["layer"] = "layer4"
     notes.rows["gap"] = torch.tensor([[0.5, 0.25], [0.125, 0.0625]])
     assert notes.of((1, 0)) == {"layer": "layer4", "gap": 0.125}
@@ -17,7 +17,7 @@ def test_facts_hold_for_every_row_and_rows_for_their_own():
 
 
 def test_a_warning_is_told_to_the_rows_that_it_concerns():
-    notes = Notes()
+    notes = Diagnostics()
     notes.warn("all")
     notes.warn("second", torch.tensor([False, True]))
     assert notes.of(0)["warnings"] == ("all",)
@@ -25,7 +25,7 @@ def test_a_warning_is_told_to_the_rows_that_it_concerns():
 
 
 def test_a_warning_is_issued_once():
-    notes = Notes()
+    notes = Diagnostics()
     notes.warn("care")
     notes.warn("care")
     with pytest.warns(DeepVizWarning, match="care") as caught:
@@ -36,19 +36,19 @@ def test_a_warning_is_issued_once():
 def test_without_warnings_there_is_silence():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        Notes().issue()
-    assert Notes().of(0) == {}
+        Diagnostics().issue()
+    assert Diagnostics().of(0) == {}
 
 
 def test_the_rows_of_equal_warnings_are_joined():
-    notes = Notes()
+    notes = Diagnostics()
     notes.warn("some", torch.tensor([True, False, False]))
     notes.warn("some", torch.tensor([False, False, True]))
     assert [notes.of(row).get("warnings", ()) for row in range(3)] == [("some",), (), ("some",)]
 
 
 def test_a_map_that_is_all_zero_is_told_why_by_the_first_who_knows():
-    notes = Notes()
+    notes = Diagnostics()
     notes.warn("another matter", torch.tensor([True, True, False]))
     notes.warn_of_zero("against", torch.tensor([True, False, False]))
     notes.warn_of_zero("dead", torch.tensor([True, True, False]))
@@ -60,7 +60,7 @@ def test_a_map_that_is_all_zero_is_told_why_by_the_first_who_knows():
 
 
 def test_an_inner_method_shares_what_is_said_of_the_whole_call():
-    notes = Notes()
+    notes = Diagnostics()
     inner = notes.aside()
     inner.warn("of the model")
     inner.warn("of a row", torch.tensor([True]))
