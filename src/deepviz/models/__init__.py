@@ -5,12 +5,14 @@ from deepviz.models.images import Photo, example_photo, find_images, find_photos
 from deepviz.models.load import load_model
 from deepviz.models.loaded import LoadedModel, Prepared
 from deepviz.models.preprocess import Preprocess
+from deepviz.models.texts import TextEmbedder
 
 __all__ = [
     "LoadedModel",
     "Photo",
     "Prepared",
     "Preprocess",
+    "TextEmbedder",
     "detector",
     "example_photo",
     "find_images",
