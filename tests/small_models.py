@@ -235,3 +235,14 @@ def planted_segmenter() -> LoadedModel:
     """Tells red and blue cells from the background."""
     labels = ("__background__", "red", "blue")
     return LoadedModel(PlantedSegmenter(), "planted segmenter", PLAIN, labels, output="maps")
+
+
+class Weighted(nn.Module):
+    """z_k = w_k mean of channel k, with weights (N, 3) that go along: the gradient is w_k / (H W) in channel k."""
+
+    def forward(self, image: Tensor, weights: Tensor) -> Tensor:
+        return weights * image.mean((2, 3))
+
+
+def weighted() -> LoadedModel:
+    return LoadedModel(Weighted(), "weighted", PLAIN, ("red", "green", "blue"), output="logits")

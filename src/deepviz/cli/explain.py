@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import sys
 import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from json import dumps
 from pathlib import Path
@@ -14,6 +15,7 @@ from cyclopts import Parameter
 
 from deepviz import catalog
 from deepviz.cli import UsageError
+from deepviz.cli.extra import Extra, ExtraTable, read_extra
 from deepviz.cli.method_options import MethodOptions, built
 from deepviz.cli.model_options import (
     NOTHING_SAID,
@@ -30,7 +32,7 @@ from deepviz.cli.photographs import Photographs, own_name
 from deepviz.cli.progress import progress_bar
 from deepviz.cli.records import Records, asked_of_each
 from deepviz.cli.targets import Target, is_contrast, parsed_targets
-from deepviz.errors import DeepVizWarning
+from deepviz.errors import DeepVizWarning, TargetError
 from deepviz.files import probe_folder, write_picture
 from deepviz.methods import GradCAM, Method
 from deepviz.models import LoadedModel, example_photo
@@ -85,6 +87,7 @@ def explain(
         Literal["own", "shared"],
         Parameter(help="On the sheet, the colours of each map by itself, or one scale for all maps of a method."),
     ] = "own",
+    extra: Extra = None,
     html: Annotated[Path | None, Parameter(help="Also write a standalone HTML report.")] = None,
     title: Annotated[str | None, Parameter(help="Heading of the HTML report.")] = None,
     check: Annotated[
@@ -107,6 +110,8 @@ def explain(
         raise UsageError(f"--top-k must be at least 1, got {top_k}")
     if target and top_k != 1:
         raise UsageError("--top-k is for the predicted classes: give it, or --target")
+    if extra is not None and check:
+        raise UsageError("--check runs the model on images alone: leave it out, or --extra")
     if title is not None and html is None:
         raise UsageError("--title is the heading of the HTML report: give --html as well")
     methods = built(method or catalog.default_set(), options, layer)
@@ -116,6 +121,7 @@ def explain(
     if not photos:
         print("deepviz: no image given; using the bundled example", file=sys.stderr)
     photographs = Photographs.found(photos or (str(example_photo()),))
+    table = read_extra(extra, photographs.paths)
     report = Report(photographs, output, format, scale, keep=html is not None)
     stopped: KeyboardInterrupt | None = None
     if photographs.paths:
@@ -128,11 +134,13 @@ def explain(
         if wanted is not None and all(map(is_contrast, wanted)):
             methods = _signed(methods, method or [], options)
         asked = {"top_k": top_k, "format": format, "check": check, "scale": scale}
-        report.records.question.update(asked_of_each(loaded, methods, wanted) | asked)
+        along = {} if table is None else {"extra": table.digest}
+        report.records.question.update(asked_of_each(loaded, methods, wanted) | asked | along)
         if resume:
             report.resume()
         try:
-            _explain_all(loaded, methods, wanted, top_k, method is None, report, check, quiet=json)
+            items = _items(report, loaded, wanted, table)
+            _explain_all(loaded, methods, items, top_k, method is None, report, check, quiet=json)
         except KeyboardInterrupt as error:
             stopped = error  # what is done until then is written all the same
     if html is not None and report.kept:
@@ -153,10 +161,26 @@ def _signed(methods: list[Method], given: list[str], options: Any) -> list[Metho
     return [replace(one, relu=False) if isinstance(one, GradCAM) and not stated else one for one in methods]
 
 
+def _items(
+    report: Report, loaded: LoadedModel, target: tuple[Objective, ...] | None, table: ExtraTable | None
+) -> Iterator[Item]:
+    """The images, each with what goes along with it; one without a line in the table has failed."""
+    for image in report.photographs.prepared(loaded):
+        if table is None:
+            yield Item(image, target)
+            continue
+        try:
+            along = table.of(report.photographs.opened[image])
+        except TargetError as error:
+            report.photographs.fail(image, error)
+        else:
+            yield Item(image, target, inputs=along)
+
+
 def _explain_all(
     loaded: LoadedModel,
     methods: list[Method],
-    target: tuple[Objective, ...] | None,
+    items: Iterator[Item],
     top_k: int,
     lenient: bool,
     report: Report,
@@ -170,7 +194,7 @@ def _explain_all(
         total = report.photographs.total * len(methods)
         found = explain_items(
             loaded,
-            (Item(image, target) for image in report.photographs.prepared(loaded)),
+            items,
             methods,
             top_k=top_k,
             lenient=lenient,

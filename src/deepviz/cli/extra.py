@@ -1,0 +1,70 @@
+"""`--extra`: what a model takes beside each image, from a file."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+from typing import Annotated
+
+import torch
+from cyclopts import Parameter
+
+from deepviz.errors import TargetError
+from deepviz.inputs import Inputs
+from deepviz.runs.truth import check_names, line_of, lines_of
+
+FILE = "the --extra file"
+Extra = Annotated[
+    Path | None,
+    Parameter(
+        help="What the model takes beside each image: a .csv with the column file, and a column for each number; they "
+        "are given as one tensor (1, F) after the image."
+    ),
+]
+
+
+@dataclass(frozen=True)
+class ExtraTable:
+    """The numbers that go along with each image, by its path or the end of one."""
+
+    rows: dict[str, tuple[float, ...]]
+
+    def of(self, path: Path) -> Inputs:
+        """What goes along with an image.
+
+        Raises:
+            TargetError: if it has no line.
+        """
+        row = self.rows[line_of(path, self.rows, FILE)]
+        return Inputs(torch.zeros(1, 1), (torch.tensor([row]),))
+
+    @property
+    def digest(self) -> str:
+        """What tells it from others."""
+        return sha256(repr(sorted(self.rows.items())).encode()).hexdigest()[:16]
+
+
+def read_extra(path: Path | None, images: list[Path]) -> ExtraTable | None:
+    """The table of a file; None without one.
+
+    Raises:
+        TargetError: if it cannot be read as such, or a line may be about two of the images.
+    """
+    if path is None:
+        return None
+    rows: dict[str, tuple[float, ...]] = {}
+    for where, line in lines_of(path):
+        try:
+            numbers = tuple(float(value) for value in line[1:])
+        except ValueError:
+            numbers = ()
+        if not numbers or not all(abs(value) < float("inf") for value in numbers):
+            raise TargetError(f"{where}: expected file,number,... such as cat.jpg,34.5,1")
+        name = Path(line[0].strip()).as_posix()
+        if rows.setdefault(name, numbers) != numbers:
+            raise TargetError(f"{where}: {name} has other numbers already")
+    if len({len(numbers) for numbers in rows.values()}) > 1:
+        raise TargetError(f"{path}: its lines have unlike many numbers")
+    check_names(images, rows, FILE)
+    return ExtraTable(rows)
