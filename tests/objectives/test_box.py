@@ -342,3 +342,13 @@ def test_the_gradient_of_a_map_includes_what_its_own_layer_makes_of_it():
     expected = (dA.mean((2, 3), keepdim=True) * A).sum(1, keepdim=True).detach()
     for layer in ("body", "body.first"):
         assert_same(GradCAM(layer=layer, relu=False)(net, x, 0), expected, 1e-12)
+
+
+def test_two_detections_of_one_class_are_two_lines_of_a_sheet(model, picture):
+    from deepviz.results.explanation import _predictions
+
+    picture.paste((200, 0, 0), (240, 180, 320, 240))
+    (one,) = deepviz.explain(model, picture, "gradient", target=Box("red square", index=1))
+    lines = _predictions(one, [one.target])
+    assert [label for label, _ in lines] == ["red square", "blue square", "red square"]
+    assert [score for _, score in lines] == sorted((score for _, score in lines), reverse=True)

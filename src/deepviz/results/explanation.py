@@ -514,7 +514,10 @@ def sheet(
 
 
 def _predictions(one: Explanation, targets: Iterable[ExplainedTarget]) -> list[tuple[str, float]]:
-    """The model's best classes, and in place of the last ones those that are explained, best first."""
+    """The model's best classes, and in place of the last ones those that are explained, best first; of a detector its
+    best detections, of which several may be of one class."""
+    if one.detections:
+        return [(found.label, found.score) for found in one.detections[:MOST_PREDICTIONS]]
     explained = {target.drawn.label: target.probability for target in targets if target.probability is not None}
     asked = list(explained.items())[:MOST_PREDICTIONS]
     rivals = [(label, value) for label, value in one.predictions if label not in explained]

@@ -14,10 +14,12 @@ from PIL import Image
 
 from deepviz import catalog
 from deepviz.files import encoded
-from deepviz.objectives import Logit
+from deepviz.objectives import Logit, Output
 from deepviz.results.explanation import ExplainedTarget, Explanation
 from deepviz.results.storage import Photographs, plain_value, quantised, without_profile
 
+NUMBER = ["lowers the number", "raises it"]
+"""The ends of a signed scale, of a number that is no score."""
 VERSION = 1
 """Of the form of a record, which the page checks."""
 Bits = Literal[8, 16, 32]
@@ -63,6 +65,7 @@ def record(explanation: Explanation, *, bits: Bits = 32) -> dict[str, Any]:
         "model": explanation.model,
         "source": explanation.source,
         "signed": explanation.signed,
+        **({"legend": NUMBER} if isinstance(explanation.target.objective, Output) else {}),
         "coarse": explanation.coarse,
         "scale": {"low": scale.low, "high": scale.high, "note": scale.note},
         "seen": explanation.seen,
