@@ -24,6 +24,7 @@ from deepviz.cli.model_options import (
 from deepviz.errors import DeepVizError, DeepVizWarning
 from deepviz.inside import viz_layers
 from deepviz.models import LoadedModel, Prepared, Preprocess, example_photo, load_model
+from deepviz.models.adapted import Adapted
 from deepviz.objectives import NothingDetected, Output
 from deepviz.render.text import percent
 from deepviz.results.explanation import Detected
@@ -72,7 +73,8 @@ def doctor(
 def _understood(loaded: LoadedModel, photo: str) -> Iterator[tuple[str, str]]:
     """What is known of a model, line by line; what cannot be found out is the last line."""
     device, dtype = loaded.home
-    yield "model", f"{loaded.name} ({loaded.weights}), {type(loaded.module).__name__} from {loaded.source}"
+    module = loaded.module.deepviz_model if isinstance(loaded.module, Adapted) else loaded.module
+    yield "model", f"{loaded.name} ({loaded.weights}), {type(module).__name__} from {loaded.source}"
     yield "preprocessing", _preprocessing(loaded)
     image = loaded.prepare(photo)
     shape = " x ".join(map(str, image.x.shape))

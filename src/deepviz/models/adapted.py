@@ -43,9 +43,8 @@ class Adapted(nn.Module):
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """What the model is run to."""
         before = self.deepviz_model.training
-        self.deepviz_model.training = (
-            self.training
-        )  # a flag of the whole model, which setting its parts does not change
+        # the flag of the whole model, which setting its parts does not change
+        self.deepviz_model.training = self.training
         try:
             return self._run(self.deepviz_model, *args, **kwargs)
         finally:
