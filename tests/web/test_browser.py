@@ -1023,9 +1023,9 @@ def test_the_servers_first_maps_are_of_the_methods_that_they_are_of(chromium, se
 
 def test_detections_stand_where_classes_do(visit, tmp_path):
     """The best detection is explained; another is added by a click; boxes are drawn, and a link keeps them."""
-    picture = Image.new("RGB", (320, 240), (20, 20, 20))
-    picture.paste((255, 0, 0), (160, 60, 240, 120))
-    picture.paste((0, 0, 230), (0, 0, 80, 60))
+    picture = Image.new("RGB", (320, 320), (20, 20, 20))
+    picture.paste((255, 0, 0), (160, 80, 240, 160))
+    picture.paste((0, 0, 230), (0, 0, 80, 80))
     picture.save(tmp_path / "squares.png")
     page = visit(create_app(small_models.detector(), [tmp_path / "squares.png"]))
     ui = page.page
