@@ -301,6 +301,9 @@ def test_signals_and_volumes_have_fields_along_each_axis(axes, space):
     conv = (nn.Conv1d, nn.Conv2d, nn.Conv3d)[axes - 1]
     pool = (nn.AvgPool1d, nn.AvgPool2d, nn.AvgPool3d)[axes - 1]
     model = nn.Sequential(conv(2, 3, 3, padding=1), nn.ReLU(), pool(2), conv(3, 2, (2,) * axes))
+    with torch.no_grad():
+        for parameter in model.parameters():  # above 0, as the input is: every ReLU is active
+            parameter.abs_()
     x = torch.rand(1, 2, *space, requires_grad=True)
     field = followed(model, x.detach())["3"].field
     answer = model(x)
