@@ -352,3 +352,11 @@ def test_two_detections_of_one_class_are_two_lines_of_a_sheet(model, picture):
     lines = _predictions(one, [one.target])
     assert [label for label, _ in lines] == ["red square", "blue square", "red square"]
     assert [score for _, score in lines] == sorted((score for _, score in lines), reverse=True)
+
+
+def test_boxes_of_each_image_are_in_pixels_of_the_image_too(model, picture):
+    boxes = torch.tensor([[150.0, 50, 250, 130], [5, 5, 70, 50]])
+    found = deepviz.explain(model, [picture, picture], "gradient", target=Box(box=boxes))
+    assert [one.target.box for one in found] == [(160, 60, 240, 120), (0, 0, 80, 60)]
+    (one,) = deepviz.explain(model, picture, "gradient", target=Box(box=boxes[1]))
+    assert one.target.box == (0, 0, 80, 60)

@@ -217,3 +217,16 @@ def test_regions_of_volumes():
         Gradient()(PlantedCube(), x, Pixels(1, (9, 2)))
     with pytest.raises(TargetError, match=r"\(9, 2, 8\) is outside of the model's input, 16 x 12 x 8 pixels"):
         Gradient()(PlantedCube(), x, Pixels(1, (9, 2, 8)))
+
+
+def test_masks_of_each_image_are_given_on_the_image_too(model, picture):
+    masks = torch.zeros(2, 200, 200)
+    masks[0, 60:100, 20:60] = 1
+    masks[1, 140:180, 140:180] = 1
+    one, two = deepviz.explain(model, [picture, picture], "gradient", target=Pixels("red", masks))
+    for found, (y, x) in ((one, (80, 40)), (two, (160, 160))):
+        drawn = found.placed()[40:180:40, 40:180:40]
+        assert (drawn > 0).sum() == 1
+        assert found.placed()[y, x] > 0
+    with pytest.raises(TargetError, match="the mask is 32 x 32 pixels, and the image 200 x 200"):
+        deepviz.explain(model, [picture, picture], "gradient", target=Pixels("red", torch.ones(2, 32, 32)))

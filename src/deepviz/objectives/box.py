@@ -100,13 +100,14 @@ class Box(Choosing):
         Raises:
             TargetError: if the model saw nothing of it.
         """
-        if not isinstance(self.box, tuple):
+        if self.box is None:
             return self
+        boxes = torch.as_tensor(self.box, dtype=torch.float64).cpu().view(-1, 4).expand(len(places), 4).tolist()
         moved = []
-        for geometry, size in places:
-            left, top, right, bottom = geometry.on_input(self.box, size)  # type: ignore[arg-type]
+        for box, (geometry, size) in zip(boxes, places, strict=True):
+            left, top, right, bottom = geometry.on_input((box[0], box[1], box[2], box[3]), size)
             if not (left < right and top < bottom):
-                raise NotInImage(f"the model saw nothing of the box {self.box}: it saw {geometry.box} of the image")
+                raise NotInImage(f"the model saw nothing of the box {tuple(box)}: it saw {geometry.box} of the image")
             moved.append((left, top, right, bottom))
         return replace(self, box=torch.tensor(moved, dtype=torch.float64))
 

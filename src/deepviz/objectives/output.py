@@ -103,11 +103,11 @@ class Output(Objective):
         Raises:
             TargetError: if the place is outside of the image, or the model saw nothing of it.
         """
-        if not isinstance(self.at, tuple) or len(self.at) in (3, 6):
+        if self.at is None or (self.at.shape[-1] if isinstance(self.at, Tensor) else len(self.at)) in (3, 6):
             return self
+        boxes = torch.cat(_box(self.at), 1).double().cpu().expand(len(places), 4).tolist()
         moved = []
-        for geometry, size in places:
-            left, top, right, bottom = torch.cat(_box(self.at), 1)[0].tolist()
+        for (left, top, right, bottom), (geometry, size) in zip(boxes, places, strict=True):
             if left >= geometry.size[0] or top >= geometry.size[1] or right <= 0 or bottom <= 0:
                 across, down = geometry.size
                 raise NotInImage(f"{literal(self.at)} is outside of the image, {across} x {down} pixels")

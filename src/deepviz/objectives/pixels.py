@@ -98,13 +98,14 @@ class Pixels(Choosing):
         Raises:
             TargetError: for a mask of another size than the image, or if the model saw nothing of it.
         """
-        if isinstance(self.mask, (str, type(None))) or (isinstance(self.mask, Tensor) and self.mask.ndim > 2):
+        if isinstance(self.mask, (str, type(None))):
             return self
-        if isinstance(self.mask, tuple) and len(self.mask) == 3:  # in a volume, which is not resized
+        # volumes are not resized
+        if (self.mask.ndim == 4) if isinstance(self.mask, Tensor) else (len(self.mask) == 3):
             return self
         masks = []
-        for geometry, size in places:
-            seen = seen_part(self._on_image(geometry.size), geometry, size)
+        for row, (geometry, size) in enumerate(places):
+            seen = seen_part(self._on_image(geometry.size, row), geometry, size)
             if not bool((seen > 0).any()):
                 raise NotInImage(f"the model saw nothing of the mask: it saw {geometry.seen} of the image")
             masks.append(seen)
@@ -112,15 +113,16 @@ class Pixels(Choosing):
             raise TargetError("images whose inputs differ in size are explained one by one with a mask")
         return replace(self, mask=torch.stack(masks))
 
-    def _on_image(self, size: tuple[int, int]) -> Tensor:
+    def _on_image(self, size: tuple[int, int], row: int) -> Tensor:
         if isinstance(self.mask, Tensor):
-            if tuple(self.mask.shape) != size[::-1]:
-                height, width = self.mask.shape
+            mask = self.mask[row] if self.mask.ndim == 3 else self.mask
+            if tuple(mask.shape) != size[::-1]:
+                height, width = mask.shape
                 raise NotInImage(
                     f"the mask is {width} x {height} pixels, and the image {size[0]} x {size[1]}: a mask (H, W) has a "
                     "value for each pixel of the image"
                 )
-            return self.mask.double()
+            return mask.double().cpu()
         return point_mask(self.mask, size[::-1], "the image")
 
     def choose(self, seen: Seen) -> Tensor:
