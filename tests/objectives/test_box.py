@@ -360,3 +360,11 @@ def test_boxes_of_each_image_are_in_pixels_of_the_image_too(model, picture):
     assert [one.target.box for one in found] == [(160, 60, 240, 120), (0, 0, 80, 60)]
     (one,) = deepviz.explain(model, picture, "gradient", target=Box(box=boxes[1]))
     assert one.target.box == (0, 0, 80, 60)
+
+
+def test_predict_lists_the_detections(model, picture):
+    ((one, two),) = model.predict(picture)
+    assert (one.label, two.label) == ("red square", "blue square")
+    assert one.probability == pytest.approx(1 / (1 + 2.718281828**-one.score))
+    assert one.score == pytest.approx(NET.slope + NET.bias, abs=1e-4)
+    assert len(model.predict(picture, top_k=1)[0]) == 1

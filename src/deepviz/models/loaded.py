@@ -17,9 +17,10 @@ from deepviz.geometry import Geometry
 from deepviz.inputs import plain_tensor
 from deepviz.models.images import Photo, PhotoSource, open_photo
 from deepviz.models.labels import find_label
-from deepviz.models.predict import Prediction, outputs_of, regions_of
+from deepviz.models.predict import Prediction, detections_of, outputs_of, regions_of
 from deepviz.models.preprocess import Preprocess
 from deepviz.models.texts import TextEmbedder
+from deepviz.objectives.candidates import Found
 from deepviz.objectives.embedder import TextEmbeddings
 from deepviz.probe.borrow import original
 from deepviz.probe.outputs import Kind, Reading, check_kind, stated_kind
@@ -121,8 +122,8 @@ class LoadedModel:
 
         Args:
             images: one or several: paths, PIL images, arrays, tensors (C, H, W) or (N, C, H, W).
-            top_k: of each image so many of the best classes; of a model of numbers all of them are given. Of a
-                segmenter the classes with the largest regions, with their share of the pixels as `probability`.
+            top_k: of each image so many of the best classes, or detections; of a model of numbers all of them are given.
+                Of a segmenter the classes with the largest regions, with their share of the pixels as `probability`.
 
         Returns:
             For each image its predictions, best first; numbers in their own order.
@@ -141,10 +142,15 @@ class LoadedModel:
             [None, None, None]
         """
         prepared = [self.prepare(image).x for image in _several(images)]
+        if self.kind == "detections":
+            return [self._detections(found[:top_k]) for found in detections_of(self.module, self.kind, prepared)]
         if self.kind == "maps":
             return [self._regions(*found, top_k) for found in regions_of(self.module, self.kind, prepared)]
         read = outputs_of(self.module, self.kind, prepared)
         return [self._predictions(outputs, reading, top_k) for outputs, reading in read]
+
+    def _detections(self, found: list[tuple[Found, float]]) -> tuple[Prediction, ...]:
+        return tuple(Prediction(one.label, self.label(one.label), one.score, score) for one, score in found)
 
     def _regions(self, shares: Tensor, scores: Tensor, top_k: int) -> tuple[Prediction, ...]:
         best = [k for k in shares.argsort(descending=True, stable=True).tolist() if shares[k] > 0]

@@ -12,6 +12,8 @@ from torch import Tensor, nn
 
 from deepviz.inputs import Inputs
 from deepviz.objectives import Output, Pixels, bind
+from deepviz.objectives.box import Strongest, candidates_of
+from deepviz.objectives.candidates import Found
 from deepviz.probe.gradient import fresh_leaf
 from deepviz.probe.outputs import Kind, Reading, best_classes, class_maps, read_outputs
 from deepviz.probe.session import Session, opened
@@ -75,6 +77,21 @@ def regions_of(module: nn.Module, kind: Kind, images: Sequence[Tensor]) -> Itera
             shares, scores = session.by_rows(compute)
             session.notes.general.clear()
         yield shares[0].cpu(), scores[0].cpu()
+
+
+def detections_of(module: nn.Module, kind: Kind, images: Sequence[Tensor]) -> Iterator[list[tuple[Found, float]]]:
+    """What is detected in each image (C, H, W), best first, with the logit of its class.
+
+    Raises:
+        ModelError: if the model fails.
+        TargetError: if it returns no candidates.
+    """
+    for image in images:
+        with opened(module, _at_home(module, image[None]), bind(Strongest(), 1), kind) as session, torch.no_grad():
+            candidates = candidates_of(session.look(), Strongest())
+            session.notes.general.clear()
+        logits = candidates.logits[0].double().cpu()
+        yield [(one, float(logits[one.candidate, one.label])) for one in candidates.detections()[0]]
 
 
 def _at_home(module: nn.Module, x: Tensor) -> Inputs:
