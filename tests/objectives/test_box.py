@@ -368,3 +368,17 @@ def test_predict_lists_the_detections(model, picture):
     assert one.probability == pytest.approx(1 / (1 + 2.718281828**-one.score))
     assert one.score == pytest.approx(NET.slope + NET.bias, abs=1e-4)
     assert len(model.predict(picture, top_k=1)[0]) == 1
+
+
+@pytest.mark.parametrize(
+    ("box", "logit", "message"),
+    [(0.5, 3.0, "not fractions of it: multiply them by its sides"), (5.0, float("nan"), "scores are not finite")],
+)
+def test_candidates_that_would_be_misread_are_refused(box, logit, message):
+    class Bad(torch.nn.Module):
+        def forward(self, x):
+            logits = x.mean((1, 2, 3)).view(-1, 1, 1) + logit
+            return Candidates(torch.tensor([[[0.0, 0, box, box]]]).expand(len(x), 1, 4), logits, logits.sigmoid())
+
+    with pytest.raises(ModelError, match=message):
+        Gradient()(Bad(), torch.rand(2, 3, 8, 8), Box())

@@ -181,3 +181,13 @@ def test_a_folder_of_a_model_of_images_and_texts_is_loaded(tmp_path):
     x = torch.rand(3, 32, 32)
     found = deepviz.explain(loaded, x, ["grad-cam", "gradient"], target=Similarity(torch.randn(16)))
     assert found[0].attribution.shape == (1, 4, 4)
+
+
+def test_other_weights_embed_texts_anew():
+    tower = nn.Linear(3, 3, bias=False)
+    embedder = TextEmbedder(tower, lambda texts: tower(torch.ones(len(texts), 3)))
+    before = embedder(("a",)).embeddings
+    assert torch.equal(embedder(("a",)).embeddings, before)
+    with torch.no_grad():
+        tower.weight.copy_(torch.eye(3))
+    assert torch.equal(embedder(("a",)).embeddings, torch.ones(1, 3))

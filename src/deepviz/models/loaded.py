@@ -122,8 +122,8 @@ class LoadedModel:
 
         Args:
             images: one or several: paths, PIL images, arrays, tensors (C, H, W) or (N, C, H, W).
-            top_k: of each image so many of the best classes, or detections; of a model of numbers all of them are given.
-                Of a segmenter the classes with the largest regions, with their share of the pixels as `probability`.
+            top_k: of each image so many of the best classes, or detections; of a model of numbers all are given. Of a
+                segmenter the classes with the largest regions, with their share of the pixels as `probability`.
 
         Returns:
             For each image its predictions, best first; numbers in their own order.

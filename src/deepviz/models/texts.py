@@ -13,13 +13,14 @@ from torch import Tensor, nn
 from deepviz.errors import DeepVizError, TargetError, in_one_line
 from deepviz.objectives.embedder import TextEmbeddings
 from deepviz.probe.borrow import borrowed
+from deepviz.probe.state import State, survey
 
 Encode = Callable[[tuple[str, ...]], Tensor]
 
 
 @dataclass(eq=False)
 class TextEmbedder:
-    """Embeds texts by a model, each once.
+    """Embeds texts by a model, each once, and again when the model has changed.
 
     Args:
         model: the whole model of images and texts; it is left as it was.
@@ -37,6 +38,7 @@ class TextEmbedder:
     scale: Callable[[], float] = lambda: 1.0
     bias: Callable[[], float] = lambda: 0.0
     _known: dict[str, Tensor] = field(default_factory=dict, repr=False)
+    _state: State | None = field(default=None, repr=False)
     _lock: Any = field(default_factory=Lock, repr=False)
 
     def __call__(self, texts: tuple[str, ...]) -> TextEmbeddings:
@@ -46,6 +48,10 @@ class TextEmbedder:
             TargetError: for a text that is too long, or if the model's tokenizer is not there.
         """
         with self._lock:
+            state = survey(self.model).state
+            if state != self._state:  # other weights embed otherwise
+                self._known.clear()
+                self._state = state
             new = tuple(dict.fromkeys(text for text in texts if text not in self._known))
             if new:
                 self._known.update(zip(new, self._embedded(new), strict=True))

@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 import torch
 from torch import Tensor
 
-from deepviz.errors import NotInImage, TargetError
+from deepviz.errors import ModelError, NotInImage, TargetError
 from deepviz.geometry import Geometry
 from deepviz.objectives.candidates import Candidates, Found, overlap
 from deepviz.objectives.classes import class_name, index_of
@@ -22,6 +22,8 @@ Score = Literal["class", "iou-weighted"]
 NEAREST = 0.9
 """Candidates whose overlap with a box is at least this share of the largest are candidates for being it."""
 LISTED = 5
+FRACTION, SMALLEST = 1.5, 4
+"""Boxes of which none ends beyond the one are fractions, if the sides of the input, in pixels, are above the other."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -261,6 +263,23 @@ class NothingDetected(NotInImage):
         return NothingDetected(self.box, self.found, label)
 
 
+def _check_candidates(found: Candidates, seen: Seen) -> None:
+    """Refuse what would be read as something else.
+
+    Raises:
+        ModelError: for scores that are not finite, or boxes that can be no pixels.
+    """
+    if not bool(found.scores.detach().isfinite().all()):
+        raise ModelError("the detector's scores are not finite (NaN or infinity)")
+    largest = float(found.boxes.detach().amax()) if found.boxes.numel() else 0.0
+    sides = [side for leaf in seen.x if leaf.ndim == 4 for side in leaf.shape[2:]]
+    if sides and 0 < largest <= FRACTION and min(sides) > SMALLEST:
+        raise ModelError(
+            f"no box of the detector reaches beyond {largest:g} pixels of an input of {' x '.join(map(str, sides))}: "
+            "boxes are in pixels of the model's input, not fractions of it: multiply them by its sides"
+        )
+
+
 def candidates_of(seen: Seen, asked: Objective) -> Candidates:
     """The output of a detector.
 
@@ -268,6 +287,7 @@ def candidates_of(seen: Seen, asked: Objective) -> Candidates:
         TargetError: if it is that of something else.
     """
     if isinstance(seen.output, Candidates):
+        _check_candidates(seen.output, seen)
         return seen.output
     raise TargetError(
         f"{asked} is about a detector, whose output is deepviz.objectives.Candidates, and the model returned "
