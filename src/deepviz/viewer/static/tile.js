@@ -87,26 +87,33 @@ export class Tile {
     const told = original ? title : `${title ?? ""}: ${reason || "computing"}`;
     const about = record ? `${record.method}: ${record.caption}, on ${record.source}` : told;
     this.frame.setAttribute("aria-label", about);
-    this.frame.setAttribute("aria-busy", String(!record && Boolean(pending)));
+    this.busy(!record && Boolean(pending));
+  }
+
+  busy(busy) {
+    this.frame.setAttribute("aria-busy", String(busy));
   }
 
   // Decode a record and lay it on the photograph; what is drawn stays until that is done.
   async take(record) {
     const turn = (this.turn += 1);
+    if (record) this.busy(true);
     this.ready = (async () => {
       const bitmap = await this.comparison.bitmap(this.photograph);
       const picture = record ? await this.comparison.picture(record) : null;
       if (turn !== this.turn) return;
       this.bitmap = bitmap;
       this.picture = picture;
-      if (this.near) this.fit();
-      else this.comparison.rescale();
+      if (this.near) return this.fit();
+      if (record) this.busy(false);
+      this.comparison.rescale();
     })();
     try {
       await this.ready;
     } catch (error) {
       if (turn === this.turn) {
         this.element.classList.add("dv-failed");
+        this.busy(false);
         setText(this.wait, String(error.message ?? error));
       }
     }
@@ -116,9 +123,12 @@ export class Tile {
   approach(near) {
     if (near === this.near) return;
     this.near = near;
-    if (near) this.fit();
-    else if (this.picture) this.picture.release();
-    if (!near) this.canvas.width = this.canvas.height = 0;
+    if (near) return this.fit();
+    if (this.picture) {
+      this.picture.release();
+      this.busy(false);
+    }
+    this.canvas.width = this.canvas.height = 0;
   }
 
   // A strip is drawn thicker than 1 : 20, to be seen.
@@ -157,6 +167,7 @@ export class Tile {
     setText(this.low, signed ? digits(-high) : "0");
     setText(this.high, digits(high));
     this.element.classList.toggle("dv-has-sign", signed);
+    this.busy(false);
   }
 
   // Mark a point of the photograph (shares of its width and height); null takes the mark away.
