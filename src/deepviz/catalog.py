@@ -26,7 +26,7 @@ from deepviz.errors import MethodError
 from deepviz.methods.method import Method
 from deepviz.metrics.metric import Metric
 from deepviz.names import callable_name, nearest
-from deepviz.options import Annotation, Frozen, Ge, Kind, annotated, content, digest, identity
+from deepviz.options import Annotation, Frozen, Ge, Kind, annotated, content, digest, having, identity
 from deepviz.spelling import Call, Several, Word, Written, written
 
 __all__ = [
@@ -340,7 +340,7 @@ def key(value: Any, layer: str | None = None) -> str:
     Example:
         >>> from deepviz.methods import GradCAM
         >>> key(GradCAM(), "layer4")
-        'grad-cam(layer=layer4, relu=True, grid=None, skip=None)'
+        'grad-cam(layer=layer4, layers=None, join=maximum, grid=None, skip=None, relu=True)'
         >>> key(GradCAM("layer4")) == key(GradCAM(), "layer4")
         True
     """
@@ -367,9 +367,15 @@ def _spelled_value(value: Any, how: _Spelling) -> str:
 
 def _spelled_options(value: Any, how: _Spelling) -> dict[str, str]:
     found: dict[str, str] = {}
+    several = any(getattr(value, name) is not None for name in having(type(value), "layers"))
     for option in options(type(value)):
         given = getattr(value, option.name)
-        if how.layer is not None and option.role == "layer" and (given is None or isinstance(given, nn.Module)):
+        if (
+            how.layer is not None
+            and not several
+            and option.role == "layer"
+            and (given is None or isinstance(given, nn.Module))
+        ):
             given = how.layer
         if how.whole or not _is_default(given, option):
             found[option.name] = _spelled(given, option, how)

@@ -38,6 +38,7 @@ __all__ = [
     "Gt",
     "Infinite",
     "Layer",
+    "Layers",
     "Le",
     "Lt",
     "Role",
@@ -112,7 +113,7 @@ class Infinite:
 class Role:
     """What an option is for, as a mark in its annotation."""
 
-    name: Literal["layer", "grid", "seed", "baseline"]
+    name: Literal["layer", "layers", "grid", "seed", "baseline"]
 
 
 Layer = Annotated[
@@ -121,6 +122,12 @@ Layer = Annotated[
     "Layer to explain, a name from `deepviz layers`; by default the last with a spatial map.",
 ]
 """The layer that a method looks at: its name, the module itself, or None for the one that is found."""
+Layers = Annotated[
+    tuple[str | nn.Module, ...] | None,
+    Role("layers"),
+    "Several layers instead of one, such as those of a feature pyramid; their maps are joined.",
+]
+"""The layers whose maps a method joins: names, or the modules themselves."""
 GridOption = Annotated[
     tuple[Annotated[int, Ge(1)], ...] | Callable[[Tensor], Tensor] | None,
     Role("grid"),

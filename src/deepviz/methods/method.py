@@ -174,7 +174,10 @@ class Method(Frozen, ABC):
 
     def with_layer(self, layer: str | nn.Module) -> Method:
         """The same method with `layer` wherever it, or a method inside it, takes one and names none."""
-        changed: dict[str, Any] = {name: layer for name in having(type(self), "layer") if getattr(self, name) is None}
+        several = any(getattr(self, name) is not None for name in having(type(self), "layers"))
+        changed: dict[str, Any] = {
+            name: layer for name in having(type(self), "layer") if getattr(self, name) is None and not several
+        }
         return self._with(changed, lambda method: method.with_layer(layer))
 
     def layers_by_name(self, model: nn.Module) -> Method:
@@ -182,11 +185,16 @@ class Method(Frozen, ABC):
 
         A module that is not part of `model` stays: whoever looks for its map says so.
         """
-        given = {name: getattr(self, name) for name in having(type(self), "layer")}
         names = {module: name for name, module in model.named_modules() if name}
-        changed: dict[str, Any] = {
-            name: names[layer] for name, layer in given.items() if isinstance(layer, nn.Module) and layer in names
-        }
+
+        def named(layer: Any) -> Any:
+            return names.get(layer, layer) if isinstance(layer, nn.Module) else layer
+
+        changed: dict[str, Any] = {name: named(getattr(self, name)) for name in having(type(self), "layer")}
+        for name in having(type(self), "layers"):
+            layers = getattr(self, name)
+            if any(isinstance(layer, nn.Module) for layer in layers or ()):
+                changed[name] = tuple(map(named, layers))
         return self._with(changed, lambda method: method.layers_by_name(model))
 
     def _with(self, changed: dict[str, Any], inside: Callable[[Method], Method]) -> Method:
@@ -206,7 +214,7 @@ class Method(Frozen, ABC):
         changed = [
             f"{field.name} {in_short(getattr(self, field.name))}"
             for field in fields(self)
-            if field.name not in ("of", *having(type(self), "layer"))
+            if field.name not in ("of", *having(type(self), "layer"), *having(type(self), "layers"))
             and _differs(getattr(self, field.name), field.default)
         ]
         return ", ".join([self.name, *changed])

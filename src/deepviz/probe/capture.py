@@ -76,6 +76,23 @@ def layer_gradient(session: Session, layer: str) -> tuple[Tensor, Tensor]:
         return session.depending(lambda: _along(session, layer))
 
 
+def layer_output(session: Session, layer: str) -> Tensor:
+    """The layer's output A for the rows of a chunk, without a graph.
+
+    Raises:
+        LayerError: if the layer is not called exactly once, or returns no tensor.
+    """
+    found: list[Tensor] = []
+
+    def remember(inputs: Any, output: Any) -> None:
+        # a copy: the next layer may be an in-place ReLU
+        found.append(_explained(output, layer).detach().clone())
+
+    with torch.no_grad(), _every_part_called(session.model, layer), answering(session.model, layer, remember):
+        session.look()
+    return found[0]
+
+
 class _NoNewGraph(LayerError):
     """A graph cannot start at the layer, only pass: it hands on its input, of which others hold views, or it returns
     several tensors."""

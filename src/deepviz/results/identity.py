@@ -91,9 +91,10 @@ def _told_apart(names: Sequence[str], more: Sequence[str]) -> list[str]:
 
 
 def _asked_layer(method: Method) -> str | None:
-    for layer in (getattr(method, name) for name in having(type(method), "layer")):
-        if layer is not None:
-            return layer if isinstance(layer, str) else type(layer).__name__
+    for layers in (getattr(method, name) for role in ("layers", "layer") for name in having(type(method), role)):
+        if layers is not None:
+            several = layers if isinstance(layers, tuple) else (layers,)
+            return ", ".join(layer if isinstance(layer, str) else type(layer).__name__ for layer in several)
     inner = (getattr(method, field.name) for field in fields(method))
     return next((found for one in inner if isinstance(one, Method) and (found := _asked_layer(one))), None)
 
@@ -102,5 +103,5 @@ def _options(method: Method) -> str:
     return ", ".join(
         f"{name} {text}"
         for name, text in catalog.spelled_options(method).items()
-        if name not in having(type(method), "layer")
+        if name not in (*having(type(method), "layer"), *having(type(method), "layers"))
     )

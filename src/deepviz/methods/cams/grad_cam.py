@@ -1,22 +1,15 @@
 """Grad-CAM: Selvaraju et al. 2016."""
 
 from dataclasses import dataclass
-from typing import Annotated, ClassVar
+from typing import ClassVar
 
-import torch
 from torch import Tensor
 
-from deepviz import options
-from deepviz.methods.method import Method, View
-from deepviz.methods.needs import Needs
-from deepviz.probe.capture import layer_gradient
-from deepviz.probe.grid import Grid, Rearranged
-from deepviz.probe.layers import CONSTRUCTION, Layer, choose_layer, grid_of, layer_title
-from deepviz.probe.session import Session
+from deepviz.methods.cams.layer_map import GradientMap, mean
 
 
 @dataclass(frozen=True)
-class GradCAM(Method):
+class GradCAM(GradientMap):
     """The feature maps of a layer, weighted by how much the class score depends on each.
 
         w_k = 1/(h w) sum_ij dS_c / dA_kij
@@ -52,61 +45,11 @@ class GradCAM(Method):
         torch.Size([2, 1, 6, 6])
     """
 
-    layer: options.Layer = None
-    relu: Annotated[bool, "Keep only positive evidence, as in the paper; without it the map is signed."] = True
-    grid: options.GridOption = None
-    skip: options.SkipOption = None
-
     title: ClassVar[str] = "Grad-CAM"
     paper: ClassVar[str] = "Selvaraju et al. 2016, arXiv:1610.02391"
     cost: ClassVar[str] = "1 forward, the backward above the layer"
-    needs: ClassVar[Needs] = Needs(layer=True)
 
-    def maps(self, session: Session) -> Tensor:
-        """relu(sum_k w_k A_k)."""
-        layer = choose_layer(session, self.layer, self.grid, self.skip)
-
-        def chunk(part: Session) -> tuple[Tensor]:
-            A, dA = layer_gradient(part, layer.name)
-            return (class_activation(part, layer, A, dA),)
-
-        (cam,) = session.by_rows(chunk, graph=False)
-        if not self.relu:
-            return cam
-        warn_of_negative(session, cam)
-        return cam.relu()
-
-    @property
-    def view(self) -> View:
-        """From zero up; signed without the ReLU."""
-        return "positive" if self.relu else "sum"
-
-
-def class_activation(session: Session, layer: Layer, A: Tensor, dA: Tensor) -> Tensor:
-    """sum_k w_k A_k, (n, 1, *grid), or for K objectives (n, K, 1, *grid), in float32 at least."""
-    grid = grid_of(layer, A, session.n)
-    session.notes.facts.update({"layer": layer.name, "grid": str(grid)})
-    title = layer_title(session, layer.name)
-    if title != layer.name:
-        session.notes.facts["layer title"] = title
-    if layer.known != CONSTRUCTION:
-        session.notes.facts["place"] = layer.known
-    if session.several:
-        return torch.stack([_weighted(grid, A, one) for one in dA.unbind(1)], 1)
-    return _weighted(grid, A, dA)
-
-
-def _weighted(grid: Grid | Rearranged, A: Tensor, dA: Tensor) -> Tensor:
-    precise = torch.promote_types(A.dtype, torch.float32)
-    A, dA = grid.maps(A).to(precise), grid.maps(dA).to(precise)
-    w = dA.flatten(2).mean(2).view(*dA.shape[:2], *[1] * (dA.ndim - 2))  # w_k = 1/(h w) sum_ij dS/dA_kij
-    return (w * A).sum(1, keepdim=True)  # sum_k w_k A_k
-
-
-def warn_of_negative(session: Session, cam: Tensor) -> None:
-    """Say for which rows the ReLU leaves nothing though there is evidence, all of it against the class."""
-    lowest, highest = cam.flatten(2 if session.several else 1).aminmax(dim=-1)
-    session.notes.warn_of_zero(
-        "Grad-CAM is all zero: at this layer all evidence is against the class; use relu=False to see it",
-        ((highest <= 0) & (lowest < 0)).cpu(),
-    )
+    def combine(self, A: Tensor, dA: Tensor) -> Tensor:
+        """sum_k w_k A_k."""
+        w = mean(dA)  # w_k = 1/(h w) sum_ij dS/dA_kij
+        return (w * A).sum(1, keepdim=True)  # sum_k w_k A_k

@@ -3,20 +3,17 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
-import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from deepviz import options
-from deepviz.methods.cams.grad_cam import class_activation, warn_of_negative
+from deepviz.methods.cams.grad_cam import GradCAM
+from deepviz.methods.cams.layer_map import combined, enlarged, note_layers, positive
 from deepviz.methods.method import Method
 from deepviz.methods.needs import Needs
 from deepviz.probe.capture import layer_and_input_gradient
 from deepviz.probe.layers import choose_layer
 from deepviz.probe.rules import Rule
 from deepviz.probe.session import Session
-
-LINEAR = {1: "linear", 2: "bilinear", 3: "trilinear"}
 
 
 @dataclass(frozen=True)
@@ -67,18 +64,11 @@ class GuidedGradCAM(Method):
 
         def chunk(part: Session) -> tuple[Tensor, Tensor]:
             A, dA, guided = layer_and_input_gradient(part, layer.name, Rule(mask=True))
-            cam = class_activation(part, layer, A, dA)
+            cam = combined(GradCAM(), part, layer, A, dA)
             G = guided[place]
             return G * enlarged(cam.relu(), part.image().shape[2:]), cam  # R = G * up(relu(sum_k w_k A_k))
 
         maps, cam = session.by_rows(chunk)
-        warn_of_negative(session, cam)
+        note_layers(session, [layer])
+        positive(GradCAM(), session, cam)
         return maps
-
-
-def enlarged(cam: Tensor, space: torch.Size) -> Tensor:
-    """A layer's map (..., 1, *grid) at the size `space` of the image, linear in each axis."""
-    axes = len(space)
-    flat = cam.reshape(-1, 1, *cam.shape[-axes:])
-    up = F.interpolate(flat, tuple(space), mode=LINEAR[axes], align_corners=False)
-    return up.view(*cam.shape[:-axes], *space)
