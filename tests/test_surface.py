@@ -103,7 +103,7 @@ SIGNATURES = {
     "Explanation.plot": "self, ax=None",
 }
 OPTIONS_OF_0_1 = {
-    "GradCAM": "layer=None, relu=True, grid=None, skip=None",
+    "GradCAM": "layer=None, relu=True, *, layers=None, join='maximum', grid=None, skip=None",
     "GradTimesImage": "",
     "Gradient": "",
     "GuidedBackprop": "",

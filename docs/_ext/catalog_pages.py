@@ -1,6 +1,8 @@
 """Directives that write what the catalog and the command line know, so that no page repeats it by hand.
 
 ```{method-options} grad-cam    a table of a method's options
+```{method-formula} layer-cam   what its docstring says it computes
+```{method-about} layer-cam     its pitfall, reference and options
 ```{method-list}                a table of all methods, linked to their pages
 ```{method-family} layer        a table of those of one family, and their pages in the table of contents
 ```{method-classes}             their docstrings
@@ -47,8 +49,60 @@ class MethodOptions(SphinxDirective):
             f"| `{option.name}` | `{_shown(option.default)}` | {option.takes} | {option.help} |" for option in options
         ]
         table = ["| option | default | takes | |", "| --- | --- | --- | --- |", *rows]
-        flags = f"On the command line: `--{stem}-{options[0].flag}` and so on."
+        written = f"-m '{stem}({options[0].name}=...)'"
+        if catalog.find(stem).in_default_set:
+            written = f"--{stem}-{options[0].flag}"
+        flags = f"On the command line: `{written}` and so on."
         return self.parse_text_to_nodes("\n".join([*table, "", flags]))
+
+
+class MethodFormula(SphinxDirective):
+    required_arguments = 1
+
+    def run(self) -> list[nodes.Node]:
+        return _as_rst(self, _docstring(self.arguments[0])[0])
+
+
+class MethodAbout(SphinxDirective):
+    required_arguments = 1
+
+    def run(self) -> list[nodes.Node]:
+        stem = self.arguments[0]
+        said = _docstring(stem)[1]
+        found: list[nodes.Node] = []
+        for title, part in (
+            ("Shapes", "Shapes"),
+            ("Errors", "Errors"),
+            ("Pitfalls", "Pitfall"),
+            ("Reference", "Reference"),
+        ):
+            text = said[part]
+            found += [nodes.rubric(title, title), *_as_rst(self, text[:1].upper() + text[1:])]
+        cls = catalog.METHODS[stem].__name__
+        written = (
+            f"On tensors: `deepviz.methods.{cls}`. On images: `deepviz.explain(model, image, methods.{cls}())`. "
+            f"On the command line: `deepviz explain -m {stem}`."
+        )
+        found += [nodes.rubric("Options", "Options"), *self.parse_text_to_nodes(written)]
+        return [*found, *MethodOptions.run(self)]  # type: ignore[arg-type]
+
+
+def _docstring(stem: str) -> tuple[str, dict[str, str]]:
+    """A method's docstring: what comes before its parts, and the parts by their names."""
+    text = inspect.getdoc(catalog.METHODS[stem]) or ""
+    start, *parts = re.split(r"^(Shapes|Errors|Pitfall|Reference|Example):", text, flags=re.MULTILINE)
+    return start.strip(), {name: inspect.cleandoc(part) for name, part in zip(parts[::2], parts[1::2], strict=True)}
+
+
+def _as_rst(directive: SphinxDirective, text: str) -> list[nodes.Node]:
+    """A docstring's text: its indented formulas as they are, `names` as code."""
+    parts = ("::\n\n" + part if part.startswith("    ") else _as_code(part) for part in text.split("\n\n"))
+    body = "\n\n".join(parts)
+    return directive.parse_text_to_nodes(f"```{{eval-rst}}\n{body}\n```")
+
+
+def _as_code(text: str) -> str:
+    return re.sub(r"(?<!`)`([^`]+)`(?!`)", r"``\1``", text)
 
 
 class MethodList(SphinxDirective):
@@ -175,6 +229,8 @@ def _direction(cls: type[Metric]) -> str:
 
 def setup(app: Sphinx) -> dict[str, bool]:
     app.add_directive("method-options", MethodOptions)
+    app.add_directive("method-formula", MethodFormula)
+    app.add_directive("method-about", MethodAbout)
     app.add_directive("method-list", MethodList)
     app.add_directive("method-family", MethodFamily)
     app.add_directive("method-classes", MethodClasses)

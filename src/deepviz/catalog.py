@@ -34,10 +34,12 @@ __all__ = [
     "METRICS",
     "Option",
     "default_set",
+    "families",
     "family",
     "find",
     "find_metric",
     "key",
+    "members",
     "method",
     "options",
     "parse",
@@ -134,7 +136,9 @@ class Option:
     @property
     def takes(self) -> str:
         """In words, what the option takes."""
-        named = [WORDS[kind] for kind in self.kinds]
+        named = [
+            "names in parentheses" if (kind, self.role) == (tuple, "layers") else WORDS[kind] for kind in self.kinds
+        ]
         takes = [*named, *self.choices, *(["none"] if self.optional else [])] or ["what Python alone can make"]
         return " or ".join(filter(None, [", ".join(takes[:-1]), takes[-1]]))
 
@@ -181,6 +185,20 @@ def default_set() -> list[str]:
     return [name for name, cls in METHODS.items() if cls.in_default_set]
 
 
+def families() -> dict[str, list[str]]:
+    """The methods of each family, by name: those of `deepviz.methods.cams` are "cams"."""
+    found: dict[str, list[str]] = {}
+    for name, cls in METHODS.items():
+        if ":" not in name:
+            found.setdefault(cls.__module__.split(".")[-2], []).append(name)
+    return found
+
+
+def members(name: str) -> list[str] | None:
+    """The methods that "all" (a chosen set) or the name of a family stands for; None for any other name."""
+    return default_set() if name == "all" else families().get(name)
+
+
 def cheapest(cls: type[Method]) -> Method:
     """A method with as little work as its bounds allow: enough to see whether it applies to a model."""
     found = cls()
@@ -198,7 +216,8 @@ def cheapest(cls: type[Method]) -> Method:
 def options(cls: Any) -> tuple[Option, ...]:
     """The options of a method, or of another frozen value: its fields, with type, default and description."""
     found = annotated(cls)
-    return tuple(_option(field.name, found[field.name], _default(field)) for field in fields(cls) if field.init)
+    given = sorted((field for field in fields(cls) if field.init), key=lambda field: bool(field.kw_only))
+    return tuple(_option(field.name, found[field.name], _default(field)) for field in given)
 
 
 def summary(method_class: type[Method]) -> str:
@@ -340,7 +359,7 @@ def key(value: Any, layer: str | None = None) -> str:
     Example:
         >>> from deepviz.methods import GradCAM
         >>> key(GradCAM(), "layer4")
-        'grad-cam(layer=layer4, layers=None, join=maximum, grid=None, skip=None, relu=True)'
+        'grad-cam(layer=layer4, relu=True, layers=None, join=maximum, grid=None, skip=None)'
         >>> key(GradCAM("layer4")) == key(GradCAM(), "layer4")
         True
     """

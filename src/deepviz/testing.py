@@ -76,8 +76,9 @@ class ContractError(AssertionError):
 
 
 def network(dtype: torch.dtype = torch.float64, axes: int = 2) -> nn.Module:
-    """A small network with everything that methods ask for: convolutions, rectifiers, a layer with a map; its class
-    scores are of `images` with so many spatial axes. Dropout and batch normalisation are as training leaves them."""
+    """A small network with everything that methods ask for: convolutions, rectifiers, a layer with a map below
+    average pooling and one linear layer; its class scores are of `images` with so many spatial axes. Dropout and
+    batch normalisation are as training leaves them."""
     convolution, norm, pool = LAYERS[axes]
     model = nn.Sequential(
         convolution(3, 6, 3, padding=1),
@@ -85,10 +86,10 @@ def network(dtype: torch.dtype = torch.float64, axes: int = 2) -> nn.Module:
         nn.ReLU(),
         convolution(6, 8, 3, stride=2, padding=1),
         nn.ReLU(),
-        pool(2),
+        pool(1),
         nn.Flatten(),
         nn.Dropout(0.5),
-        nn.Linear(8 * 2**axes, CLASSES),
+        nn.Linear(8, CLASSES),
     )
     generator = torch.Generator().manual_seed(0)
     for parameter in model.parameters():
@@ -100,7 +101,7 @@ def network(dtype: torch.dtype = torch.float64, axes: int = 2) -> nn.Module:
 
 
 class WithTable(nn.Module):
-    """The same network with side information: a table (N, 32) that weights its features."""
+    """The same network with side information: a table (N, 8) that weights its features."""
 
     def __init__(self, dtype: torch.dtype = torch.float64) -> None:
         super().__init__()
@@ -114,7 +115,7 @@ class WithTable(nn.Module):
 
 
 class Several(nn.Module):
-    """The same network with a table (N, 8) before the image, both of which are explained, and weights (N, 32) of the
+    """The same network with a table (N, 8) before the image, both of which are explained, and weights (N, 8) of the
     features, which go along."""
 
     def __init__(self, dtype: torch.dtype = torch.float64) -> None:
@@ -125,7 +126,7 @@ class Several(nn.Module):
 
     def forward(self, table: Tensor, image: Tensor, weights: Tensor) -> Any:
         """The class scores of each row."""
-        return self.head(self.body(image) * weights * (1 + table.to(weights).repeat(1, 4).tanh()))
+        return self.head(self.body(image) * weights * (1 + table.to(weights).tanh()))
 
 
 def images(n: int = ROWS, dtype: torch.dtype = torch.float64, axes: int = 2) -> Tensor:
@@ -501,7 +502,7 @@ def check_targets(method: Method) -> None:
 def check_extra(method: Method) -> None:
     """What the model takes beside the image goes along with its row."""
     model, x = WithTable(), images()
-    table = torch.rand(ROWS, 32, generator=torch.Generator().manual_seed(2), dtype=torch.float64) + 0.1
+    table = torch.rand(ROWS, 8, generator=torch.Generator().manual_seed(2), dtype=torch.float64) + 0.1
     together = _maps(method, model, x, 1, extra=(table,))
     same(_maps(method, model, x, 1, extra={"table": table}), together, 1e-9, "extra by position and by keyword")
     for row in range(ROWS):
@@ -547,7 +548,7 @@ def _check_map(maps: Any, x: Tensor, what: str) -> None:
 def check_several_inputs(method: Method) -> None:
     """Of several explained inputs the maps come in the structure of x, each of its own input or None; what goes along
     stays with its row."""
-    model, table, image, weights = Several(), _drawn(ROWS, 8, seed=2), images(), _drawn(ROWS, 32, seed=3)
+    model, table, image, weights = Several(), _drawn(ROWS, 8, seed=2), images(), _drawn(ROWS, 8, seed=3)
     if _has_baseline_of_images(method):
         table = (10 * table).long()  # carried along
     with untouched(model, image, "after a call with several inputs"):

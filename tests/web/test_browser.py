@@ -1038,7 +1038,7 @@ def test_detections_stand_where_classes_do(visit, tmp_path):
     ui.locator("#classes .class", has_text="blue square").click()
     page.until("document.querySelectorAll('.dv-row').length === 2")
     page.until("!document.querySelector('.dv-frame[aria-busy=true]')")
-    page.until("""[...document.querySelectorAll('.dv-tile:not(.dv-original, .dv-failed) .dv-canvas')].every((canvas) => {
+    page.until("""[...document.querySelectorAll('.dv-tile:not(.dv-original) .dv-canvas')].every((canvas) => {
       const data = canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height).data;
       let yellow = 0;
       for (let at = 0; at < data.length; at += 4) yellow += data[at] > 240 && data[at + 1] > 200 && data[at + 2] < 60;

@@ -62,7 +62,12 @@ def evaluate(
     weights: Weights = None,
     method: Annotated[
         list[str] | None,
-        Parameter(alias="-m", negative="", help=f"Method to judge, repeat for several: {', '.join(catalog.METHODS)}."),
+        Parameter(
+            alias="-m",
+            negative="",
+            help=f"Method to judge, repeat for several: {', '.join(catalog.METHODS)}; or a family: "
+            f"{', '.join(catalog.families())}.",
+        ),
     ] = None,
     metric: Annotated[
         list[str] | None,

@@ -34,7 +34,7 @@ from deepviz.cli.records import Records, asked_of_each
 from deepviz.cli.targets import Target, is_contrast, parsed_targets
 from deepviz.errors import DeepVizWarning, TargetError
 from deepviz.files import probe_folder, write_picture
-from deepviz.methods import GradCAM, Method
+from deepviz.methods import Method
 from deepviz.models import LoadedModel, example_photo
 from deepviz.models.weights import weights_hash
 from deepviz.objectives import Objective
@@ -65,8 +65,9 @@ def explain(
             alias="-m",
             negative="",
             help=(
-                f"Method to run, repeat for several: {', '.join(catalog.METHODS)}, "
-                "or package.module:Class, also with options: 'package.module:Class(depth=3)'."
+                f"Method to run, repeat for several: {', '.join(catalog.METHODS)}; a family: "
+                f"{', '.join(catalog.families())}; or package.module:Class. Also with options: "
+                "'layer-cam(layer=layer3)'."
             ),
         ),
     ] = None,
@@ -140,7 +141,8 @@ def explain(
             report.resume()
         try:
             items = _items(report, loaded, wanted, table)
-            _explain_all(loaded, methods, items, top_k, method is None, report, check, quiet=json)
+            lenient = all(catalog.members(name) is not None for name in method or [])
+            _explain_all(loaded, methods, items, top_k, lenient, report, check, quiet=json)
         except KeyboardInterrupt as error:
             stopped = error  # what is done until then is written all the same
     if html is not None and report.kept:
@@ -158,7 +160,10 @@ def explain(
 def _signed(methods: list[Method], given: list[str], options: Any) -> list[Method]:
     """The methods of a contrast, why this class and not that one: without the ReLU, unless that was stated."""
     stated = options.grad_cam_relu is not None or any("relu" in text for text in given)
-    return [replace(one, relu=False) if isinstance(one, GradCAM) and not stated else one for one in methods]
+    if stated:
+        return methods
+    unsigned: dict[str, Any] = {"relu": False}
+    return [replace(one, **unsigned) if hasattr(one, "relu") else one for one in methods]
 
 
 def _items(

@@ -24,17 +24,31 @@ def methods(*, json: Annotated[bool, Parameter(negative="", help="Print as JSON.
     if json:
         print(dumps({name: _described(name) for name in catalog.METHODS}, indent=2))
         return
-    for name, cls in catalog.METHODS.items():
-        print(f"{name}: {catalog.summary(cls)}")
-        print(f"    cost: {cls.cost}; {cls.paper}")
-        for option in catalog.options(cls):
-            print(f"    --{name}-{option.flag} ({option.takes}; default {option.default_text}): {option.help}")
+    for family, names in catalog.families().items():
+        print(f"# {family}: -m {family} stands for all of them\n")
+        told: dict[str, catalog.Option] = {}
+        for name in names:
+            cls = catalog.METHODS[name]
+            print(f"{name}: {catalog.summary(cls)}")
+            print(f"    cost: {cls.cost}; {cls.paper}")
+            given = catalog.options(cls)
+            as_above = [option.name for option in given if told.get(option.name) == option]
+            told = {option.name: option for option in given} | told
+            if as_above:
+                print(f"    {', '.join(as_above)}: as above")
+            for option in given:
+                if option.name in as_above:
+                    continue
+                written = f"--{name}-{option.flag}" if cls.in_default_set else f"{name}({option.name}=...)"
+                print(f"    {written} ({option.takes}; default {option.default_text}): {option.help}")
+        print()
 
 
 def _described(name: str) -> dict[str, Any]:
     cls = catalog.METHODS[name]
     return {
         "title": cls.title,
+        "family": next(family for family, names in catalog.families().items() if name in names),
         "summary": catalog.summary(cls),
         "cost": cls.cost,
         "passes": cls().passes(),

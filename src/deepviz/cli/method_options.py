@@ -38,7 +38,7 @@ MethodOptions: type[Any] = make_dataclass(
     [
         _flag(name, option)
         for name, cls in catalog.METHODS.items()
-        if ":" not in name  # a user's own method takes its options in parentheses
+        if cls.in_default_set and ":" not in name  # others take their options in parentheses
         for option in catalog.options(cls)
     ],
     frozen=True,
@@ -56,7 +56,8 @@ def built(names: list[str], given: Any, layer: str | None) -> list[Method]:
     """
     flags = {name: value for name, value in vars(given).items() if value is not None}
     builder = _Builder(flags, layer)
-    methods = [builder.method(name) for name in dict.fromkeys(names)]
+    several = [member for name in names for member in catalog.members(name) or [name]]
+    methods = [builder.method(name) for name in dict.fromkeys(several)]
     for name in flags.keys() - builder.used:
         flag = name.replace("_", "-")
         raise UsageError(f"--{flag} has no effect: its method isn't selected; the methods are {', '.join(names)}")

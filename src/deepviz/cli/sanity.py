@@ -56,7 +56,12 @@ def sanity(
     weights: Weights = None,
     method: Annotated[
         list[str] | None,
-        Parameter(alias="-m", negative="", help=f"Method to check, repeat for several: {', '.join(catalog.METHODS)}."),
+        Parameter(
+            alias="-m",
+            negative="",
+            help=f"Method to check, repeat for several: {', '.join(catalog.METHODS)}; or a family: "
+            f"{', '.join(catalog.families())}.",
+        ),
     ] = None,
     target: Target = None,
     labels: Labels = None,

@@ -1,7 +1,17 @@
 """Attribution methods. One file per method; every `Method` imported here is in the catalog."""
 
+from deepviz.methods.cams.ablation_cam import AblationCAM
+from deepviz.methods.cams.cam import CAM
+from deepviz.methods.cams.eigen_cam import EigenCAM
+from deepviz.methods.cams.eigen_grad_cam import EigenGradCAM
+from deepviz.methods.cams.fem import FEM
 from deepviz.methods.cams.grad_cam import GradCAM
+from deepviz.methods.cams.grad_cam_plus_plus import GradCAMPlusPlus
 from deepviz.methods.cams.guided_grad_cam import GuidedGradCAM
+from deepviz.methods.cams.hi_res_cam import HiResCAM
+from deepviz.methods.cams.layer_cam import LayerCAM
+from deepviz.methods.cams.layer_map import ActivationMap, GradientMap, LayerMap
+from deepviz.methods.cams.x_grad_cam import XGradCAM
 from deepviz.methods.gradients.deconvolution import Deconvolution
 from deepviz.methods.gradients.grad_times_image import GradTimesImage
 from deepviz.methods.gradients.gradient import Gradient
@@ -21,6 +31,18 @@ __all__ = [  # noqa: RUF022
     "SmoothGrad",
     "GradCAM",
     "GuidedGradCAM",
+    "CAM",
+    "GradCAMPlusPlus",
+    "XGradCAM",
+    "LayerCAM",
+    "HiResCAM",
+    "EigenCAM",
+    "EigenGradCAM",
+    "FEM",
+    "AblationCAM",
+    "ActivationMap",
+    "GradientMap",
+    "LayerMap",
     "Attribution",
     "Method",
     "Needs",

@@ -333,7 +333,8 @@ def _check_maps(method: Method, maps: Tensor, session: Session) -> None:
             f"{method.name} gave NaN or infinity though the scores are finite; "
             "in half precision try float32, else look for a division or square root at zero in the model"
         )
+    where = "input, or the layer returns zeros" if method.coarse else "input"
     session.notes.warn_of_zero(
-        f"{method.name} is all zero: no gradient reaches the input (saturated or dead units, or a constant score)",
+        f"{method.name} is all zero: no gradient reaches the {where} (saturated or dead units, or a constant score)",
         ((lowest == 0) & (highest == 0)).cpu(),
     )

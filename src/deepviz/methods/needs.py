@@ -14,12 +14,14 @@ class Needs:
         gradient: the gradient of the score with respect to the input.
         layer: what a layer returns, and the gradient there.
         rectifier: rectifiers that a rule can change.
+        pooling: a mean over the layer's positions and one linear layer after it.
     """
 
     forward: bool = True
     gradient: bool = False
     layer: bool = False
     rectifier: bool = False
+    pooling: bool = False
 
     def __or__(self, other: Needs) -> Needs:
         return Needs(
@@ -27,6 +29,7 @@ class Needs:
             gradient=self.gradient or other.gradient,
             layer=self.layer or other.layer,
             rectifier=self.rectifier or other.rectifier,
+            pooling=self.pooling or other.pooling,
         )
 
     @property
@@ -41,5 +44,5 @@ class Needs:
 
     def __str__(self) -> str:
         """In words: "forward, gradient"."""
-        words = ("forward", "gradient", "layer", "rectifier")
+        words = ("forward", "gradient", "layer", "rectifier", "pooling")
         return ", ".join(word for word in words if getattr(self, word))

@@ -77,7 +77,7 @@ def layer_gradient(session: Session, layer: str) -> tuple[Tensor, Tensor]:
 
 
 def layer_output(session: Session, layer: str) -> Tensor:
-    """The layer's output A for the rows of a chunk, without a graph.
+    """The layer's output A for the rows of a chunk, without a graph; what is explained must be decided.
 
     Raises:
         LayerError: if the layer is not called exactly once, or returns no tensor.
@@ -86,10 +86,11 @@ def layer_output(session: Session, layer: str) -> Tensor:
 
     def remember(inputs: Any, output: Any) -> None:
         # a copy: the next layer may be an in-place ReLU
-        found.append(_explained(output, layer).detach().clone())
+        found.append(explained(output, layer).detach().clone())
 
-    with torch.no_grad(), _every_part_called(session.model, layer), answering(session.model, layer, remember):
-        session.look()
+    with torch.no_grad(), every_part_called(session.model, layer), answering(session.model, layer, remember):
+        seen = session.look()
+        session.read(seen)  # refuses a class that the model does not have
     return found[0]
 
 
@@ -106,7 +107,7 @@ def _above(session: Session, layer: str) -> tuple[Tensor, Tensor]:
     found: list[Tensor] = []
 
     def start_graph(inputs: Any, output: Any) -> Any:
-        answer = _explained(output, layer)
+        answer = explained(output, layer)
         if sum(isinstance(one, Tensor) and one.is_floating_point() for one in _parts(output)) > 1:
             raise _NoNewGraph(f"layer {layer!r} returns several tensors, of which one may be made of another")
         torch.set_grad_enabled(True)
@@ -120,10 +121,10 @@ def _above(session: Session, layer: str) -> tuple[Tensor, Tensor]:
             except RuntimeError as error:
                 raise _NoNewGraph(f"layer {layer!r} hands on a view: {error}") from error
             return None
-        return _with_tensor(output, leaf.clone())
+        return with_tensor(output, leaf.clone())
 
     model = session.model
-    with torch.no_grad(), _every_part_called(model, layer), answering(model, layer, start_graph):
+    with torch.no_grad(), every_part_called(model, layer), answering(model, layer, start_graph):
         seen = session.look()
         with torch.enable_grad():
             values = session.read(seen)
@@ -133,7 +134,12 @@ def _above(session: Session, layer: str) -> tuple[Tensor, Tensor]:
     return leaf.detach(), gradient
 
 
-def _explained(output: Any, layer: str) -> Tensor:
+def explained(output: Any, layer: str) -> Tensor:
+    """The feature map in what a layer returned.
+
+    Raises:
+        LayerError: if there is none, or it was made in inference mode.
+    """
     if torch.is_inference_mode_enabled():
         raise LayerError(
             f"layer {layer!r} is run under torch.inference_mode() inside the model, where no gradient can arrive: use "
@@ -145,7 +151,7 @@ def _explained(output: Any, layer: str) -> Tensor:
     return answer
 
 
-def _every_part_called(model: nn.Module, layer: str) -> AbstractContextManager[object]:
+def every_part_called(model: nn.Module, layer: str) -> AbstractContextManager[object]:
     """Without a graph, PyTorch's own transformer layers skip their parts for a fused kernel, unless one watches."""
     parts = path_of(layer).split(".")
     above = (model.get_submodule(".".join(parts[:depth])) for depth in range(len(parts)))
@@ -211,7 +217,7 @@ def _remembering(found: list[tuple[Tensor, Any]], layer: str) -> Callable[[Any, 
     """What `answering` calls to keep a layer's output, and where its gradient will arrive, in `found`."""
 
     def remember(inputs: Any, output: Any) -> None:
-        answer = _explained(output, layer)
+        answer = explained(output, layer)
         edge = torch.autograd.graph.get_gradient_edge(answer) if answer.requires_grad else None
         # the edge and the copy stay what they are now, even if a later layer works in place
         found.append((answer.detach().clone(), edge))
@@ -267,7 +273,8 @@ def _parts(output: Any) -> list[Any]:
     return list(output) if isinstance(output, (tuple, list)) else []
 
 
-def _with_tensor(output: Any, new: Tensor) -> Any:
+def with_tensor(output: Any, new: Tensor) -> Any:
+    """What a layer returned, with another tensor in place of its feature map."""
     if isinstance(output, Tensor):
         return new
     old = spatial_tensor(output)

@@ -95,11 +95,17 @@ class RowBuffer:
 
 
 def in_chunks(
-    model: nn.Module, x: Tensor, work: Callable[[slice], Any], graph: bool = True, most: int | None = None
+    model: nn.Module,
+    x: Tensor,
+    work: Callable[[slice], Any],
+    graph: bool = True,
+    most: int | None = None,
+    size: int | None = None,
 ) -> None:
     """Call `work(rows)` for all rows of `x`; on a GPU that runs out of memory, in smaller and smaller chunks.
 
-    `most` is the largest chunk that the model allows, 1 for one that mixes its rows.
+    `most` is the largest chunk that the model allows, 1 for one that mixes its rows; `size` the one to begin with, by
+    default that of `chunk_rows`.
 
     `work` must store its result only when it has succeeded, or by row (`RowBuffer`), since its rows may be tried again.
 
@@ -107,7 +113,7 @@ def in_chunks(
         ModelFailed: if not even one row fits.
     """
     total = len(x)
-    size = chunk_rows(model, x, graph)
+    size = chunk_rows(model, x, graph) if size is None or _fixed.get() is not None else size
     pending = list(spans(total, size if most is None else min(size, most)))
     while pending:
         rows = pending.pop(0)

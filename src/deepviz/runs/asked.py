@@ -228,7 +228,7 @@ def choose_methods(methods: Methods, layer: str | nn.Module | None = None) -> li
         TypeError: for a class instead of a value, or a set.
         ValueError: if there is none.
     """
-    asked = catalog.default_set() if is_all(methods) else methods
+    asked = (catalog.members(methods) if isinstance(methods, str) else None) or methods
     several = [
         _value(one, Method, "methods", also="'all', ")  # type: ignore[type-abstract]
         for one in (_ordered(asked, "methods") if _is_many(asked) else [asked])
@@ -245,8 +245,8 @@ def choose_methods(methods: Methods, layer: str | nn.Module | None = None) -> li
 
 
 def is_all(methods: Methods) -> bool:
-    """Whether all methods are asked for: those that do not apply are then left out."""
-    return isinstance(methods, str) and methods == "all"
+    """Whether all methods, or all of a family, are asked for: those that do not apply are then left out."""
+    return isinstance(methods, str) and catalog.members(methods) is not None
 
 
 def choose_metrics(metrics: Metrics) -> list[Metric]:

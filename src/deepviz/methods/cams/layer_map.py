@@ -123,6 +123,7 @@ class ActivationMap(LayerMap):
             A = layer_output(part, layer.name)
             return (self.combine(precise(laid_out(part, layer, A).maps(A))),)
 
+        session.decide()
         (cam,) = session.by_rows(chunk, graph=False)
         session.notes.facts["objective"] = "none: the map is the same for every class"
         return cam.unsqueeze(1).expand(-1, *session.score.shape, *cam.shape[1:]) if session.several else cam
@@ -187,6 +188,11 @@ def positive(method: Method, session: Session, cam: Tensor) -> Tensor:
 def mean(values: Tensor) -> Tensor:
     """The mean over all positions, (n, D, 1, ...)."""
     return values.mean(tuple(range(2, values.ndim)), keepdim=True)
+
+
+def total(values: Tensor) -> Tensor:
+    """The sum over all positions, (n, D, 1, ...)."""
+    return values.sum(tuple(range(2, values.ndim)), keepdim=True)
 
 
 def laid_out(session: Session, layer: Layer, A: Tensor) -> Grid | Rearranged:

@@ -1,0 +1,129 @@
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
+
+from deepviz.methods import AblationCAM
+from networks import CASES, READABLE, assert_same
+
+SIGNED = AblationCAM(layer="4", relu=False)
+
+
+@torch.no_grad()
+def by_hand(below, above, x, c):
+    """Desai and Ramaswamy, equations 3 and 4, one channel and one image at a time."""
+    cams = []
+    for row in x:
+        A = below(row[None]).detach()
+        S = float(above(A)[0, c])
+        cam = torch.zeros_like(A[:, 0])
+        for k in range(A.shape[1]):
+            without = A.clone()
+            without[:, k] = 0
+            cam += (S - float(above(without)[0, c])) / S * A[:, k]
+        cams.append(cam)
+    return torch.stack(cams)
+
+
+@given(seed=st.integers(0, 1000), c=st.integers(0, 2))
+def test_it_is_equations_3_and_4(seed, c):
+    net, x = READABLE.model(seed=seed), READABLE.images(2, seed=seed)
+    assert_same(SIGNED(net, x, c), by_hand(net[:5], net[5:], x, c), 1e-9)
+
+
+def test_several_classes_share_their_passes():
+    net, x = READABLE.model(), READABLE.images(2)
+    together = SIGNED(net, x, torch.tensor([[0, 2], [1, 0]]))
+    assert_same(together[0, 1], SIGNED(net, x[:1], 2)[0], 1e-12)
+    assert_same(together[1, 0], SIGNED(net, x[1:], 1)[0], 1e-12)
+
+
+class Counting(nn.Module):
+    """How many rows came by."""
+
+    def __init__(self):
+        super().__init__()
+        self.rows = []
+
+    def forward(self, x):
+        self.rows.append(len(x))
+        return x
+
+
+def test_the_layers_below_run_on_one_row_for_many_channels():
+    below, above = Counting(), Counting()
+    net = nn.Sequential(below, nn.Conv2d(3, 16, 3), nn.ReLU(), above, nn.Flatten(), nn.Linear(16 * 64, 3)).double()
+    x = torch.rand(1, 3, 10, 10, dtype=torch.float64)
+    method = AblationCAM(layer="2", relu=False)
+    method(net, x, 1)
+    below.rows.clear()
+    above.rows.clear()
+    method(net, x, 1)
+    assert sum(above.rows) >= 17  # the image, and a copy without each channel
+    assert set(below.rows) == {1}
+
+
+class SkipPast(nn.Module):
+    """The layer's output is concatenated with what went past it, which needs the same number of rows."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.layer, self.head = nn.Conv2d(3, 4, 3), nn.Conv2d(4, 6, 1), nn.Linear(10 * 64, 3)
+
+    def above(self, h, A):
+        return self.head(torch.cat([h, A], 1).flatten(1))
+
+    def forward(self, x):
+        h = self.first(x).relu()
+        return self.above(h, self.layer(h))
+
+
+class BatchSize(nn.Module):
+    """It takes the mean of whatever rows there are beyond those that came in, in silence."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.layer, self.head = nn.Conv2d(3, 4, 3), nn.Conv2d(4, 6, 1), nn.Linear(6, 3)
+
+    def above(self, h, A):
+        return self.head(A.reshape(len(h), -1, 6, *A.shape[2:]).mean((1, 3, 4)))
+
+    def forward(self, x):
+        h = self.first(x).relu()
+        return self.above(h, self.layer(h))
+
+
+@pytest.mark.parametrize("made", [SkipPast, BatchSize])
+def test_models_that_do_not_take_one_row_below_and_many_above_are_run_from_the_start(made):
+    torch.manual_seed(0)
+    model, x = made().double(), torch.rand(2, 3, 10, 10, dtype=torch.float64)
+    found = AblationCAM(layer="layer", relu=False)(model, x, 1)
+    h = model.first(x).relu()
+    A = model.layer(h)
+    S = model.above(h, A)[:, 1]
+    cam = torch.zeros_like(A[:, :1])
+    for k in range(6):
+        without = A.clone()
+        without[:, k] = 0
+        w = (S - model.above(h, without)[:, 1]) / S
+        cam = cam + w.view(2, 1, 1, 1) * A[:, k : k + 1]
+    assert_same(found, cam.detach(), 1e-9)
+
+
+@torch.no_grad()
+def test_tokens_lose_their_channel_at_the_places_of_the_image():
+    model, x = CASES["vit"].model(), CASES["vit"].images(1)
+    found = AblationCAM(layer="blocks.1.norm1", relu=False)(model, x, 2)
+    layer, seen = model.blocks[1].norm1, {}
+    handle = layer.register_forward_hook(lambda module, inputs, output: seen.update(A=output.detach()))
+    S = float(model(x)[0, 2])
+    handle.remove()
+    cam = torch.zeros_like(seen["A"][0, 1:, 0])
+    for k in range(seen["A"].shape[2]):
+        changed = seen["A"].clone()
+        changed[:, 1:, k] = 0
+        handle = layer.register_forward_hook(lambda *_, changed=changed: changed)
+        cam += (S - float(model(x)[0, 2])) / S * seen["A"][0, 1:, k]
+        handle.remove()
+    assert_same(found.flatten(), cam, 1e-9)
