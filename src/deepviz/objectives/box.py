@@ -12,7 +12,7 @@ from torch import Tensor
 from deepviz.errors import ModelError, NotInImage, TargetError
 from deepviz.geometry import Geometry
 from deepviz.objectives.candidates import Candidates, Found, overlap
-from deepviz.objectives.classes import class_name, index_of
+from deepviz.objectives.classes import Labelled, class_name
 from deepviz.objectives.objective import Choosing, Objective, Rows, Several
 from deepviz.options import Ge, Le, validate_fields
 from deepviz.probe.outputs import describe
@@ -27,7 +27,7 @@ FRACTION, SMALLEST = 1.5, 4
 
 
 @dataclass(frozen=True, eq=False)
-class Box(Choosing):
+class Box(Labelled, Choosing):
     """One detection: the best of all, of a label, by rank, or the one that fits a given box best.
 
     The score is the logit of its class, of the candidate that it is made of: before boxes that overlap are left out,
@@ -88,14 +88,6 @@ class Box(Choosing):
             return self
         return replace(self, box=tuple(self.box.reshape(-1).tolist()))
 
-    def resolved(self, labels: Sequence[str] | None) -> Objective:
-        """With the index of the class instead of its label.
-
-        Raises:
-            TargetError: if there is no such label.
-        """
-        return replace(self, label=index_of(self.label, labels)) if isinstance(self.label, str) else self
-
     def on_input(self, places: Sequence[tuple[Geometry, tuple[int, int]]]) -> Objective:
         """The same with its box, given in pixels of the image, in those of each row's input, (N, 4).
 
@@ -146,7 +138,7 @@ class Box(Choosing):
 
 
 @dataclass(frozen=True, eq=False)
-class Boxes(Several):
+class Boxes(Labelled, Several):
     """All detections of an image, each explained by itself; on the command line `all-boxes`.
 
     Where images are explained (`deepviz.explain`, `evaluate`), it stands for as many objectives as there are
@@ -156,14 +148,6 @@ class Boxes(Several):
     label: Annotated[int | str | None, "Class of the detections, by index or label; None: any."] = None
     threshold: Annotated[float | None, Ge(0), Le(1), "Least score; None: the detector's own threshold."] = None
     most: Annotated[int, Ge(1), "So many of the best at most."] = 20
-
-    def resolved(self, labels: Sequence[str] | None) -> Objective:
-        """With the index of the class instead of its label.
-
-        Raises:
-            TargetError: if there is no such label.
-        """
-        return replace(self, label=index_of(self.label, labels)) if isinstance(self.label, str) else self
 
     def each(self, seen: Seen) -> tuple[Objective, ...]:
         """The detections of one image, best first.

@@ -73,6 +73,21 @@ class OfClass(Objective):
 
 
 @dataclass(frozen=True, eq=False)
+class Labelled(Objective):
+    """An objective with a field `label`, a class by index or label, or None for any."""
+
+    label: int | str | None
+
+    def resolved(self, labels: Sequence[str] | None) -> Objective:
+        """With the index of the class instead of its label.
+
+        Raises:
+            TargetError: if no class, or more than one, has that label.
+        """
+        return replace(self, label=index_of(self.label, labels)) if isinstance(self.label, str) else self
+
+
+@dataclass(frozen=True, eq=False)
 class Logit(OfClass):
     """S_c, the score of a class before the softmax (Simonyan et al. 2013).
 

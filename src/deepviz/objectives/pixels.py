@@ -12,7 +12,7 @@ from torch import Tensor
 
 from deepviz.errors import NotInImage, TargetError
 from deepviz.geometry import Geometry
-from deepviz.objectives.classes import class_name, index_of
+from deepviz.objectives.classes import Labelled, class_name
 from deepviz.objectives.objective import Choosing, Objective, Rows, Several
 from deepviz.options import Ge, validate_fields
 from deepviz.probe.outputs import best_classes, class_maps, is_one_map
@@ -20,7 +20,7 @@ from deepviz.probe.seen import Seen
 
 
 @dataclass(frozen=True, eq=False)
-class Pixels(Choosing):
+class Pixels(Labelled, Choosing):
     """The mean logit of a class over some of the pixels of a segmenter's output.
 
         S = sum_p m_p z_cp / sum_p m_p
@@ -83,14 +83,6 @@ class Pixels(Choosing):
         if not isinstance(self.mask, Tensor) or self.mask.ndim != 3:
             return self
         return replace(self, mask=self.mask[0])
-
-    def resolved(self, labels: Sequence[str] | None) -> Objective:
-        """With the index of the class instead of its label.
-
-        Raises:
-            TargetError: if there is no such label.
-        """
-        return replace(self, label=index_of(self.label, labels)) if isinstance(self.label, str) else self
 
     def on_input(self, places: Sequence[tuple[Geometry, tuple[int, int]]]) -> Objective:
         """The same with its mask or point, given on the image, on each row's input, (N, H, W).
