@@ -151,11 +151,11 @@ class Tokenizer:
 @pytest.mark.parametrize("kind", ["clip", "siglip"])
 def test_it_is_the_logit_of_the_librarys_own_model(kind):
     from deepviz.models.adapted import Adapted
-    from deepviz.models.sources import _image_embedding, hf_texts
+    from deepviz.models.two_towers import hf_texts, image_embedding
 
     whole = tiny_clip(kind)
     loaded = deepviz.LoadedModel(
-        Adapted(whole, _image_embedding, "embedding"), kind, output="embedding", texts=hf_texts(whole, Tokenizer)
+        Adapted(whole, image_embedding, "embedding"), kind, output="embedding", texts=hf_texts(whole, Tokenizer)
     )
     x = torch.rand(2, 3, 32, 32)
     tokens = Tokenizer()(["fox", "wolf"], padding="max_length" if kind == "siglip" else True, max_length=8)

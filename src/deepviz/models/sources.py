@@ -4,31 +4,29 @@ from __future__ import annotations
 
 import importlib
 import inspect
-import math
-import os
-import socket
-from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Collection, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 from weakref import WeakKeyDictionary
 
 import torch
 from PIL import Image
-from torch import Tensor, nn
+from torch import nn
 
-from deepviz.errors import DeepVizError, MissingExtra, ModelError, TargetError
+from deepviz.errors import DeepVizError, MissingExtra, ModelError
 from deepviz.models import hf_detection, torchvision_detection, ultralytics
 from deepviz.models.adapted import Adapted, KnownModel
+from deepviz.models.hub import constructed, first_line, no_waiting_for_the_hub
 from deepviz.models.labels import hf_labels, imagenet_labels
 from deepviz.models.loaded import LoadedModel
 from deepviz.models.preprocess import Preprocess
 from deepviz.models.segmenters import by_queries, import_smp, known_segmenter, oneformer_task, smp
 from deepviz.models.texts import TextEmbedder
 from deepviz.models.torchvision_shim import import_timm, import_torchvision
+from deepviz.models.two_towers import TWO_TOWERS, hf_texts, image_embedding, open_clip_texts
 from deepviz.models.weights import read_weights
 from deepviz.names import nearest
 from deepviz.probe.outputs import Kind, stated_kind
@@ -88,7 +86,7 @@ def from_timm(name: str, pretrained: bool, num_classes: int | None = None) -> Bu
         raise ModelError(f"timm has no model {name!r}{nearest(name, timm.list_models())}")
     options = {} if num_classes is None else {"num_classes": num_classes}
     create = partial(timm.create_model, name, pretrained=pretrained, **options)
-    module = _constructed(f"timm:{name}", create, pretrained)
+    module = constructed(f"timm:{name}", create, pretrained)
     about = getattr(module, "pretrained_cfg", None) or {}
     return Built(
         module,
@@ -111,7 +109,7 @@ def from_torchvision(name: str, pretrained: bool, num_classes: int | None = None
         options["num_classes"] = num_classes
     if not pretrained and "weights_backbone" in inspect.signature(models.get_model_builder(name)).parameters:
         options["weights_backbone"] = None
-    module = _constructed(f"torchvision:{name}", partial(models.get_model, name, **options), pretrained)
+    module = constructed(f"torchvision:{name}", partial(models.get_model, name, **options), pretrained)
     categories = known.meta.get("categories") or ()
     labels = _labels_for(num_classes or len(categories), categories)
     weights = f"torchvision weights {known.name}"
@@ -140,7 +138,7 @@ def from_hf(name: str, pretrained: bool, num_classes: int | None = None) -> Buil
         transformers = importlib.import_module("transformers")
     except ImportError:
         raise MissingExtra("transformers is not installed: pip install 'deepviz[hf]'") from None
-    config = _constructed(f"hf:{name}", partial(transformers.AutoConfig.from_pretrained, name), True)
+    config = constructed(f"hf:{name}", partial(transformers.AutoConfig.from_pretrained, name), True)
     if config.model_type in TWO_TOWERS:
         return _two_towers(transformers, name, config, pretrained, num_classes)
     auto = getattr(transformers, _hf_auto(config))
@@ -149,7 +147,7 @@ def from_hf(name: str, pretrained: bool, num_classes: int | None = None) -> Buil
     else:
         if num_classes not in (None, config.num_labels):
             config.num_labels = num_classes  # its labels become LABEL_0, LABEL_1, ...
-        module = _constructed(f"hf:{name}", lambda: auto.from_config(config), pretrained)
+        module = constructed(f"hf:{name}", lambda: auto.from_config(config), pretrained)
     preprocess, weights = _hf_preprocess(transformers, name), "Hugging Face weights"
     detector = hf_detection.adapted(module)
     if detector is not None:
@@ -166,12 +164,6 @@ def _hf_detectors() -> Collection[str]:
     return known.MODEL_FOR_OBJECT_DETECTION_MAPPING_NAMES  # type: ignore[no-any-return]
 
 
-KNOWN_WORDS = 0.9
-"""Share of a model's vocabulary that its tokenizer knows, at least: some vocabularies are filled up."""
-TWO_TOWERS = ("align", "altclip", "chinese_clip", "clip", "clipseg", "siglip", "siglip2")
-"""What transformers calls models that embed images and texts."""
-
-
 def _two_towers(transformers: Any, name: str, config: Any, pretrained: bool, num_classes: int | None) -> Built:
     """A model that embeds images and texts: its output is the image's embedding."""
     if num_classes is not None:
@@ -180,65 +172,12 @@ def _two_towers(transformers: Any, name: str, config: Any, pretrained: bool, num
     if pretrained:
         model = _hf_pretrained(auto, name)
     else:
-        model = _constructed(f"hf:{name}", lambda: auto.from_config(config), False)
-    module = Adapted(model, _image_embedding, "embedding")
+        model = constructed(f"hf:{name}", lambda: auto.from_config(config), False)
+    module = Adapted(model, image_embedding, "embedding")
     return Built(
         module, _hf_preprocess(transformers, name), None, "Hugging Face weights", "embedding",
         hf_texts(model, lambda: transformers.AutoTokenizer.from_pretrained(name)),
     )  # fmt: skip
-
-
-def _image_embedding(model: Any, x: Tensor) -> Tensor:
-    return _embedding(model.get_image_features(pixel_values=x))
-
-
-def _embedding(found: Any) -> Tensor:
-    # a tensor before version 5, an output with fields from there on
-    embedding: Tensor = found if isinstance(found, Tensor) else found.pooler_output
-    return embedding
-
-
-def hf_texts(model: Any, load: Callable[[], Any]) -> TextEmbedder:
-    """How a two-tower model of transformers embeds texts; its tokenizer is loaded on first use."""
-    tokenizers: list[Any] = []
-
-    def tokenizer() -> Any:
-        if not tokenizers:
-            with _no_waiting_for_the_hub():
-                tokenizers.append(load())
-            # without its files, transformers makes up a tokenizer that knows no words
-            words, known = int(model.config.text_config.vocab_size), len(tokenizers[0])
-            if known < KNOWN_WORDS * words:
-                tokenizers.clear()
-                raise TargetError(
-                    f"its tokenizer knows {known} words, and the model {words}: the tokenizer's files are missing"
-                )
-        return tokenizers[0]
-
-    most = int(model.config.text_config.max_position_embeddings)
-
-    def encode(texts: tuple[str, ...]) -> Tensor:
-        # SigLIP was trained on texts filled up to the longest, and reads what they are filled up with
-        filled = model.config.model_type.startswith("siglip")
-        found = tokenizer()(
-            list(texts), padding="max_length" if filled else True, max_length=most, truncation=True, return_tensors="pt"
-        )
-        if filled:
-            found.pop("attention_mask", None)
-        return _embedding(model.get_text_features(**found.to(next(model.parameters()).device)))
-
-    def number(name: str) -> float:
-        value = getattr(model, name, None)
-        return 0.0 if value is None else float(value.detach())
-
-    return TextEmbedder(
-        model,
-        encode,
-        lambda text: len(tokenizer()(text)["input_ids"]),
-        most,
-        lambda: math.exp(number("logit_scale")),
-        lambda: number("logit_bias"),
-    )
 
 
 _HF_TASKS = {
@@ -265,7 +204,7 @@ def _hf_task(transformers: Any, name: str, module: Any) -> torch.Tensor | None:
     """The tokens of what OneFormer is to do; None for all else."""
     if not type(module).__name__.startswith("OneFormer"):
         return None
-    tokenizer = _constructed(f"hf:{name}", partial(transformers.AutoTokenizer.from_pretrained, name), True)
+    tokenizer = constructed(f"hf:{name}", partial(transformers.AutoTokenizer.from_pretrained, name), True)
     return oneformer_task(tokenizer, module.config.task_seq_len)
 
 
@@ -289,10 +228,10 @@ def from_smp(name: str, pretrained: bool, num_classes: int | None = None) -> Bui
         raise ModelError(f"segmentation-models-pytorch has no architecture {arch!r}{nearest(arch, known.values())}")
     else:
         create, weights = partial(library.from_pretrained, name), "segmentation-models-pytorch weights"
-    module = _constructed(f"smp:{name}", create, pretrained)
+    module = constructed(f"smp:{name}", create, pretrained)
 
     def settings(encoder: str) -> Any:
-        with _no_waiting_for_the_hub():
+        with no_waiting_for_the_hub():
             return library.encoders.get_preprocessing_params(encoder)
 
     found = smp(module, settings)
@@ -324,38 +263,9 @@ def from_open_clip(name: str, pretrained: bool, num_classes: int | None = None) 
     def create() -> Any:
         return open_clip.create_model_and_transforms(arch, pretrained=tag if pretrained else None)
 
-    model, _, transform = _constructed(f"open_clip:{name}", create, pretrained)
+    model, _, transform = constructed(f"open_clip:{name}", create, pretrained)
     return Built(
-        model.visual, transform, None, f"open_clip weights {tag}", "embedding", _open_clip_texts(open_clip, arch, model)
-    )
-
-
-def _open_clip_texts(open_clip: Any, arch: str, model: Any) -> TextEmbedder:
-    tokenizers: dict[str, Any] = {}
-
-    def tokenizer() -> Any:
-        if not tokenizers:
-            with _no_waiting_for_the_hub():
-                tokenizers[arch] = open_clip.get_tokenizer(arch)
-        return tokenizers[arch]
-
-    def encode(texts: tuple[str, ...]) -> Tensor:
-        tokens = tokenizer()(list(texts)).to(model.logit_scale.device)
-        embeddings: Tensor = model.encode_text(tokens)
-        return embeddings
-
-    def count(text: str) -> int:
-        own = tokenizer()
-        # with a start and an end; tokenizers of Hugging Face count them themselves
-        return len(own.encode(text)) + 2 if hasattr(own, "encode") else len(own.tokenizer(text)["input_ids"])
-
-    return TextEmbedder(
-        model,
-        encode,
-        count,
-        int(model.context_length),
-        lambda: float(model.logit_scale.detach().exp()),
-        lambda: 0.0 if model.logit_bias is None else float(model.logit_bias.detach()),
+        model.visual, transform, None, f"open_clip weights {tag}", "embedding", open_clip_texts(open_clip, arch, model)
     )
 
 
@@ -385,7 +295,7 @@ def from_factory(spec: str, num_classes: int | None = None) -> nn.Module | Loade
     except DeepVizError:
         raise
     except Exception as error:
-        raise ModelError(f"{spec!r} failed: {_said(error)}") from error
+        raise ModelError(f"{spec!r} failed: {first_line(error)}") from error
     if not isinstance(made, (nn.Module, LoadedModel)):
         raise ModelError(f"{spec!r} must return an nn.Module or a LoadedModel, got {type(made).__name__}")
     return made
@@ -399,7 +309,7 @@ def factory_of(spec: str) -> Callable[..., Any]:
         for part in attribute.split("."):
             factory = getattr(factory, part)
     except Exception as error:
-        raise ModelError(f"{spec!r} cannot be imported ({_said(error)}); {FORMS}") from error
+        raise ModelError(f"{spec!r} cannot be imported ({first_line(error)}); {FORMS}") from error
     if not callable(factory):
         raise ModelError(f"{spec!r} is not a function but {type(factory).__name__}")
     return factory
@@ -437,47 +347,8 @@ def unknown(spec: str) -> ModelError:
     return ModelError(f"unknown model {spec!r}{guess} ({FORMS})")
 
 
-def _constructed(spec: str, create: Callable[[], Any], pretrained: bool) -> Any:
-    try:
-        with _no_waiting_for_the_hub():
-            return create()
-    except Exception as error:  # libraries fetch and build in many ways, and fail in as many
-        if not pretrained:
-            raise ModelError(f"{spec} cannot be built: {_said(error)}") from error
-        raise ModelError(
-            f"{spec}: its weights are not on this machine and could not be fetched ({_said(error)}); "
-            "give weights='file.safetensors', or weights='random'"
-        ) from error
-
-
-@contextmanager
-def _no_waiting_for_the_hub() -> Iterator[None]:
-    """Without a network, huggingface_hub retries for half a minute before it looks into its cache."""
-    try:
-        constants: Any = importlib.import_module("huggingface_hub.constants")
-    except ImportError:
-        yield
-        return
-    before = constants.HF_HUB_OFFLINE
-    constants.HF_HUB_OFFLINE = before or not _resolves(constants.ENDPOINT)
-    try:
-        yield
-    finally:
-        constants.HF_HUB_OFFLINE = before
-
-
-def _resolves(address: str) -> bool:
-    if any(os.environ.get(name) for name in ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy")):
-        return True  # the proxy resolves names
-    try:
-        socket.getaddrinfo(urlsplit(address).hostname, None)
-    except OSError:
-        return False
-    return True
-
-
 def _hf_pretrained(auto: Any, name: str) -> nn.Module:
-    module, told = _constructed(f"hf:{name}", lambda: auto.from_pretrained(name, output_loading_info=True), True)
+    module, told = constructed(f"hf:{name}", lambda: auto.from_pretrained(name, output_loading_info=True), True)
     # transformers fills what a checkpoint lacks, such as its classifier, with random numbers
     lacking = sorted(map(str, told["missing_keys"])) + sorted(str(key) for key in told.get("mismatched_keys", ()))
     if lacking:
@@ -489,7 +360,7 @@ def _hf_pretrained(auto: Any, name: str) -> nn.Module:
 def _hf_preprocess(transformers: Any, name: str) -> Callable[..., Any] | None:
     try:
         import_torchvision()
-        with _no_waiting_for_the_hub():
+        with no_waiting_for_the_hub():
             found: Callable[..., Any] = transformers.AutoImageProcessor.from_pretrained(name)
             return found
     except (DeepVizError, ImportError, OSError, ValueError):
@@ -534,7 +405,3 @@ def _timm_transform(timm: Any, module: nn.Module) -> Callable[[Image.Image], Any
 def _labels_for(classes: int, labels: Sequence[str]) -> tuple[str, ...] | None:
     """The labels, if they are as many as the classes."""
     return tuple(labels) if labels and len(labels) == classes else None
-
-
-def _said(error: Exception) -> str:
-    return (str(error) or type(error).__name__).strip().splitlines()[0]
