@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from html import escape
-from typing import Any, Literal
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,15 +22,8 @@ from deepviz.render.figure import figure
 from deepviz.results.identity import Layers, captions, layers_that_differ, of_other_layers, row_layers
 from deepviz.results.numbers import Values, array, listed, mean_of_known, plain
 from deepviz.results.outcomes import Missing
-from deepviz.results.tables import INTERVALS, Table, as_csv, as_frame, check_part, with_interval
+from deepviz.results.tables import INTERVALS, Table, Tabular, check_part, with_interval
 
-Part = Literal["summary", "values", "curves"]
-COLUMNS: dict[Part, tuple[str, ...]] = {
-    "summary": ("method", "control", "metric", "better", "mean", "low", "high", "images", "best", "beats random"),
-    "values": ("image", "target", "method", "control", "metric", "better", "value", "reason"),
-    "curves": ("image", "target", "method", "control", "metric", "fraction", "score"),
-}
-"""The columns of the tables that `to_csv` and `to_pandas` give."""
 RANDOM_MAP = RandomMap()
 CONTROLS: tuple[Method, ...] = (RANDOM_MAP, CentreGaussian(), EdgeDetector())
 """Model-independent baselines: a method that does not beat them says nothing."""
@@ -104,7 +97,7 @@ class ImageScores:
 
 
 @dataclass(frozen=True, eq=False)
-class Evaluation:
+class Evaluation(Tabular):
     """Results of `evaluate`: methods by metrics over images, as means with intervals, and the single values.
 
     Args:
@@ -117,6 +110,12 @@ class Evaluation:
         layers: for each row the layer that it is about, if any; images in which the method found another are left out.
         keys: the identity of each row: the method with all of its options and the layer.
     """
+
+    parts: ClassVar[Mapping[str, Sequence[str]]] = {
+        "summary": ("method", "control", "metric", "better", "mean", "low", "high", "images", "best", "beats random"),
+        "values": ("image", "target", "method", "control", "metric", "better", "value", "reason"),
+        "curves": ("image", "target", "method", "control", "metric", "fraction", "score"),
+    }
 
     rows: tuple[str, ...]
     metrics: tuple[Metric, ...]
@@ -373,36 +372,10 @@ class Evaluation:
         assert isinstance(metric, CurveMetric)
         return metric.fractions
 
-    def entries(self, part: Part = "summary") -> list[dict[str, Any]]:
+    def entries(self, part: str = "summary") -> list[dict[str, Any]]:
         """One of the tables as plain values: `table`, `values_table` or `curves_table`."""
-        check_part(part, COLUMNS)
+        check_part(part, self.parts)
         return {"summary": self.table, "values": self.values_table, "curves": self.curves_table}[part]()
-
-    def to_csv(self, part: Part = "summary") -> str:
-        """A table as CSV.
-
-        Args:
-            part: "summary": a line for each row and metric, with the mean and its interval; "values": for each image,
-                target, method and metric, with the value or the reason why there is none; "curves": for each point of
-                each curve.
-        """
-        return as_csv(self.entries(part), COLUMNS[part])
-
-    def to_pandas(self, part: Part = "summary") -> Any:
-        """A table as a pandas DataFrame; `part` as for `to_csv`.
-
-        Raises:
-            MissingExtra: without pandas.
-        """
-        return as_frame(self.entries(part), COLUMNS[part])
-
-    def to_markdown(self) -> str:
-        """The methods by metrics as a Markdown table: means with intervals, the best in bold."""
-        return self.text_table.markdown()
-
-    def to_latex(self) -> str:
-        """The methods by metrics as a LaTeX table, ruled by booktabs: means with intervals, the best in bold."""
-        return self.text_table.latex()
 
     @property
     def text_table(self) -> Table:

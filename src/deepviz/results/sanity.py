@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from hashlib import sha256
 from html import escape
-from typing import Any, Literal
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,14 +29,8 @@ from deepviz.results.explanation import ExplainedTarget, Explanation
 from deepviz.results.identity import Layers, captions, layers_that_differ, of_other_layers, row_layers
 from deepviz.results.numbers import Values, array, listed, mean_of_known, plain
 from deepviz.results.outcomes import Missing
-from deepviz.results.tables import INTERVALS, Table, as_csv, as_frame, check_part, with_interval
+from deepviz.results.tables import INTERVALS, Table, Tabular, check_part, with_interval
 
-Part = Literal["summary", "values"]
-COLUMNS: dict[Part, tuple[str, ...]] = {
-    "summary": ("method", "layers random", "mean", "low", "high", "images", "verdict"),
-    "values": ("image", "target", "method", "similarity", "stage", "layers random", "value", "reason"),
-}
-"""The columns of the tables that `to_csv` and `to_pandas` give."""
 VERDICT = "absolute-spearman"
 """The similarity that the verdict is of: the rank correlation of magnitudes, which contrast does not move."""
 
@@ -155,7 +149,7 @@ def numbers_of(one: Examined) -> dict[str, Any]:
 
 
 @dataclass(frozen=True, eq=False)
-class Sanity:
+class Sanity(Tabular):
     """Results of `sanity_check`: how similar each method's maps stay at each stage, and what that means.
 
     Args:
@@ -171,6 +165,11 @@ class Sanity:
         seed: of the random weights.
         layers: for each row the layer that it is about, if any; images in which the method found another are left out.
     """
+
+    parts: ClassVar[Mapping[str, Sequence[str]]] = {
+        "summary": ("method", "layers random", "mean", "low", "high", "images", "verdict"),
+        "values": ("image", "target", "method", "similarity", "stage", "layers random", "value", "reason"),
+    }
 
     methods: tuple[str, ...]
     keys: tuple[str, ...]
@@ -387,35 +386,10 @@ class Sanity:
             return f"it explained layer {one.layers[row]!r}, not {self.layers[row]!r}"
         return "a map is blank: nothing to compare"
 
-    def entries(self, part: Part = "summary") -> list[dict[str, Any]]:
+    def entries(self, part: str = "summary") -> list[dict[str, Any]]:
         """One of the tables as plain values: `table` or `values_table`."""
-        check_part(part, COLUMNS)
+        check_part(part, self.parts)
         return self.table() if part == "summary" else self.values_table()
-
-    def to_csv(self, part: Part = "summary") -> str:
-        """A table as CSV.
-
-        Args:
-            part: "summary": a line for each method and share of random layers, with the mean and its interval;
-                "values": for each image, target, method, similarity and stage.
-        """
-        return as_csv(self.entries(part), COLUMNS[part])
-
-    def to_pandas(self, part: Part = "summary") -> Any:
-        """A table as a pandas DataFrame; `part` as for `to_csv`.
-
-        Raises:
-            MissingExtra: without pandas.
-        """
-        return as_frame(self.entries(part), COLUMNS[part])
-
-    def to_markdown(self) -> str:
-        """The methods with what is left of their maps as a Markdown table: means with intervals."""
-        return self.text_table.markdown()
-
-    def to_latex(self) -> str:
-        """The methods with what is left of their maps as a LaTeX table, with the rules of booktabs."""
-        return self.text_table.latex()
 
     @property
     def text_table(self) -> Table:

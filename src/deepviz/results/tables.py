@@ -6,9 +6,10 @@ import csv
 import io
 import math
 import re
-from collections.abc import Callable, Collection, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, ClassVar, Literal
 
 from deepviz.errors import MissingExtra
 
@@ -159,42 +160,54 @@ def check_part(part: str, parts: Collection[str]) -> None:
         raise ValueError(f"part must be one of {', '.join(map(repr, parts))}, got {part!r}")
 
 
-def as_csv(rows: Sequence[dict[str, Any]], columns: Sequence[str]) -> str:
-    """Rows as CSV, with a heading; None is empty."""
-    out = io.StringIO()
-    writer = csv.DictWriter(out, columns, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return out.getvalue()
+class Tabular(ABC):
+    """A result with a table in words, and tables of plain values."""
 
+    parts: ClassVar[Mapping[str, Sequence[str]]]
+    """The tables of plain values, with their columns."""
 
-def as_frame(rows: Sequence[dict[str, Any]], columns: Sequence[str]) -> Any:
-    """Rows as a pandas DataFrame.
+    @property
+    @abstractmethod
+    def text_table(self) -> Table:
+        """The table in words."""
 
-    Raises:
-        MissingExtra: without pandas.
-    """
-    try:
-        import pandas
-    except ImportError:
-        raise MissingExtra("to_pandas() needs pandas: pip install pandas") from None
-    return pandas.DataFrame(rows, columns=list(columns))
+    @abstractmethod
+    def entries(self, part: str = "summary") -> list[dict[str, Any]]:
+        """One of the tables as plain values, by the columns."""
 
+    def to_csv(self, part: str = "summary") -> str:
+        """A table as CSV, with a heading; None is empty.
 
-class Tabular(Protocol):
-    """A result with tables."""
+        Args:
+            part: "summary": a line for each mean, with its interval; "values": for each single value, or the reason why
+                there is none; of an `Evaluation` also "curves": for each point of each curve.
+        """
+        rows, out = self.entries(part), io.StringIO()
+        writer = csv.DictWriter(out, self.parts[part], lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+        return out.getvalue()
 
-    def to_csv(self) -> str:
-        """As CSV."""
-        ...
+    def to_pandas(self, part: str = "summary") -> Any:
+        """A table as a pandas DataFrame; `part` as for `to_csv`.
+
+        Raises:
+            MissingExtra: without pandas.
+        """
+        rows = self.entries(part)
+        try:
+            import pandas
+        except ImportError:
+            raise MissingExtra("to_pandas() needs pandas: pip install pandas") from None
+        return pandas.DataFrame(rows, columns=list(self.parts[part]))
 
     def to_markdown(self) -> str:
-        """As Markdown."""
-        ...
+        """The table in words, means with intervals, as Markdown."""
+        return self.text_table.markdown()
 
     def to_latex(self) -> str:
-        """As LaTeX."""
-        ...
+        """The table in words, means with intervals, as LaTeX, with the rules of booktabs."""
+        return self.text_table.latex()
 
 
 def in_format(found: Tabular, format: Format) -> str:
