@@ -38,6 +38,16 @@ def test_help_and_a_mistyped_method_do_not_wait_for_torch(here, arguments):
     assert ("did you mean" in done.stderr) is (arguments != ["--help"])
 
 
+@pytest.mark.parametrize("columns", ["1", "2"])
+@pytest.mark.parametrize("command", ["explain", "doctor"])
+def test_help_on_a_terminal_that_is_too_narrow_for_it(here, command, columns):
+    done = in_a_process(command, "--help", capture_output=True, env={"COLUMNS": columns})
+    assert done.returncode == 0
+    shown = done.stdout.decode()
+    assert max(map(len, shown.splitlines())) == 30
+    assert "…" not in shown  # no option is cut off
+
+
 def test_names_that_are_read_without_torch_are_those_of_the_catalog(here):
     code = (
         "import deepviz.cli as cli\n"

@@ -16,12 +16,17 @@ from itertools import pairwise
 from pathlib import Path
 
 from cyclopts import App, CycloptsError
+from rich.console import Console
 
 from deepviz.cli.process import abandon_streams, prepare
 from deepviz.errors import DeepVizError
 from deepviz.names import nearest
 
 OK, BUG, USAGE, INPUT, PARTLY, INTERRUPTED = 0, 1, 2, 3, 4, 130
+
+
+NARROWEST = 30
+"""Columns that help is laid out for at least: below 30 options are cut off, with 1 or 2 cyclopts never ends."""
 
 
 class UsageError(DeepVizError):
@@ -37,6 +42,7 @@ def application() -> App:
         help="Explain the predictions of vision networks.",
         version=_version,
         help_format="plaintext",
+        console=Console(width=max(Console().width, NARROWEST)),
         suppress_keyboard_interrupt=False,  # `run` reports what was done until then
     )
     app.command(
