@@ -6,7 +6,7 @@ from torch import nn
 
 import deepviz
 from deepviz.errors import ImageError, LayerError, ModelFailed
-from deepviz.inside import viz_layers
+from deepviz.inside import dataset_examples, viz_activations, viz_channels, viz_layers
 from deepviz.models import LoadedModel
 from networks import CASES, InPlaceAndReused, TinyViT, plain
 from small_models import PREPROCESS, network, no_class_scores, no_map, scripted
@@ -60,6 +60,22 @@ def test_the_calls_of_a_reused_module_are_told_apart_by_what_was_called_before()
         assert (cam.layer, cam.layer_title) == ("act#2", "ReLU after convs.1")
         assert "ReLU after convs.1" in cam.caption
         assert "#" not in cam.caption
+
+
+def test_a_numbered_call_is_shown_with_its_title_wherever_its_name_is():
+    named, image = "act#2 (ReLU after convs.1)", torch.rand(3, 12, 10)
+    tree = viz_layers(Parts(), image)
+    assert [line.split("  ")[0] for line in str(tree).splitlines()[2:]] == [
+        "convs", "", "", "act#1 (ReLU after convs.0)", named, "unused", "head",
+    ]  # fmt: skip
+    assert f"<td style='text-align:left;white-space:pre'>{named}</td>" in tree._repr_html_()
+    for shown in (
+        viz_activations(Parts(), image, "act#2"),
+        dataset_examples(Parts(), "act#2", [0], image[None]),
+        viz_channels(Parts(), "act#2", [0], image[None], preprocess=deepviz.Preprocess((12, 10)), steps=1),
+    ):
+        assert f"({named}: " in repr(shown)
+        assert f"<b>{named}" in shown._repr_html_()
 
 
 def test_parameters_are_counted_once():

@@ -208,7 +208,7 @@ def test_a_row_is_about_one_layer_and_images_of_another_are_left_out(order):
     assert found.layers == ("coarse", None, None, None, None)
     assert found.means[0] == pytest.approx(alone.means[0])
     assert [entry["images"] for entry in found.table()[::2]] == [2, 3, 3, 3, 3]
-    assert "layer 'coarse': images in which it found another ('fine') are left out" in found.footnote
+    assert "layer coarse: images in which it found another (fine) are left out" in found.footnote
     assert found.as_json()["images"][small]["layers"][0] == "fine"
     drawn = found.plot().axes[0].lines[0].get_ydata()
     assert drawn == pytest.approx(np.mean([one.curves[0][0] for one in alone.judged], axis=0))

@@ -4,10 +4,15 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
+from torch import nn
 
+import deepviz
 from deepviz import catalog
 from deepviz.methods import GradCAM, Gradient, IntegratedGradients, Method, SmoothGrad
+from deepviz.metrics import Deletion
+from deepviz.results.evaluation import ImageScores
 from deepviz.results.identity import captions
+from deepviz.results.sanity import StoredRandomization, numbers_of
 
 
 def test_all_options_and_the_layer_are_part_of_a_key():
@@ -54,6 +59,29 @@ class Quiet(Method):
 
 def test_a_strangers_method_is_known_by_its_module():
     assert catalog.key(Quiet(2)) == f"{Quiet.__module__}:Quiet(depth=2)"
+
+
+def test_rows_name_a_call_with_its_title():
+    class Twice(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first, self.second, self.act = nn.Conv2d(3, 4, 3), nn.Conv2d(4, 4, 3), nn.ReLU()
+            self.head = nn.Linear(4, 3)
+
+        def forward(self, x):
+            return self.head(self.act(self.second(self.act(self.first(x)))).mean((2, 3)))
+
+    model, images = Twice(), torch.rand(1, 3, 12, 12)
+    layers = ("act#1 (ReLU after first)", "act#2 (ReLU after second)")
+    methods = [GradCAM("act#1", relu=False), GradCAM("act#2", relu=False)]
+    judged = deepviz.evaluate(model, images, methods, Deletion(steps=2), controls=False, target=0)
+    assert judged.rows == tuple(f"Grad-CAM, relu False, layer {one}" for one in layers)
+    checked = deepviz.sanity_check(model, images, methods, stages=1, target=0)
+    assert checked.methods == judged.rows
+    # and so have those that are stored
+    titles = {"act#1": "ReLU after first", "act#2": "ReLU after second"}
+    assert ImageScores.from_json(judged.judged[0].as_json()).titles == titles
+    assert StoredRandomization.from_json(numbers_of(checked.examined[0]), object()).titles == titles
 
 
 def test_rows_of_one_name_are_told_apart():

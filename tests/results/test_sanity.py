@@ -96,7 +96,7 @@ def test_a_verdict_is_about_one_layer_and_images_of_another_are_left_out():
     assert len(found.by_key[found.keys[0]]["all"]) == 2
     assert len(found.by_key[found.keys[1]]["all"]) == 3
     assert found.blank == (0, 0)
-    assert "layer 'coarse': images in which it found another ('fine') are left out" in found.footnote
+    assert "layer coarse: images in which it found another (fine) are left out" in found.footnote
     assert found.as_json()["layers of images"][0] == ["fine", None]
     assert alone.remarks == ()
 

@@ -101,7 +101,7 @@ def test_an_image_of_another_layer_says_so():
     generator = torch.Generator().manual_seed(0)
     x = [torch.rand(3, size, size, generator=generator) for size in (32, 32, 16)]
     found = deepviz.evaluate(LayerBySize(), x, "grad-cam(relu=false)", METRICS[:1], target=0, controls=False)
-    assert found.to_pandas("values").reason.tolist() == ["", "", "it explained layer 'fine', not 'coarse'"]
+    assert found.to_pandas("values").reason.tolist() == ["", "", "it explained layer fine, not coarse"]
 
 
 def test_images_of_one_name_are_told_apart_and_several_targets_of_one_are_not():

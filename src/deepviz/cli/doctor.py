@@ -151,8 +151,7 @@ def _layer(loaded: LoadedModel, image: Prepared) -> str:
         return f"none: {error}"
     if default is None:
         return "none for Grad-CAM"
-    title = "" if default.title == default.name else f" ({default.title})"
-    return f"{default.name}{title}, for Grad-CAM and its kind"
+    return f"{default.named}, for Grad-CAM and its kind"
 
 
 def _look(loaded: LoadedModel, image: Prepared) -> Look | DeepVizError:

@@ -43,7 +43,7 @@ from deepviz.render.figure import FIGURES, check_matplotlib
 from deepviz.render.text import percent
 from deepviz.results.explanation import Explanation, sheet
 from deepviz.results.figures import save_figure
-from deepviz.results.identity import captions
+from deepviz.results.identity import captions, titles_of
 from deepviz.results.outcomes import ImageOutcomes, Missing
 from deepviz.results.storage import WEIGHTS, save_explanations
 from deepviz.runs.asked import Item
@@ -338,7 +338,7 @@ def _message(found: ImageOutcomes, page: Path, maps: int) -> str:
             warned.setdefault(text, []).append(explanation.title)
     for outcomes in found.by_target:
         maps_of = [one for one in outcomes if isinstance(one, Explanation)]
-        names = captions([one.method for one in maps_of], [one.layer for one in maps_of])
+        names = captions([one.method for one in maps_of], [one.layer for one in maps_of], titles_of(maps_of))
         lines += [
             f"  {name} of {one.target.label}: {one.notes['checks']['in words']}"
             for name, one in zip(names, maps_of, strict=True)

@@ -53,7 +53,7 @@ def activations(
         print(dumps({"layer": found.layer, "file": str(page), "strengths": strengths}, indent=2))
     else:
         best = ", ".join(f"{channel} ({strength:.3g})" for channel, strength in list(strengths.items())[:5])
-        print(f"{path.name}, {found.layer}: strongest channels {best}\n  {page}")
+        print(f"{path.name}, {found.named}: strongest channels {best}\n  {page}")
     return OK
 
 
@@ -104,7 +104,7 @@ def channels(
             dumps({"layer": found.layer, "channels": found.channels, "file": str(page), "skipped": skipped}, indent=2)
         )
     else:
-        print(f"{found.layer}: {len(found.channels)} channels\n  {page}")
+        print(f"{found.named}: {len(found.channels)} channels\n  {page}")
     for name, reason in skipped:
         print("deepviz:", reason if name in reason else f"{name}: {reason}", file=sys.stderr)
     for text in filter(None, [*given.unreadable.values(), given.skipped_in_words]):

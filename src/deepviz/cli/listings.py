@@ -79,7 +79,7 @@ def layers(
         return
     print(replace(tree, rows=rows))
     explained = sum(row.usable for row in tree)
-    found = "" if tree.default is None else f"; Grad-CAM takes {tree.default.name} if none is named"
+    found = "" if tree.default is None else f"; Grad-CAM takes {tree.default.named} if none is named"
     print(f"{explained} of {len(tree)} layers of {loaded.name} can be explained{found}")
 
 

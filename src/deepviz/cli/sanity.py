@@ -220,7 +220,7 @@ class Run:
             f"{name}: {reason}"
             for examined in self.examined.values()
             for one in examined
-            for name, reason in zip(captions(self.methods, one.layers), one.reasons, strict=True)
+            for name, reason in zip(captions(self.methods, one.layers, one.titles), one.reasons, strict=True)
             if reason is not None
         }
         for text in sorted(left_out):

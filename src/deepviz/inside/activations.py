@@ -19,6 +19,7 @@ from deepviz.geometry import Geometry
 from deepviz.inside.loading import (
     ImageLike,
     Model,
+    asked,
     checked_channels,
     feature_maps,
     figure,
@@ -28,6 +29,8 @@ from deepviz.inside.loading import (
 )
 from deepviz.probe.borrow import borrowed
 from deepviz.probe.grid import Grid
+from deepviz.probe.layer_names import named
+from deepviz.probe.layers import layer_title
 from deepviz.render import Scale, Tile
 from deepviz.render import heatmap as draw_heatmap
 from deepviz.render import overlay as draw_overlay
@@ -54,6 +57,7 @@ class Activations:
         geometry: where the model's input lies on `image`.
         model: its name.
         source: name of the image.
+        title: the layer as people read it: of a module that is called several times "ReLU after conv2", else its name.
     """
 
     maps: Tensor
@@ -65,6 +69,12 @@ class Activations:
     geometry: Geometry
     model: str
     source: str
+    title: str | None = None
+
+    @property
+    def named(self) -> str:
+        """The layer's name, with its title if that says more."""
+        return named(self.layer, self.title)
 
     @property
     def strengths(self) -> Tensor:
@@ -120,7 +130,7 @@ class Activations:
         return draw_sheet(
             self.source,
             self.image,
-            [(f"{self.layer}: {self._chosen}, {h} x {w}", [self._tile(channel) for channel in channels])],
+            [(f"{self.named}: {self._chosen}, {h} x {w}", [self._tile(channel) for channel in channels])],
             geometry=self.geometry,
             footer=f"{self.model} · every channel has its own scale",
         )
@@ -152,7 +162,7 @@ class Activations:
     def __repr__(self) -> str:
         silent = f", {len(self.silent)} of them silent" if self.silent else ""
         return (
-            f"Activations({self.layer}: {len(self.maps)} channels{silent}, {self.grid}, "
+            f"Activations({self.named}: {len(self.maps)} channels{silent}, {self.grid}, "
             f"strongest {list(self.order[:3])}, {self.source}, {self.model})"
         )
 
@@ -162,7 +172,7 @@ class Activations:
     def _repr_html_(self) -> str:
         silent = f"{len(self.silent)} of {len(self.maps)} channels are zero everywhere on this image"
         lines = [f"{self.source} · {self.model} · {self.grid}", *([silent] if self.silent else [])]
-        return figure(self.sheet(), f"{self.layer}: {self._chosen}", lines)
+        return figure(self.sheet(), f"{self.named}: {self._chosen}", lines)
 
 
 def viz_activations(
@@ -199,7 +209,9 @@ def viz_activations(
     loaded, call = take_model(model, image, preprocess)
     prepared = loaded.prepare(image)
     with borrowed(call.model):
-        name, grid, maps = feature_maps(call, on_its_device(prepared.x[None], call.model), layer)
+        x = on_its_device(prepared.x[None], call.model)
+        name, grid, maps = feature_maps(call, x, layer)
+        title = layer_title(asked(call, x, loaded.kind), name)
     order = _order(maps[0], channels, name)
     return Activations(
         maps=maps[0],
@@ -211,6 +223,7 @@ def viz_activations(
         geometry=prepared.geometry,
         model=loaded.name,
         source=prepared.name,
+        title=title,
     )
 
 

@@ -39,6 +39,11 @@ class Channels:
     generated: Generated
     examples: Examples | None
 
+    @property
+    def named(self) -> str:
+        """The layer's name, with its title if that says more and images were given."""
+        return self.layer if self.examples is None else self.examples.named
+
     def sheet(self) -> Image.Image:
         """A row per channel (without images, the images alone)."""
         if self.examples is None:
@@ -49,7 +54,7 @@ class Channels:
             "RGB", (left + max(400, *(row.width for row in rows)) + MARGIN, HEAD + len(rows) * (SIDE + GAP)), "white"
         )
         draw = ImageDraw.Draw(page)
-        draw.text((MARGIN, 12), f"{self.layer}: feature visualisations", INK, ImageFont.load_default(20))
+        draw.text((MARGIN, 12), f"{self.named}: feature visualisations", INK, ImageFont.load_default(20))
         told = f"generated image, then the strongest of {self.examples.seen} images · {self.generated.model}"
         draw.text((MARGIN, 38), told, FAINT, ImageFont.load_default(13))
         for place, (channel, image, row) in enumerate(zip(self.channels, self.generated.images, rows, strict=True)):
@@ -68,13 +73,13 @@ class Channels:
         return write_picture(Path(path), self.sheet())
 
     def __repr__(self) -> str:
-        return f"Channels({self.layer}: {', '.join(map(str, self.channels))}; {self.examples})"
+        return f"Channels({self.named}: {', '.join(map(str, self.channels))}; {self.examples})"
 
     def _repr_png_(self) -> bytes:
         return encoded(self.sheet())
 
     def _repr_html_(self) -> str:
-        return figure(self.sheet(), f"{self.layer}: feature visualisations", [self.generated.model])
+        return figure(self.sheet(), f"{self.named}: feature visualisations", [self.generated.model])
 
 
 def viz_channels(

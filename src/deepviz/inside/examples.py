@@ -19,6 +19,7 @@ from deepviz.geometry import Geometry
 from deepviz.inside.loading import (
     ImageLike,
     Model,
+    asked,
     checked_channels,
     feature_maps,
     figure,
@@ -32,7 +33,9 @@ from deepviz.probe.borrow import borrowed
 from deepviz.probe.call import Call
 from deepviz.probe.capture import layer_name
 from deepviz.probe.chunks import ROWS_WITHOUT_GRAPH
-from deepviz.probe.layer_names import same_call
+from deepviz.probe.layer_names import named, same_call
+from deepviz.probe.layers import layer_title
+from deepviz.probe.outputs import stated_kind
 
 Box = tuple[float, float, float, float]
 LARGEST = 256
@@ -79,6 +82,7 @@ class Examples:
         seen: the number of images that went through the model.
         skipped: (name, reason) of images that could not be read.
         complete: False if it was interrupted.
+        title: the layer as people read it; see `Activations`.
     """
 
     found: Mapping[int, tuple[Example, ...]]
@@ -88,6 +92,12 @@ class Examples:
     seen: int
     skipped: tuple[tuple[str, str], ...] = ()
     complete: bool = True
+    title: str | None = None
+
+    @property
+    def named(self) -> str:
+        """The layer's name, with its title if that says more."""
+        return named(self.layer, self.title)
 
     def __getitem__(self, channel: int) -> tuple[Example, ...]:
         """The examples of a channel, strongest first.
@@ -126,10 +136,12 @@ class Examples:
     def sheet(self) -> Image.Image:
         """A row per channel."""
         rows = [self.row(channel) for channel in self.found]
-        width = max(520, LABEL + max((row.width for row in rows), default=0)) + 2 * MARGIN
+        head, large = f"{self.named}: what activates its channels most", ImageFont.load_default(20)
+        least = max(520, round(large.getlength(head)))
+        width = max(least, LABEL + max((row.width for row in rows), default=0)) + 2 * MARGIN
         page = Image.new("RGB", (width, HEAD + len(rows) * (SIDE + 32) + MARGIN), "white")
         draw = ImageDraw.Draw(page)
-        draw.text((MARGIN, 12), f"{self.layer}: what activates its channels most", INK, ImageFont.load_default(20))
+        draw.text((MARGIN, 12), head, INK, large)
         draw.text((MARGIN, 38), self._told, FAINT, ImageFont.load_default(13))
         for place, (channel, row) in enumerate(zip(self.found, rows, strict=True)):
             top = HEAD + place * (SIDE + 32)
@@ -158,13 +170,13 @@ class Examples:
         return " · ".join(parts)
 
     def __repr__(self) -> str:
-        return f"Examples({self.layer}: {len(self.found)} channels, {self._told})"
+        return f"Examples({self.named}: {len(self.found)} channels, {self._told})"
 
     def _repr_png_(self) -> bytes:
         return encoded(self.sheet())
 
     def _repr_html_(self) -> str:
-        return figure(self.sheet(), self.layer, [self._told])
+        return figure(self.sheet(), self.named, [self._told])
 
 
 def dataset_examples(
@@ -235,7 +247,7 @@ def dataset_examples(
         warn(f"skipped {len(search.skipped)} of {len(search.skipped) + search.seen} images: {listed}")
     field = next(iter(search.fields.values()), None)
     found = {channel: tuple(best) for channel, best in search.best.items()}
-    return Examples(found, search.layer, loaded.name, field, search.seen, tuple(search.skipped), complete)
+    return Examples(found, search.layer, loaded.name, field, search.seen, tuple(search.skipped), complete, search.title)
 
 
 def _nothing_read(skipped: list[tuple[str, str]]) -> str:
@@ -276,6 +288,7 @@ class _Search:
     skipped: list[tuple[str, str]] = field(default_factory=list)
     fields: dict[tuple[int, ...], ReceptiveField | None] = field(default_factory=dict)
     best: dict[int, list[Example]] = field(default_factory=dict)
+    title: str | None = None
 
     def __post_init__(self) -> None:
         self.best = {channel: [] for channel in self.channels}
@@ -287,6 +300,7 @@ class _Search:
         size = (x.shape[-2], x.shape[-1])
         if size not in self.fields:
             self.fields[size] = self._field(x[:1])
+            self.title = layer_title(asked(self.call, x, stated_kind(self.call.model)), self.layer)
         peaks = maps[:, self.channels].flatten(2).max(2)
         for image, values, places in zip(batch, peaks.values.tolist(), peaks.indices.tolist(), strict=True):
             for channel, value, place in zip(self.channels, values, places, strict=True):

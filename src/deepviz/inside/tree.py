@@ -16,7 +16,7 @@ from deepviz.inside.loading import ImageLike, Model, asked, neutral_input, one_i
 from deepviz.inside.receptive import ModuleCall, ReceptiveField, module_calls
 from deepviz.probe.borrow import borrowed
 from deepviz.probe.grid import Grid
-from deepviz.probe.layer_names import titles
+from deepviz.probe.layer_names import named, titles
 from deepviz.probe.layers import choose_layer, probe_layers
 from deepviz.probe.session import Session
 
@@ -54,6 +54,11 @@ class LayerRow:
     default: bool
     grid: Grid | None
     title: str
+
+    @property
+    def named(self) -> str:
+        """The name, and the title if that says more."""
+        return named(self.name, self.title)
 
     @property
     def sees(self) -> str:
@@ -204,12 +209,12 @@ def viz_layers(model: Model, image: ImageLike | Inputs | None = None, *, preproc
     for one in answered:
         calls.setdefault(one.path, []).append(one)
     kinds = {path: type(module).__name__ for path, module in call.model.named_modules()}
-    named = titles((one.name, kinds[one.path]) for one in answered if one.shape is not None)
+    called = titles((one.name, kinds[one.path]) for one in answered if one.shape is not None)
     rows = [
         row
         for path, module in call.model.named_modules()
         if path
-        for row in _rows(path, module, calls.get(path, []), usable, default, _uncalled(path, module, calls), named)
+        for row in _rows(path, module, calls.get(path, []), usable, default, _uncalled(path, module, calls), called)
     ]
     return LayerTree(loaded.name, shape, _count(call.model), tuple(rows))
 
@@ -240,7 +245,7 @@ def _rows(
     usable: Usable | str,
     default: str | None,
     uncalled: str,
-    named: dict[str, str],
+    called: dict[str, str],
 ) -> Iterator[LayerRow]:
     for one in calls or [ModuleCall(path, path, None, None, on_image=False)]:
         if not calls:
@@ -264,7 +269,7 @@ def _rows(
             reason=reason,
             default=one.name == default,
             grid=grid,
-            title=named.get(one.name, one.name),
+            title=called.get(one.name, one.name),
         )
 
 
@@ -287,7 +292,7 @@ def _cells(row: LayerRow) -> tuple[str, ...]:
     use = ("yes, by default" if row.default else "yes") + grid if row.usable else row.reason
     output = "" if row.shape is None else _times(row.shape)
     inside = f"{row.parameters_inside:,}" if row.parameters_inside else ""
-    return "  " * row.depth + row.name, row.kind, output, inside, row.sees, use
+    return "  " * row.depth + row.named, row.kind, output, inside, row.sees, use
 
 
 def _html(row: LayerRow) -> str:

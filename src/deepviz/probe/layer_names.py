@@ -70,6 +70,17 @@ def same_call(layer: str, name: str) -> bool:
     return path == other and (call or 1) == (number or 1)
 
 
+def named(layer: str, title: str | None) -> str:
+    """A layer as people read it who may type it: its name, and its title if that says more.
+
+    Example:
+        >>> named("act#2", "ReLU6 after b"), named("act#2", "ReLU6 after b (act#2)"), named("conv", None)
+        ('act#2 (ReLU6 after b)', 'act#2 (ReLU6 after b)', 'conv')
+    """
+    title = (title or layer).removesuffix(f" ({layer})")
+    return layer if title == layer else f"{layer} ({title})"
+
+
 def titles(calls: Iterable[tuple[str, str]]) -> dict[str, str]:
     """What layers are called where people read it, by name: the numbered calls of a module by its class and by what
     was called before, all others by their names.

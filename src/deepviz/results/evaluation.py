@@ -19,7 +19,16 @@ from deepviz.metrics import CentreGaussian, CurveMetric, EdgeDetector, Metric, R
 from deepviz.metrics.bootstrap import FEWEST, FEWEST_TO_DIFFER, differs, interval
 from deepviz.models import LoadedModel
 from deepviz.render.figure import figure
-from deepviz.results.identity import Layers, captions, layers_that_differ, of_other_layers, row_layers
+from deepviz.results.identity import (
+    Layers,
+    Titles,
+    captions,
+    joined_titles,
+    layers_that_differ,
+    of_other_layers,
+    other_layer,
+    row_layers,
+)
 from deepviz.results.numbers import Values, array, listed, mean_of_known, plain
 from deepviz.results.outcomes import Missing
 from deepviz.results.tables import INTERVALS, Table, Tabular, check_part, with_interval
@@ -52,6 +61,7 @@ class ImageScores:
         output: what the model's outputs were read as, and how it was known; None if they were not.
         reasons: by (method, metric), why there is no value.
         label: what was explained, without its probability.
+        titles: of the layers.
     """
 
     source: str
@@ -65,6 +75,7 @@ class ImageScores:
     output: dict[str, str] | None = None
     reasons: dict[tuple[int, int], str] = field(default_factory=dict)
     label: str = ""
+    titles: Titles = field(default_factory=dict)
 
     def as_json(self) -> dict[str, Any]:
         """All but the position and what is missing, as plain values for JSON; `from_json` reads them back."""
@@ -76,6 +87,7 @@ class ImageScores:
             "curves": {str(column): listed(curves) for column, curves in self.curves.items()},
             "left_out": self.left_out,
             "layers": list(self.layers),
+            "titles": dict(self.titles),
             "output": self.output,
             "reasons": [[row, column, reason] for (row, column), reason in self.reasons.items()],
         }
@@ -91,6 +103,7 @@ class ImageScores:
             curves={int(column): array(curves) for column, curves in held["curves"].items()},
             left_out=held["left_out"],
             layers=tuple(held["layers"]),
+            titles=held.get("titles", {}),
             output=held["output"],
             reasons={(row, column): reason for row, column, reason in held["reasons"]},
         )
@@ -144,8 +157,9 @@ class Evaluation(Tabular):
             raise ValueError("no image was evaluated")
         all_rows = with_controls(methods, controls)
         layers = row_layers([one.layers for one in judged], len(all_rows))
+        titles = joined_titles(one.titles for one in judged)
         return cls(
-            rows=captions(all_rows, layers),
+            rows=captions(all_rows, layers, titles),
             metrics=tuple(metrics),
             judged=tuple(judged),
             controls=len(CONTROLS) if controls else 0,
@@ -177,7 +191,12 @@ class Evaluation(Tabular):
     @property
     def remarks(self) -> tuple[str, ...]:
         """What the reader of the table has to know of single rows, one sentence each."""
-        return layers_that_differ(self.rows, [one.layers for one in self.judged], self.layers) if self.layers else ()
+        found = [one.layers for one in self.judged]
+        return layers_that_differ(self.rows, found, self.layers, self._titles) if self.layers else ()
+
+    @cached_property
+    def _titles(self) -> Titles:
+        return joined_titles(one.titles for one in self.judged)
 
     @cached_property
     def _of_images(self) -> Values:
@@ -364,7 +383,7 @@ class Evaluation(Tabular):
     def _reason(self, number: int, row: int, column: int) -> str:
         reason = self.judged[number].reasons.get((row, column), "")
         if not reason and self._left_out[number, row]:
-            reason = f"it explained layer {self.judged[number].layers[row]!r}, not {self.layers[row]!r}"
+            reason = other_layer(self.judged[number].layers[row], self.layers[row], self._titles)
         return reason
 
     def _fractions(self, column: int) -> tuple[float, ...]:

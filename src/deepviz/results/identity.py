@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields
+from types import MappingProxyType
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,15 +13,22 @@ from numpy.typing import NDArray
 from deepviz import catalog
 from deepviz.methods.method import Method
 from deepviz.options import having
+from deepviz.probe.layer_names import named
+from deepviz.results.explanation import Explanation
+
+Titles = Mapping[str, str]
+"""By the names of layers their titles, where these say more."""
+NO_TITLES: Titles = MappingProxyType({})
 
 
-def captions(methods: Sequence[Method], layers: Sequence[str | None]) -> tuple[str, ...]:
+def captions(methods: Sequence[Method], layers: Sequence[str | None], titles: Titles = NO_TITLES) -> tuple[str, ...]:
     """A caption for each method that tells it from the others: its name, and where several have the same, the layer,
     the options in which they differ, or a number.
 
     Args:
         methods: the methods.
         layers: the layer that each explained; None if there is none.
+        titles: of layers.
 
     Example:
         >>> from deepviz.methods import GradCAM, Gradient
@@ -29,7 +37,7 @@ def captions(methods: Sequence[Method], layers: Sequence[str | None]) -> tuple[s
     """
     names = [str(method) for method in methods]
     placed = [layer or _asked_layer(method) for method, layer in zip(methods, layers, strict=True)]
-    names = _told_apart(names, [f"layer {layer}" if layer else "" for layer in placed])
+    names = _told_apart(names, [f"layer {named(layer, titles.get(layer))}" if layer else "" for layer in placed])
     names = _told_apart(names, [_options(method) for method in methods])
     count = [names[:row].count(name) for row, name in enumerate(names)]
     return tuple(f"{name} ({n + 1})" if n else name for name, n in zip(names, count, strict=True))
@@ -37,6 +45,26 @@ def captions(methods: Sequence[Method], layers: Sequence[str | None]) -> tuple[s
 
 Layers = tuple[str | None, ...]
 """For each method the layer that it explained; None where there is none. Empty for no layers at all."""
+
+
+def titles_of(explanations: Iterable[Explanation]) -> dict[str, str]:
+    """The titles of the layers that were explained."""
+    return {
+        one.layer: one.layer_title
+        for one in explanations
+        if one.layer is not None and one.layer_title is not None and one.layer_title != one.layer
+    }
+
+
+def joined_titles(titles: Iterable[Titles]) -> Titles:
+    """Those of several images."""
+    return {layer: title for one in titles for layer, title in one.items()}
+
+
+def other_layer(explained: str | None, layer: str | None, titles: Titles) -> str:
+    """Why a value is left out whose method explained another layer than its row is about."""
+    these = [named(one, titles.get(one)) for one in (explained, layer) if one is not None]
+    return f"it explained layer {', not '.join(these)}"
 
 
 def row_layers(found: Sequence[Layers], rows: int) -> Layers:
@@ -67,16 +95,18 @@ def of_other_layers(found: Sequence[Layers], layers: Layers) -> NDArray[np.bool_
     ).reshape(len(found), len(layers))
 
 
-def layers_that_differ(names: Sequence[str], found: Sequence[Layers], layers: Layers) -> tuple[str, ...]:
+def layers_that_differ(
+    names: Sequence[str], found: Sequence[Layers], layers: Layers, titles: Titles = NO_TITLES
+) -> tuple[str, ...]:
     """A sentence for each row of which images are left out, since another layer was explained there."""
     sentences = []
     for row, (name, layer) in enumerate(zip(names, layers, strict=True)):
         others = dict.fromkeys(of[row] for of in found if of and of[row] not in (None, layer))
-        if others:
-            listed = ", ".join(repr(other) for other in others)
+        if layer and others:
+            listed = ", ".join(named(other, titles.get(other)) for other in others if other)
             sentences.append(
-                f"{name} is about layer {layer!r}: images in which it found another ({listed}) are left out; "
-                "layer= names one for all."
+                f"{name} is about layer {named(layer, titles.get(layer))}: images in which it found another ({listed}) "
+                "are left out; layer= names one for all."
             )
     return tuple(sentences)
 

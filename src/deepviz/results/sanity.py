@@ -22,11 +22,22 @@ from deepviz.metrics.similarity import SIMILARITIES
 from deepviz.models import LoadedModel, Prepared, Preprocess
 from deepviz.models.weights import weights_hash
 from deepviz.probe.borrow import original
+from deepviz.probe.layer_names import named
 from deepviz.render.contact import Thumbnail, contact_sheet
 from deepviz.render.figure import figure
 from deepviz.results.dependence import verdict_of
 from deepviz.results.explanation import ExplainedTarget, Explanation
-from deepviz.results.identity import Layers, captions, layers_that_differ, of_other_layers, row_layers
+from deepviz.results.identity import (
+    Layers,
+    Titles,
+    captions,
+    joined_titles,
+    layers_that_differ,
+    of_other_layers,
+    other_layer,
+    row_layers,
+    titles_of,
+)
 from deepviz.results.numbers import Values, array, listed, mean_of_known, plain
 from deepviz.results.outcomes import Missing
 from deepviz.results.tables import INTERVALS, Table, Tabular, check_part, with_interval
@@ -74,6 +85,11 @@ class RandomizationResult:
         return tuple(None if history is None else history[0].layer for history in self.maps)
 
     @property
+    def titles(self) -> Titles:
+        """Of the layers."""
+        return titles_of(history[0] for history in self.maps if history is not None)
+
+    @property
     def reasons(self) -> tuple[str | None, ...]:
         """For each method why it gave no map; None if it did."""
         return tuple(None if one is None else one.reason for one in self.missing)
@@ -113,6 +129,7 @@ class StoredRandomization:
     layers: Layers
     reasons: tuple[str | None, ...]
     output: dict[str, str] | None = None
+    titles: Titles = field(default_factory=dict)
 
     @classmethod
     def from_json(cls, held: dict[str, Any], image: object) -> StoredRandomization:
@@ -127,6 +144,7 @@ class StoredRandomization:
             layers=tuple(held["layers"]),
             reasons=tuple(held["reasons"]),
             output=held["output"],
+            titles=held.get("titles", {}),
         )
 
 
@@ -143,6 +161,7 @@ def numbers_of(one: Examined) -> dict[str, Any]:
         "shares": list(one.shares),
         "similarities": {name: listed(values) for name, values in one.similarities.items()},
         "layers": list(one.layers),
+        "titles": dict(one.titles),
         "reasons": list(one.reasons),
         "output": one.output,
     }
@@ -202,7 +221,7 @@ class Sanity(Tabular):
         key = key_of(loaded)
         layers = row_layers([one.layers for one in examined], len(methods))
         return cls(
-            methods=captions(methods, layers),
+            methods=captions(methods, layers, joined_titles(one.titles for one in examined)),
             keys=tuple(map(catalog.key, methods, layers)),
             stages=examined[0].stages,
             examined=tuple(examined),
@@ -239,7 +258,11 @@ class Sanity(Tabular):
     def remarks(self) -> tuple[str, ...]:
         """What the reader of the verdicts has to know of single rows, one sentence each."""
         found = [one.layers for one in self.examined]
-        return layers_that_differ(self.methods, found, self.layers) if self.layers else ()
+        return layers_that_differ(self.methods, found, self.layers, self._titles) if self.layers else ()
+
+    @cached_property
+    def _titles(self) -> Titles:
+        return joined_titles(one.titles for one in self.examined)
 
     @property
     def shares(self) -> tuple[float, ...]:
@@ -383,7 +406,7 @@ class Sanity(Tabular):
         if reason := one.reasons[row]:
             return reason
         if self._left_out[number, row]:
-            return f"it explained layer {one.layers[row]!r}, not {self.layers[row]!r}"
+            return other_layer(one.layers[row], self.layers[row], self._titles)
         return "a map is blank: nothing to compare"
 
     def entries(self, part: str = "summary") -> list[dict[str, Any]]:
@@ -455,8 +478,8 @@ class Sanity(Tabular):
         """The two lines below a map."""
         kept = one.similarities[VERDICT][row][stage]
         if stage == 0:
-            other = self.layers and one.layers[row] != self.layers[row]
-            return self.methods[row], f"trained, layer {one.layers[row]}" if other else "trained"
+            other = one.layers[row] if self.layers and one.layers[row] != self.layers[row] else None
+            return self.methods[row], f"trained, layer {named(other, self._titles.get(other))}" if other else "trained"
         where = f"{self.shares[stage]:.0%} of the layers random" if self.cascading else f"random: {self.stages[stage]}"
         return "blank: nothing to compare" if np.isnan(kept) else f"{kept:.2f} kept", where
 

@@ -23,7 +23,7 @@ from deepviz.models.loaded import OWN_VIEW
 from deepviz.probe.session import Session
 from deepviz.results.evaluation import ImageScores
 from deepviz.results.explanation import Explanation
-from deepviz.results.identity import captions
+from deepviz.results.identity import captions, titles_of
 from deepviz.results.numbers import Values
 from deepviz.results.outcomes import Missing, Outcome
 from deepviz.runs.asked import Item
@@ -129,7 +129,8 @@ def _of_target(
     curves: dict[int, Values] = {}
     reasons: dict[tuple[int, int], str] = {}
     layers = tuple(one.layer if isinstance(one, Explanation) else None for one in outcomes)
-    names, keys = captions(methods, layers), tuple(map(catalog.key, methods, layers))
+    titles = titles_of(one for one in outcomes if isinstance(one, Explanation))
+    names, keys = captions(methods, layers, titles), tuple(map(catalog.key, methods, layers))
     left_out = {key: one.reason for key, one in zip(keys, outcomes, strict=True) if isinstance(one, Missing)}
     target = outcomes[0].target
     with judging(loaded.module, inputs_of(loaded, [item]), asked_of(target), output=loaded.kind) as session:
@@ -155,7 +156,16 @@ def _of_target(
                     curves.setdefault(column, np.full((len(methods), len(curve)), np.nan))[row] = curve
     missing = tuple(one if isinstance(one, Missing) else None for one in outcomes)
     return ImageScores(
-        item.image.name, str(target), values, curves, left_out, layers, missing, reasons=reasons, label=target.label
+        item.image.name,
+        str(target),
+        values,
+        curves,
+        left_out,
+        layers,
+        missing,
+        reasons=reasons,
+        label=target.label,
+        titles=titles,
     )
 
 
