@@ -33,6 +33,7 @@ docs: $(VENV)/docs
 
 bench: $(VENV)/bench
 	$(BIN)/python benchmarks/conformance.py
+	$(BIN)/python benchmarks/tasks_peers.py
 	$(BIN)/python benchmarks/zoo.py --write
 	$(BIN)/python benchmarks/speed.py
 	$(BIN)/python benchmarks/completeness.py $(PHOTOS)
