@@ -9,6 +9,7 @@ import pytest
 import deepviz
 
 ALL = [
+    "BandPreprocess",
     "DeepDream",
     "DeepVizError",
     "DeepVizWarning",
@@ -20,6 +21,8 @@ ALL = [
     "LoadedModel",
     "Preprocess",
     "Sanity",
+    "VideoPreprocess",
+    "VolumePreprocess",
     "catalog",
     "compare",
     "detector",

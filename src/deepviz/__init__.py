@@ -27,7 +27,16 @@ if TYPE_CHECKING:
     from deepviz.errors import DeepVizError, DeepVizWarning
     from deepviz.inputs import Inputs, shared
     from deepviz.inside import viz_activations, viz_channels, viz_filters, viz_layers
-    from deepviz.models import LoadedModel, Preprocess, detector, example_photo, load_model
+    from deepviz.models import (
+        BandPreprocess,
+        LoadedModel,
+        Preprocess,
+        VideoPreprocess,
+        VolumePreprocess,
+        detector,
+        example_photo,
+        load_model,
+    )
     from deepviz.results.evaluation import Evaluation
     from deepviz.results.explanation import Explanation, sheet
     from deepviz.results.figures import save_figure
@@ -56,6 +65,7 @@ _HOMES = (
 """Where the other names live, in the order in which they are looked for: what is quick to import first."""
 
 __all__ = [
+    "BandPreprocess",
     "DeepDream",
     "DeepVizError",
     "DeepVizWarning",
@@ -67,6 +77,8 @@ __all__ = [
     "LoadedModel",
     "Preprocess",
     "Sanity",
+    "VideoPreprocess",
+    "VolumePreprocess",
     "catalog",
     "compare",
     "detector",

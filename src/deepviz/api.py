@@ -71,10 +71,12 @@ def explain(
     Args:
         model: an `nn.Module`, a `LoadedModel`, a name ("timm:resnet50"), or None for the bundled model.
         images: a path, PIL image, array (H, W, 3) or tensor (C, H, W), or several of them; a tensor (N, C, H, W) is
-            N images. Tensors are taken as already preprocessed. Also a signal (C, L), volumes (N, C, D, H, W), or
-            `deepviz.Inputs` of N rows, for models that take several tensors. Folders are searched with their
-            sub-folders. Of a generator, a torch `Dataset` and a `DataLoader`, which may also give pairs (image, label),
-            the images are explained; a `DataLoader` gives batches, the others one image at a time.
+            N images. With a `VolumePreprocess`, `BandPreprocess` or `VideoPreprocess` a path of what that reads; of
+            volumes, a folder with a DICOM series is one. Tensors are taken as already preprocessed. Also a signal
+            (C, L), volumes (N, C, D, H, W), or `deepviz.Inputs` of N rows, for models that take several tensors.
+            Folders are searched with their sub-folders. Of a generator, a torch `Dataset` and a `DataLoader`, which
+            may also give pairs (image, label), the images are explained; a `DataLoader` gives batches, the others one
+            image at a time.
         methods: "all", a method, its name ("grad-cam"), or several of these. Of "all", methods that do not apply to
             the model, or fail, are left out with a warning.
         target: a class index, a label ("tiger cat"), an array or tensor (N,) of indices, one per image, an objective

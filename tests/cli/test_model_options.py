@@ -83,8 +83,11 @@ def test_a_flag_changes_a_part_of_what_the_model_has(photo, capsys):
     [
         (["--crop", "half"], "--crop must be a fraction, squash or whole, got 'half'", 2),
         (["--crop", "2"], "crop must be a fraction above 0 and up to 1", 2),
-        (["--size", "big"], "--size must be a number of pixels, or HEIGHTxWIDTH, got 'big'", 2),
+        (["--size", "big"], "--size must be a number of pixels, HEIGHTxWIDTH or DEPTHxHEIGHTxWIDTH, got 'big'", 2),
         (["--size", "0"], "size must be a number of pixels", 2),
+        (["--size", "8x8x8"], "size must be a number of pixels or (height, width)", 2),
+        (["--window", "0", "1"], "--window has no effect on Preprocess", 2),
+        (["--preprocess", "volumes", "--crop", "1"], "--crop has no effect on VolumePreprocess", 2),
         (["--std", "0", "1", "1"], "std none of 0", 2),
         (["--preprocess", "imagnet"], "no preprocessing is called 'imagnet'; did you mean 'imagenet'", 3),
         (["--num-classes", "7"], "does not take num_classes=7", 3),

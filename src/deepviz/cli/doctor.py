@@ -7,8 +7,10 @@ import warnings
 from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
+from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from deepviz import catalog
 from deepviz.cli.model_options import (
@@ -23,8 +25,10 @@ from deepviz.cli.model_options import (
 )
 from deepviz.errors import DeepVizError, DeepVizWarning
 from deepviz.inside import viz_layers
+from deepviz.inside.loading import neutral_input
 from deepviz.models import LoadedModel, Prepared, Preprocess, example_photo, load_model
 from deepviz.models.adapted import Adapted
+from deepviz.models.stored import FilePreprocess
 from deepviz.objectives import NothingDetected, Output
 from deepviz.render.text import percent
 from deepviz.results.explanation import Detected
@@ -42,6 +46,9 @@ EXTRAS = {
     "web": ("fastapi", "uvicorn"),
     "notebook": ("anywidget",),
     "heif": ("pillow_heif",),
+    "medical": ("nibabel", "pydicom"),
+    "geo": ("tifffile", "imagecodecs"),
+    "video": ("av",),
 }
 _NAMES = 5
 """Labels that are listed."""
@@ -59,24 +66,25 @@ def doctor(
 ) -> None:
     """Report installed and missing dependencies; or, of a MODEL, what is understood of it and an image.
 
-    MODEL is a name as for --model of the other commands; without PHOTO, the bundled example image is used.
+    MODEL is a name as for --model of the other commands; without PHOTO, the bundled example image is used, or noise of
+    a model that takes volumes, bands or videos.
     """
     if model is None and weights is None and loading == NOTHING_SAID:
         _report_installation()
         return
     check_device(device)
     loaded = loaded_model(model, weights, labels, device, output_kind, loading)
-    for name, text in _understood(loaded, photo or str(example_photo())):
+    for name, text in _understood(loaded, photo):
         print(f"{name + ':':<16}{text}")
 
 
-def _understood(loaded: LoadedModel, photo: str) -> Iterator[tuple[str, str]]:
+def _understood(loaded: LoadedModel, photo: str | None) -> Iterator[tuple[str, str]]:
     """What is known of a model, line by line; what cannot be found out is the last line."""
     device, dtype = loaded.home
     module = loaded.module.deepviz_model if isinstance(loaded.module, Adapted) else loaded.module
     yield "model", f"{loaded.name} ({loaded.weights}), {type(module).__name__} from {loaded.source}"
     yield "preprocessing", _preprocessing(loaded)
-    image = loaded.prepare(photo)
+    image = loaded.prepare(_example(loaded) if photo is None else photo)
     shape = " x ".join(map(str, image.x.shape))
     yield "input", f"{shape} of {str(dtype).removeprefix('torch.')} on {device}, {_seen(image)}"
     yield from (("image note", note) for note in image.notes)
@@ -91,8 +99,15 @@ def _understood(loaded: LoadedModel, photo: str) -> Iterator[tuple[str, str]]:
         yield from (("does not apply", text) for text in _inapplicable(loaded, item))
 
 
+def _example(loaded: LoadedModel) -> Path | Tensor:
+    """The bundled image, or noise for a model whose preprocessing reads other files."""
+    if isinstance(loaded.preprocess, FilePreprocess):
+        return neutral_input(loaded)
+    return example_photo()
+
+
 def _preprocessing(loaded: LoadedModel) -> str:
-    if loaded.preprocess is None or isinstance(loaded.preprocess, Preprocess):
+    if loaded.preprocess is None or isinstance(loaded.preprocess, (Preprocess, FilePreprocess)):
         return str(loaded.preprocess or "none known: give --preprocess or --size, or preprocess=")
     return "a callable, whose crop is not known: maps are drawn on the model's input"
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import warnings
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Annotated, Any, Literal
 
 import torch
@@ -14,6 +14,7 @@ from deepviz.cli import UsageError
 from deepviz.errors import DeepVizWarning, ImageError, ModelError, ModelFailed, TargetError
 from deepviz.models import LoadedModel, Preprocess, example_photo, load_model
 from deepviz.models.preprocessing import NAMED, named
+from deepviz.models.stored import FilePreprocess
 from deepviz.probe.outputs import Kind, Stated
 
 Model = Annotated[
@@ -46,7 +47,9 @@ class CanvasLoading:
         str | None,
         _option(
             f"From an image to the model's input: {', '.join(NAMED)}, or a .json file with the fields of "
-            "deepviz.Preprocess, or one that transformers wrote."
+            "deepviz.Preprocess, or one that transformers wrote; or with "
+            "'reads' (volumes, bands or videos), those of "
+            "deepviz.VolumePreprocess (BandPreprocess, VideoPreprocess)."
         ),
     ] = None
     crop: Annotated[
@@ -81,7 +84,13 @@ class CanvasLoading:
 class Loading(CanvasLoading):
     """What is said of a model of one's own."""
 
-    size: Annotated[str | None, _option("The model's input in pixels: 224, or 288x224 for height and width.")] = None
+    size: Annotated[
+        str | None, _option("The model's input in pixels: 224, 288x224 for height and width, 32x64x64 for volumes.")
+    ] = None
+    window: Annotated[
+        tuple[float, float] | None,
+        _option("Of volumes and bands: values from low to high are scaled to 0..1, such as -160 240."),
+    ] = None
 
     def changes(self) -> dict[str, Any]:
         """The fields of a `Preprocess` that are stated."""
@@ -90,9 +99,11 @@ class Loading(CanvasLoading):
             try:
                 sides = tuple(map(int, self.size.lower().split("x")))
             except ValueError:
-                raise UsageError(f"--size must be a number of pixels, or HEIGHTxWIDTH, got {self.size!r}") from None
+                raise UsageError(
+                    f"--size must be a number of pixels, HEIGHTxWIDTH or DEPTHxHEIGHTxWIDTH, got {self.size!r}"
+                ) from None
             found["size"] = sides[0] if len(sides) == 1 else sides
-        return found
+        return found if self.window is None else found | {"window": self.window}
 
 
 LoadingOptions = Annotated[Loading, Parameter(name="*")]
@@ -145,7 +156,7 @@ def loaded_model(
             name=loading.name,
         )
     if changes and base is None:
-        if loaded.preprocess is not None and not isinstance(loaded.preprocess, Preprocess):
+        if loaded.preprocess is not None and not isinstance(loaded.preprocess, (Preprocess, FilePreprocess)):
             raise UsageError(
                 f"the preprocessing of {loaded.name} is a callable, of which --{next(iter(changes))} cannot change a "
                 "part; give --preprocess as well"
@@ -175,7 +186,14 @@ def check_takes_images(loaded: LoadedModel) -> None:
         return  # what predicts nothing can still be explained
 
 
-def _changed(base: Preprocess, changes: dict[str, Any]) -> Preprocess:
+def _changed(base: Preprocess | FilePreprocess, changes: dict[str, Any]) -> Preprocess | FilePreprocess:
+    known = {field.name for field in fields(base)}
+    wrong = next((name for name in changes if name not in known), None)
+    if wrong is not None:
+        ways = (
+            f"--preprocess {base.reads}" if isinstance(base, FilePreprocess) else "images; --preprocess volumes has it"
+        )
+        raise UsageError(f"--{wrong} has no effect on {type(base).__name__}, of {ways}")
     try:
         return replace(base, **changes)
     except ModelError as error:

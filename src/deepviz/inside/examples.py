@@ -230,7 +230,7 @@ def dataset_examples(
         photos = [photos]
     loaded, call = take_model(model, preprocess=preprocess)
     search = _Search(call, layer_name(call.model, layer), list(dict.fromkeys(channels)), most)
-    given = find_photos(photos) if isinstance(photos, (str, os.PathLike)) else photos
+    given = find_photos(photos, loaded.reads) if isinstance(photos, (str, os.PathLike)) else photos
     complete = True
     try:
         with borrowed(call.model):

@@ -19,6 +19,7 @@ from deepviz.errors import ImageError, LayerError
 from deepviz.files import encoded
 from deepviz.inputs import Inputs
 from deepviz.models import LoadedModel, Prepared, Preprocess, load_model
+from deepviz.models.stored import FilePreprocess
 from deepviz.objectives.bound import bind, usual
 from deepviz.probe.borrow import original
 from deepviz.probe.call import Call
@@ -53,12 +54,19 @@ def on_its_device(x: Tensor, module: nn.Module) -> Tensor:
 
 
 def neutral_input(loaded: LoadedModel) -> Tensor:
-    """Noise (1, C, H, W) of the size that the model's images have.
+    """Noise (1, C, H, W), or (1, C, D, H, W), of the size that the model's images have.
 
     Raises:
         ImageError: if that size is not known.
     """
     known = loaded.preprocess
+    if isinstance(known, FilePreprocess):
+        example = known.example()
+        if example is None:
+            raise ImageError(
+                f"the input size of {loaded.name} follows the file: give one, or size= of its {type(known).__name__}"
+            )
+        return on_its_device(example[None], loaded.module)
     if not isinstance(known, Preprocess):
         raise ImageError(
             f"the input size of {loaded.name} is not known: give an image, such as torch.zeros(3, 224, 224), "
@@ -124,7 +132,8 @@ def one_input(loaded: LoadedModel, image: ImageLike | Inputs, module: nn.Module)
         return image.rows(slice(0, 1)).map(lambda leaf: on_its_device(leaf, module))
     if isinstance(image, Tensor) and (image.ndim in (2, 4) or (image.ndim == 5 and len(image) == 1)):
         # signals (C, L) and volumes (C, D, H, W); a single image comes as (1, C, H, W) too
-        row = image if len(image) == 1 and image.ndim != 2 else image[None]
+        volume = image.ndim == 4 and isinstance(loaded.preprocess, FilePreprocess) and loaded.preprocess.axes == 3
+        row = image if len(image) == 1 and image.ndim != 2 and not volume else image[None]
         return Inputs(on_its_device(row, module))
     return Inputs(on_its_device(loaded.prepare(image).x[None], module))
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from importlib.util import find_spec
 from pathlib import Path
 from threading import Lock
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
@@ -34,7 +34,18 @@ FORMATS = {
     "PPM": (".ppm", ".pgm", ".pbm", ".pnm"),
 }
 """By Pillow's name of a format, the endings of its files."""
-SUFFIXES = frozenset(ending for endings in FORMATS.values() for ending in endings)
+SUFFIXES = frozenset(suffix for suffixes in FORMATS.values() for suffix in suffixes)
+Reads = Literal["images", "volumes", "bands", "videos"]
+"""What a model's preprocessing takes."""
+DICOM = frozenset({".dcm", ".dicom", ".ima"})
+NIFTI = frozenset({".nii", ".nii.gz"})
+ARRAYS = frozenset({".npy", ".npz"})
+ENDINGS: dict[Reads, frozenset[str]] = {
+    "volumes": NIFTI | ARRAYS | DICOM,
+    "bands": frozenset({".tif", ".tiff"}) | ARRAYS | DICOM,
+    "videos": frozenset({".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".gif"}),
+}
+"""The endings of files that are no pictures, by what takes them."""
 RESULTS, RECORD = "deepviz-out", "explain.json"
 """The folder of results where none is named, and the file in which `deepviz explain` records an image's results."""
 HEIF = frozenset({".heic", ".heif", ".hif"})
@@ -133,11 +144,17 @@ class FoundImages:
         return f"{total} {'file' if total == 1 else 'files'} skipped: {'; '.join(by_ending)}"
 
 
-def find_images(paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]]) -> FoundImages:
+def find_images(
+    paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]], reads: Reads | None = "images"
+) -> FoundImages:
     """The images that `paths` name: files as given, and all images of a folder and its sub-folders, sorted by name.
 
     A file is not looked at here, so that one bad image does not stop the others. Hidden files, and results of DeepViz,
     are passed over.
+
+    Args:
+        paths: files and folders.
+        reads: what is looked for in folders. Of "volumes", a folder with DICOM files is one volume. None: anything.
 
     Raises:
         ImageError: for a folder without an image.
@@ -146,27 +163,60 @@ def find_images(paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]]
     for given in [paths] if isinstance(paths, (str, os.PathLike)) else paths:
         path = Path(given)
         if path.is_dir():
-            _search(path, found)
+            _search(path, found, reads)
         else:
-            _check_is_no_url(given)
+            check_is_no_url(given)
             found.paths.append(path)
             found.folders.append(Path())
     return found
 
 
-def find_photos(paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]]) -> list[Path]:
+def find_photos(
+    paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]], reads: Reads = "images"
+) -> list[Path]:
     """The files that `find_images` finds.
 
     Raises:
         ImageError: for a folder without an image.
     """
-    return find_images(paths).paths
+    return find_images(paths, reads).paths
 
 
-def _search(root: Path, found: FoundImages) -> None:
+def ending(path: str | os.PathLike[str]) -> str:
+    """The ending of a file's name, in small letters.
+
+    Example:
+        >>> ending("scan.NII.gz"), ending("cat.jpg")
+        ('.nii.gz', '.jpg')
+    """
+    suffixes = [suffix.lower() for suffix in Path(path).suffixes[-2:]]
+    return "".join(suffixes) if suffixes == [".nii", ".gz"] else Path(path).suffix.lower()
+
+
+def is_dicom(path: Path) -> bool:
+    """Whether a file is DICOM: by its ending, or by its first bytes where it has none that is known."""
+    if ending(path) in DICOM:
+        return True
+    if path.suffix[1:] and not path.suffix[1:].isdigit():  # names that end in a part of an identifier are common
+        return False
+    try:
+        with path.open("rb") as file:
+            return file.read(132)[128:] == b"DICM" and path.name != "DICOMDIR"
+    except OSError:
+        return False
+
+
+def _looked_for(reads: Reads | None) -> frozenset[str]:
+    images = SUFFIXES | HEIF if reads_heif() else SUFFIXES
+    if reads == "images":
+        return images
+    return images.union(*ENDINGS.values()) if reads is None else ENDINGS[reads]
+
+
+def _search(root: Path, found: FoundImages, reads: Reads | None) -> None:
     """Add the images of a folder and its sub-folders, each folder once, wherever links lead."""
     before, skipped, seen = len(found.paths), Counter[str](), set[str]()
-    endings = SUFFIXES | HEIF if reads_heif() else SUFFIXES
+    endings, series = _looked_for(reads), reads in ("volumes", None)
 
     def failed(error: OSError) -> None:
         found.unreadable[shown(error.filename)] = f"{shown(error.filename)} cannot be read: {error.strerror or error}"
@@ -178,15 +228,20 @@ def _search(root: Path, found: FoundImages) -> None:
             inner.clear()
             continue
         seen.add(real)
-        for name in sorted(names):
-            path = Path(folder, name)
-            if name.startswith(".") or not path.is_file():
+        files = [Path(folder, name) for name in sorted(names) if not name.startswith(".")]
+        files = [path for path in files if path.is_file()]
+        slices = {path for path in files if is_dicom(path)} if series else set()
+        if slices:
+            found.paths.append(Path(folder))
+            found.folders.append(Path(folder).parent.relative_to(root) if Path(folder) != root else Path())
+        for path in files:
+            if path in slices:
                 continue
-            if path.suffix.lower() in endings:
+            if ending(path) in endings:
                 found.paths.append(path)
                 found.folders.append(Path(folder).relative_to(root))
             else:
-                skipped[path.suffix.lower()] += 1
+                skipped[ending(path)] += 1
     found.skipped.update(skipped)
     if len(found.paths) == before and not found.unreadable:
         seen_there = f": {FoundImages(skipped=skipped).skipped_in_words}" if skipped else ""
@@ -204,12 +259,12 @@ def _opened(source: PhotoSource) -> Photo:
         return _finished(_from_array(source), "array")
     if not isinstance(source, (str, os.PathLike)):
         raise ImageError(f"an image is a path, a PIL image or an array, not {type(source).__name__}")
-    _check_is_no_url(source)
+    check_is_no_url(source)
     path, name = Path(source), shown(source)
     try:
         stored = path.open("rb")
     except OSError as error:
-        raise ImageError(_unreadable(path, name, error)) from None
+        raise ImageError(unreadable(path, name, error)) from None
     with stored:
         if path.suffix.lower() in HEIF:
             read_heif(name)
@@ -227,7 +282,8 @@ def shown(name: object) -> str:
     return os.fsencode(str(name)).decode("utf-8", "backslashreplace")
 
 
-def _unreadable(path: Path, name: str, error: OSError) -> str:
+def unreadable(path: Path, name: str, error: OSError) -> str:
+    """Why a file cannot be read, in one line."""
     if isinstance(error, IsADirectoryError) or path.is_dir():
         return f"{name} is a folder; give an image in it"
     if isinstance(error, (FileNotFoundError, NotADirectoryError)):
@@ -235,7 +291,12 @@ def _unreadable(path: Path, name: str, error: OSError) -> str:
     return f"{name} cannot be read: {error.strerror or error}"
 
 
-def _check_is_no_url(source: str | os.PathLike[str]) -> None:
+def check_is_no_url(source: str | os.PathLike[str]) -> None:
+    """Refuse the address of a file on the web.
+
+    Raises:
+        ImageError: for one.
+    """
     if isinstance(source, str) and re.match(r"(?i)[a-z][a-z0-9+.-]+://", source):
         raise ImageError(f"{shown(source)} is a URL: download it first, and give the file")
 
@@ -272,7 +333,8 @@ def _decoding(name: str) -> Iterator[None]:
     except ImageError as error:
         raise ImageError(f"{name}: {error}") from None
     except UnidentifiedImageError:
-        raise ImageError(f"{name} is not an image in a format that Pillow can read") from None
+        hint = "; preprocess=deepviz.BandPreprocess(...) reads bands" if ending(name) in FORMATS["TIFF"] else ""
+        raise ImageError(f"{name} is not an image in a format that Pillow can read{hint}") from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise ImageError(
             f"{name} has more than {Image.MAX_IMAGE_PIXELS} pixels; scale it down first, "

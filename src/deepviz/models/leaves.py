@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
 from deepviz.geometry import Geometry
 from deepviz.inputs import Inputs
 from deepviz.models.loaded import LoadedModel, Prepared
+from deepviz.models.stored import MEAN_DRAWN, FilePreprocess, slices_picture, stretched
 from deepviz.render.lines import line_plot
-from deepviz.render.slices import side_by_side
 
 PLAIN = (128, 128, 128)
 TABLE = (480, 120)
@@ -36,22 +34,18 @@ def prepared_leaves(loaded: LoadedModel, inputs: Inputs) -> list[tuple[Prepared,
 
 def _prepared(loaded: LoadedModel, x: Tensor) -> Prepared:
     """One explained tensor of one row, (C, *space) or anything else."""
-    if x.ndim == 3:
+    known = loaded.preprocess if isinstance(loaded.preprocess, FilePreprocess) else None
+    if x.ndim == (3 if known is None else known.axes + 1):
         return loaded.prepare(x)
-    values = x.detach().float().cpu().numpy()
+    if x.ndim == 3:  # an image beside a volume
+        return replace(loaded, preprocess=None).prepare(x)
+    notes: tuple[str, ...] = ()
     space: tuple[int, ...] | None = tuple(x.shape[1:])
     if x.ndim == 4:
-        picture = _slices(values)
+        picture = slices_picture(stretched(x.detach()))
+        notes = () if len(x) in (1, 3) else (MEAN_DRAWN.format(len(x)),)
     elif x.ndim == 2:
-        picture = line_plot(values)
+        picture = line_plot(x.detach().float().cpu().numpy())
     else:
         picture, space = Image.new("RGB", TABLE, PLAIN), None
-    return Prepared(x, picture, Geometry.whole(picture.size), "", space=space)
-
-
-def _slices(volume: NDArray[np.float32]) -> Image.Image:
-    """Slices of (C, D, H, W) in grey, or in colour if there are three channels, from its minimum to its maximum."""
-    channels = volume if len(volume) == 3 else volume.mean(0, keepdims=True).repeat(3, 0)
-    low, high = float(channels.min()), float(channels.max())
-    levels = (channels - low) / (high - low if high > low else 1) * 255
-    return Image.fromarray(side_by_side(np.rint(levels.transpose(1, 2, 3, 0)).astype(np.uint8)))
+    return Prepared(x, picture, Geometry.whole(picture.size), "", notes, space=space)

@@ -49,7 +49,8 @@ def load_model(
         preprocess: instead of the source's: a `Preprocess`; "imagenet", "inception", "clip" or "0..255"; a .json file
             with the fields of a `Preprocess`, or a preprocessor_config.json; a transform of torchvision or timm, or an
             image processor of transformers, which are read as a `Preprocess` if they can be; or any callable from a
-            PIL image to a tensor. What was read is compared with the original on two bundled images.
+            PIL image to a tensor. What was read is compared with the original on two bundled images. Or, for files
+            that are no pictures, a `VolumePreprocess`, `BandPreprocess` or `VideoPreprocess`.
         labels: instead of the source's: names, or a .txt (one a line) or .json file.
         output: what the model returns: "logits" (one class of K), "probabilities", "binary" (two classes, also of one
             output), "multi-label" (independent labels), "regression" (numbers), "embedding", or "auto"; instead of

@@ -15,10 +15,11 @@ from torch import Tensor, nn
 from deepviz.errors import DeepVizError, ImageError, TargetError, in_one_line
 from deepviz.geometry import Geometry
 from deepviz.inputs import plain_tensor
-from deepviz.models.images import Photo, PhotoSource, open_photo
+from deepviz.models.images import ENDINGS, SUFFIXES, Photo, PhotoSource, Reads, ending, open_photo, shown
 from deepviz.models.labels import find_label
 from deepviz.models.predict import Prediction, detections_of, outputs_of, regions_of
 from deepviz.models.preprocess import Preprocess
+from deepviz.models.stored import FilePreprocess, Ready
 from deepviz.models.texts import TextEmbedder
 from deepviz.objectives.candidates import Found
 from deepviz.objectives.embedder import TextEmbeddings
@@ -29,6 +30,16 @@ RANDOM = "random"
 """What `weights` says of a model whose weights were drawn, not learned."""
 OWN_VIEW = "preprocessing could not be read: the overlay is drawn on the model's input"
 _CHANNELS_LAST = "the channels of {} are its last axis: give {}.permute(2, 0, 1), which is (C, H, W)"
+_UNDRAWN = (
+    "an input of {} channels has no picture: preprocess=deepviz.BandPreprocess(picture=(3, 2, 1)) states the channels "
+    "that are drawn as red, green and blue"
+)
+READERS: dict[Reads, str] = {
+    "volumes": "VolumePreprocess(...)",
+    "bands": "BandPreprocess(...)",
+    "videos": "VideoPreprocess(...)",
+}
+"""What reads files that are no pictures."""
 _STRETCHED = "colours of the shown input are stretched from its minimum to its maximum: its pixels are not known"
 
 
@@ -64,7 +75,8 @@ class LoadedModel:
     Args:
         module: takes (N, C, H, W).
         name: as captions show it.
-        preprocess: image -> input; a `Preprocess`, or a callable from a PIL image to a tensor (C, H, W).
+        preprocess: image -> input; a `Preprocess`, or a callable from a PIL image to a tensor (C, H, W); of files of
+            their own kind a `VolumePreprocess`, `BandPreprocess` or `VideoPreprocess`.
         labels: the classes' names, by index.
         weights: where the weights come from, as captions show it.
         source: what was asked for, such as "timm:resnet50".
@@ -79,7 +91,7 @@ class LoadedModel:
 
     module: nn.Module
     name: str
-    preprocess: Preprocess | Callable[[Image.Image], Any] | None = None
+    preprocess: Preprocess | FilePreprocess | Callable[[Image.Image], Any] | None = None
     labels: tuple[str, ...] | None = None
     weights: str = "as given"
     source: str = "module"
@@ -141,7 +153,8 @@ class LoadedModel:
             blue 78.7 %
             [None, None, None]
         """
-        prepared = [self.prepare(image).x for image in _several(images)]
+        axes = self.preprocess.axes if isinstance(self.preprocess, FilePreprocess) else 2
+        prepared = [self.prepare(image).x for image in _several(images, axes)]
         if self.kind == "detections":
             return [self._detections(found[:top_k]) for found in detections_of(self.module, self.kind, prepared)]
         if self.kind == "maps":
@@ -214,8 +227,14 @@ class LoadedModel:
         first = next((p for p in self.module.parameters() if p.is_floating_point()), None)
         return (torch.device("cpu"), torch.float32) if first is None else (first.device, first.dtype)
 
+    @property
+    def reads(self) -> Reads:
+        """What is looked for in folders: images, or what its preprocessing reads."""
+        return self.preprocess.reads if isinstance(self.preprocess, FilePreprocess) else "images"
+
     def prepare(self, source: PhotoSource | Photo | Tensor) -> Prepared:
-        """The model's input for an image, or a tensor (C, H, W) or (1, C, H, W) taken as such an input.
+        """The model's input for an image, or a tensor (C, H, W) or (1, C, H, W) taken as such an input; of a
+        `VolumePreprocess` or `VideoPreprocess` for a file of theirs, or a tensor (C, D, H, W).
 
         Pictures give float32, a tensor keeps its type and device.
 
@@ -223,8 +242,11 @@ class LoadedModel:
             ImageError: if the image cannot be opened, no preprocessing is known for it or it fails on it, or a
                 tensor has another shape or type.
         """
+        if isinstance(self.preprocess, FilePreprocess):
+            return self._prepare_file(self.preprocess, source)
         if isinstance(source, Tensor):
             return self._prepare_tensor(plain_tensor(source))
+        self._check_is_picture(source)
         if self.preprocess is None:
             raise ImageError(
                 f"{self.name} has no preprocessing, so it takes only tensors; for images pass "
@@ -258,6 +280,43 @@ class LoadedModel:
             raise TargetError(f"{self.name} has no labels: give a class index instead of {label!r}, or labels=")
         return find_label(label, self.labels)
 
+    def _prepare_file(self, preprocess: FilePreprocess, source: Any) -> Prepared:
+        """The input for a file, or a tensor, of a model whose preprocessing reads files."""
+        axes = preprocess.axes
+        if isinstance(source, Tensor):
+            x = _one_input(
+                plain_tensor(source), "a tensor is taken as preprocessed input, so it must be", axes
+            ).detach()
+            picture, notes = preprocess.shows(x)
+            ready = Ready(x, picture, "tensor", notes)
+        else:
+            ready = preprocess(source)
+        if _is_channels_last(ready.x, self.module):
+            turned = ".movedim(-1, 0)"
+            raise ImageError(
+                f"the channels of {ready.name}, {tuple(ready.x.shape)}, are its last axis: give them first, x{turned}"
+            )
+        space = None if axes == 2 else tuple(ready.x.shape[1:])
+        return Prepared(
+            ready.x, ready.picture, Geometry.whole(ready.picture.size), ready.name, ready.notes, space=space
+        )
+
+    def _check_is_picture(self, source: Any) -> None:
+        """Refuse a file that only another preprocessing reads.
+
+        Raises:
+            ImageError: naming that.
+        """
+        if not isinstance(source, (str, os.PathLike)) or os.path.isdir(source):
+            return
+        found = [reads for reads, endings in ENDINGS.items() if ending(source) in endings - SUFFIXES]
+        if found:
+            ways = " or ".join(f"preprocess=deepviz.{READERS[reads]}" for reads in found)
+            named = " or ".join(f"--preprocess {reads}" for reads in found)
+            raise ImageError(
+                f"{shown(source)} is no picture: {self.name} takes it with {ways}, on the command line {named}"
+            )
+
     def _prepare_tensor(self, source: Tensor) -> Prepared:
         x = _one_input(source, "a tensor is taken as preprocessed input, so it must be").detach()
         if _is_channels_last(x, self.module):
@@ -279,24 +338,26 @@ def _preprocessed(preprocess: Callable[[Image.Image], Any], photo: Photo) -> Any
         raise ImageError(f"{photo.name}: the given preprocess failed on it: {reason}") from error
 
 
-def _one_input(given: Any, expected: str) -> Tensor:
+def _one_input(given: Any, expected: str, axes: int = 2) -> Tensor:
+    shape = "(C, H, W)" if axes == 2 else "(C, D, H, W)"
     if not isinstance(given, Tensor):
-        raise ImageError(f"{expected} one tensor (C, H, W), got {type(given).__name__}")
-    x = given[0] if given.ndim == 4 and len(given) == 1 else given
-    if x.ndim != 3 or 0 in x.shape or not x.is_floating_point():
+        raise ImageError(f"{expected} one tensor {shape}, got {type(given).__name__}")
+    x = given[0] if given.ndim == axes + 2 and len(given) == 1 else given
+    if x.ndim != axes + 1 or 0 in x.shape or not x.is_floating_point():
         kind = str(x.dtype).removeprefix("torch.")
-        raise ImageError(f"{expected} (C, H, W) of floats, got {tuple(x.shape)} of {kind}")
+        raise ImageError(f"{expected} {shape} of floats, got {tuple(x.shape)} of {kind}")
     if not bool(x.isfinite().all()):
         raise ImageError("the input holds NaN or infinite values")
     return x
 
 
 def _is_channels_last(x: Tensor, module: nn.Module) -> bool:
-    """Whether three axes are (H, W, C): as the model's first convolution tells, or one of 3 channels if it has none."""
-    first = next((one for one in module.modules() if isinstance(one, nn.Conv2d)), None)
+    """Whether three axes are (H, W, C), or four (D, H, W, C): as the model's first convolution tells, or one of 3
+    channels if it has none."""
+    first = next((one for one in module.modules() if isinstance(one, nn.Conv2d if x.ndim == 3 else nn.Conv3d)), None)
     if first is not None:
-        return x.shape[0] != first.in_channels == x.shape[2]
-    return x.shape[2] == 3 < min(x.shape[:2])
+        return x.shape[0] != first.in_channels == x.shape[-1]
+    return x.shape[-1] == 3 < min(x.shape[:-1])
 
 
 def _is_bgr(x: Tensor, photo: Image.Image) -> bool:
@@ -322,10 +383,10 @@ def _red_minus_blue(pixels: Tensor) -> Tensor:
     return difference
 
 
-def _several(images: Any) -> list[Any]:
+def _several(images: Any, axes: int = 2) -> list[Any]:
     """One or several images as a list."""
     if isinstance(images, (Tensor, np.ndarray)):
-        return list(images) if images.ndim == 4 else [images]
+        return list(images) if images.ndim == axes + 2 else [images]
     single = isinstance(images, (str, os.PathLike, Image.Image, Photo)) or not isinstance(images, Iterable)
     return [images] if single else list(images)
 
@@ -337,7 +398,7 @@ def _whole(x: Tensor) -> Geometry:
 def _stretched_picture(x: Tensor) -> tuple[Image.Image | None, tuple[str, ...]]:
     low, high = x.min(), x.max()
     picture = _picture((x - low) / (high - low if high > low else 1))
-    return picture, () if picture is None else (_STRETCHED,)
+    return picture, (_UNDRAWN.format(len(x)) if picture is None else _STRETCHED,)
 
 
 def _picture(pixels: Tensor) -> Image.Image | None:

@@ -9,7 +9,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import fields
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -18,14 +18,18 @@ from PIL import Image
 from torch import Tensor
 
 from deepviz.errors import DeepVizError, ModelError
+from deepviz.models.band_preprocess import BandPreprocess
 from deepviz.models.framing import Unreadable
 from deepviz.models.images import example_photo, open_photo
 from deepviz.models.preprocess import Preprocess
 from deepviz.models.processors import is_processor, processed, read_configuration
+from deepviz.models.stored import FilePreprocess
+from deepviz.models.video_preprocess import VideoPreprocess
+from deepviz.models.volume_preprocess import VolumePreprocess
 from deepviz.names import nearest
 
 _HALF = (0.5, 0.5, 0.5)
-NAMED = {
+NAMED: dict[str, Preprocess | FilePreprocess] = {
     "imagenet": Preprocess(224),
     "inception": Preprocess(299, mean=_HALF, std=_HALF, interpolation="bicubic"),
     "clip": Preprocess(
@@ -36,6 +40,9 @@ NAMED = {
         interpolation="bicubic",
     ),
     "0..255": Preprocess(224, mean=(0.0, 0.0, 0.0), std=(1 / 255, 1 / 255, 1 / 255)),
+    "volumes": VolumePreprocess(),
+    "bands": BandPreprocess(),
+    "videos": VideoPreprocess(),
 }
 """Preprocessing by name."""
 MOST, MEAN = 2.0, 0.2
@@ -48,16 +55,19 @@ _tried_before: WeakKeyDictionary[Any, tuple[Preprocess | None, Preprocess | None
 """What was read of transforms, what is used (None: they themselves) and what is to be warned of, so that a loop over
 images does not try them each time."""
 
-Given = Preprocess | Callable[[Image.Image], Any] | str | Path
+Given = Preprocess | FilePreprocess | Callable[[Image.Image], Any] | str | Path
 
 
-def preprocessing(given: Given) -> tuple[Preprocess | Callable[[Image.Image], Any], tuple[str, ...]]:
+def preprocessing(
+    given: Given,
+) -> tuple[Preprocess | FilePreprocess | Callable[[Image.Image], Any], tuple[str, ...]]:
     """What is given as a `Preprocess`, or as a callable if that cannot be.
 
     Args:
-        given: a `Preprocess`; "imagenet", "inception", "clip" or "0..255"; a .json file with the fields of a
-            `Preprocess`, or one that transformers wrote; a transform of torchvision or timm; an image processor of
-            transformers; or any callable from a PIL image to a tensor.
+        given: a `Preprocess`, `VolumePreprocess`, `BandPreprocess` or `VideoPreprocess`; "imagenet", "inception",
+            "clip", "0..255", "volumes", "bands" or "videos"; a .json file with the fields of one of these, or one that
+            transformers wrote; a transform of torchvision or timm; an image processor of transformers; or any callable
+            from a PIL image to a tensor.
 
     Returns:
         It, and what is to be warned of, one sentence each: that what was read makes something else of two bundled
@@ -67,7 +77,7 @@ def preprocessing(given: Given) -> tuple[Preprocess | Callable[[Image.Image], An
         ModelError: for a name or a file that is none.
         ImageError: if a processor makes no image, such as patches.
     """
-    if isinstance(given, Preprocess):
+    if isinstance(given, (Preprocess, FilePreprocess)):
         return given, ()
     if isinstance(given, (str, Path)):
         return named(given), ()
@@ -95,8 +105,9 @@ def _known(given: Any) -> tuple[Preprocess | None, Preprocess | None, tuple[str,
         return None
 
 
-def named(name: str | Path) -> Preprocess:
-    """Preprocessing by name, or from a .json file: the fields of a `Preprocess`, or a preprocessor_config.json.
+def named(name: str | Path) -> Preprocess | FilePreprocess:
+    """Preprocessing by name, or from a .json file: the fields of a `Preprocess`, or a preprocessor_config.json; with
+    "reads", which is "volumes", "bands" or "videos", the fields of the preprocessing of these.
 
     Raises:
         ModelError: for another name, or a file that says none.
@@ -114,19 +125,40 @@ def named(name: str | Path) -> Preprocess:
         said = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise ModelError(f"{path} cannot be read as JSON: {str(error).splitlines()[0]}") from error
-    known = [field.name for field in fields(Preprocess)]
     if not isinstance(said, dict):
-        raise ModelError(f"{path} must hold an object with {', '.join(known)}")
+        raise ModelError(f"{path} must hold an object with {', '.join(_known_fields(Preprocess))}")
     try:
         if "image_mean" in said or "image_processor_type" in said:
             return Preprocess(**read_configuration(said))
     except Unreadable:
         raise ModelError(f"{path} asks for more than resizing, cropping and normalising; give a callable") from None
+    reads = said.pop("reads", None)
+    if reads is not None:
+        kinds = {one.reads: type(one) for one in NAMED.values() if isinstance(one, FilePreprocess)}
+        if reads not in kinds:
+            raise ModelError(f"{path}: 'reads' must be one of {', '.join(kinds)}, got {reads!r}")
+        return _with_fields(kinds[reads], said, path)
+    return _with_fields(Preprocess, said, path)
+
+
+_P = TypeVar("_P", bound=Preprocess | FilePreprocess)
+
+
+def _with_fields(cls: type[_P], said: dict[str, Any], path: Path) -> _P:
+    known = _known_fields(cls)
     wrong = [key for key in said if key not in known]
-    if wrong or "size" not in said:
+    if wrong or (cls is Preprocess and "size" not in said):
         what = f"{wrong[0]!r} is unknown{nearest(wrong[0], known)}" if wrong else "'size' is missing"
         raise ModelError(f"{path}: {what}; it may hold {', '.join(known)}")
-    return Preprocess(**said)
+    if "each" in said:
+        if not isinstance(said["each"], dict):
+            raise ModelError(f"{path}: 'each' must hold the fields of a Preprocess")
+        said = said | {"each": _with_fields(Preprocess, said["each"], path)}
+    return cls(**said)
+
+
+def _known_fields(cls: type) -> list[str]:
+    return [field.name for field in fields(cls)]
 
 
 def _tried(

@@ -20,6 +20,7 @@ from deepviz.methods.method import Method
 from deepviz.metrics.bootstrap import FEWEST, interval
 from deepviz.metrics.similarity import SIMILARITIES
 from deepviz.models import LoadedModel, Prepared, Preprocess
+from deepviz.models.stored import FilePreprocess
 from deepviz.models.weights import weights_hash
 from deepviz.probe.borrow import original
 from deepviz.probe.layer_names import named
@@ -551,6 +552,6 @@ def key_of(loaded: LoadedModel) -> str:
     """What verdicts on a network are remembered by: its weights, its structure and its preprocessing."""
     module = original(loaded.module)
     structure = re.sub(r" at 0x[0-9a-f]+", "", repr(module))
-    preprocess = loaded.preprocess if isinstance(loaded.preprocess, Preprocess) else ""
+    preprocess = loaded.preprocess if isinstance(loaded.preprocess, (Preprocess, FilePreprocess)) else ""
     described = f"{type(module).__module__}.{type(module).__qualname__} {structure} {preprocess}"
     return f"{weights_hash(module)}-{sha256(described.encode()).hexdigest()[:8]}"

@@ -20,7 +20,7 @@ from deepviz.inputs import Inputs, is_image_like
 from deepviz.methods import Method
 from deepviz.metrics import Metric
 from deepviz.models import LoadedModel, Prepared
-from deepviz.models.images import find_images
+from deepviz.models.images import Reads, find_images
 from deepviz.models.leaves import prepared_leaves
 from deepviz.objectives import Objective, Target, bind
 
@@ -30,6 +30,8 @@ ImageLike = str | os.PathLike[str] | Image.Image | Tensor | Inputs | Any
 Images = ImageLike | Iterable[ImageLike]
 Methods = Literal["all"] | str | Method | Iterable[Method | str]
 Metrics = Metric | str | Iterable[Metric | str]
+VOLUMES: tuple[Reads, ...] = ("volumes", "videos")
+"""What has three spatial axes."""
 EMPTY = "images is empty; give at least one"
 Targets = Target
 """One for all images; an array or tensor (N,), one for each; a list or tuple of these, all of them for every image."""
@@ -114,18 +116,25 @@ def _is_for_each(target: Any) -> bool:
 
 def _prepared(loaded: LoadedModel, images: Images, extra: Any = None) -> Iterator[Item]:
     """The images one by one, as inputs of the model."""
-    for image in each_image(images):
+    for image in each_image(images, loaded.reads):
         if isinstance(image, Inputs):
             if extra is not None:
                 raise TypeError("images are Inputs, which hold their own extra: give extra= there")
             leaves = prepared_leaves(loaded, image)
             yield from (Item(_main(of), inputs=image, input_row=row, leaves=of) for row, of in enumerate(leaves))
-        elif isinstance(image, Tensor) and (image.ndim in (2, 5) or (image.ndim == 4 and len(image) > 1)):
+        elif isinstance(image, Tensor) and _is_no_image(image, loaded.reads):
             # a signal, volumes, one volume of a list
             inputs = Inputs(image if image.ndim == 5 else image[None])
             yield from (Item(leaf) for (leaf,) in prepared_leaves(loaded, inputs))
         else:
             yield Item(loaded.prepare(image))
+
+
+def _is_no_image(x: Tensor, reads: Reads) -> bool:
+    """Whether a tensor is a signal, or volumes without a preprocessing that takes them."""
+    if reads in VOLUMES:
+        return x.ndim == 2 or (x.ndim == 5 and len(x) > 1)
+    return x.ndim in (2, 5) or (x.ndim == 4 and len(x) > 1)
 
 
 def _main(leaves: Sequence[Prepared]) -> Prepared:
@@ -143,40 +152,41 @@ def targets_of(target: Targets, n: int, labels: Sequence[str] | None = None) -> 
     return None if target is None else bind(target, n, labels).objectives
 
 
-def each_image(images: Images) -> Iterator[ImageLike]:
+def each_image(images: Images, reads: Reads = "images") -> Iterator[ImageLike]:
     """One or many images, one at a time.
 
-    A tensor or array with four axes is its rows, a folder the images in it and in its sub-folders, a `DataLoader` the
-    rows of its batches. Of pairs (image, label), as datasets have them, it is the image.
+    A tensor or array with four axes is its rows, or with five where volumes or clips are read; a folder is the images
+    in it and in its sub-folders, a `DataLoader` the rows of its batches. Of pairs (image, label), as datasets have
+    them, it is the image.
 
     Raises:
         TypeError: for a set or mapping, which have no order.
     """
-    if isinstance(images, (Tensor, np.ndarray)) and images.ndim == 4:
+    if isinstance(images, (Tensor, np.ndarray)) and images.ndim == (5 if reads in VOLUMES else 4):
         yield from images
     elif isinstance(images, (str, os.PathLike)):
-        yield from _files(images)
+        yield from _files(images, reads)
     elif isinstance(images, DataLoader) and not (images.batch_size is None and images.batch_sampler is None):
         for batch in images:
             yield from _rows(_without_label(batch))
     elif isinstance(images, Dataset) and not isinstance(images, Iterable):
         for index in range(len(images)):  # type: ignore[arg-type]
-            yield from _one(images[index])
+            yield from _one(images[index], reads)
     elif isinstance(images, (Tensor, np.ndarray, Image.Image, Inputs)) or not isinstance(images, Iterable):
         yield images
     else:
         _check_ordered(images, "images")
         for image in images:
-            yield from _one(image)
+            yield from _one(image, reads)
 
 
-def _one(given: Any) -> Iterator[ImageLike]:
+def _one(given: Any, reads: Reads) -> Iterator[ImageLike]:
     """One of several images: itself, a folder's, or that of a pair with its label; or with the labels of a batch."""
     image = _without_label(given)
     if image is not given and isinstance(given[1], (Tensor, np.ndarray, list, tuple)) and np.ndim(given[1]) == 1:
         yield from _rows(image)
     elif isinstance(image, (str, os.PathLike)):
-        yield from _files(image)
+        yield from _files(image, reads)
     else:
         yield image
 
@@ -209,11 +219,11 @@ def _rows(batch: Any) -> Iterator[ImageLike]:
     yield from batch
 
 
-def _files(path: str | os.PathLike[str]) -> Iterator[ImageLike]:
+def _files(path: str | os.PathLike[str], reads: Reads) -> Iterator[ImageLike]:
     if not os.path.isdir(path):
         yield path
         return
-    found = find_images(path)
+    found = find_images(path, reads)
     for text in filter(None, [found.skipped_in_words, *found.unreadable.values()]):
         warn(text)
     yield from found.paths

@@ -15,6 +15,7 @@ from deepviz.files import versions
 from deepviz.inputs import Inputs
 from deepviz.methods.method import Method
 from deepviz.models import LoadedModel, Prepared, Preprocess
+from deepviz.models.stored import FilePreprocess
 from deepviz.objectives import Objective, Several
 from deepviz.probe.borrow import original
 from deepviz.probe.outputs import WITHOUT_SCORES
@@ -280,8 +281,8 @@ def _explained_leaves(inputs: Inputs, maps: Any) -> list[Tensor | None]:
 
 
 def colour_of(loaded: LoadedModel, name: str) -> Tensor:
-    """A colour by name in the model's normalised space, (C, 1, 1)."""
-    if not isinstance(loaded.preprocess, Preprocess):
+    """A colour by name in the model's normalised space, (C, 1, 1), of volumes and clips (C, 1, 1, 1)."""
+    if not isinstance(loaded.preprocess, (Preprocess, FilePreprocess)):
         raise ModelError(
             f"the baseline {name!r} is a colour, and the preprocessing of {loaded.name} is unknown: "
             "give preprocess=deepviz.Preprocess(...), or the baseline as a number in normalised space"

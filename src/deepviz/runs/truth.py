@@ -54,7 +54,7 @@ def ground_truth(
     """
     names = labels.labels if isinstance(labels, LoadedModel) else labels
     known = GroundTruth(None if truth == FOLDERS else read_classes(Path(truth)))
-    found = find_images(images)
+    found = find_images(images, labels.reads if isinstance(labels, LoadedModel) else "images")
     known.check_names(found.paths)
     return torch.tensor(
         [known.index(path, folder, names) for path, folder in zip(found.paths, found.folders, strict=True)]
