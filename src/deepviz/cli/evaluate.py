@@ -131,6 +131,7 @@ def evaluate(
         probe_folder(output)
         keep_memory()
         loaded = loaded_model(model, weights, names, device, output_kind, loading)
+        photographs.narrow(loaded.reads)
         known = Known(known_classes, places, parsed_targets(target, loaded))
         output = own_folder(
             output,

@@ -122,7 +122,6 @@ def explain(
     if not photos:
         print("deepviz: no image given; using the bundled example", file=sys.stderr)
     photographs = Photographs.found(photos or (str(example_photo()),))
-    table = read_extra(extra, photographs.paths)
     report = Report(photographs, output, format, scale, keep=html is not None)
     stopped: KeyboardInterrupt | None = None
     if photographs.paths:
@@ -131,6 +130,8 @@ def explain(
             probe_folder(html.parent)
         keep_memory()
         loaded = loaded_model(model, weights, labels, device, output_kind, loading)
+        photographs.narrow(loaded.reads)
+        table = read_extra(extra, photographs.paths)
         wanted = parsed_targets(target, loaded)
         if wanted is not None and all(map(is_contrast, wanted)):
             methods = _signed(methods, method or [], options)

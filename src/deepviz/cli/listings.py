@@ -13,6 +13,7 @@ from deepviz import catalog
 from deepviz.cli.model_options import NOTHING_SAID, Labels, LoadingOptions, OutputKind, Weights, loaded_model
 from deepviz.inside import viz_layers
 from deepviz.models import LoadedModel, Preprocess
+from deepviz.models.stored import FilePreprocess
 from deepviz.objectives.objective import literal
 from deepviz.runs.look import BACKGROUND
 
@@ -72,7 +73,7 @@ def layers(
 ) -> None:
     """List a model's layers: output, grid, parameters, receptive field, and whether Grad-CAM can explain them."""
     loaded = loaded_model(model, weights, loading=loading, images=False)
-    tree = viz_layers(loaded, None if isinstance(loaded.preprocess, Preprocess) else _noise())
+    tree = viz_layers(loaded, _noise(loaded))
     rows = tuple(row for row in tree if row.usable or not usable)
     if json:
         print(dumps([row.to_dict() for row in rows], indent=2))
@@ -146,9 +147,12 @@ def askable(loaded: LoadedModel) -> list[tuple[str, str]]:
 
 def _layer(loaded: LoadedModel) -> str:
     """The layer that Grad-CAM takes, or else the last one that has a name."""
-    tree = viz_layers(loaded, None if isinstance(loaded.preprocess, Preprocess) else _noise())
+    tree = viz_layers(loaded, _noise(loaded))
     return next(iter(tree)).name if tree.default is None else tree.default.name
 
 
-def _noise() -> torch.Tensor:
+def _noise(loaded: LoadedModel) -> torch.Tensor | None:
+    """An image for a model whose input size is not known; None if it is."""
+    if isinstance(loaded.preprocess, (Preprocess, FilePreprocess)):
+        return None
     return torch.randn(3, USUAL_SIZE, USUAL_SIZE, generator=torch.Generator().manual_seed(0))

@@ -12,7 +12,7 @@ from typing import Any
 from deepviz.cli import INPUT, OK, PARTLY
 from deepviz.errors import DeepVizError, ImageError, MissingExtra
 from deepviz.models import LoadedModel, Prepared, find_images
-from deepviz.models.images import FoundImages, shown
+from deepviz.models.images import NIFTI, FoundImages, Reads, ending, shown
 
 
 @dataclass
@@ -26,6 +26,7 @@ class Photographs:
         endings: how many of them there are, by their ending.
         failed: why an image, or a folder, gave nothing.
         opened: those that are being worked on.
+        given: the files and folders that were named.
     """
 
     paths: list[Path] = field(default_factory=list)
@@ -34,24 +35,38 @@ class Photographs:
     endings: dict[str, int] = field(default_factory=dict)
     failed: dict[str, str] = field(default_factory=dict)
     opened: dict[Prepared, Path] = field(default_factory=dict)
+    given: tuple[str, ...] = ()
 
     @classmethod
     def found(cls, given: Iterable[str]) -> Photographs:
-        """The images that were named, as files or folders; a folder without any has failed."""
-        photographs, skipped = cls(), FoundImages()
-        for path in given:
-            try:
-                found = find_images(path)
-            except ImageError as error:
-                photographs.failed[path] = str(error)
-                continue
-            photographs.paths += found.paths
-            photographs.folders |= zip(found.paths, found.folders, strict=True)
-            photographs.failed |= found.unreadable
-            skipped.skipped.update(found.skipped)
-        photographs.skipped = skipped.skipped_in_words
-        photographs.endings = dict(skipped.skipped)
+        """What was named, as files or folders; a folder without any has failed.
+
+        Of folders all that some model takes, until `narrow` says what this one takes.
+        """
+        photographs = cls(given=tuple(given))
+        photographs._search(None)
         return photographs
+
+    def narrow(self, reads: Reads) -> None:
+        """Leave, of folders, what the model's preprocessing reads."""
+        if any(Path(path).is_dir() for path in self.given):
+            self._search(reads)
+
+    def _search(self, reads: Reads | None) -> None:
+        self.paths, self.folders, self.failed = [], {}, {}
+        skipped = FoundImages()
+        for path in self.given:
+            try:
+                found = find_images(path, reads)
+            except ImageError as error:
+                self.failed[path] = str(error)
+                continue
+            self.paths += found.paths
+            self.folders |= zip(found.paths, found.folders, strict=True)
+            self.failed |= found.unreadable
+            skipped.skipped.update(found.skipped)
+        self.skipped = skipped.skipped_in_words
+        self.endings = dict(skipped.skipped)
 
     @property
     def total(self) -> int:
@@ -110,10 +125,11 @@ def stem(path: Path) -> str:
     """A file's name without its ending, as the name of a file or folder: "...jpg" is no way out of a folder.
 
     Example:
-        >>> stem(Path("cat.jpg")), stem(Path("...jpg"))
-        ('cat', 'image')
+        >>> stem(Path("cat.jpg")), stem(Path("scan.nii.gz")), stem(Path("...jpg"))
+        ('cat', 'scan', 'image')
     """
-    return path.stem.strip(". ") or "image"
+    name = path.name[: -len(ending(path))] if ending(path) in NIFTI else path.stem
+    return name.strip(". ") or "image"
 
 
 def own_name(stem: str, taken: set[str]) -> str:

@@ -265,6 +265,9 @@ def _read(folder: Path) -> dict[str, Any]:
 
 def _digest(photograph: Path) -> str | None:
     try:
+        if photograph.is_dir():  # a series, its files one after the other
+            files = sorted(one for one in photograph.iterdir() if one.is_file())
+            return sha256("".join(sha256(one.read_bytes()).hexdigest() for one in files).encode()).hexdigest()
         return sha256(photograph.read_bytes()).hexdigest()
     except OSError:  # it was removed meanwhile
         return None

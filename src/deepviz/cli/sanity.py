@@ -111,6 +111,7 @@ def sanity(
         probe_folder(output)
         keep_memory()
         loaded = loaded_model(model, weights, names, device, output_kind, loading)
+        photographs.narrow(loaded.reads)
         targets = parsed_targets(target, loaded)
         output = own_folder(
             output,
