@@ -161,7 +161,9 @@ def test_a_layer_given_as_a_module_can_be_saved(tmp_path):
 
 
 def test_unknown_ending(tmp_path):
-    with pytest.raises(OutputError, match=r"map\.tif: the ending must be one of \.png, \.jpg, \.jpeg, \.pdf, \.svg"):
+    with pytest.raises(
+        OutputError, match=r"map\.tif: the ending must be one of \.png, \.jpg, \.jpeg, \.gif, \.pdf, \.svg"
+    ):
         explained()[0].save(tmp_path / "map.tif")
 
 

@@ -322,7 +322,7 @@ def test_the_device_moves_the_model(explain):
         (["--top-k", "many"], ["--top-k", "many"]),
         (["--top-k", "0"], ["--top-k must be at least 1, got 0"]),
         (["--top-k", "2", "--target", "lynx"], ["--top-k is for the predicted classes"]),
-        (["--format", "gif"], ["gif", "png", "pdf", "npz", "safetensors"]),
+        (["--format", "bmp"], ["bmp", "png", "gif", "pdf", "npz", "safetensors"]),
         (["--smooth-grad-samples", "few"], ["--smooth-grad-samples", "a whole number", "'few'"]),
         (["--smooth-grad-samples", "1"], ["samples must be at least 2, got 1"]),
         (["--smooth-grad-of", "gradeint"], ["no method 'gradeint'", "did you mean 'gradient'"]),
@@ -549,6 +549,13 @@ def test_figures_without_matplotlib_say_what_to_install(explain, monkeypatch):
     code, _, err = explain("cat.png", *QUICK, "--format", "pdf")
     assert code == 3
     assert "pip install 'deepviz[plot]'" in err
+
+
+def test_a_flat_image_is_not_played(explain):
+    code, _, err = explain("cat.png", *QUICK, "--format", "gif")
+    assert code == 2
+    assert err.strip() == "deepviz: cat.png has no slices or frames for --format gif to play: give another format"
+    assert written() == []
 
 
 @pytest.mark.parametrize("format", ["npz", "safetensors"])

@@ -7,25 +7,42 @@ from PIL import Image
 from deepviz.render import Scale
 from deepviz.render.bars import bar_chart
 from deepviz.render.lines import line_plot
-from deepviz.render.slices import GRIDS, shown_slices, side_by_side
+from deepviz.render.slices import STRIP, apart, crossed, evenly_spaced, side_by_side, slice_with_most, strongest_voxel
 
 
 @pytest.mark.parametrize("depth", range(1, 40))
-def test_slices_fill_a_grid_and_hold_the_ends(depth):
-    shown = shown_slices(depth)
+def test_the_strip_holds_the_ends_at_even_distances(depth):
+    shown = evenly_spaced(depth)
     assert shown == sorted(set(shown))
-    assert len(shown) in GRIDS
-    assert len(shown) % GRIDS[len(shown)] == 0
-    if depth > 1:
-        assert (shown[0], shown[-1]) == (0, depth - 1)
+    assert len(shown) == min(depth, STRIP)
+    assert np.ptp(np.diff(shown)) <= 1 if depth > 2 else True
+    assert (shown[0], shown[-1]) == (0, depth - 1)
 
 
-def test_slices_are_in_reading_order():
-    volume = np.arange(8)[:, None, None] * np.ones((1, 2, 3))
+def test_slices_lie_side_by_side_and_are_taken_apart_again():
+    volume = np.random.default_rng(0).random((8, 2, 3, 4))
     laid = side_by_side(volume)
-    assert laid.shape == (4, 12)
-    assert laid[::2, ::3].tolist() == [[0, 1, 2, 3], [4, 5, 6, 7]]
-    assert side_by_side(np.zeros((9, 4, 5, 3))).shape == (12, 15, 3)
+    assert laid.shape == (2, 24, 4)
+    np.testing.assert_array_equal(laid[:, 5 * 3 : 6 * 3], volume[5])
+    np.testing.assert_array_equal(apart(laid, 8), volume)
+
+
+def test_the_slice_with_the_most_evidence_has_the_largest_sum_of_magnitudes():
+    volume = np.zeros((6, 4, 4))
+    volume[1, 0, 0] = 5.0  # the strongest voxel
+    volume[4] = -0.5  # a sum of 8
+    assert slice_with_most(volume) == 4
+    assert strongest_voxel(volume) == (1, 0, 0)
+    assert slice_with_most(np.zeros((6, 4, 4))) == 3
+
+
+@pytest.mark.parametrize(("x", "y"), [(0.5, 0.5), (0.05, 0.9)])
+def test_lines_cross_at_the_point_and_leave_it_free(x, y):
+    drawn = np.asarray(crossed(Image.new("RGB", (100, 60), (128, 128, 128)), x, y)).astype(int)
+    white = (drawn == 255).all(-1)
+    assert set(np.nonzero(white)[0][white.nonzero()[1] != int(100 * x)]) == {int(60 * y)}
+    assert set(np.nonzero(white)[1][white.nonzero()[0] != int(60 * y)]) == {int(100 * x)}
+    assert (drawn[int(60 * y) - 2 : int(60 * y) + 3, int(100 * x) - 2 : int(100 * x) + 3] == 128).all()
 
 
 def test_a_line_for_each_channel_at_the_height_of_its_values():

@@ -78,9 +78,10 @@ def explain(
     output_kind: OutputKind = "auto",
     output: Annotated[Path, Parameter(alias="-o", help="Folder for the results.")] = Path("deepviz-out"),
     format: Annotated[
-        Literal["png", "pdf", "svg", "npz", "safetensors", "deepviz"],
+        Literal["png", "gif", "pdf", "svg", "npz", "safetensors", "deepviz"],
         Parameter(
-            help="Format of the single maps; pdf, svg: figures with captions, and the sheet likewise; "
+            help="Format of the single maps; gif: plays the slices of a volume or the frames of a clip; "
+            "pdf, svg: figures with captions, and the sheet likewise; "
             "deepviz: everything for an image in one file, for deepviz report."
         ),
     ] = "png",
@@ -254,7 +255,15 @@ class Report:
         return len(self.done) + len(self.photographs.failed)
 
     def write(self, found: ImageOutcomes) -> str:
-        """Write one image's sheet and maps; what to print about it."""
+        """Write one image's sheet and maps; what to print about it.
+
+        Raises:
+            UsageError: if its maps cannot be written in the format.
+        """
+        if self.format == "gif" and any(one.layout != "slices" for one in found.explanations):
+            raise UsageError(
+                f"{found.image.name} has no slices or frames for --format gif to play: give another format"
+            )
         photograph = self.photographs.close(found.image)
         folder = self.records.claim(photograph)
         page = write_picture(

@@ -116,11 +116,12 @@ def heatmap(values: Values, scale: Scale, cmap: str | None = None, *, size: tupl
     return Image.fromarray(colour(place(values, Geometry.whole(size)), scale, cmap))
 
 
-def grey(values: Values, signed: bool) -> Image.Image:
+def grey(values: Values, signed: bool, scale: Scale | None = None) -> Image.Image:
     """A map (H, W), or one per channel (H, W, 3), without a colour map.
 
     Unsigned values go from black to white; signed ones lie about mid grey, 128, with the same scale for all
     channels, so that zero is grey and colours show which channel it is. Any other number of channels is averaged.
+    By default the scale is that of the values.
 
     Raises:
         ValueError: for values of another shape, or not finite.
@@ -128,7 +129,7 @@ def grey(values: Values, signed: bool) -> Image.Image:
     if values.ndim not in (2, 3):
         raise ValueError(f"a map must be (H, W) or (H, W, C), got {values.shape}")
     values = finite(values)
-    scale = Scale.of(values, signed)
+    scale = scale or Scale.of(values, signed)
     if values.ndim == 3 and values.shape[2] != 3:
         values = np.repeat(values.mean(2, keepdims=True), 3, axis=2)
     levels = 128 + 127 * values / scale.high if signed else 255 * scale.unit(values)

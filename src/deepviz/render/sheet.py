@@ -59,6 +59,7 @@ def sheet(
     predictions: Sequence[tuple[str, float]] = (),
     geometry: Geometry | None = None,
     footer: str = "",
+    cell: tuple[int, int] | None = None,
 ) -> Image.Image:
     """The image with the model's predictions, then the tiles in a grid, section by section.
 
@@ -69,21 +70,22 @@ def sheet(
         predictions: (label, probability), drawn as bars, at most five.
         geometry: where the model looked.
         footer: small lines at the end.
+        cell: width and height of a picture; by default those at which `photo`, or the first tile's picture, is fitted.
 
     Raises:
         ValueError: if there is no tile.
     """
     if not any(tiles for _, tiles in sections):
         raise ValueError("no tiles to draw")
-    width, height = fitted((photo or next(tile for _, tiles in sections for tile in tiles).picture).size)
-    cell = max(width, NARROWEST)
-    columns = even_columns([len(tiles) for _, tiles in sections], cell, height)
-    page_width = 2 * MARGIN + max(columns * (cell + GAP) - GAP, width + GAP + 520)
+    width, height = cell or fitted((photo or next(tile for _, tiles in sections for tile in tiles).picture).size)
+    across = max(width, NARROWEST)
+    columns = even_columns([len(tiles) for _, tiles in sections], across, height)
+    page_width = 2 * MARGIN + max(columns * (across + GAP) - GAP, width + GAP + 520)
     head_height = _PREDICTIONS_TOP + _PREDICTION * min(len(predictions), MOST_PREDICTIONS)
     left = MARGIN
     if photo is not None:
         head_height, left = max(height, head_height), MARGIN + width + GAP + 8
-    blocks = [_Block(heading, _rows(tiles, columns, cell)) for heading, tiles in sections]
+    blocks = [_Block(heading, _rows(tiles, columns, across)) for heading, tiles in sections]
     block_heights = [block.height(height) for block in blocks]
     last = [line for text in footer.split("\n") for line in wrapped(text, 18, page_width - 2 * MARGIN, 3)]
 
@@ -91,11 +93,12 @@ def sheet(
     page = Image.new("RGB", (page_width, MARGIN + head_height + GAP + sum(block_heights) + foot), PAPER)
     draw = ImageDraw.Draw(page)
     if photo is not None:
-        page.paste(framed(photo, geometry, (width, height)), (MARGIN, MARGIN))
+        size = (width, height) if cell is None else _inside(photo, cell).size
+        page.paste(framed(photo, geometry, size), (MARGIN, MARGIN))
     _draw_head(draw, title, predictions, (left, MARGIN, min(page_width - MARGIN, left + 760)))
     y = MARGIN + head_height + GAP
     for block, block_height in zip(blocks, block_heights, strict=True):
-        _draw_block(page, draw, block, y, (cell, height))
+        _draw_block(page, draw, block, y, (across, height))
         y += block_height
     for number, line in enumerate(last):
         write(draw, (MARGIN, page.height - foot + 8 + number * _FOOT), line, FAINT, 18)

@@ -38,7 +38,25 @@ from deepviz.render.colour import colour_table
 from deepviz.render.figure import FIGURES, as_vectors, figure, font_families
 from deepviz.render.outline import outlined
 from deepviz.render.sheet import MOST_PREDICTIONS, framed
-from deepviz.render.slices import side_by_side
+from deepviz.render.slices import (
+    MAIN_BOX,
+    PLANE_BOX,
+    STRIP_BOX,
+    WIDE_BOX,
+    apart,
+    composed,
+    crossed,
+    evenly_spaced,
+    in_proportion,
+    is_coloured,
+    largest_in,
+    played,
+    playing_size,
+    side_by_side,
+    slice_with_most,
+    spacing_of,
+    strongest_voxel,
+)
 from deepviz.render.text import drawable, percent, spelled
 
 Picture = Literal["overlay", "heatmap", "grey"]
@@ -46,6 +64,7 @@ Layout = Literal["image", "slices", "signal", "table"]
 """How values lie on a picture: (C, H, W) as they are; (C, D, H, W) slice by slice; (C, L) along a line; anything else
 as bars."""
 ARRAYS = (".npz", ".safetensors")
+GIF = ".gif"
 LARGEST_REPR = 250_000
 """Bytes of a picture in a notebook, which is saved with all of its outputs."""
 THINNEST = 16
@@ -120,7 +139,8 @@ class Explanation:
     Args:
         attribution: raw signed values, float32 on the CPU: (C, H, W) in the model's input, or (1, h, w) at the
             layer's own resolution; (C, L) of a signal, (C, D, H, W) of a volume or clip, (F,) of a table.
-        image: the original image, upright; or the model's own input, drawn.
+        image: the original image, upright; or the model's own input, drawn: of a volume or clip all slices or frames,
+            side by side.
         geometry: where the model's input lies on `image`.
         method: the method, with its options.
         target: class, label, probability, score.
@@ -169,20 +189,122 @@ class Explanation:
     def values(self) -> NDArray[np.float32]:
         """The map that is drawn, (H, W) or (h, w); the maximum of |.| or the sum over channels, or as it is.
 
-        Of a volume the slices that are shown, side by side; of a signal or table one row.
+        Of a volume all slices, side by side; of a signal or table one row.
         """
-        maps = self.attribution
         if self.layout == "table":
-            entries = maps.reshape(1, -1)
+            entries = self.attribution.reshape(1, -1)
             return (entries.abs() if self.method.view == "magnitude" else entries).numpy()
-        drawn = maps.abs().amax(0) if self.method.view == "magnitude" else maps.sum(0)
-        if self.layout == "signal":
-            return drawn[None].numpy()
         if self.layout == "slices":
-            if self.space is not None and tuple(drawn.shape) != self.space:  # a layer's cells
-                drawn = F.interpolate(drawn[None, None], self.space, mode="trilinear", align_corners=False)[0, 0]
-            return side_by_side(drawn.numpy())
-        return drawn.numpy()
+            return side_by_side(self.volume)
+        drawn = self._combined(self.attribution).numpy()
+        return drawn[None] if self.layout == "signal" else drawn
+
+    def _combined(self, maps: Tensor) -> Tensor:
+        """The values that are drawn of maps with a channel axis in front."""
+        return maps.abs().amax(0) if self.method.view == "magnitude" else maps.sum(0)
+
+    @cached_property
+    def volume(self) -> NDArray[np.float32]:
+        """The drawn values of all slices or frames, (D, H, W), or (D, h, w) of a layer, linear between its cells along
+        the depth.
+
+        Raises:
+            OutputError: if the map is of no volume or clip.
+        """
+        return self._combined(self._to_space(self.attribution.shape[2:])).numpy()
+
+    def _to_space(self, plane: Sequence[int]) -> Tensor:
+        """The attribution (C, D, *plane), linear between the cells of a layer."""
+        space = (self.depth, *plane)
+        maps = self.attribution
+        if tuple(maps.shape[1:]) == space:
+            return maps
+        return F.interpolate(maps[None], space, mode="trilinear", align_corners=False)[0]
+
+    @property
+    def depth(self) -> int:
+        """How many slices or frames it has.
+
+        Raises:
+            OutputError: if the map is of no volume or clip.
+        """
+        if self.layout != "slices":
+            raise OutputError(f"{self.title} of {self.source} is of no volume or clip: it has no slices")
+        return self.attribution.shape[1] if self.space is None else self.space[0]
+
+    @cached_property
+    def best_slice(self) -> int:
+        """The slice or frame with the most evidence: the largest sum of the magnitudes of its drawn values; the middle
+        one of a map that is zero everywhere."""
+        return slice_with_most(self.volume)
+
+    @cached_property
+    def is_clip(self) -> bool:
+        """Whether the slices are the frames of a clip: whether their picture is in colour, as three channels are drawn.
+
+        Volumes of any other number of channels are drawn in grey.
+        """
+        return self.layout == "slices" and is_coloured(self.image)
+
+    @property
+    def slice_kind(self) -> str:
+        """ "frame" of a clip, else "slice"."""
+        return "frame" if self.is_clip else "slice"
+
+    def slice_at(self, index: int, axis: int = 0) -> Explanation:
+        """One slice or frame as an explanation of a flat image, which is drawn like any other.
+
+        Its pixels have their true proportions if the image states the distance of its voxels, `image.info["spacing"]`.
+
+        Args:
+            index: which, from 0.
+            axis: 0 for a slice (H, W), 1 for a cut (D, W) across all of them, 2 for a cut (D, H).
+
+        Raises:
+            OutputError: if the map is of no volume or clip.
+            IndexError: if there is no such slice.
+
+        Example:
+            >>> import deepviz, torch
+            >>> net = torch.nn.Sequential(torch.nn.Conv3d(1, 3, 3), torch.nn.AdaptiveAvgPool3d(1), torch.nn.Flatten())
+            >>> one = deepviz.viz_backprop(net, torch.rand(1, 1, 6, 8, 10))[0]
+            >>> one.slice_at(2).image.size, one.slice_at(0, axis=1).image.size
+            ((10, 8), (10, 6))
+        """
+        shape, (width, height) = self._space, self._slice_size
+        if not 0 <= index < shape[axis]:
+            raise IndexError(f"there is no slice {index} along axis {axis} of {' x '.join(map(str, shape))}")
+        if axis == 0:
+            maps = self._to_space(self.attribution.shape[2:])
+            picture = self.image.crop((index * width, 0, (index + 1) * width, height))
+        else:
+            maps = self._to_space(shape[1:])
+            pixel = int((index + 0.5) / shape[axis] * (height, width)[axis - 1])
+            picture = Image.fromarray(apart(np.asarray(self.image), shape[0]).take(pixel, axis))
+        d, h, w = spacing_of(self.image) or (1.0, 1.0, 1.0)
+        size = in_proportion(picture.size, ((w, h), (w, d), (h, d))[axis])
+        picture = picture if size == picture.size else resized(picture, size)
+        return replace(
+            self,
+            attribution=maps.select(1 + axis, index).contiguous(),
+            image=picture,
+            geometry=Geometry.whole(size),
+            space=None,
+        )
+
+    @property
+    def _space(self) -> tuple[int, int, int]:
+        """(D, H, W) of the model's input."""
+        depth = self.depth
+        height, width = self.attribution.shape[2:] if self.space is None else self.space[1:]
+        return depth, height, width
+
+    @property
+    def _slice_size(self) -> tuple[int, int]:
+        """The width and height of a slice in the image."""
+        if self.image.width % self.depth:
+            raise ValueError(f"the image is {self.image.size}: it has not {self.depth} slices side by side")
+        return self.image.width // self.depth, self.image.height
 
     @property
     def layout(self) -> Layout:
@@ -203,7 +325,7 @@ class Explanation:
     @property
     def coarse(self) -> bool:
         """Whether the map is a layer's few values, not one per pixel of the input."""
-        return self.method.coarse and self.layout != "slices"
+        return self.method.coarse
 
     @property
     def title(self) -> str:
@@ -230,9 +352,12 @@ class Explanation:
         return self.geometry.seen if self.layout == "image" else ""
 
     def heatmap(self, *, cmap: str | None = None, scale: Scale | None = None) -> Image.Image:
-        """The map alone, at the size of its place on the image, in colour; of a table a bar for each entry."""
+        """The map alone, at the size of its place on the image, in colour; of a volume the slices that `overlay`
+        shows; of a table a bar for each entry."""
         if self.layout == "table":
             return bar_chart(self.values[0], scale or self.scale, cmap=cmap)
+        if self.layout == "slices":
+            return self._composed(lambda one: one.heatmap(cmap=cmap, scale=scale or self.scale))
         left, top, right, bottom = self.geometry.box
         size = (max(1, round(right - left)), max(1, round(bottom - top)))
         return draw_heatmap(self.values, scale or self.scale, cmap, size=size)
@@ -242,11 +367,14 @@ class Explanation:
     ) -> Image.Image:
         """The map on the original image, at the image's size; what the model did not see is dimmed.
 
-        Of a table, a bar for each entry. Of a detector, with its boxes, the explained one emphasised; of a
-        segmenter, with the outline of the explained region.
+        Of a volume or clip the slice with the most evidence, large, and evenly spaced ones below; of a volume also the
+        three cuts through the strongest voxel. Of a table, a bar for each entry. Of a detector, with its boxes, the
+        explained one emphasised; of a segmenter, with the outline of the explained region.
         """
         if self.layout == "table":
             return bar_chart(self.values[0], scale or self.scale, cmap=cmap)
+        if self.layout == "slices":
+            return self._composed(lambda one: one.overlay(cmap=cmap, scale=scale or self.scale, opacity=opacity))
         options = {} if opacity is None else {"opacity": opacity}
         drawn = draw_overlay(
             self.image, self.values, self.geometry, scale or self.scale, cmap=cmap, fine=not self.coarse, **options
@@ -277,6 +405,8 @@ class Explanation:
 
     def grey(self, *, gray: bool = True) -> Image.Image:
         """The map without a colour map: its drawn values from black up, or its signed channels about mid grey."""
+        if self.layout == "slices":
+            return self._composed(lambda one: grey(one.values, self.signed, self.scale))
         if gray or self.layout != "image":
             return grey(self.values, signed=self.signed)
         return grey(self.attribution.movedim(0, -1).numpy(), signed=True)
@@ -287,13 +417,81 @@ class Explanation:
             return self.overlay()
         return self.heatmap() if view == "heatmap" else self.grey()
 
+    def _composed(self, drawn: Callable[[Explanation], Image.Image], marked: bool = True) -> Image.Image:
+        """The slices that are shown in one picture, each as `drawn` has it; `marked`: with what the map says."""
+        volume, best = self.volume, self.best_slice
+        marked = marked and bool(volume.any())
+
+        def sized(one: Explanation, box: tuple[int, int]) -> Image.Image:
+            return one._drawn_at(largest_in(one.image.size, box), drawn)
+
+        planes = []
+        if not self.is_clip and volume.any() and min(self._space) > 1:
+            shape = self._space
+            cells = strongest_voxel(volume)
+            point = [int((cell + 0.5) / of * to) for cell, of, to in zip(cells, volume.shape, shape, strict=True)]
+            shares = [(at + 0.5) / to for at, to in zip(point, shape, strict=True)]
+            for axis, (name, across, down) in enumerate((("slice", 2, 1), ("row", 2, 0), ("column", 1, 0))):
+                picture = sized(self.slice_at(point[axis], axis), PLANE_BOX)
+                picture = crossed(picture, shares[across], shares[down]) if marked else picture
+                planes.append((f"{name} {point[axis] + 1} of {shape[axis]}", picture))
+        main = sized(self.slice_at(best), MAIN_BOX if planes else WIDE_BOX)
+        line = self.name_of(best) + (", with the most evidence" if marked and self.depth > 1 else "")
+        shown = evenly_spaced(self.depth) if self.depth > 1 else []
+        strip = [(f"{number + 1}", sized(self.slice_at(number), STRIP_BOX)) for number in shown]
+        return composed((line, main), planes, strip)
+
+    def name_of(self, index: int) -> str:
+        """What the slice or frame at an index is called, counted from 1: "slice 12 of 40"."""
+        return f"{self.slice_kind} {index + 1} of {self.depth}"
+
+    def _drawn_at(self, size: tuple[int, int], drawn: Callable[[Explanation], Image.Image]) -> Image.Image:
+        """The picture that `drawn` makes, at a size."""
+        picture = drawn(self._at(size)).convert("RGB")
+        return picture if picture.size == size else resized(picture, size)
+
+    def _played(self, view: Picture) -> bytes:
+        """The slices or frames one after the other, as the bytes of a GIF.
+
+        Raises:
+            OutputError: if the map is of no volume or clip.
+        """
+        views: dict[Picture, Callable[[Explanation], Image.Image]] = {
+            "overlay": lambda one: one.overlay(scale=self.scale),
+            "heatmap": lambda one: one.heatmap(scale=self.scale),
+            "grey": lambda one: grey(one.values, self.signed, self.scale),
+        }
+        slices = map(self.slice_at, range(self.depth))
+        return played(
+            (self.name_of(number), one._drawn_at(playing_size(one.image.size), views[view]))
+            for number, one in enumerate(slices)
+        )
+
+    @property
+    def photo(self) -> Image.Image:
+        """The image as it stands beside its maps: of a volume or clip, the slices that `overlay` shows."""
+        return self._composed(lambda one: one.image, marked=False) if self.layout == "slices" else self.image
+
+    def framed(self) -> Image.Image:
+        """The image as a tile of a sheet, with a frame about what the model saw if not all."""
+        if self.layout == "slices":
+            return self.photo
+        return framed(self.image, self.geometry if self.layout == "image" else None, fitted(self.image.size))
+
+    @property
+    def _is_composed(self) -> bool:
+        """Whether its picture has a size of its own, not that of the image."""
+        return self.layout in ("slices", "table")
+
     def placed(self) -> NDArray[np.float32]:
         """The drawn values at the image's own pixels, NaN where the model did not look."""
+        if self.layout == "slices":
+            return side_by_side(np.stack([place(one, Geometry.whole(self._slice_size)) for one in self.volume]))
         return place(self.values, self.geometry)
 
     def save(self, path: str | os.PathLike[str], view: Picture = "overlay") -> Path:
         """Write a picture (.png, .jpg) of a view, a figure (.pdf, .svg), or the attribution itself (.npz, .safetensors)
-        with metadata.
+        with metadata; of a volume or clip also a .gif, which plays its slices or frames.
 
         A picture has the size of the view; of an image thinner than 16 pixels, that side is enlarged to be seen. A
         figure is that of `plot`, with caption and colour bar; its text stays text.
@@ -312,6 +510,10 @@ class Explanation:
         if suffix in PICTURES:
             size = [side * -(-THINNEST // side) for side in self.image.size]
             return write_picture(path, self._at((size[0], size[1])).picture(view))
+        if suffix == GIF:
+            if self.layout != "slices":
+                raise OutputError(f"{path}: a .gif plays the slices of a volume or the frames of a clip; give .png")
+            return write_bytes(path, self._played(view))
         if suffix == ".npz":
             buffer = io.BytesIO()
             np.savez_compressed(
@@ -323,7 +525,7 @@ class Explanation:
 
             tensors = {"attribution": self.attribution.contiguous()}
             return write_bytes(path, save(tensors, {"deepviz": json.dumps(self.metadata())}))
-        raise OutputError(f"{path}: the ending must be one of {', '.join((*PICTURES, *FIGURES, *ARRAYS))}")
+        raise OutputError(f"{path}: the ending must be one of {', '.join((*PICTURES, GIF, *FIGURES, *ARRAYS))}")
 
     def metadata(self) -> dict[str, Any]:
         """Everything but the arrays, as plain values for JSON."""
@@ -360,7 +562,7 @@ class Explanation:
 
     def _at(self, size: tuple[int, int]) -> Explanation:
         """The same on the image in another size, at which the part that the model saw can be seen."""
-        if self.layout == "table" or size == self.image.size:
+        if self._is_composed or size == self.image.size:
             return self
         left, top, right, bottom = self.geometry.scaled(size).box
         across, down = max(0.0, NARROWEST - right + left) / 2, max(0.0, NARROWEST - bottom + top) / 2
@@ -389,7 +591,7 @@ class Explanation:
         """
         alone = ax is None
         if alone:
-            width, height = fitted(self.image.size)
+            width, height = fitted(self.photo.size)
             ax = figure(1 + width / 100, 0.6 + height / 100).add_subplot()
         self.draw(ax, colourbar=alone)
         said = joined(str(self.target.drawn), self.detail)
@@ -399,10 +601,10 @@ class Explanation:
     def draw(self, ax: Any, *, scale: Scale | None = None, colourbar: bool = False, below: bool = False) -> None:
         """Draw the overlay alone into a matplotlib axes, perhaps with a colour bar beside or below it."""
         scale = scale or self.scale
-        width, height = fitted(self.image.size)
+        width, height = fitted(self.photo.size)
         times = min(2.0, max(1.0, max(self.image.size) / max(width, height)))  # sharp in print
         sharp = self._at((round(width * times), round(height * times))).overlay(scale=scale)
-        across, down = sharp.size if self.layout == "table" else self.image.size
+        across, down = sharp.size if self._is_composed else self.image.size
         ax.imshow(
             sharp, extent=(-0.5, across - 0.5, down - 0.5, -0.5), aspect=sharp.height * across / sharp.width / down
         )
@@ -505,11 +707,12 @@ def sheet(
         ]
     return draw_sheet(
         joined(first.source, first._randomness),
-        first.image,
+        None if first.layout == "table" else first.photo,
         sections,
         predictions=lines,
         geometry=first.geometry,
         footer="\n".join([*remarks(first), _footer(first)]),
+        cell=_cell(explanations),
     )
 
 
@@ -549,15 +752,22 @@ def _sheet_of_several(groups: Sequence[Sequence[Explanation]], scales: dict[str,
     sections = []
     for group in groups:
         first = group[0]
-        picture = framed(first.image, first.geometry, fitted(first.image.size))
-        seen = Tile(picture, "image", checks="; ".join(remarks(first)))
+        seen = [] if first.layout == "table" else [Tile(first.framed(), "image", checks="; ".join(remarks(first)))]
         by_target = _by_target(group)
         told = _headings(by_target)[0] if len(by_target) == 1 else None
         drawn = [(one, one.tile(scales.get(comparable(one)))) for one in group]
         tiles = [replace(tile, detail=one.detail) if told else tile for one, tile in drawn]
-        sections.append((joined(first.source, told), [seen, *tiles]))
+        sections.append((joined(first.source, told), [*seen, *tiles]))
     first = groups[0][0]
-    return draw_sheet(joined(f"{len(groups)} images", first._randomness), None, sections, footer=_footer(first))
+    cell = _cell([one for group in groups for one in group])
+    title = joined(f"{len(groups)} images", first._randomness)
+    return draw_sheet(title, None, sections, footer=_footer(first), cell=cell)
+
+
+def _cell(explanations: Sequence[Explanation]) -> tuple[int, int] | None:
+    """The size of the pictures on a sheet, if one of them shows slices, which would be too small at that of others."""
+    sizes = [one.photo.size for one in explanations if one.layout == "slices"]
+    return (max(width for width, _ in sizes), max(height for _, height in sizes)) if sizes else None
 
 
 def _footer(one: Explanation) -> str:

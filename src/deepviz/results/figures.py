@@ -9,9 +9,8 @@ from typing import Any, Literal
 
 from deepviz.errors import OutputError
 from deepviz.files import write_bytes
-from deepviz.geometry import Geometry
 from deepviz.render.figure import FIGURES, as_vectors, figure, font_families
-from deepviz.render.sheet import even_columns, fitted, framed
+from deepviz.render.sheet import even_columns
 from deepviz.render.text import spelled
 from deepviz.results.explanation import Explanation, comparable, sections_of, shared_scales
 
@@ -56,7 +55,7 @@ def save_figure(
 def _figure(explanations: Sequence[Explanation], scale: Literal["own", "shared"]) -> Any:
     scales = shared_scales(explanations) if scale == "shared" else {}
     sections = sections_of(explanations)
-    sizes = [fitted(group[0].image.size) for _, group in sections]
+    sizes = [group[0].framed().size for _, group in sections]
     width, height = (max(size[axis] for size in sizes) for axis in (0, 1))
     columns = even_columns([1 + len(group) for _, group in sections], width, height)
     rows = [1 + len(group) // columns for _, group in sections]
@@ -67,10 +66,10 @@ def _figure(explanations: Sequence[Explanation], scale: Literal["own", "shared"]
         ax.axis("off")
         ax.set_anchor("N")
     top = 0
-    for (heading, group), size, taken in zip(sections, sizes, rows, strict=True):
+    for (heading, group), taken in zip(sections, rows, strict=True):
         first, *others = axes[top : top + taken].flat
         one = group[0]
-        first.imshow(framed(one.image, one.geometry if one.layout == "image" else Geometry.whole(one.image.size), size))
+        first.imshow(one.framed())
         first.set_title(f"{spelled(one.source)}\n{spelled(heading)}", fontsize=SMALL, loc="left", **font)
         for ax, each in zip(others, group, strict=False):
             each.draw(ax, scale=scales.get(comparable(each)), colourbar=True, below=True)

@@ -32,6 +32,7 @@ from deepviz.geometry import Geometry
 from deepviz.methods.method import Method, View
 from deepviz.objectives import from_plain, to_plain
 from deepviz.probe.session import Session
+from deepviz.render.slices import Spacing, spacing_of
 from deepviz.results.explanation import Detected, ExplainedTarget, Explanation
 
 FORMAT = "deepviz results"
@@ -157,9 +158,13 @@ class Photographs:
         if id(picture) not in self._seen:
             plain = without_profile(picture)
             digest = hashlib.sha256(f"{plain.size}".encode() + plain.tobytes()).hexdigest()
+            spacing = spacing_of(picture)
+            if spacing is not None:
+                digest += str(spacing)
             if digest not in self._known:
                 number = self._known[digest] = len(self.entries)
-                self.entries.append({"file": f"photographs/{number}.png", "size": list(plain.size)})
+                stated = {} if spacing is None else {"spacing": list(spacing)}
+                self.entries.append({"file": f"photographs/{number}.png", "size": list(plain.size), **stated})
                 self.pictures.append(plain)
             self._seen[id(picture)] = self._known[digest]
         return self._seen[id(picture)]
@@ -351,7 +356,10 @@ class _Reader:
                 warnings.simplefilter("error", Image.DecompressionBombWarning)
                 picture = Image.open(io.BytesIO(content), formats=("PNG",))
                 if picture.size == (width, height):
-                    return picture.convert("RGB")
+                    read = picture.convert("RGB")
+                    if entry.get("spacing"):
+                        read.info["spacing"] = _spacing(entry["spacing"])
+                    return read
         except Exception as error:  # a broken file can make Pillow's decoders raise almost anything
             raise StoredError(f"{self.name} is damaged: {entry['file']}: {in_one_line(error)}") from None
         raise StoredError(f"{self.name} is damaged: {entry['file']} is {picture.size}, not {(width, height)}")
@@ -452,6 +460,13 @@ def _finite(value: Any) -> float:
 def _pair(values: Sequence[Any]) -> tuple[int, int]:
     width, height = map(_natural, values)
     return width, height
+
+
+def _spacing(values: Sequence[Any]) -> Spacing:
+    d, h, w = map(_finite, values)
+    if min(d, h, w) <= 0:
+        raise ValueError(f"a spacing of {values}")
+    return d, h, w
 
 
 def _box(values: Sequence[Any]) -> tuple[float, float, float, float]:
