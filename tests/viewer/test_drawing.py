@@ -16,7 +16,7 @@ from deepviz.methods import GradCAM, Gradient, GradTimesImage
 from deepviz.render import colour
 from deepviz.render.colour import LEVELS, Scale
 from deepviz.results.explanation import ExplainedTarget
-from deepviz.viewer import bundle, photograph, record, static_files
+from deepviz.viewer import bundle, photograph, record, records, static_files
 from deepviz.viewer.assets import COLOURS, DIVERGING, MODULES
 
 SIZE = (90, 61)
@@ -53,12 +53,12 @@ def explained(kind, box="cropped", seed=0):
 
 PAGE = """<!doctype html><meta charset="utf-8"><canvas id="canvas"></canvas><script type="module">
 {bundle}
-globalThis.draw = async (record, photograph, settings, high) => {{
+globalThis.draw = async (record, photograph, settings, high, slice) => {{
   const picture = await pictureOf(record);
   const bitmap = await opened(await new Blob([fromBase64(photograph)], {{ type: "image/png" }}));
   const canvas = document.getElementById("canvas");
   [canvas.width, canvas.height] = [bitmap.width, bitmap.height];
-  picture.lay(pixelsOf(bitmap, canvas.width, canvas.height), canvas.width, canvas.height);
+  picture.lay(pixelsOf(bitmap, canvas.width, canvas.height), canvas.width, canvas.height, slice);
   const context = canvas.getContext("2d", {{ willReadFrequently: true }});
   picture.draw(context, settingsFrom(settings), high ?? record.scale.high);
   const drawn = context.getImageData(0, 0, canvas.width, canvas.height).data;
@@ -76,11 +76,12 @@ def draw(chromium, tmp_path_factory):
     page.goto(path.as_uri())
     page.wait_for_function("() => globalThis.draw")
 
-    def drawn(explanation, *, bits=32, high=None, changed=(), **settings):
-        png = base64.b64encode(photograph(explanation.image)).decode()
+    def drawn(explanation, *, bits=32, high=None, changed=(), slice=0, **settings):
+        image = explanation.slice_at(slice).image if explanation.layout == "slices" else explanation.image
+        png = base64.b64encode(photograph(image)).decode()
         given = record(explanation, bits=bits) | dict(changed)
-        made, placed = page.evaluate("given => draw(...given)", [given, png, settings, high])
-        height, width = explanation.image.height, explanation.image.width
+        made, placed = page.evaluate("given => draw(...given)", [given, png, settings, high, slice])
+        height, width = image.height, image.width
         pixels = np.frombuffer(base64.b64decode(made), np.uint8).reshape(height, width, 4)
         return pixels, np.array(placed, np.float32).reshape(height, width)
 
@@ -176,6 +177,62 @@ def test_eight_bits_keep_the_square_root_of_the_share(draw, kind):
 def test_a_layers_few_values_stay_whole_in_eight_bits():
     made = record(explained("coarse"), bits=8)["map"]
     assert np.frombuffer(base64.b64decode(made["data"]), "<f4").tolist() == explained("coarse").values.ravel().tolist()
+
+
+def volume(method=None, shape=(1, 6, 20, 30), seed=0, spacing=None):
+    """Six slices of 30 x 20 voxels."""
+    draw = torch.Generator().manual_seed(seed)
+    pixels = torch.randint(0, 256, (20, 6 * 30, 1), generator=draw, dtype=torch.uint8).expand(-1, -1, 3)
+    one = explained("fine", "whole", seed)
+    image = Image.fromarray(np.ascontiguousarray(pixels.numpy()))
+    image.info.update({} if spacing is None else {"spacing": spacing})
+    values = torch.randn(shape, generator=draw)
+    return replace(
+        one,
+        attribution=values if method is None else values.abs(),
+        image=image,
+        geometry=Geometry.whole(image.size),
+        method=method or GradTimesImage(),
+        space=(6, 20, 30),
+    )
+
+
+VOLUMES = {
+    "voxels": {},
+    "a layer's cells": {"method": GradCAM(), "shape": (1, 3, 5, 7)},
+    "in proportion": {"spacing": (3.0, 2.0, 1.0)},
+}
+
+
+@pytest.mark.parametrize("index", [0, 3, 5])
+@pytest.mark.parametrize("kind", VOLUMES)
+def test_a_slice_is_drawn_as_in_python(draw, kind, index):
+    explanation = volume(**VOLUMES[kind])
+    flat = explanation.slice_at(index)
+    pixels, placed = draw(explanation, slice=index)
+    np.testing.assert_allclose(placed, flat.placed(), rtol=0, atol=1e-6 * explanation.scale.high)
+    off = difference(pixels, flat.overlay(scale=explanation.scale)) > 1
+    assert not (off & ~on_a_border(flat, explanation.scale)).any()
+
+
+def test_a_slice_in_eight_bits_is_within_a_step_of_its_root(draw):
+    explanation = volume()
+    _, placed = draw(explanation, bits=8, slice=4)
+    roots = [np.sign(v) * np.sqrt(np.abs(v) / explanation.scale.high) for v in (placed, explanation.volume[4])]
+    step = 1 / min(
+        40, 254 / np.ptp(np.sign(explanation.volume) * np.sqrt(np.abs(explanation.volume / explanation.scale.high)))
+    )
+    np.testing.assert_allclose(roots[0], roots[1], rtol=0, atol=0.501 * step)
+
+
+def test_a_large_volume_is_averaged_within_its_slices_in_eight_bits(monkeypatch):
+    monkeypatch.setattr(records, "MOST", 6 * 10 * 15)
+    made = record(volume(), bits=8)
+    assert made["map"]["size"] == [15, 10]
+    values = np.frombuffer(base64.b64decode(made["map"]["data"]), "<f4").reshape(6, 10, 15)
+    expected = volume().volume.reshape(6, 10, 2, 15, 2).mean((2, 4))
+    np.testing.assert_allclose(values, expected, atol=1e-6)
+    assert made["slices"] == {"count": 6, "first": volume().best_slice, "kind": "slice"}
 
 
 def vars_of(explanation):

@@ -1,5 +1,6 @@
 import json
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -62,14 +63,35 @@ def test_nothing_to_compare():
         compare([])
 
 
-def test_the_cell_shows_the_maps_and_its_controls_are_the_widgets_settings(visit, tmp_path):
-    pytest.importorskip("anywidget")
-    widget = compare(explanations(), opacity=0.5)
+def show(widget, visit, tmp_path):
+    """The widget's cell in a page of its own."""
     state = {"data": widget.data, "settings": widget.settings}
     page = PAGE.format(css=widget._css, state=json.dumps(state), esm=json.dumps(str(widget._esm)))
     (tmp_path / "cell.html").write_text(page, encoding="utf-8")
     visit.page.goto((tmp_path / "cell.html").as_uri())
     visit.page.wait_for_function("() => globalThis.close")
+
+
+def test_the_cell_has_a_slider_over_the_frames_of_a_clip(visit, tmp_path):
+    pytest.importorskip("anywidget")
+    frames = np.zeros((20, 5 * 30, 3), np.uint8)
+    frames[:, 3 * 30 : 4 * 30] = (200, 0, 0)
+    maps = torch.zeros(3, 5, 20, 30)
+    maps[:, 3] = 1.0
+    image = Image.fromarray(frames)
+    one = replace(explanations()[0], attribution=maps, image=image, geometry=Geometry.whole(image.size))
+    show(compare(one, view="image"), visit, tmp_path)
+    slider = visit.page.get_by_role("slider", name="Frame, Gradient")
+    assert slider.get_attribute("aria-valuetext") == "frame 4 of 5"
+    red = "document.querySelectorAll('canvas.dv-canvas')[1].getContext('2d').getImageData(9, 9, 1, 1).data[0]"
+    visit.page.wait_for_function(f"() => Math.abs({red} - 200) < 4")
+    slider.press("ArrowRight")
+    visit.page.wait_for_function(f"() => {red} < 4")
+
+
+def test_the_cell_shows_the_maps_and_its_controls_are_the_widgets_settings(visit, tmp_path):
+    pytest.importorskip("anywidget")
+    show(compare(explanations(), opacity=0.5), visit, tmp_path)
     assert visit.page.locator(".dv-tile").count() == 1 + 2
     assert visit.page.get_by_label("Opacity").input_value() == "50"
     visit.page.get_by_label("Opacity").fill("20")

@@ -1,5 +1,7 @@
 """The report: one file, offline, safe from what names hold, and small."""
 
+import base64
+import io
 import json
 import re
 from dataclasses import replace
@@ -15,7 +17,7 @@ from deepviz.geometry import Geometry
 from deepviz.methods import GradCAM, Gradient, GradTimesImage, IntegratedGradients, SmoothGrad
 from deepviz.render import Scale
 from deepviz.results.explanation import ExplainedTarget
-from deepviz.viewer import report, report_page
+from deepviz.viewer import report, report_page, reports
 
 HOSTILE = "</script><script>globalThis.broken=1</script><img src=x onerror='globalThis.broken=1'>&\"'<!--"
 
@@ -412,6 +414,77 @@ def test_everything_has_a_name(opened):
     assert "arXiv" not in opened.page.locator(".dv-frame").first.get_attribute("aria-label")
 
 
+def planted(method=None, seed=0):
+    """A volume of 8 slices of one grey level each, with most evidence in the slice 5."""
+    maps = torch.zeros(1, 8, 20, 30)
+    maps[0, 5, 4:9, 10:16] = 1.0
+    maps[0, 2, 0, 0] = 0.5
+    levels = np.repeat(np.arange(8, dtype=np.uint8) * 30, 30)[None, :, None] + np.zeros((20, 1, 3), np.uint8)
+    one = explained(method or GradTimesImage(), seed=seed, source="scan.nii.gz")
+    image = Image.fromarray(levels)
+    return replace(one, attribution=maps, image=image, geometry=Geometry.whole(image.size), space=(8, 20, 30))
+
+
+def test_a_slider_shows_the_slices_of_all_tiles_of_an_image(visit, tmp_path):
+    first, other = planted(), planted()
+    group = [first, replace(planted(Gradient()), image=first.image, target=first.target)]
+    another = replace(other, image=other.image.point(lambda level: level + 20), source="other.nii.gz")
+    visit.open(report([*group, another], tmp_path / "report"))
+    page = visit.page
+    sliders = page.get_by_role("slider", name="Slice, ")
+    told = "() => [...document.querySelectorAll('.dv-slices input')].map((one) => one.getAttribute('aria-valuetext'))"
+    assert page.evaluate(told) == ["slice 6 of 8"] * 5, "that with the most evidence"
+    grey = "() => comparison.tiles.map(({ context }) => context.getImageData(0, 0, 1, 1).data[0])"
+    assert page.evaluate(grey)[0] == pytest.approx(5 * 30, abs=2)
+    before = settled(page)
+    sliders.nth(1).focus()
+    page.keyboard.press("ArrowLeft")
+    assert page.evaluate(told) == ["slice 5 of 8"] * 3 + ["slice 6 of 8"] * 2
+    after = settled(page)
+    assert [a != b for a, b in zip(before, after, strict=True)] == [True] * 3 + [False] * 2
+    page.keyboard.press("Home")
+    assert page.evaluate(told)[:3] == ["slice 1 of 8"] * 3
+    page.locator(".dv-frame").nth(2).focus()
+    page.keyboard.press("PageUp")
+    settled(page)
+    assert page.evaluate(told)[:3] == ["slice 2 of 8"] * 3
+    assert page.evaluate(grey)[0] == pytest.approx(30, abs=2)
+    sliders.first.fill("6")
+    assert settled(page) == before
+    assert not [one for one in visit.complaints if "readback" not in one], "of which the test makes many"
+
+
+def test_slices_that_are_passed_quickly_leave_the_last_one(visit, tmp_path):
+    visit.open(report(planted(), tmp_path / "report"))
+    before = settled(visit.page)
+    visit.page.evaluate(
+        """async () => {
+            const { photograph } = comparison.tiles[0];
+            for (const index of [0, 7, 1, 6, 2, 3, 4, 5]) {
+              comparison.slide(photograph, index);
+              if (index % 2) await new Promise((done) => requestAnimationFrame(done));
+            }
+        }"""
+    )
+    assert settled(visit.page) == before
+
+
+def test_a_report_of_a_volume_has_bounded_pictures(monkeypatch):
+    whole = embedded(report_page(planted()).decode(), "image-0")
+    assert len(whole) == 8
+    assert opened_size(whole[0]) == (30, 20)
+    monkeypatch.setattr(reports, "MOST_PIXELS", 8 * 15 * 10)
+    assert {opened_size(one) for one in embedded(report_page(planted()).decode(), "image-0")} == {(15, 10)}
+
+
+def opened_size(url):
+    return Image.open(io.BytesIO(base64.b64decode(url.partition(",")[2]))).size
+
+
+def test_a_flat_image_has_no_slider(opened):
+    assert opened.page.locator(".dv-slices:visible").count() == 0
+
+
 def test_zoom_and_pan_are_linked(opened):
     page = opened.page
     frames = page.locator(".dv-frame")
@@ -516,7 +589,7 @@ def test_it_prints_a_picture_for_every_tile(opened):
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_no_report_violates_a_rule_of_axe(chromium, tmp_path, scheme, width):
     axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="axe-playwright-python is not installed")
-    made = [replace(one, predictions=PREDICTIONS) for one in album(21)]
+    made = [replace(one, predictions=PREDICTIONS) for one in (planted(), *album(21))]
     made[0] = made[0].noting({"warnings": ("read with care",), "checks": {"in words": "deletion 0.10"}})
     context = chromium.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme)
     page = context.new_page()

@@ -211,7 +211,12 @@ class Explanation:
         Raises:
             OutputError: if the map is of no volume or clip.
         """
-        return self._combined(self._to_space(self.attribution.shape[2:])).numpy()
+        return self._combined(self._slices).numpy()
+
+    @cached_property
+    def _slices(self) -> Tensor:
+        """The attribution of all slices, (C, D, h, w)."""
+        return self._to_space(self.attribution.shape[2:])
 
     def _to_space(self, plane: Sequence[int]) -> Tensor:
         """The attribution (C, D, *plane), linear between the cells of a layer."""
@@ -275,7 +280,7 @@ class Explanation:
         if not 0 <= index < shape[axis]:
             raise IndexError(f"there is no slice {index} along axis {axis} of {' x '.join(map(str, shape))}")
         if axis == 0:
-            maps = self._to_space(self.attribution.shape[2:])
+            maps = self._slices
             picture = self.image.crop((index * width, 0, (index + 1) * width, height))
         else:
             maps = self._to_space(shape[1:])

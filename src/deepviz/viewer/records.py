@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from typing import Any, Literal
 
 import numpy as np
+import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -40,7 +42,8 @@ def record(explanation: Explanation, *, bits: Bits = 32) -> dict[str, Any]:
     Args:
         explanation: the result.
         bits: of each value. 32: as Python draws it. 16: to 1/65535 of the range. 8, deflated, with the square root
-            of each magnitude to 1/80 of the scale's: small, for reports; a layer's few values stay whole.
+            of each magnitude to 1/80 of the scale's: small, for reports; a layer's few values stay whole, and slices of
+            a volume or clip are averaged to at most `MOST` values in all.
 
     Returns:
         Plain values for JSON.
@@ -69,7 +72,7 @@ def record(explanation: Explanation, *, bits: Bits = 32) -> dict[str, Any]:
         "coarse": explanation.coarse,
         "scale": {"low": scale.low, "high": scale.high, "note": scale.note},
         "seen": explanation.seen,
-        "geometry": {"size": list(explanation.geometry.size), "box": list(explanation.geometry.box)},
+        **_slices(explanation),
         "map": _map(explanation, bits),
         "boxes": [{"box": list(one.box), "text": one.text, "explained": one.explained} for one in explanation.boxes],
         "region": _region(explanation),
@@ -92,9 +95,24 @@ def _region(explanation: Explanation) -> dict[str, Any] | None:
     return {"size": [levels.shape[1], levels.shape[0]], "data": base64.b64encode(levels.tobytes()).decode()}
 
 
+def _slices(explanation: Explanation) -> dict[str, Any]:
+    """Where the map lies on the picture: of a volume or clip on that of each slice, with what these are called and the
+    one to begin with."""
+    of = explanation.slice_at(0) if explanation.layout == "slices" else explanation
+    place = {"geometry": {"size": list(of.geometry.size), "box": list(of.geometry.box)}}
+    if of is explanation:
+        return place
+    slices = {"count": explanation.depth, "first": explanation.best_slice, "kind": explanation.slice_kind}
+    return {**place, "slices": slices}
+
+
 def _map(explanation: Explanation, bits: Bits) -> dict[str, Any]:
-    values = np.ascontiguousarray(explanation.values, np.float32)
-    size: dict[str, Any] = {"size": [values.shape[1], values.shape[0]], "bits": bits}
+    if explanation.layout == "slices":  # one after the other
+        values = np.ascontiguousarray(explanation.volume, np.float32)
+        values = _averaged(values, MOST) if bits == 8 else values
+    else:
+        values = np.ascontiguousarray(explanation.values, np.float32)
+    size: dict[str, Any] = {"size": [values.shape[-1], values.shape[-2]], "bits": bits}
     if bits == 8 and values.size > FEW:
         return size | _small(values, explanation.scale.high)
     if bits == 16:
@@ -109,8 +127,19 @@ def _map(explanation: Explanation, bits: Bits) -> dict[str, Any]:
 
 FEW = 1024
 """Values that are kept whole in any case: there is nothing to be saved."""
+MOST = 2**21
+"""Values of the map of a volume or clip in a report."""
 STEPS = 40
 """Of the square root of a value's share of the scale, from zero to the scale's end."""
+
+
+def _averaged(volume: NDArray[np.float32], most: int) -> NDArray[np.float32]:
+    """The volume (D, H, W) with so many values at most: means of equal parts of each slice."""
+    share = math.sqrt(most / volume.size)
+    if share >= 1:
+        return volume
+    height, width = (max(1, int(share * side)) for side in volume.shape[1:])
+    return F.adaptive_avg_pool2d(torch.from_numpy(volume)[None], (height, width))[0].numpy()
 
 
 def _small(values: NDArray[np.float32], high: float) -> dict[str, Any]:

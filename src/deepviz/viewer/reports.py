@@ -6,6 +6,7 @@ import base64
 import hashlib
 import io
 import json
+import math
 import os
 from collections.abc import Sequence
 from dataclasses import fields
@@ -17,16 +18,17 @@ from PIL import Image
 
 from deepviz import catalog
 from deepviz.files import write_bytes
-from deepviz.geometry import Geometry
 from deepviz.methods.method import Method
 from deepviz.render.text import percent
 from deepviz.results.explanation import Explanation, remarks
-from deepviz.results.storage import WEIGHTS, Photographs, StoredMethod
+from deepviz.results.storage import WEIGHTS, Photographs, StoredMethod, without_profile
 from deepviz.viewer.assets import bundle, static_files
 from deepviz.viewer.records import record, rows, words
 
 SIDE = 640
 """Longer side of an image in the report, in pixels."""
+MOST_PIXELS = 2**23
+"""Of all slices or frames of a volume or clip in the report, together."""
 QUALITY = 80
 LONG = 40
 """Lines of a table that are shown at once; a longer one is opened by the reader."""
@@ -36,7 +38,8 @@ def report(explanations: Sequence[Explanation], path: str | os.PathLike[str], *,
     """Write a report: one HTML file that shows the maps in the viewer, offline, with how they were made.
 
     Images are JPEG of at most 640 pixels, values have 8 bits: to look at, not to compute with;
-    `save_explanations` keeps the data.
+    `save_explanations` keeps the data. Of a volume or clip all slices or frames are in it, made smaller where they have
+    more than 8 million pixels together, and their maps averaged where these have more than 2 million values.
 
     Args:
         explanations: as `explain` returns them; a row for each image and class, a column for each method.
@@ -148,10 +151,24 @@ def embedded(explanations: Sequence[Explanation]) -> dict[str, Any]:
         }
         for number, group in rows(explanations, photographs)
     ]
-    pictures = [
-        {"id": str(n), "size": picture.size, "source": _jpeg(picture)} for n, picture in enumerate(photographs.pictures)
-    ]
+    shown = {photographs.index(one.image): one for one in reversed(explanations)}
+    pictures = [{"id": str(number), **_pictures(shown[number])} for number in range(len(photographs.pictures))]
     return {"photographs": pictures, "rows": found}
+
+
+def _pictures(one: Explanation) -> dict[str, Any]:
+    """The image as data URL; of a volume or clip one for each slice or frame."""
+    if one.layout != "slices":
+        return {"size": one.image.size, "source": _jpeg(without_profile(one.image), SIDE)}
+    slices = [one.slice_at(index).image for index in range(one.depth)]
+    width, height = slices[0].size
+    share = min(1.0, math.sqrt(MOST_PIXELS / (one.depth * width * height)))
+    side = min(SIDE, max(1, int(share * max(width, height))))
+    return {
+        "size": (width, height),
+        "slices": one.depth,
+        "source": [_jpeg(without_profile(picture), side) for picture in slices],
+    }
 
 
 def _original(group: Sequence[Explanation]) -> dict[str, Any]:
@@ -178,9 +195,9 @@ def _detail(one: Explanation, alike: bool) -> str:
     return one.detail if alike else f"{one.caption} · {one.model}"
 
 
-def _jpeg(picture: Image.Image) -> str:
+def _jpeg(picture: Image.Image, side: int) -> str:
     small = picture.copy()
-    small.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS)
+    small.thumbnail((side, side), Image.Resampling.LANCZOS)
     buffer = io.BytesIO()
     small.save(buffer, "JPEG", quality=QUALITY, optimize=True, progressive=True)
     return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
@@ -247,7 +264,7 @@ def _explained(explanations: Sequence[Explanation]) -> tuple[Sequence[str], list
     return head, [
         (
             one.source,
-            "{} × {}".format(*one.geometry.size),
+            _pixels(one),
             "all of it"
             if one.geometry.covers_all
             else "from {:.0f}, {:.0f} to {:.0f}, {:.0f}".format(*one.geometry.box),
@@ -260,8 +277,11 @@ def _explained(explanations: Sequence[Explanation]) -> tuple[Sequence[str], list
     ]
 
 
-def _seen(geometry: Geometry) -> str:
-    return "all of it" if geometry.covers_all else "from {:.0f}, {:.0f} to {:.0f}, {:.0f}".format(*geometry.box)
+def _pixels(one: Explanation) -> str:
+    """How large the image is; of a volume or clip with how many slices or frames."""
+    if one.layout != "slices":
+        return "{} × {}".format(*one.geometry.size)
+    return "{} {}s of {} × {}".format(one.depth, one.slice_kind, *one.slice_at(0).image.size)
 
 
 def _methods(explanations: Sequence[Explanation]) -> tuple[Sequence[str], list[Sequence[str]]]:

@@ -37,6 +37,9 @@ export class Comparison {
     this.view = { zoom: 1, x: 0.5, y: 0.5 };
     this.sections = [];
     this.photographs = new Map();
+    this.slices = new Map();
+    this.indices = new WeakMap();
+    this.turning = new Set();
     this.pixels = new Map();
     this.pictures = new WeakMap();
     this.waiting = new Set();
@@ -73,7 +76,11 @@ export class Comparison {
       this.body.replaceChildren(...wanted);
     }
     const used = new Set(rows.map((row) => row.photograph.id));
-    for (const id of this.photographs.keys()) if (!used.has(id)) this.forget(id);
+    for (const id of [...this.photographs.keys(), ...this.slices.keys()]) {
+      if (used.has(id)) continue;
+      this.forget(id);
+      this.slices.delete(id);
+    }
     this.empty.hidden = rows.length > 0;
     this.arrange();
     this.rescale();
@@ -140,6 +147,7 @@ export class Comparison {
   // Resolves when everything on the page that can be seen is drawn.
   async idle() {
     if (this.lazy) await new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)));
+    while (this.turning.size) await new Promise((done) => requestAnimationFrame(done));
     do {
       await Promise.allSettled(this.tiles.map((tile) => tile.ready));
       await new Promise((done) => requestAnimationFrame(() => setTimeout(done)));
@@ -178,6 +186,8 @@ export class Comparison {
     section.title.parentElement.hidden = !row.title && !row.detail;
     section.element.setAttribute("aria-label", [row.title, row.detail].filter(Boolean).join(", "));
     while (section.tiles.length > row.tiles.length) this.drop([section.tiles.pop()]);
+    const slices = row.tiles.find(({ record }) => record?.slices)?.record.slices;
+    if (slices && !this.slices.has(row.photograph.id)) this.slices.set(row.photograph.id, { ...slices, index: slices.first });
     row.tiles.forEach((described, i) => {
       if (!section.tiles[i]) {
         const tile = new Tile(this);
@@ -198,10 +208,30 @@ export class Comparison {
     }
   }
 
-  // The photograph, decoded once.
+  // The photograph, decoded once; of a volume or clip the slice that is shown.
   bitmap(photograph) {
-    if (!this.photographs.has(photograph.id)) this.photographs.set(photograph.id, opened(photograph.source));
-    return this.photographs.get(photograph.id);
+    const { id, source } = photograph;
+    if (!this.photographs.has(id)) {
+      const index = this.slices.get(id)?.index ?? 0;
+      this.photographs.set(id, opened(source, index).then((bitmap) => (this.indices.set(bitmap, index), bitmap)));
+    }
+    return this.photographs.get(id);
+  }
+
+  // Show another slice of a photograph, in all of its tiles at once.
+  slide(photograph, index) {
+    const slices = this.slices.get(photograph.id);
+    if (!slices) return;
+    slices.index = Math.min(Math.max(index, 0), slices.count - 1);
+    this.forget(photograph.id);
+    for (const tile of this.tiles) if (tile.photograph.id === photograph.id) tile.showSlice();
+    if (this.turning.size === 0) requestAnimationFrame(() => this.turn());
+    this.turning.add(photograph.id);
+  }
+
+  turn() {
+    for (const tile of this.tiles) if (this.turning.has(tile.photograph.id)) tile.turn();
+    this.turning.clear();
   }
 
   forget(id) {
@@ -216,10 +246,11 @@ export class Comparison {
   }
 
   laid(picture, photograph, bitmap, width, height) {
-    if (picture.width === width && picture.height === height && picture.on === photograph.id) return picture;
-    const key = `${photograph.id} ${width} ${height}`;
+    const slice = this.indices.get(bitmap) ?? 0; // that of the bitmap: another may be on its way
+    if (picture.width === width && picture.height === height && picture.on === photograph.id && picture.slice === slice) return picture;
+    const key = `${photograph.id} ${slice} ${width} ${height}`;
     if (!this.pixels.has(key)) this.pixels.set(key, pixelsOf(bitmap, width, height));
-    picture.lay(this.pixels.get(key), width, height);
+    picture.lay(this.pixels.get(key), width, height, picture.record.slices ? slice : 0);
     picture.on = photograph.id;
     return picture;
   }
@@ -444,6 +475,7 @@ export class Comparison {
   typed(event, tile) {
     if (!tile || event.ctrlKey || event.metaKey || event.altKey) return;
     const ways = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
+    const turns = { PageUp: 1, PageDown: -1 };
     const zooms = { "+": 1.5, "=": 1.5, "-": 1 / 1.5, 0: 0 };
     if (event.key in ways) {
       const [right, down] = ways[event.key];
@@ -455,6 +487,8 @@ export class Comparison {
         const within = (share) => Math.min(Math.max(share, 0), 1);
         this.spoken.textContent = this.point(tile, { x: within(from.x + step * right), y: within(from.y + step * down) });
       }
+    } else if (event.key in turns && this.slices.has(tile.photograph.id)) {
+      this.slide(tile.photograph, this.slices.get(tile.photograph.id).index + turns[event.key]);
     } else if (event.key in zooms) this.zoomBy(zooms[event.key], this.pointed?.at ?? this.view);
     else if (event.key === "Escape") this.point(null, null);
     else return;
@@ -486,8 +520,10 @@ function columnsFor(tiles, room) {
   return Math.ceil(tiles / Math.ceil(tiles / room));
 }
 
-async function opened(given) {
-  const source = typeof given === "function" ? await given() : given;
+// `given`: a picture, a function that gives one, or of a volume or clip an array of them, of which `index` is opened.
+async function opened(given, index = 0) {
+  const found = typeof given === "function" ? await given() : given;
+  const source = Array.isArray(found) ? found[index] : found;
   if (source instanceof ImageBitmap) return source;
   if (source instanceof Blob) return createImageBitmap(source, { colorSpaceConversion: "none" });
   const image = source instanceof HTMLImageElement ? source : Object.assign(new Image(), { src: source });

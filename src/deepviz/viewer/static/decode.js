@@ -2,14 +2,14 @@
 
 const VERSION = 1;
 
-// The map of a record: { width, height, values: Float32Array }.
+// The map of a record: { width, height, values: Float32Array }; of a volume or clip the values of all slices.
 export async function decode(record) {
   if (record.version > VERSION) throw new Error(`the result has form ${record.version}, this page reads up to ${VERSION}`);
   const { size, bits, packing, data, values } = record.map;
   if (values) return { width: size[0], height: size[1], values };
   const bytes = await unpack(packing, typeof data === "function" ? await data() : data);
   const [width, height] = size;
-  const count = width * height;
+  const count = width * height * (record.slices?.count ?? 1);
   if (bytes.byteLength !== (count * bits) / 8) throw new Error(`the map is not ${width} × ${height}`);
   if (bits === 32) return { width, height, values: floats(bytes, count) };
   return { width, height, values: bits === 16 ? evenly(bytes, count, record.map) : roots(bytes, record.map) };

@@ -12,21 +12,31 @@ export class Picture {
     this.map = map;
     this.width = 0;
     this.height = 0;
+    this.slice = 0;
     this.kept = new Map();
   }
 
-  // Lay the map on a photograph: its pixels (RGBA bytes) at a width and height.
-  lay(pixels, width, height) {
+  // Lay the map, or one slice of it, on a photograph: its pixels (RGBA bytes) at a width and height.
+  lay(pixels, width, height, slice = 0) {
     const { coarse, signed, geometry } = this.record;
     this.width = width;
     this.height = height;
-    this.placed = place(this.map, scaledBox(geometry, width, height), width, height);
+    this.slice = slice;
+    this.placed = place(this.plane, scaledBox(geometry, width, height), width, height);
     this.photo = new Uint32Array(pixels.buffer);
     this.base = ground(pixels, this.placed, !coarse, signed);
     this.image = new ImageData(width, height);
     this.out = new Uint32Array(this.image.data.buffer);
     this.codes = null;
     this.kept.delete("field");
+    this.kept.delete("contours");
+  }
+
+  // The values that are drawn: those of the map, or of one slice of it.
+  get plane() {
+    const { width, height, values } = this.map;
+    const count = width * height;
+    return { width, height, values: values.subarray(this.slice * count, (this.slice + 1) * count) };
   }
 
   // Keep the map alone; it has to be laid again.

@@ -20,7 +20,10 @@ function once(ask) {
 }
 
 const data = JSON.parse(document.getElementById("data").textContent);
-data.photographs.forEach((photograph) => (photograph.source = () => stored(`image-${photograph.id}`)));
+data.photographs.forEach((photograph) => {
+  const ask = () => stored(`image-${photograph.id}`);
+  photograph.source = photograph.slices ? once(ask) : ask; // each slice is opened when it is shown
+});
 data.rows.forEach(({ tiles }, n) => {
   const maps = once(() => stored(`maps-${n}`));
   tiles.forEach(({ record }, k) => record && (record.map.data = async () => (await maps())[k]));

@@ -14,7 +14,7 @@ export class Tile {
     this.picture = null;
     this.visible = true;
     this.near = !comparison.lazy;
-    this.turn = 0;
+    this.turns = 0;
     this.canvas = make("canvas", { class: "dv-canvas", "aria-hidden": "true" });
     this.context = this.canvas.getContext("2d");
     this.value = make("span", { class: "dv-value", "aria-hidden": "true" });
@@ -42,7 +42,11 @@ export class Tile {
     this.action = make("button", { type: "button", class: "dv-action", onclick: () => this.tile.action.run() });
     this.predicted = make("ol", { class: "dv-predicted", "aria-label": "Predictions" });
     caption.append(this.title, this.detail, this.scale, this.legend, this.warning, this.checks, this.predicted);
-    this.element = make("figure", { class: "dv-tile" }, this.frame, caption);
+    this.slider = make("input", { type: "range", min: 1, step: 1, "aria-label": "Slice" });
+    this.slider.addEventListener("input", () => comparison.slide(this.photograph, Number(this.slider.value) - 1));
+    this.sliced = make("output", { class: "dv-told" });
+    this.slices = make("div", { class: "dv-slices", hidden: true }, this.slider, this.sliced);
+    this.element = make("figure", { class: "dv-tile" }, this.frame, this.slices, caption);
     Object.assign(this.frame, { dvTile: this }); // to be found from an event
     Object.assign(this.element, { dvTile: this });
   }
@@ -54,9 +58,28 @@ export class Tile {
     this.photograph = photograph;
     if (photograph.size) this.shape(photograph.size[0] / photograph.size[1]);
     if (!this.previewed) this.describe(tile.record, tile);
+    this.showSlice();
     if (same) return;
     if (this.near) this.take(this.previewed ?? tile.record);
     else this.comparison.later(this);
+  }
+
+  // Bring the slider in line with the slice of the photograph that is shown.
+  showSlice() {
+    const slices = this.comparison.slices.get(this.photograph.id);
+    this.slices.hidden = !slices || slices.count < 2;
+    if (!slices) return;
+    const { kind, index, count } = slices;
+    this.slider.max = String(count);
+    this.slider.value = String(index + 1);
+    this.sliced.textContent = `${kind} ${index + 1} of ${count}`;
+    this.slider.setAttribute("aria-valuetext", this.sliced.textContent);
+    this.slider.setAttribute("aria-label", `${kind === "frame" ? "Frame" : "Slice"}, ${this.title.textContent}`);
+  }
+
+  // Draw the slice of the photograph that is shown now.
+  turn() {
+    if (!this.comparison.owed.has(this)) this.take(this.previewed ?? this.tile.record);
   }
 
   preview(record) {
@@ -96,22 +119,23 @@ export class Tile {
 
   // Decode a record and lay it on the photograph; what is drawn stays until that is done.
   async take(record) {
-    const turn = (this.turn += 1);
+    const turn = (this.turns += 1);
     if (record) this.busy(true);
     this.ready = (async () => {
       const bitmap = await this.comparison.bitmap(this.photograph);
       const picture = record ? await this.comparison.picture(record) : null;
-      if (turn !== this.turn) return;
+      if (turn !== this.turns) return;
+      const other = picture !== this.picture;
       this.bitmap = bitmap;
       this.picture = picture;
-      if (this.near) return this.fit();
+      if (this.near) return this.fit(other);
       if (record) this.busy(false);
-      this.comparison.rescale();
+      if (other) this.comparison.rescale();
     })();
     try {
       await this.ready;
     } catch (error) {
-      if (turn === this.turn) {
+      if (turn === this.turns) {
         this.element.classList.add("dv-failed");
         this.busy(false);
         setText(this.wait, String(error.message ?? error));
@@ -138,8 +162,8 @@ export class Tile {
     this.frame.style.width = ratio < 0.5 ? `${200 * ratio}%` : "";
   }
 
-  // Lay photograph and map at the size at which they are shown.
-  fit() {
+  // Lay photograph and map at the size at which they are shown; `rescale`: as a shared scale may be another then.
+  fit(rescale = true) {
     if (!this.bitmap) return;
     const { width, height } = this.comparison.sizeFor(this.bitmap, this.frame.clientWidth);
     this.shape(this.bitmap.width / this.bitmap.height);
@@ -149,7 +173,7 @@ export class Tile {
     }
     if (this.picture) this.picture = this.comparison.laid(this.picture, this.photograph, this.bitmap, width, height);
     this.comparison.touch(this);
-    this.comparison.rescale();
+    if (rescale) this.comparison.rescale();
   }
 
   draw() {

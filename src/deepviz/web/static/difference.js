@@ -16,6 +16,7 @@ export function mismatch(one, other) {
   if (String(one.map.size) !== String(other.map.size)) {
     return `No difference: one map is ${times(one.map.size)}, the other ${times(other.map.size)}. Choose maps of the same size.`;
   }
+  if (one.slices?.count !== other.slices?.count) return "No difference: the maps have unlike many slices.";
   if (one.signed !== other.signed) return "No difference: one map is signed, the other is not.";
   return "";
 }
