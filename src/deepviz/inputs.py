@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -59,10 +59,13 @@ class Inputs:
         extra: what the model takes beside `x`: a tuple follows `x` by position, a mapping goes by keyword. Its tensors
             have one row per image and stay with their rows wherever those go; what is the same for all rows is
             `shared(value)`.
+        columns: the names of a table's columns, for pictures: a sequence of them if `x` is the table, else a mapping
+            from its position or keyword in `x`.
 
     Raises:
         TypeError: if `x` holds something else than tensors.
-        ValueError: if there is nothing to explain, a tensor has not N rows, or holds NaN or infinity.
+        ValueError: if there is nothing to explain, a tensor has not N rows, or holds NaN or infinity; if `columns` does
+            not fit a table (N, F).
 
     Example:
         >>> import torch
@@ -74,6 +77,7 @@ class Inputs:
 
     x: Tensor | tuple[Tensor, ...] | Mapping[str, Tensor]
     extra: tuple[Any, ...] | Mapping[str, Any] | None = None
+    columns: Sequence[str] | Mapping[int | str, Sequence[str]] | None = None
 
     def __post_init__(self) -> None:
         with torch.inference_mode(False):
@@ -106,6 +110,39 @@ class Inputs:
             object.__setattr__(self, "extra", _checked_extra(self.extra, "extra", self.n))
         if isinstance(self.x, Mapping) and isinstance(self.extra, Mapping) and (both := set(self.x) & set(self.extra)):
             raise ValueError(f"{', '.join(sorted(both))} stand both in x and in extra")
+        if self.columns is not None:
+            self._check_columns()
+
+    def _check_columns(self) -> None:
+        """Keep `columns` as a mapping from the names of tensors."""
+        given = self.columns if isinstance(self.columns, Mapping) else {None: self.columns}
+        found = {}
+        parts = self._parts()
+        for key, names in given.items():
+            name = "x" if key is None else f"x[{key!r}]"
+            if name not in parts:
+                known = ", ".join(repr(key) for key in (self.x if isinstance(self.x, Mapping) else range(len(parts))))
+                raise ValueError(f"columns names no tensor of x: give a mapping with {known} as keys")
+            if isinstance(names, str) or not all(isinstance(one, str) for one in names or ()):
+                raise TypeError(f"the columns of {name} must be a sequence of names, got {names!r:.60}")
+            shape = tuple(parts[name].shape)
+            if shape[1:] != (len(names or ()),):
+                raise ValueError(
+                    f"{name} has {len(names or ())} columns' names, but is {shape}: give one for each of F"
+                )
+            found[name] = tuple(names or ())
+        object.__setattr__(self, "columns", found)
+
+    def columns_of(self, name: str) -> tuple[str, ...]:
+        """The names of a table's columns, by one of `names`; nothing if they are not known.
+
+        Example:
+            >>> import torch
+            >>> inputs = Inputs((torch.rand(2, 3, 8, 8), torch.rand(2, 2)), columns={1: ["age", "weight"]})
+            >>> inputs.columns_of("x[1]"), inputs.columns_of("x[0]")
+            (('age', 'weight'), ())
+        """
+        return tuple(self.columns.get(name, ())) if isinstance(self.columns, Mapping) else ()
 
     @property
     def n(self) -> int:
@@ -159,6 +196,7 @@ class Inputs:
         moved = object.__new__(Inputs)
         object.__setattr__(moved, "x", self.x)
         object.__setattr__(moved, "extra", _moved(self.extra, device))
+        object.__setattr__(moved, "columns", self.columns)
         moved._put([part.to(device, dtype if part.is_floating_point() else None) for part in self._parts().values()])
         return moved
 
@@ -214,6 +252,7 @@ class Inputs:
         object.__setattr__(inputs, "x", self.x)
         extra = self.extra if rows is None else _mapped(self.extra, lambda tensor: tensor[_on(rows, tensor)])
         object.__setattr__(inputs, "extra", extra)
+        object.__setattr__(inputs, "columns", self.columns)
         inputs._put(parts)
         return inputs
 

@@ -82,6 +82,14 @@ def test_bars_are_as_long_as_their_values():
     assert picture.size == (440, 3 * 28 + 6)
 
 
+def test_long_names_have_more_room():
+    values, scale = np.array([1.0, 0.5]), Scale(0.0, 1.0, False)
+    short, long = bar_chart(values, scale, names=["a", "b"]), bar_chart(values, scale, names=["a", "systolic pressure"])
+    assert np.array_equal(np.asarray(short)[:, 200:], np.asarray(bar_chart(values, scale))[:, 200:])
+    starts = [(np.asarray(one)[17, 100:].astype(int) < 200).any(-1).argmax() for one in (short, long)]
+    assert starts[0] == 110 - 100 < starts[1]
+
+
 def test_of_many_entries_the_largest_are_drawn():
     values = np.zeros(300)
     values[[5, 250]] = [1, -3]

@@ -16,6 +16,7 @@ from deepviz.render.slices import MAIN_BOX, WIDE_BOX, side_by_side
 from deepviz.results.explanation import ExplainedTarget, Explanation
 from deepviz.results.storage import packed, unpacked
 from deepviz.viewer import record, report_page
+from deepviz.viewer.reports import embedded
 
 SHAPES = {"signal": (2, 50), "slices": (3, 16, 10, 12), "table": (7,), "image": (3, 10, 12)}
 
@@ -63,7 +64,8 @@ def test_values_are_the_evidence_in_its_place():
     signal = explanation("signal")
     np.testing.assert_array_equal(signal.values, signal.attribution.sum(0)[None].numpy())
     table = explanation("table", Gradient())
-    np.testing.assert_array_equal(table.values, table.attribution.abs()[None].numpy())
+    assert table.signed, "there are no channels to take the largest magnitude of"
+    np.testing.assert_array_equal(table.values, table.attribution[None].numpy())
 
 
 def test_a_layers_cells_are_linear_between_slices():
@@ -168,14 +170,23 @@ def test_a_gif_plays_all_slices_and_only_slices(tmp_path):
 @pytest.mark.parametrize("layout", SHAPES)
 def test_they_are_stored_with_their_shape_and_objective(layout):
     space = {"slices": (16, 10, 12), "signal": (50,)}.get(layout)
-    one = explanation(layout, space=space, input="x[1]")
+    one = explanation(layout, space=space, input="x[1]", columns=tuple("abcdefg") if layout == "table" else ())
     content = packed([one])
     (back,) = unpacked(content, "a.deepviz")
     assert back.attribution.shape == one.attribution.shape
     assert (back.layout, back.space, back.input) == (layout, space, "x[1]")
+    assert back.columns == one.columns
     assert back.target == one.target
     assert back.target.objective == Logit(3)
     assert torch.allclose(back.attribution, one.attribution, atol=1e-3)
+
+
+def test_tables_of_two_rows_are_two_rows_of_a_sheet_and_a_report():
+    one, other = explanation("table"), replace(explanation("table"), source="another")
+    assert deepviz.sheet([one, other]).height > deepviz.sheet([one, one]).height
+    assert len(embedded([one, other])["rows"]) == 2
+    assert len(embedded([one, replace(one, method=Gradient())])["rows"]) == 1
+    assert b"2 tables" in report_page([one, other])
 
 
 def test_a_sheet_of_several_inputs_of_one_item():

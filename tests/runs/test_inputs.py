@@ -52,6 +52,41 @@ def test_one_explanation_of_each_explained_input(paired, target):
         assert_same(one.attribution, alone[leaf][0], 1e-6)
 
 
+class Linear(nn.Module):
+    """An image, and a table with a weight for each of its entries."""
+
+    def forward(self, picture, table):
+        mean = picture.mean((1, 2, 3))
+        return torch.stack([mean, mean + table @ torch.tensor([1.0, -2.0, 0.0])], 1)
+
+
+@pytest.mark.parametrize("as_mapping", [False, True])
+def test_a_tables_map_has_the_names_of_its_columns(as_mapping):
+    pictures, tables, names = draw(2, 3, 8, 8), torch.tensor([[3.0, 1.0, 5.0], [1.0, 1.0, 1.0]]), ["age", "dose", "id"]
+    if as_mapping:
+        inputs = Inputs({"picture": pictures, "table": tables}, columns={"table": names})
+    else:
+        inputs = Inputs((pictures, tables), columns={1: names})
+    found = deepviz.explain(Linear(), inputs, "grad-times-image", target=1)
+    assert [one.columns for one in found] == [(), tuple(names)] * 2
+    assert found[1].values.tolist() == [[3.0, -2.0, 0.0]]
+    assert found[3].values.tolist() == [[1.0, -2.0, 0.0]]
+
+
+def test_columns_that_do_not_fit():
+    pictures, table = draw(2, 3, 8, 8), draw(2, 3)
+    assert Inputs(table, columns=("a", "b", "c")).columns_of("x") == ("a", "b", "c")
+    for columns, error, words in (
+        ({1: ["a", "b"]}, ValueError, r"x\[1\] has 2 columns' names, but is \(2, 3\)"),
+        ({0: ["a", "b", "c"]}, ValueError, r"x\[0\] has 3 columns' names, but is \(2, 3, 8, 8\)"),
+        ({2: ["a"]}, ValueError, r"columns names no tensor of x: give a mapping with 0, 1 as keys"),
+        (["a", "b", "c"], ValueError, r"give a mapping with 0, 1 as keys"),
+        ({1: "abc"}, TypeError, r"the columns of x\[1\] must be a sequence of names, got 'abc'"),
+    ):
+        with pytest.raises(error, match=words):
+            Inputs((pictures, table), columns=columns)
+
+
 def test_a_mapping_goes_by_keyword(paired):
     inputs = Inputs({"picture": INPUTS.x[0], "table": INPUTS.x[1]}, INPUTS.extra)
     found = deepviz.explain(paired, inputs, "gradient", target=0)

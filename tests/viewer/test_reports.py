@@ -16,6 +16,7 @@ from deepviz.errors import OutputError
 from deepviz.geometry import Geometry
 from deepviz.methods import GradCAM, Gradient, GradTimesImage, IntegratedGradients, SmoothGrad
 from deepviz.render import Scale
+from deepviz.render import colour as colours
 from deepviz.results.explanation import ExplainedTarget
 from deepviz.viewer import report, report_page, reports
 
@@ -479,6 +480,28 @@ def test_a_report_of_a_volume_has_bounded_pictures(monkeypatch):
 
 def opened_size(url):
     return Image.open(io.BytesIO(base64.b64decode(url.partition(",")[2]))).size
+
+
+def test_the_entries_of_a_table_are_bars_from_zero(visit, tmp_path):
+    one = replace(
+        explained(GradTimesImage()), attribution=torch.tensor([3.0, -1.5, 0.0]), columns=("age", "dose <b>", "id")
+    )
+    page = visit.open(report(one, tmp_path / "report")).page
+    assert page.locator(".dv-frame:visible").count() == 0, "there is no image"
+    lines = page.locator(".dv-bars li")
+    assert [text.split("\n") for text in lines.all_inner_texts()] == [["age", "3"], ["dose <b>", "−1.5"], ["id", "0"]]
+    drawn = lines.evaluate_all(
+        """lines => lines.map((line) => {
+            const { left, width, backgroundColor } = getComputedStyle(line, "::after");
+            const whole = line.clientWidth;
+            return [parseFloat(left) / whole, parseFloat(width) / whole, backgroundColor.match(/\\d+/g).map(Number)];
+        })"""
+    )
+    high = one.scale.high
+    expected = [(0.5, 0.5), (0.5 - 0.75 / high, 0.75 / high), (0.5, 0.0)]
+    for (left, width, colour), (start, length), value in zip(drawn, expected, (3.0, -1.5, 0.0), strict=True):
+        assert (left, width) == (pytest.approx(start, abs=0.01), pytest.approx(length, abs=0.01))
+        assert colour == colours(np.array([[value]]), one.scale)[0, 0].tolist()
 
 
 def test_a_flat_image_has_no_slider(opened):

@@ -154,6 +154,7 @@ class Explanation:
         predictions: (label, probability) of the model's best classes for the image, best first; empty if it predicts
             none.
         detections: what a detector found in the image, best first.
+        columns: the names of a table's columns, if they are known.
     """
 
     attribution: Tensor
@@ -169,6 +170,7 @@ class Explanation:
     input: str = ""
     predictions: tuple[tuple[str, float], ...] = ()
     detections: tuple[Detected, ...] = ()
+    columns: tuple[str, ...] = ()
 
     @property
     def layer(self) -> str | None:
@@ -182,8 +184,9 @@ class Explanation:
 
     @property
     def signed(self) -> bool:
-        """Whether the drawn values have a sign."""
-        return self.method.view == "sum"
+        """Whether the drawn values have a sign: as the method's do, and those of a table, which has no channels to take
+        the largest magnitude of."""
+        return self.method.view == "sum" or (self.layout == "table" and self.method.view == "magnitude")
 
     @cached_property
     def values(self) -> NDArray[np.float32]:
@@ -192,8 +195,7 @@ class Explanation:
         Of a volume all slices, side by side; of a signal or table one row.
         """
         if self.layout == "table":
-            entries = self.attribution.reshape(1, -1)
-            return (entries.abs() if self.method.view == "magnitude" else entries).numpy()
+            return self.attribution.reshape(1, -1).numpy()
         if self.layout == "slices":
             return side_by_side(self.volume)
         drawn = self._combined(self.attribution).numpy()
@@ -360,7 +362,7 @@ class Explanation:
         """The map alone, at the size of its place on the image, in colour; of a volume the slices that `overlay`
         shows; of a table a bar for each entry."""
         if self.layout == "table":
-            return bar_chart(self.values[0], scale or self.scale, cmap=cmap)
+            return bar_chart(self.values[0], scale or self.scale, names=self.columns, cmap=cmap)
         if self.layout == "slices":
             return self._composed(lambda one: one.heatmap(cmap=cmap, scale=scale or self.scale))
         left, top, right, bottom = self.geometry.box
@@ -377,7 +379,7 @@ class Explanation:
         explained one emphasised; of a segmenter, with the outline of the explained region.
         """
         if self.layout == "table":
-            return bar_chart(self.values[0], scale or self.scale, cmap=cmap)
+            return bar_chart(self.values[0], scale or self.scale, names=self.columns, cmap=cmap)
         if self.layout == "slices":
             return self._composed(lambda one: one.overlay(cmap=cmap, scale=scale or self.scale, opacity=opacity))
         options = {} if opacity is None else {"opacity": opacity}
@@ -765,7 +767,8 @@ def _sheet_of_several(groups: Sequence[Sequence[Explanation]], scales: dict[str,
         sections.append((joined(first.source, told), [*seen, *tiles]))
     first = groups[0][0]
     cell = _cell([one for group in groups for one in group])
-    title = joined(f"{len(groups)} images", first._randomness)
+    kind = "inputs" if any(group[0].layout == "table" for group in groups) else "images"
+    title = joined(f"{len(groups)} {kind}", first._randomness)
     return draw_sheet(title, None, sections, footer=_footer(first), cell=cell)
 
 
@@ -824,6 +827,8 @@ def _by_image(explanations: Sequence[Explanation]) -> list[list[Explanation]]:
 
 def _same_image(one: Explanation, other: Explanation) -> bool:
     """Whether both are of the same part of the same picture, whatever it is called."""
+    if "table" in (one.layout, other.layout):  # the same picture stands for all tables
+        return (one.layout, one.source, one.input) == (other.layout, other.source, other.input)
     if one.geometry != other.geometry:
         return False
     return one.image is other.image or one.image.tobytes() == other.image.tobytes()

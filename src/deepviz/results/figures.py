@@ -69,7 +69,8 @@ def _figure(explanations: Sequence[Explanation], scale: Literal["own", "shared"]
     for (heading, group), taken in zip(sections, rows, strict=True):
         first, *others = axes[top : top + taken].flat
         one = group[0]
-        first.imshow(one.framed())
+        if one.layout != "table":  # which has no image
+            first.imshow(one.framed())
         first.set_title(f"{spelled(one.source)}\n{spelled(heading)}", fontsize=SMALL, loc="left", **font)
         for ax, each in zip(others, group, strict=False):
             each.draw(ax, scale=scales.get(comparable(each)), colourbar=True, below=True)

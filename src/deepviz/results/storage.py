@@ -191,6 +191,7 @@ def _described(explanation: Explanation) -> dict[str, Any]:
         | ({} if target.box is None else {"box": list(target.box)}),
         "layer": explanation.layer,
         "input": explanation.input,
+        "columns": list(explanation.columns),
         "space": None if explanation.space is None else list(explanation.space),
         "predictions": [list(one) for one in explanation.predictions],
         "detections": [[one.label, one.score, list(one.box)] for one in explanation.detections],
@@ -388,6 +389,7 @@ class _Reader:
             versions={str(key): str(value) for key, value in result["versions"].items()},
             space=tuple(map(_natural, result["space"])) if result.get("space") else None,
             input=str(result.get("input", "")),
+            columns=tuple(map(str, result.get("columns", ()))),
             predictions=tuple((str(label), _finite(chance)) for label, chance in result.get("predictions", ())),
             detections=tuple(
                 Detected(str(label), _finite(score), _box(box)) for label, score, box in result.get("detections", ())

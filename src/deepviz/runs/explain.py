@@ -188,7 +188,7 @@ class _Rows:
         return [
             [
                 [
-                    self._outcome(part, method, self.targets[row][k], row, of_leaf)
+                    self._outcome(item, part, method, self.targets[row][k], row, of_leaf)
                     for part, of_leaf in zip(item.parts, of_objective, strict=True)
                 ]
                 for k, of_objective in enumerate(maps)
@@ -205,7 +205,7 @@ class _Rows:
         ]
 
     def _outcome(
-        self, part: Prepared, method: Method, target: ExplainedTarget, row: int, found: Maps | None
+        self, item: Item, part: Prepared, method: Method, target: ExplainedTarget, row: int, found: Maps | None
     ) -> Outcome:
         if found is None:
             return Skipped(part.name, target, method, IMAGE_ALONE, LayerError.__name__)
@@ -232,6 +232,7 @@ class _Rows:
             versions=versions(),
             space=part.space,
             input=part.input,
+            columns=item.inputs.columns_of(part.input or "x") if item.leaves and item.inputs is not None else (),
         )
 
 

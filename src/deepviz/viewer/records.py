@@ -17,6 +17,7 @@ from PIL import Image
 from deepviz import catalog
 from deepviz.files import encoded
 from deepviz.objectives import Logit, Output
+from deepviz.render.bars import shown_entries
 from deepviz.results.explanation import ExplainedTarget, Explanation
 from deepviz.results.storage import Photographs, plain_value, quantised, without_profile
 
@@ -73,6 +74,7 @@ def record(explanation: Explanation, *, bits: Bits = 32) -> dict[str, Any]:
         "scale": {"low": scale.low, "high": scale.high, "note": scale.note},
         "seen": explanation.seen,
         **_slices(explanation),
+        **_bars(explanation),
         "map": _map(explanation, bits),
         "boxes": [{"box": list(one.box), "text": one.text, "explained": one.explained} for one in explanation.boxes],
         "region": _region(explanation),
@@ -104,6 +106,15 @@ def _slices(explanation: Explanation) -> dict[str, Any]:
         return place
     slices = {"count": explanation.depth, "first": explanation.best_slice, "kind": explanation.slice_kind}
     return {**place, "slices": slices}
+
+
+def _bars(explanation: Explanation) -> dict[str, Any]:
+    """The entries of a table that have a bar, with their names, and how many there are."""
+    if explanation.layout != "table":
+        return {}
+    values, names = explanation.values[0], explanation.columns
+    shown = [[entry, names[entry] if names else str(entry)] for entry in shown_entries(values)]
+    return {"bars": {"shown": shown, "count": len(values)}}
 
 
 def _map(explanation: Explanation, bits: Bits) -> dict[str, Any]:
@@ -174,7 +185,9 @@ def rows(explanations: Sequence[Explanation], photographs: Photographs) -> list[
     """
     found: dict[Any, list[Explanation]] = {}
     for one in explanations:
-        key = (photographs.index(one.image), _asked(one.target))
+        # the same picture stands for all tables
+        table = (one.source, one.input) if one.layout == "table" else None
+        key = (photographs.index(one.image), _asked(one.target), table)
         found.setdefault(key, []).append(one)
     return [(key[0], group) for key, group in found.items()]
 

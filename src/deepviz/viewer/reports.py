@@ -89,7 +89,7 @@ def report_page(explanations: Sequence[Explanation], *, title: str | None = None
 <body class="dv-report">
 <header class="dv-top">
 <h1>{escape(title)}</h1>
-<p>{escape(_summary(explanations, len(data["photographs"])))}</p>
+<p>{escape(_summary(explanations, data["rows"]))}</p>
 </header>
 <main>
 <nav id="contents" class="dv-contents" aria-label="Contents" hidden></nav>
@@ -176,8 +176,9 @@ def _original(group: Sequence[Explanation]) -> dict[str, Any]:
     one = group[0]
     predictions = one.predictions if len({each.model for each in group}) == 1 else ()
     return {
-        "title": "Image",
+        "title": "Table" if one.layout == "table" else "Image",
         "detail": "; ".join(remarks(one)),
+        **({"table": True} if one.layout == "table" else {}),
         "original": True,
         "record": None,
         "predictions": [
@@ -210,10 +211,13 @@ VIEWS = {
 }
 
 
-def _summary(explanations: Sequence[Explanation], photographs: int) -> str:
+def _summary(explanations: Sequence[Explanation], found: Sequence[dict[str, Any]]) -> str:
+    tables = {row["title"] for row in found if row["tiles"][0].get("table")}
+    images = {row["photograph"] for row in found if not row["tiles"][0].get("table")}
+    inputs = [_counted(len(of), word) for of, word in ((images, "image"), (tables, "table")) if of]
     methods = len({catalog.key(one.method) for one in explanations})
     models = list(dict.fromkeys(one.model for one in explanations))
-    return " · ".join([_counted(photographs, "image"), _counted(methods, "method"), _listed(models, 2)])
+    return " · ".join([*inputs, _counted(methods, "method"), _listed(models, 2)])
 
 
 def _counted(count: int, word: str) -> str:
@@ -278,8 +282,12 @@ def _explained(explanations: Sequence[Explanation]) -> tuple[Sequence[str], list
 
 
 def _pixels(one: Explanation) -> str:
-    """How large the image is; of a volume or clip with how many slices or frames."""
-    if one.layout != "slices":
+    """How large the image is, or what else is explained."""
+    if one.layout == "table":
+        return _counted(one.attribution.numel(), "number")
+    if one.layout == "signal":
+        return _counted(one.space[0] if one.space else one.attribution.shape[-1], "value")
+    if one.layout == "image":
         return "{} × {}".format(*one.geometry.size)
     return "{} {}s of {} × {}".format(one.depth, one.slice_kind, *one.slice_at(0).image.size)
 

@@ -134,6 +134,22 @@ export class Picture {
     });
   }
 
+  // The bars of a table's entries: each with its name, its value, where it begins and ends as shares of the width, and its colour.
+  bars(settings, high) {
+    const { signed, bars } = this.record;
+    const lookup = this.lookup({ ...settings, threshold: 0 }, high, "map");
+    const codes = encode(this.map.values, { high }, signed);
+    return bars.shown.map(([entry, name]) => {
+      const value = this.map.values[entry];
+      const share = Math.min(Math.max(value / high, signed ? -1 : 0), 1);
+      const zero = signed ? 0.5 : 0;
+      const end = zero + share * (1 - zero);
+      const drawn = lookup[codes[entry]];
+      const colour = drawn ? `rgb(${drawn & 255} ${(drawn >>> 8) & 255} ${(drawn >>> 16) & 255})` : "transparent";
+      return { name, value: digits(value, 3), from: Math.min(zero, end), to: Math.max(zero, end), colour };
+    });
+  }
+
   // The colours of the scale, as an ImageData one pixel high.
   drawBar(context, settings, high) {
     context.putImageData(bar(this.lookup(settings, high, "map"), context.canvas.width), 0, 0);

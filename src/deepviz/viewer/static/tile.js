@@ -44,9 +44,10 @@ export class Tile {
     caption.append(this.title, this.detail, this.scale, this.legend, this.warning, this.checks, this.predicted);
     this.slider = make("input", { type: "range", min: 1, step: 1, "aria-label": "Slice" });
     this.slider.addEventListener("input", () => comparison.slide(this.photograph, Number(this.slider.value) - 1));
+    this.bars = make("ol", { class: "dv-bars", hidden: true });
     this.sliced = make("output", { class: "dv-told" });
     this.slices = make("div", { class: "dv-slices", hidden: true }, this.slider, this.sliced);
-    this.element = make("figure", { class: "dv-tile" }, this.frame, this.slices, caption);
+    this.element = make("figure", { class: "dv-tile" }, this.frame, this.slices, this.bars, caption);
     Object.assign(this.frame, { dvTile: this }); // to be found from an event
     Object.assign(this.element, { dvTile: this });
   }
@@ -90,7 +91,9 @@ export class Tile {
     this.take(record ?? this.tile.record);
   }
 
-  describe(record, { title, detail, pending, reason, original, action, predictions }) {
+  describe(record, { title, detail, pending, reason, original, table, action, predictions }) {
+    this.frame.hidden = Boolean(table || record?.bars);
+    this.bars.hidden = !record?.bars;
     setText(this.title, title ?? record?.method ?? "");
     setText(this.detail, detail ?? record?.caption ?? "");
     setText(this.warning, [record?.scale.note, ...(record?.warnings ?? [])].filter(Boolean).join("; "));
@@ -191,6 +194,7 @@ export class Tile {
     setText(this.low, signed ? digits(-high) : "0");
     setText(this.high, digits(high));
     this.element.classList.toggle("dv-has-sign", signed);
+    if (this.picture.record.bars) this.bars.replaceChildren(...this.picture.bars(settings, high).map(entryOf), ...rest(this.picture.record.bars));
     this.busy(false);
   }
 
@@ -204,6 +208,19 @@ export class Tile {
     setText(this.value, value);
     return value;
   }
+}
+
+// An entry of a table: its name, its value, and a bar from zero, in shares of the width.
+function entryOf({ name, value, from, to, colour }) {
+  const line = make("li", {}, make("span", { class: "dv-label" }, name), make("span", { class: "dv-chance" }, value));
+  line.style.setProperty("--dv-from", String(from));
+  line.style.setProperty("--dv-to", String(to));
+  line.style.setProperty("--dv-colour", colour);
+  return line;
+}
+
+function rest({ shown, count }) {
+  return shown.length < count ? [make("li", { class: "dv-more-bars" }, `the ${shown.length} largest of ${count}`)] : [];
 }
 
 function prediction({ label, told, share }) {
