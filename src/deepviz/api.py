@@ -406,12 +406,15 @@ def save_gradient_images(explanation: Explanation, path: str | os.PathLike[str],
     Args:
         explanation: one result of `viz_backprop`, `viz_guidedbackprop` or another method with a map per channel.
         path: a .png or .jpg file.
-        gray: the maximum over channels of the magnitude instead (Simonyan et al. 2013), for every method.
+        gray: the maximum over channels of the magnitude instead (Simonyan et al. 2013), for every method. What is no
+            image, such as a volume, is drawn as `Explanation.grey` draws it.
 
     Returns:
         The path.
     """
     one = _one(explanation)
+    if one.layout != "image":
+        return write_picture(_picture_path(path), one.grey(gray=gray))
     magnitude = one.attribution.abs().amax(0).numpy()
     return write_picture(_picture_path(path), grey(magnitude, signed=False) if gray else one.grey(gray=False))
 

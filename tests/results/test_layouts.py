@@ -14,6 +14,7 @@ from deepviz.methods import GradCAM, Gradient, GradTimesImage
 from deepviz.objectives import Logit
 from deepviz.render.slices import MAIN_BOX, WIDE_BOX, side_by_side
 from deepviz.results.explanation import ExplainedTarget, Explanation
+from deepviz.results.sanity import seen
 from deepviz.results.storage import packed, unpacked
 from deepviz.viewer import record, report_page
 from deepviz.viewer.reports import embedded
@@ -143,6 +144,21 @@ def test_a_picture_in_colour_is_a_clip_and_has_no_cuts_across_time():
     np.testing.assert_array_equal(
         drawn[: size[1], : size[0]], np.asarray(clip.slice_at(10)._at(size).overlay(scale=clip.scale))
     )
+
+
+def test_a_gradient_image_of_a_volume_shows_its_slices(tmp_path):
+    one = planted(method=Gradient())
+    for gray in (False, True):
+        drawn = Image.open(deepviz.save_gradient_images(one, tmp_path / "a.png", gray=gray))
+        assert drawn.tobytes() == one.grey(gray=gray).convert(drawn.mode).tobytes()
+
+
+def test_a_strip_of_randomised_maps_shows_one_slice():
+    one = planted()
+    np.testing.assert_array_equal(seen(one), one.slice_at(10).overlay(scale=one.scale))
+    np.testing.assert_array_equal(seen(one, 3), one.slice_at(3).overlay(scale=one.scale))
+    table = explanation("table")
+    assert seen(table).size == table.overlay().size
 
 
 def test_a_map_of_zeros_has_no_slice_with_the_most_evidence():

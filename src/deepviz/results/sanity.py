@@ -465,14 +465,18 @@ class Sanity(Tabular):
         if not isinstance(one, RandomizationResult):
             raise ValueError(f"the maps of {one.name} are not stored, only its numbers")
         shown = np.unique(np.linspace(0, len(self.stages) - 1, min(most, len(self.stages))).round().astype(int))
+        trained = next((history[0] for history in one.maps if history is not None), None)
+        index = None if trained is None or trained.layout != "slices" else trained.best_slice
         thumbnails = [
-            Thumbnail(seen(history[stage]), *self._lines(row, one, stage))
+            Thumbnail(seen(history[stage], index), *self._lines(row, one, stage))
             for row, history in enumerate(one.maps)
             if history is not None
             for stage in shown
         ]
         title = f"{one.name}: maps with randomised layers, {one.target}"
         footer = f"{self.model}; similarity: rank correlation of magnitudes; each map on its own scale"
+        if trained is not None and index is not None:
+            footer = f"{trained.name_of(index)}; {footer}"
         return contact_sheet(thumbnails, title=title, footer=footer, columns=len(shown))
 
     def _lines(self, row: int, one: RandomizationResult, stage: int) -> tuple[str, str]:
@@ -540,8 +544,14 @@ class Sanity(Tabular):
         return f"<table><tbody>{rows}</tbody></table><p><small>{escape(self.footnote)}</small></p>"
 
 
-def seen(explanation: Explanation) -> Image.Image:
-    """The overlay of a map, without what the model did not see."""
+def seen(explanation: Explanation, index: int | None = None) -> Image.Image:
+    """The overlay of a map, without what the model did not see; of a volume or clip a slice, by default the one with
+    the most evidence."""
+    if explanation.layout == "slices":
+        flat = explanation.slice_at(explanation.best_slice if index is None else index)
+        return flat.overlay(scale=explanation.scale)
+    if explanation.layout == "table":
+        return explanation.overlay()
     left, top, right, bottom = explanation.geometry.box
     width, height = explanation.geometry.size
     box = (max(0, round(left)), max(0, round(top)), min(width, round(right)), min(height, round(bottom)))
