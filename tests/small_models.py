@@ -246,3 +246,18 @@ class Weighted(nn.Module):
 
 def weighted() -> LoadedModel:
     return LoadedModel(Weighted(), "weighted", PLAIN, ("red", "green", "blue"), output="logits")
+
+
+class WeightedLayer(nn.Module):
+    """z_k = w_k mean of the square of channel k of a layer, with weights (N, 3) that go along."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Conv2d(3, 3, 3)
+
+    def forward(self, image: Tensor, weights: Tensor) -> Tensor:
+        return weights * self.layer(image).square().mean((2, 3))
+
+
+def weighted_layer() -> LoadedModel:
+    return LoadedModel(seeded(WeightedLayer()), "weighted", PLAIN, ("red", "green", "blue"), output="logits")

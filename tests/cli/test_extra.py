@@ -1,9 +1,14 @@
+import csv
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
+import deepviz
+import small_models
 from deepviz.cli import run
 from deepviz.cli.extra import read_extra
 from deepviz.errors import TargetError
@@ -17,7 +22,8 @@ def here(tmp_path, monkeypatch):
     for name in ("a/1.png", "b/1.png", "2.png"):
         path = tmp_path / "photos" / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        Image.new("RGB", (40, 40), (120, 60, 30)).save(path)
+        pixels = np.random.default_rng(len(name)).integers(0, 255, (40, 40, 3), np.uint8)
+        Image.fromarray(pixels).save(path)
     return tmp_path
 
 
@@ -64,3 +70,73 @@ def test_another_table_is_another_question(here, capsys):
         assert run(["explain", "photos/2.png", *ASKED, "--extra", "table.csv"]) == 0
     assert sorted(path.name for path in (here / "deepviz-out").iterdir()) == ["2", "2-2"]
     assert run(["explain", "photos/2.png", *ASKED, "--extra", "table.csv", "--check"]) == 2
+
+
+NUMBERS = {"a/1.png": (1.0, 3.0, 9.0), "b/1.png": (1.0, 5.0, 9.0), "2.png": (0.0, -2.0, 0.0)}
+MODEL = ["--model", "small_models:weighted_layer", "--target", "green"]
+
+
+def table(folder, names):
+    (folder / "table.csv").write_text("".join(f"{name},{','.join(map(str, NUMBERS[name]))}\n" for name in names))
+    return ["--extra", "table.csv"]
+
+
+def lines(path):
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_methods_are_evaluated_with_the_numbers_of_each_image(here):
+    asked = ["-m", "gradient", "--metric", "deletion(steps=4)", "--no-controls"]
+    assert run(["evaluate", "photos", *MODEL, *asked, *table(here, reversed(NUMBERS))]) == 0
+    found = {one["image"]: float(one["value"]) for one in lines(here / "deepviz-out/evaluation_values.csv")}
+    for name, numbers in NUMBERS.items():
+        expected = deepviz.evaluate(
+            small_models.weighted_layer(),
+            here / "photos" / name,
+            "gradient",
+            "deletion(steps=4)",
+            target="green",
+            controls=False,
+            extra=torch.tensor([numbers]),
+        )
+        assert found[name] == pytest.approx(expected.values.item(), abs=1e-6)
+    assert len(set(found.values())) == 3
+
+
+@pytest.mark.parametrize(
+    ("command", "result"),
+    [
+        (["evaluate", "-m", "gradient", "--metric", "sparseness", "--no-controls"], "evaluation_values.csv"),
+        (["sanity", "-m", "gradient", "--stages", "1"], "sanity_values.csv"),
+    ],
+)
+def test_an_image_without_a_line_is_left_out_of_evaluate_and_sanity(here, capsys, command, result):
+    name, *asked = command
+    asked = [name, "photos", *MODEL, *asked]
+    assert run([*asked, *table(here, ("a/1.png", "b/1.png"))]) == 4
+    assert "photos/2.png: 2.png: it has no line in the --extra file" in capsys.readouterr().err
+    assert {Path(one["image"]).name for one in lines(here / "deepviz-out" / result)} == {"1.png"}
+    # with the same numbers what was done is not done again, and the image that lacked a line is asked for anew
+    assert run([*asked, *table(here, ("a/1.png", "b/1.png")), "--resume"]) == 4
+    assert "2 of 3 images are done already" in capsys.readouterr().err
+
+
+def test_sanity_compares_maps_with_the_numbers_of_each_image(here):
+    difference = ["--target", "green - red", "-m", "grad-times-image", "--stages", "1"]
+    assert run(["sanity", "photos", "--model", MODEL[1], *difference, *table(here, reversed(NUMBERS))]) == 0
+    written = lines(here / "deepviz-out/sanity_values.csv")
+    found = sorted(float(one["value"]) for one in written if (one["similarity"], one["stage"]) == ("spearman", "layer"))
+    expected = [
+        deepviz.sanity_check(
+            small_models.weighted_layer(),
+            here / "photos" / name,
+            "grad-times-image",
+            stages=1,
+            target="green - red",
+            extra=torch.tensor([numbers]),
+        ).similarities["spearman"][0, 0, 1]
+        for name, numbers in NUMBERS.items()
+    ]
+    assert len(found) == 3
+    np.testing.assert_allclose(found, sorted(expected), atol=1e-6)

@@ -18,6 +18,7 @@ from rich.table import Table as RichTable
 
 from deepviz import catalog
 from deepviz.cli import INPUT, UsageError
+from deepviz.cli.extra import Extra, ExtraTable, read_extra
 from deepviz.cli.method_options import LOCALISING, METRICS, MethodOptions, built, built_metric
 from deepviz.cli.model_options import (
     NOTHING_SAID,
@@ -37,6 +38,7 @@ from deepviz.cli.targets import Target, parsed_targets
 from deepviz.cli.truth import Truth, read_truth
 from deepviz.errors import DeepVizWarning, MissingExtra, TargetError
 from deepviz.files import probe_folder, write_bytes
+from deepviz.inputs import Inputs
 from deepviz.methods import Method
 from deepviz.metrics import Metric
 from deepviz.metrics.region import RegionMetric
@@ -89,6 +91,7 @@ def evaluate(
             f"each object: where it is, for {', '.join(LOCALISING)}."
         ),
     ] = None,
+    extra: Extra = None,
     layer: Annotated[str | None, Parameter(help="Layer for the methods that take one; see deepviz layers.")] = None,
     controls: Annotated[
         bool, Parameter(help="Add the rows of a random map, a centred Gaussian and an edge detector.")
@@ -126,18 +129,20 @@ def evaluate(
         known_classes.check_names(photographs.paths)
     if places is not None:
         check_names(photographs.paths, places, BOXES)
+    table = read_extra(extra, photographs.paths)
     run = Run(photographs, methods, metrics, controls)
     if photographs.paths:
         probe_folder(output)
         keep_memory()
         loaded = loaded_model(model, weights, names, device, output_kind, loading)
         photographs.narrow(loaded.reads)
-        known = Known(known_classes, places, parsed_targets(target, loaded))
+        known = Known(known_classes, places, parsed_targets(target, loaded), table)
         output = own_folder(
             output,
             "evaluation",
             asked(loaded, methods, photographs, known.targets, known_classes)
-            | {"metrics": [catalog.spell(one) for one in metrics], "boxes": places, "controls": controls},
+            | {"metrics": [catalog.spell(one) for one in metrics], "boxes": places, "controls": controls}
+            | ({} if table is None else {"extra": table.digest}),
             resume,
         )
         run.records = ImageRecords.opened(output, "evaluation", resume)
@@ -174,12 +179,13 @@ def _print_json(found: Evaluation, photographs: Photographs, **more: Any) -> Non
 
 @dataclass(frozen=True)
 class Known:
-    """What is known of images by their names: the class to explain, and where the object is; or what to explain of
-    all of them."""
+    """What is known of images by their names: the class to explain, where the object is, and what the model takes
+    beside the image; or what to explain of all of them."""
 
     classes: GroundTruth | None
     boxes: dict[str, list[Box]] | None
     targets: tuple[Objective, ...] | None = None
+    extra: ExtraTable | None = None
 
     def of(self, path: Path, folder: Path, labels: Sequence[str] | None) -> Of:
         """What is asked of an image.
@@ -188,9 +194,8 @@ class Known:
             TargetError: if it has no line in a file that was given.
         """
         targets = self.targets if self.classes is None else self.classes.targets(path, folder, labels)
-        if self.boxes is None:
-            return Of(targets, None)
-        return Of(targets, self.boxes[line_of(path, self.boxes, BOXES)])
+        boxes = None if self.boxes is None else self.boxes[line_of(path, self.boxes, BOXES)]
+        return Of(targets, boxes, None if self.extra is None else self.extra.of(path))
 
 
 @dataclass(frozen=True)
@@ -200,10 +205,12 @@ class Of:
     Args:
         targets: what is explained; None: the predicted class.
         boxes: where the object is; None if that is not asked for.
+        along: what the model takes beside the image; None if that is nothing.
     """
 
     targets: tuple[Objective, ...] | None
     boxes: list[Box] | None
+    along: Inputs | None = None
 
     @property
     def plain(self) -> dict[str, Any]:
@@ -219,7 +226,8 @@ class Of:
         Raises:
             TargetError: if the model saw nothing of the object.
         """
-        return Item(image, self.targets, inside=None if self.boxes is None else region(image, self.boxes))
+        inside = None if self.boxes is None else region(image, self.boxes)
+        return Item(image, self.targets, inside=inside, inputs=self.along)
 
 
 @dataclass

@@ -14,6 +14,7 @@ from cyclopts import Parameter
 
 from deepviz import catalog
 from deepviz.cli import INPUT, UsageError
+from deepviz.cli.extra import Extra, ExtraTable, read_extra
 from deepviz.cli.method_options import MethodOptions, built
 from deepviz.cli.model_options import (
     NOTHING_SAID,
@@ -66,6 +67,7 @@ def sanity(
     target: Target = None,
     labels: Labels = None,
     truth: Truth = None,
+    extra: Extra = None,
     stages: Annotated[int, Parameter(help="Number of steps in which the layers are randomised.")] = STAGES,
     mode: Annotated[
         Literal["cascading", "independent"],
@@ -106,7 +108,8 @@ def sanity(
     photographs = Photographs.found(photos or (str(example_photo()),))
     if classes is not None:
         classes.check_names(photographs.paths)
-    run = Run(photographs, methods, Randomization(stages, mode == "cascading", seed))
+    table = read_extra(extra, photographs.paths)
+    run = Run(photographs, methods, Randomization(stages, mode == "cascading", seed), table)
     if photographs.paths:
         probe_folder(output)
         keep_memory()
@@ -116,7 +119,9 @@ def sanity(
         output = own_folder(
             output,
             "sanity",
-            asked(loaded, methods, photographs, targets, classes) | {"stages": stages, "mode": mode, "seed": seed},
+            asked(loaded, methods, photographs, targets, classes)
+            | {"stages": stages, "mode": mode, "seed": seed}
+            | ({} if table is None else {"extra": table.digest}),
             resume,
         )
         records = ImageRecords.opened(output, "sanity", resume)
@@ -156,6 +161,7 @@ class Run:
         photographs: the images.
         methods: the methods.
         randomization: how layers get random weights.
+        extra: what the model takes beside each image; None if that is nothing.
         examined: what was found, by the image.
         written: the strips.
         taken: the names of strips, by sub-folder.
@@ -164,6 +170,7 @@ class Run:
     photographs: Photographs
     methods: list[Method]
     randomization: Randomization
+    extra: ExtraTable | None = None
     examined: dict[Path, list[Examined]] = field(default_factory=dict)
     written: list[Path] = field(default_factory=list)
     taken: dict[Path, set[str]] = field(default_factory=dict)
@@ -242,10 +249,16 @@ class Run:
         return found
 
     def _items(self, loaded: LoadedModel, asked_of_images: dict[Path, tuple[Objective, ...] | None]) -> Iterator[Item]:
-        """Each image that is not examined, with what is explained of it."""
+        """Each image that is not examined, with what is explained of it; one without a line in the table has failed."""
         paths = [path for path in asked_of_images if path not in self.examined]
         for image in self.photographs.prepared(loaded, paths):
-            yield Item(image, asked_of_images[self.photographs.opened[image]])
+            path = self.photographs.opened[image]
+            try:
+                along = None if self.extra is None else self.extra.of(path)
+            except TargetError as error:
+                self.photographs.fail(image, error)
+            else:
+                yield Item(image, asked_of_images[path], inputs=along)
 
     def _draw(self, loaded: LoadedModel, one: RandomizationResult, path: Path, output: Path, strips: list[str]) -> None:
         """Write the strip of one image and target."""
