@@ -30,6 +30,7 @@ ALL = [
     "example_photo",
     "explain",
     "explain_each",
+    "explain_pair",
     "grad_times_image",
     "ground_truth",
     "inversion",

@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-from torch import nn
+from torch import Tensor, nn
 
 from deepviz import catalog
 from deepviz.errors import TargetError
@@ -29,6 +29,8 @@ from deepviz.methods import (
 from deepviz.methods.gradients.quadrature import QuadratureRule
 from deepviz.methods.gradients.smooth_grad import Statistic
 from deepviz.models import LoadedModel, load_model
+from deepviz.models.images import PhotoSource
+from deepviz.objectives.similarity import Measure
 from deepviz.options import Baseline
 from deepviz.probe.outputs import Kind
 from deepviz.render import grey
@@ -51,6 +53,7 @@ from deepviz.runs.asked import (
 )
 from deepviz.runs.evaluate import DEFAULT_METRICS, Box, evaluate_items, region
 from deepviz.runs.explain import explain_items
+from deepviz.runs.pairs import explain_both, merged
 from deepviz.runs.sanity import STAGES, Randomization, randomize_items
 
 
@@ -143,6 +146,52 @@ def explain_each(
     items = each_item(loaded, images, target, extra)
     found = explain_items(loaded, items, chosen, top_k=top_k, lenient=is_all(methods))
     return (one for image in found for one in image.explanations)
+
+
+def explain_pair(
+    model: Model,
+    first: PhotoSource | Tensor,
+    second: PhotoSource | Tensor,
+    methods: Methods = "all",
+    *,
+    measure: Measure = "cosine",
+    layer: str | nn.Module | None = None,
+    preprocess: Any = None,
+    output: Kind = "auto",
+) -> Explanations:
+    """Explain what makes two images similar, in each of them: the maps of S(a, b) on a, and on b.
+
+    With the embeddings a and b, S is their cosine, their product or minus their distance. For the maps on one image,
+    the other's embedding is fixed. `sheet` draws both side by side, with one scale for each method.
+
+    Args:
+        model: as for `explain`; its output (N, D) is taken as an embedding.
+        first: a path, PIL image, array (H, W, 3) or tensor (C, H, W).
+        second: the other, of any size.
+        methods: as for `explain`.
+        measure: "cosine"; "dot", the product; or "distance", minus the Euclidean one.
+        layer: as for `explain`.
+        preprocess: as for `explain`.
+        output: as for `explain`.
+
+    Returns:
+        The maps on the first image, by method, then those on the second.
+
+    Raises:
+        ImageError, ModelError, TargetError: as `explain` does.
+
+    Example:
+        >>> import deepviz, torch
+        >>> net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3 * 8 * 8, 5))
+        >>> one, other = deepviz.explain_pair(net, torch.rand(3, 8, 8), torch.rand(3, 8, 8), "gradient")
+        >>> one.target.score == other.target.score  # S(a, b) = S(b, a)
+        True
+    """
+    chosen = choose_methods(methods, layer)
+    loaded = _loaded(model, first, preprocess, output)
+    one, other = (loaded.prepare(image) for image in (first, second))
+    found = explain_both(loaded, one, other, chosen, measure=measure, lenient=is_all(methods))
+    return Explanations(merged(*found).outcomes)
 
 
 def evaluate(

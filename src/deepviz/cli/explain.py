@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from json import dumps
 from pathlib import Path
@@ -32,12 +32,13 @@ from deepviz.cli.photographs import Photographs, own_name
 from deepviz.cli.progress import progress_bar
 from deepviz.cli.records import Records, asked_of_each
 from deepviz.cli.targets import Target, is_contrast, parsed_targets
-from deepviz.errors import DeepVizWarning, TargetError
+from deepviz.errors import DeepVizWarning, ModelError, TargetError
 from deepviz.files import probe_folder, write_picture
 from deepviz.methods import Method
-from deepviz.models import LoadedModel, example_photo
+from deepviz.models import LoadedModel, Prepared, example_photo
 from deepviz.models.weights import weights_hash
-from deepviz.objectives import Objective
+from deepviz.objectives import Objective, Similarity
+from deepviz.objectives.similarity import Measure
 from deepviz.probe.memory import keep_memory
 from deepviz.render.figure import FIGURES, check_matplotlib
 from deepviz.render.text import percent
@@ -49,6 +50,7 @@ from deepviz.results.storage import WEIGHTS, save_explanations
 from deepviz.runs.asked import Item
 from deepviz.runs.checks import checked
 from deepviz.runs.explain import explain_items
+from deepviz.runs.pairs import explain_both, merged
 from deepviz.viewer import report as write_report
 
 NOTHING_GIVEN = MethodOptions()
@@ -90,6 +92,13 @@ def explain(
         Parameter(help="On the sheet, the colours of each map by itself, or one scale for all maps of a method."),
     ] = "own",
     extra: Extra = None,
+    pair: Annotated[
+        bool,
+        Parameter(
+            negative="",
+            help="With --target 'similarity(file(\"other.jpg\"))', explain the other image too, side by side.",
+        ),
+    ] = False,
     html: Annotated[Path | None, Parameter(help="Also write a standalone HTML report.")] = None,
     title: Annotated[str | None, Parameter(help="Heading of the HTML report.")] = None,
     check: Annotated[
@@ -114,6 +123,8 @@ def explain(
         raise UsageError("--top-k is for the predicted classes: give it, or --target")
     if extra is not None and check:
         raise UsageError("--check runs the model on images alone: leave it out, or --extra")
+    if pair and (extra is not None or check):
+        raise UsageError("--pair explains two images alone: leave it out, or --extra and --check")
     if title is not None and html is None:
         raise UsageError("--title is the heading of the HTML report: give --html as well")
     methods = built(method or catalog.default_set(), options, layer)
@@ -137,14 +148,18 @@ def explain(
         if wanted is not None and all(map(is_contrast, wanted)):
             methods = _signed(methods, method or [], options)
         asked = {"top_k": top_k, "format": format, "check": check, "scale": scale}
-        along = {} if table is None else {"extra": table.digest}
+        other = _other_of(loaded, wanted) if pair else None
+        along = ({} if table is None else {"extra": table.digest}) | ({"pair": True} if pair else {})
         report.records.question.update(asked_of_each(loaded, methods, wanted) | asked | along)
         if resume:
             report.resume()
         try:
-            items = _items(report, loaded, wanted, table)
             lenient = all(catalog.members(name) is not None for name in method or [])
-            _explain_all(loaded, methods, items, top_k, lenient, report, check, quiet=json)
+            if other is not None:
+                found = _pairs(report, loaded, methods, *other, lenient)
+            else:
+                found = _explained(report, loaded, methods, _items(report, loaded, wanted, table), top_k, lenient)
+            _write_all(loaded, methods, found, report, check, quiet=json)
         except KeyboardInterrupt as error:
             stopped = error  # what is done until then is written all the same
     if html is not None and report.kept:
@@ -184,34 +199,65 @@ def _items(
             yield Item(image, target, inputs=along)
 
 
-def _explain_all(
-    loaded: LoadedModel,
-    methods: list[Method],
-    items: Iterator[Item],
-    top_k: int,
-    lenient: bool,
-    report: Report,
-    check: bool,
-    quiet: bool,
+Showing = Callable[[Callable[[str, int], None]], Iterator[ImageOutcomes]]
+"""Results one by one, which tell the method under way and the maps that are done of the images under way."""
+
+
+def _explained(
+    report: Report, loaded: LoadedModel, methods: list[Method], items: Iterator[Item], top_k: int, lenient: bool
+) -> Showing:
+    return lambda progress: explain_items(
+        loaded,
+        items,
+        methods,
+        top_k=top_k,
+        lenient=lenient,
+        progress=progress,
+        on_error=lambda item, error: report.photographs.fail(item.image, error),
+    )
+
+
+def _other_of(loaded: LoadedModel, target: tuple[Objective, ...] | None) -> tuple[Prepared, Measure]:
+    """The image that the others are compared with, and how.
+
+    Raises:
+        UsageError: if the target is no similarity to an image.
+        ImageError: if it cannot be opened.
+    """
+    only = target[0] if target is not None and len(target) == 1 else None
+    if not isinstance(only, Similarity) or not isinstance(only.to, str) or only.layer is not None:
+        raise UsageError("--pair needs one target, the other image: --target 'similarity(file(\"other.jpg\"))'")
+    return loaded.prepare(only.to), only.measure
+
+
+def _pairs(
+    report: Report, loaded: LoadedModel, methods: list[Method], other: Prepared, measure: Measure, lenient: bool
+) -> Showing:
+    """Each image with the other one."""
+
+    def found(progress: Callable[[str, int], None]) -> Iterator[ImageOutcomes]:
+        for image in report.photographs.prepared(loaded):
+            progress(image.name, 0)
+            try:
+                yield merged(*explain_both(loaded, image, other, methods, measure=measure, lenient=lenient))
+            except (ModelError, TargetError) as error:
+                report.photographs.fail(image, error)
+
+    return found
+
+
+def _write_all(
+    loaded: LoadedModel, methods: list[Method], found: Showing, report: Report, check: bool, quiet: bool
 ) -> None:
     """Explain image by image, writing the results and recording failures."""
     with warnings.catch_warnings(), progress_bar() as progress:
         # every warning is in the notes of its explanation, from which it is printed
         warnings.simplefilter("ignore", DeepVizWarning)
         total = report.photographs.total * len(methods)
-        found = explain_items(
-            loaded,
-            items,
-            methods,
-            top_k=top_k,
-            lenient=lenient,
-            progress=lambda what, done: progress.show(what, report.finished * len(methods) + done, total),
-            on_error=lambda item, error: report.photographs.fail(item.image, error),
-        )
         # shared results state of which weights they are
         known = {WEIGHTS: weights_hash(loaded.module)} if report.keep or report.format == "deepviz" else {}
         try:
-            for one in found:
+            for one in found(lambda what, done: progress.show(what, report.finished * len(methods) + done, total)):
                 if known:
                     one = one.with_explanations([each.noting(known) for each in one.explanations])
                 if check:

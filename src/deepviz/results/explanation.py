@@ -65,6 +65,8 @@ Layout = Literal["image", "slices", "signal", "table"]
 as bars."""
 ARRAYS = (".npz", ".safetensors")
 GIF = ".gif"
+PAIR = "pair"
+"""The note with the names of two images, of maps of what makes them similar."""
 LARGEST_REPR = 250_000
 """Bytes of a picture in a notebook, which is saved with all of its outputs."""
 THINNEST = 16
@@ -683,7 +685,8 @@ def sheet(
     scale: Literal["own", "shared"] = "own",
 ) -> Image.Image:
     """One picture of many explanations: of one image, a section per class, a tile per method; of several, one of each
-    image, which begins with the image itself.
+    image, which begins with the image itself; of `explain_pair`, both images side by side, and below them their maps,
+    which share their colours.
 
     Args:
         explanations: as `explain` returns them.
@@ -699,6 +702,8 @@ def sheet(
         raise ValueError("no explanations to draw")
     scales = shared_scales(explanations) if scale == "shared" else {}
     groups = _by_image(explanations)
+    if _is_pair(groups):
+        return _sheet_of_pair(groups[0], groups[1])
     if len(groups) > 1 and not _of_one_item([group[0] for group in groups]):
         return _sheet_of_several(groups, scales)
     first = explanations[0]
@@ -776,6 +781,33 @@ def _cell(explanations: Sequence[Explanation]) -> tuple[int, int] | None:
     """The size of the pictures on a sheet, if one of them shows slices, which would be too small at that of others."""
     sizes = [one.photo.size for one in explanations if one.layout == "slices"]
     return (max(width for width, _ in sizes), max(height for _, height in sizes)) if sizes else None
+
+
+def _is_pair(groups: Sequence[Sequence[Explanation]]) -> bool:
+    """Whether they are two images, each explained for its similarity to the other by the same methods."""
+    if len(groups) != 2 or any(PAIR not in one.notes for group in groups for one in group):
+        return False
+    first, second = ([(one.notes[PAIR], comparable(one)) for one in group] for group in groups)
+    return first == second and len(set(first)) == len(first)
+
+
+def _sheet_of_pair(first: Sequence[Explanation], second: Sequence[Explanation]) -> Image.Image:
+    scales = shared_scales([*first, *second])
+    images = [
+        Tile(
+            framed(one.image, one.geometry, fitted(one.image.size)),
+            one.source,
+            str(one.target),
+            checks="; ".join(remarks(one)),
+        )
+        for one in (first[0], second[0])
+    ]
+    maps = [
+        ("", [replace(one.tile(scales[comparable(one)]), detail=one.detail) for one in pair])
+        for pair in zip(first, second, strict=True)
+    ]
+    title = joined(str(first[0].notes[PAIR]), first[0]._randomness)
+    return draw_sheet(title, None, [("", images), *maps], footer=_footer(first[0]))
 
 
 def _footer(one: Explanation) -> str:
