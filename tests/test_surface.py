@@ -31,6 +31,7 @@ ALL = [
     "explain",
     "explain_each",
     "explain_pair",
+    "explain_text",
     "grad_times_image",
     "ground_truth",
     "inversion",

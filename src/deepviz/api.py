@@ -30,6 +30,7 @@ from deepviz.methods.gradients.quadrature import QuadratureRule
 from deepviz.methods.gradients.smooth_grad import Statistic
 from deepviz.models import LoadedModel, load_model
 from deepviz.models.images import PhotoSource
+from deepviz.objectives import Text
 from deepviz.objectives.similarity import Measure
 from deepviz.options import Baseline
 from deepviz.probe.outputs import Kind
@@ -55,6 +56,7 @@ from deepviz.runs.evaluate import DEFAULT_METRICS, Box, evaluate_items, region
 from deepviz.runs.explain import explain_items
 from deepviz.runs.pairs import explain_both, merged
 from deepviz.runs.sanity import STAGES, Randomization, randomize_items
+from deepviz.runs.words import checked_text, explain_text_items
 
 
 def explain(
@@ -192,6 +194,60 @@ def explain_pair(
     one, other = (loaded.prepare(image) for image in (first, second))
     found = explain_both(loaded, one, other, chosen, measure=measure, lenient=is_all(methods))
     return Explanations(merged(*found).outcomes)
+
+
+def explain_text(
+    model: Model,
+    images: Images,
+    text: str | Text | Sequence[str | Text],
+    methods: Methods = "integrated-gradients",
+    *,
+    preprocess: Any = None,
+) -> Explanations:
+    """Explain which words of a text raise its logit for an image, and which lower it: the text side of `Text`.
+
+    The model's logit is differentiated with respect to the embeddings of the text's tokens, with the embedding of the
+    image fixed. `Explanation.word_values` are the words with their values: the sum over a token's embedding, and over
+    the tokens of a word. Those of integrated gradients sum to the logit minus that with all embeddings zero.
+
+    Args:
+        model: a model of images and texts, such as "open_clip:..." or "hf:openai/clip-vit-base-patch32", or a
+            `LoadedModel` with `texts`.
+        images: as for `explain`.
+        text: one or several texts, all of them for every image; a `Text` with `against`, to state that as well: its
+            own words are explained.
+        methods: as for `explain`; those that explain a layer do not apply. "all" leaves them out.
+        preprocess: as for `explain`.
+
+    Returns:
+        A flat list, by image, then text, then method.
+
+    Raises:
+        TargetError: for an empty text, one that is too long, or a model that does not say how it embeds tokens.
+        And as `explain` does.
+
+    Example:
+        A text's embedding is the mean of those of its words, and an image's its mean colour:
+
+        >>> import deepviz, torch
+        >>> colours, table = ("red", "green", "blue"), torch.nn.Embedding.from_pretrained(torch.eye(3))
+        >>> def encode(texts):
+        ...     return table(torch.tensor([[colours.index(word) for word in text.split()] for text in texts])).mean(1)
+        >>> words = lambda tokens: [(colours[token], 1) for token in tokens]
+        >>> embedder = deepviz.models.TextEmbedder(table, encode, embedding=table, words=words)
+        >>> net = torch.nn.Sequential(torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten())
+        >>> model = deepviz.LoadedModel(net, "colours", output="embedding", texts=embedder)
+        >>> red = torch.tensor([1.0, 0, 0])[:, None, None].expand(3, 8, 8)
+        >>> explained, = deepviz.explain_text(model, red, "red blue", "grad-times-image")
+        >>> [(word, round(value, 3)) for word, value in explained.word_values]
+        [('red', 0.354), ('blue', -0.354)]
+    """
+    chosen = choose_methods(methods)
+    texts = [text] if isinstance(text, (str, Text)) else list(text)
+    target = [checked_text(Text(one) if isinstance(one, str) else one) for one in texts]
+    loaded, items = _items(model, images, target, preprocess, None, "auto")
+    found = explain_text_items(loaded, items, chosen, lenient=is_all(methods))
+    return Explanations(outcome for image in found for outcome in image.outcomes)
 
 
 def evaluate(

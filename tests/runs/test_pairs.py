@@ -115,7 +115,7 @@ def test_the_command_line_explains_the_other_image_too(here, capsys):
     [
         ([], 2, "--pair needs one target, the other image"),
         (["--target", "0"], 2, "--pair needs one target, the other image"),
-        (["--target", 'similarity(file("b.png"))', "--check"], 2, "--pair explains two images alone"),
+        (["--target", 'similarity(file("b.png"))', "--check"], 2, "--check is for maps of one image"),
         (["--target", 'similarity(file("nowhere.png"))'], 3, "nowhere.png does not exist"),
     ],
 )

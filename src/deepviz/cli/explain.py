@@ -37,7 +37,7 @@ from deepviz.files import probe_folder, write_picture
 from deepviz.methods import Method
 from deepviz.models import LoadedModel, Prepared, example_photo
 from deepviz.models.weights import weights_hash
-from deepviz.objectives import Objective, Similarity
+from deepviz.objectives import Objective, Similarity, Text
 from deepviz.objectives.similarity import Measure
 from deepviz.probe.memory import keep_memory
 from deepviz.render.figure import FIGURES, check_matplotlib
@@ -51,6 +51,7 @@ from deepviz.runs.asked import Item
 from deepviz.runs.checks import checked
 from deepviz.runs.explain import explain_items
 from deepviz.runs.pairs import explain_both, merged
+from deepviz.runs.words import with_words
 from deepviz.viewer import report as write_report
 
 NOTHING_GIVEN = MethodOptions()
@@ -99,6 +100,10 @@ def explain(
             help="With --target 'similarity(file(\"other.jpg\"))', explain the other image too, side by side.",
         ),
     ] = False,
+    words: Annotated[
+        bool,
+        Parameter(negative="", help="With --target 'text(\"a red car\")', explain the words of the text too."),
+    ] = False,
     html: Annotated[Path | None, Parameter(help="Also write a standalone HTML report.")] = None,
     title: Annotated[str | None, Parameter(help="Heading of the HTML report.")] = None,
     check: Annotated[
@@ -123,8 +128,10 @@ def explain(
         raise UsageError("--top-k is for the predicted classes: give it, or --target")
     if extra is not None and check:
         raise UsageError("--check runs the model on images alone: leave it out, or --extra")
-    if pair and (extra is not None or check):
-        raise UsageError("--pair explains two images alone: leave it out, or --extra and --check")
+    if pair + words + (extra is not None) > 1:
+        raise UsageError("--pair, --words and --extra do not go together: give one of them")
+    if check and (pair or words):
+        raise UsageError(f"--check is for maps of one image: leave it out, or {'--pair' if pair else '--words'}")
     if title is not None and html is None:
         raise UsageError("--title is the heading of the HTML report: give --html as well")
     methods = built(method or catalog.default_set(), options, layer)
@@ -149,7 +156,10 @@ def explain(
             methods = _signed(methods, method or [], options)
         asked = {"top_k": top_k, "format": format, "check": check, "scale": scale}
         other = _other_of(loaded, wanted) if pair else None
-        along = ({} if table is None else {"extra": table.digest}) | ({"pair": True} if pair else {})
+        if words:
+            _check_texts(wanted)
+        along: dict[str, Any] = {} if table is None else {"extra": table.digest}
+        along |= {name: True for name, given in (("pair", pair), ("words", words)) if given}
         report.records.question.update(asked_of_each(loaded, methods, wanted) | asked | along)
         if resume:
             report.resume()
@@ -159,6 +169,8 @@ def explain(
                 found = _pairs(report, loaded, methods, *other, lenient)
             else:
                 found = _explained(report, loaded, methods, _items(report, loaded, wanted, table), top_k, lenient)
+            if words:
+                found = _with_words(report, loaded, found)
             _write_all(loaded, methods, found, report, check, quiet=json)
         except KeyboardInterrupt as error:
             stopped = error  # what is done until then is written all the same
@@ -215,6 +227,29 @@ def _explained(
         progress=progress,
         on_error=lambda item, error: report.photographs.fail(item.image, error),
     )
+
+
+def _check_texts(target: tuple[Objective, ...] | None) -> None:
+    """Refuse targets that have no words.
+
+    Raises:
+        UsageError: if one is no text.
+    """
+    if target is None or not all(isinstance(one, Text) for one in target):
+        raise UsageError("--words needs texts: --target 'text(\"a red car\")'")
+
+
+def _with_words(report: Report, loaded: LoadedModel, images: Showing) -> Showing:
+    """Each image with the words of its texts."""
+
+    def found(progress: Callable[[str, int], None]) -> Iterator[ImageOutcomes]:
+        for one in images(progress):
+            try:
+                yield with_words(loaded, one)
+            except (ModelError, TargetError) as error:
+                report.photographs.fail(one.image, error)
+
+    return found
 
 
 def _other_of(loaded: LoadedModel, target: tuple[Objective, ...] | None) -> tuple[Prepared, Measure]:
@@ -350,7 +385,7 @@ class Report:
 
 
 def _file_stem(explanation: Explanation, several: bool) -> str:
-    method = catalog.stem(type(explanation.method))
+    method = catalog.stem(type(explanation.method)) + ("_words" if explanation.words else "")
     if not several:
         return method
     label = re.sub(r"[^a-z0-9]+", "-", explanation.target.label.lower()).strip("-")

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from deepviz.errors import DeepVizError, TargetError, in_one_line
+from deepviz.models.tokens import TextTower, Words
 from deepviz.objectives.embedder import TextEmbeddings
 from deepviz.probe.borrow import borrowed
 from deepviz.probe.state import State, survey
@@ -29,6 +30,9 @@ class TextEmbedder:
         most: tokens that a text may have; the model would cut off what is beyond.
         scale: the factor of the cosine in a logit, as its logarithm where the model has it so.
         bias: what is added.
+        embedding: the module that embeds tokens, (N, L) -> (N, L, D), once for each text, to explain words.
+        words: from a text's tokens, as that module takes them, to its words, each with its number of tokens:
+            [("an", 1), ("armadillo", 2)].
     """
 
     model: nn.Module
@@ -37,6 +41,8 @@ class TextEmbedder:
     most: int = 0
     scale: Callable[[], float] = lambda: 1.0
     bias: Callable[[], float] = lambda: 0.0
+    embedding: nn.Module | None = None
+    words: Words | None = None
     _known: dict[str, Tensor] = field(default_factory=dict, repr=False)
     _state: State | None = field(default=None, repr=False)
     _lock: Any = field(default_factory=Lock, repr=False)
@@ -56,6 +62,24 @@ class TextEmbedder:
             if new:
                 self._known.update(zip(new, self._embedded(new), strict=True))
             return TextEmbeddings(torch.stack([self._known[text] for text in texts]), self.scale(), self.bias())
+
+    def tower(self, text: str) -> tuple[TextTower, Tensor, list[tuple[str, int]]]:
+        """The network from a text's token embeddings to its embedding, these (1, D, L), and the text's words.
+
+        Raises:
+            TargetError: if it is not known how tokens are embedded, or the words are not those of the tokens.
+        """
+        if self.embedding is None or self.words is None:
+            raise TargetError(
+                "it is not known how the model embeds tokens: give its TextEmbedder embedding=, the module, and words="
+            )
+        tower = TextTower(self.model, self.encode, self.embedding, text)
+        with borrowed(self.model):
+            tokens, embeddings = tower.tokens()
+        words = list(self.words(tokens))
+        if sum(count for _, count in words) != len(tokens):
+            raise TargetError(f"words= must count all {len(tokens)} tokens of {text[:40]!r}, got {words}"[:200])
+        return tower, embeddings, words
 
     def _embedded(self, texts: tuple[str, ...]) -> Tensor:
         try:

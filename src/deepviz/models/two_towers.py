@@ -6,11 +6,12 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from deepviz.errors import TargetError
 from deepviz.models.hub import no_waiting_for_the_hub
 from deepviz.models.texts import TextEmbedder
+from deepviz.models.tokens import Pieces, Words, hf_words, mark_of
 
 TWO_TOWERS = ("align", "altclip", "chinese_clip", "clip", "clipseg", "siglip", "siglip2")
 """What transformers calls models that embed images and texts."""
@@ -69,7 +70,14 @@ def hf_texts(model: Any, load: Callable[[], Any]) -> TextEmbedder:
         most,
         lambda: math.exp(number("logit_scale")),
         lambda: number("logit_bias"),
+        token_embedding(model, int(model.config.text_config.vocab_size)),
+        lambda tokens: hf_words(tokenizer())(tokens),
     )
+
+
+def token_embedding(model: nn.Module, words: int) -> nn.Module | None:
+    """The first module that embeds so many tokens; None if there is none."""
+    return next((one for one in model.modules() if isinstance(one, nn.Embedding) and len(one.weight) == words), None)
 
 
 def open_clip_texts(open_clip: Any, arch: str, model: Any) -> TextEmbedder:
@@ -99,4 +107,22 @@ def open_clip_texts(open_clip: Any, arch: str, model: Any) -> TextEmbedder:
         int(model.context_length),
         lambda: float(model.logit_scale.detach().exp()),
         lambda: 0.0 if model.logit_bias is None else float(model.logit_bias.detach()),
+        _open_clip_embedding(model),
+        lambda tokens: _open_clip_words(tokenizer())(tokens),
+    )
+
+
+def _open_clip_embedding(model: Any) -> nn.Module | None:
+    text = getattr(model, "text", model)
+    found = getattr(text, "token_embedding", None)
+    if found is None and hasattr(text, "transformer") and hasattr(text.transformer, "get_input_embeddings"):
+        found = text.transformer.get_input_embeddings()  # a text model of transformers
+    return found if isinstance(found, nn.Module) else None
+
+
+def _open_clip_words(own: Any) -> Words:
+    if hasattr(own, "tokenizer"):
+        return hf_words(own.tokenizer)
+    return Pieces(
+        lambda token: own.decoder[token], own.decode, own.all_special_ids, (own.eot_token_id,), mark_of(own.encoder)
     )

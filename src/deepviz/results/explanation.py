@@ -58,11 +58,12 @@ from deepviz.render.slices import (
     strongest_voxel,
 )
 from deepviz.render.text import drawable, percent, spelled
+from deepviz.render.words import Field, on_fields
 
 Picture = Literal["overlay", "heatmap", "grey"]
-Layout = Literal["image", "slices", "signal", "table"]
-"""How values lie on a picture: (C, H, W) as they are; (C, D, H, W) slice by slice; (C, L) along a line; anything else
-as bars."""
+Layout = Literal["image", "slices", "signal", "table", "words"]
+"""How values lie on a picture: (C, H, W) as they are; (C, D, H, W) slice by slice; (C, L) along a line; those of a
+text's tokens on its words; anything else as bars."""
 ARRAYS = (".npz", ".safetensors")
 GIF = ".gif"
 PAIR = "pair"
@@ -134,15 +135,27 @@ class Detected(NamedTuple):
     box: BoxOf
 
 
+class Word(NamedTuple):
+    """One word of an explained text: how many tokens form it, and where it stands on the picture of the text.
+
+    What stands for no part of the text is a word too: "[start]", "[end]", "[padding]".
+    """
+
+    text: str
+    tokens: int
+    field: Field
+
+
 @dataclass(frozen=True, eq=False)
 class Explanation:
     """The map of one method for one target in one image.
 
     Args:
         attribution: raw signed values, float32 on the CPU: (C, H, W) in the model's input, or (1, h, w) at the
-            layer's own resolution; (C, L) of a signal, (C, D, H, W) of a volume or clip, (F,) of a table.
+            layer's own resolution; (C, L) of a signal, (C, D, H, W) of a volume or clip, (F,) of a table, (1, L) of a
+            text, with a value for each token.
         image: the original image, upright; or the model's own input, drawn: of a volume or clip all slices or frames,
-            side by side.
+            side by side; or the text.
         geometry: where the model's input lies on `image`.
         method: the method, with its options.
         target: class, label, probability, score.
@@ -157,6 +170,7 @@ class Explanation:
             none.
         detections: what a detector found in the image, best first.
         columns: the names of a table's columns, if they are known.
+        words: of a text, its words in order.
     """
 
     attribution: Tensor
@@ -173,6 +187,7 @@ class Explanation:
     predictions: tuple[tuple[str, float], ...] = ()
     detections: tuple[Detected, ...] = ()
     columns: tuple[str, ...] = ()
+    words: tuple[Word, ...] = ()
 
     @property
     def layer(self) -> str | None:
@@ -194,8 +209,12 @@ class Explanation:
     def values(self) -> NDArray[np.float32]:
         """The map that is drawn, (H, W) or (h, w); the maximum of |.| or the sum over channels, or as it is.
 
-        Of a volume all slices, side by side; of a signal or table one row.
+        Of a volume all slices, side by side; of a signal or table one row; of a text the values of its words, at the
+        pixels of its picture.
         """
+        if self.layout == "words":
+            values = [value for _, value in self.word_values]
+            return on_fields(self.image, [word.field for word in self.words], values)
         if self.layout == "table":
             return self.attribution.reshape(1, -1).numpy()
         if self.layout == "slices":
@@ -316,8 +335,17 @@ class Explanation:
         return self.image.width // self.depth, self.image.height
 
     @property
+    def word_values(self) -> tuple[tuple[str, float], ...]:
+        """The words of a text, each with its value: the sum over its tokens, of magnitudes the largest."""
+        of_words = self.attribution[0].double().split([word.tokens for word in self.words]) if self.words else ()
+        values = [float(of.max() if self.method.view == "magnitude" else of.sum()) for of in of_words]
+        return tuple((word.text, value) for word, value in zip(self.words, values, strict=True))
+
+    @property
     def layout(self) -> Layout:
         """How the values lie on a picture."""
+        if self.words:
+            return "words"
         layouts: dict[int, Layout] = {2: "signal", 3: "image", 4: "slices"}
         return layouts.get(self.attribution.ndim, "table")
 
@@ -333,8 +361,8 @@ class Explanation:
 
     @property
     def coarse(self) -> bool:
-        """Whether the map is a layer's few values, not one per pixel of the input."""
-        return self.method.coarse
+        """Whether the map is a few values, of a layer or of words, not one per pixel of the input."""
+        return self.layout == "words" or self.method.coarse
 
     @property
     def title(self) -> str:
@@ -551,6 +579,7 @@ class Explanation:
             "range": [float(self.attribution.min()), float(self.attribution.max())],
             "notes": self.notes,
             "versions": self.versions,
+            **({"words": [list(one) for one in self.word_values]} if self.words else {}),
         }
 
     def noting(self, notes: dict[str, Any]) -> Explanation:
@@ -571,7 +600,7 @@ class Explanation:
 
     def _at(self, size: tuple[int, int]) -> Explanation:
         """The same on the image in another size, at which the part that the model saw can be seen."""
-        if self._is_composed or size == self.image.size:
+        if self._is_composed or self.layout == "words" or size == self.image.size:
             return self
         left, top, right, bottom = self.geometry.scaled(size).box
         across, down = max(0.0, NARROWEST - right + left) / 2, max(0.0, NARROWEST - bottom + top) / 2
@@ -839,9 +868,8 @@ def _headings(targets: Iterable[ExplainedTarget]) -> list[str]:
 
 def _of_one_item(explanations: Sequence[Explanation]) -> bool:
     """Whether they are of the inputs that belong together, one explanation of each."""
-    return (
-        len({one.input for one in explanations}) == len(explanations) and len({one.source for one in explanations}) == 1
-    )
+    inputs = {(one.input, one.words) for one in explanations}
+    return len(inputs) == len(explanations) and len({one.source for one in explanations}) == 1
 
 
 def _by_image(explanations: Sequence[Explanation]) -> list[list[Explanation]]:
@@ -858,9 +886,9 @@ def _by_image(explanations: Sequence[Explanation]) -> list[list[Explanation]]:
 
 
 def _same_image(one: Explanation, other: Explanation) -> bool:
-    """Whether both are of the same part of the same picture, whatever it is called."""
+    """Whether both are of the same part of the same picture, whatever it is called; of texts, for the same image."""
     if "table" in (one.layout, other.layout):  # the same picture stands for all tables
         return (one.layout, one.source, one.input) == (other.layout, other.source, other.input)
-    if one.geometry != other.geometry:
+    if one.geometry != other.geometry or (one.words and one.source != other.source):
         return False
     return one.image is other.image or one.image.tobytes() == other.image.tobytes()

@@ -33,7 +33,7 @@ from deepviz.methods.method import Method, View
 from deepviz.objectives import from_plain, to_plain
 from deepviz.probe.session import Session
 from deepviz.render.slices import Spacing, spacing_of
-from deepviz.results.explanation import Detected, ExplainedTarget, Explanation
+from deepviz.results.explanation import Detected, ExplainedTarget, Explanation, Word
 
 FORMAT = "deepviz results"
 VERSION = 2
@@ -195,6 +195,7 @@ def _described(explanation: Explanation) -> dict[str, Any]:
         "space": None if explanation.space is None else list(explanation.space),
         "predictions": [list(one) for one in explanation.predictions],
         "detections": [[one.label, one.score, list(one.box)] for one in explanation.detections],
+        "words": [[word.text, word.tokens, list(word.field)] for word in explanation.words],
         "geometry": {"size": list(explanation.geometry.size), "box": list(explanation.geometry.box)},
         "view": explanation.method.view,
         "coarse": explanation.method.coarse,
@@ -394,6 +395,7 @@ class _Reader:
             detections=tuple(
                 Detected(str(label), _finite(score), _box(box)) for label, score, box in result.get("detections", ())
             ),
+            words=_words(result),
         )
 
     def map(self, entry: dict[str, Any]) -> Tensor:
@@ -422,6 +424,17 @@ def _method_of(result: dict[str, Any]) -> Method:
         reason = str(error)
     name = str(held.pop("is"))
     return StoredMethod(name, json.dumps(held), str(result["title"]), view, coarse, reason)
+
+
+def _words(result: dict[str, Any]) -> tuple[Word, ...]:
+    """The words of a text, whose tokens are those of the map."""
+    words = tuple(
+        Word(str(text), _natural(tokens), (_natural(left), _natural(top), _natural(right), _natural(bottom)))
+        for text, tokens, (left, top, right, bottom) in result.get("words", ())
+    )
+    if words and sum(word.tokens for word in words) != result["map"]["shape"][-1]:
+        raise ValueError(f"words of {sum(word.tokens for word in words)} tokens for a map {result['map']['shape']}")
+    return words
 
 
 def _target(stored: dict[str, Any]) -> ExplainedTarget:

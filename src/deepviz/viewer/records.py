@@ -185,9 +185,9 @@ def rows(explanations: Sequence[Explanation], photographs: Photographs) -> list[
     """
     found: dict[Any, list[Explanation]] = {}
     for one in explanations:
-        # the same picture stands for all tables
-        table = (one.source, one.input) if one.layout == "table" else None
-        key = (photographs.index(one.image), _asked(one.target), table)
+        # the same picture stands for all tables, and for the same text with any image
+        apart = (one.source, one.input) if one.layout in ("table", "words") else None
+        key = (photographs.index(one.image), _asked(one.target), apart)
         found.setdefault(key, []).append(one)
     return [(key[0], group) for key, group in found.items()]
 

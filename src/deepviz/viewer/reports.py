@@ -176,7 +176,7 @@ def _original(group: Sequence[Explanation]) -> dict[str, Any]:
     one = group[0]
     predictions = one.predictions if len({each.model for each in group}) == 1 else ()
     return {
-        "title": "Table" if one.layout == "table" else "Image",
+        "title": {"table": "Table", "words": "Text"}.get(one.layout, "Image"),
         "detail": "; ".join(remarks(one)),
         **({"table": True} if one.layout == "table" else {}),
         "original": True,
@@ -285,6 +285,8 @@ def _pixels(one: Explanation) -> str:
     """How large the image is, or what else is explained."""
     if one.layout == "table":
         return _counted(one.attribution.numel(), "number")
+    if one.layout == "words":
+        return _counted(len(one.words), "word")
     if one.layout == "signal":
         return _counted(one.space[0] if one.space else one.attribution.shape[-1], "value")
     if one.layout == "image":
@@ -313,7 +315,7 @@ def _options(method: Method) -> str:
 
 
 def _found(explanations: Sequence[Explanation]) -> tuple[Sequence[str], list[Sequence[str]]]:
-    head = ("Image", "Class", "Method", "Layer", "Scale", "Notes", "Checks", "Warnings")
+    head = ("Image", "Class", "Method", "Layer", "Scale", "Words", "Notes", "Checks", "Warnings")
     return head, [
         (
             one.source,
@@ -321,6 +323,7 @@ def _found(explanations: Sequence[Explanation]) -> tuple[Sequence[str], list[Seq
             one.title,
             one.layer or "",
             f"{one.scale.low:.3g} to {one.scale.high:.3g}" + (f", {one.scale.note}" if one.scale.note else ""),
+            ", ".join(f"{word} {value:.3g}" for word, value in one.word_values),
             "; ".join(f"{name}: {words(value)}" for name, value in one.notes.items() if name not in _ELSEWHERE),
             one.notes.get("checks", {}).get("in words", ""),
             "; ".join(map(str, one.notes.get("warnings", ()))),
