@@ -140,3 +140,21 @@ def test_sanity_compares_maps_with_the_numbers_of_each_image(here):
     ]
     assert len(found) == 3
     np.testing.assert_allclose(found, sorted(expected), atol=1e-6)
+
+
+def test_the_numbers_are_explained_too(here, capsys):
+    """Of z_k = w_k m_k, with the mean m_k of channel k: dz_k/dw_k = m_k."""
+    asked = ["explain", "photos", "--model", "small_models:weighted", "--target", "green", "--format", "npz", "--json"]
+    methods = ["-m", "gradient", "-m", "grad-times-image"]
+    assert run([*asked, *methods, *table(here, NUMBERS), "--explain-extra"]) == 0
+    for one in json.loads(capsys.readouterr().out)["photographs"]:
+        name = Path(one["photograph"]).relative_to("photos").as_posix()
+        mean = small_models.weighted().prepare(one["photograph"]).x[1].mean()
+        found = [(each["input"], np.load(each["file"])["attribution"]) for each in one["explanations"]]
+        assert [name for name, _ in found] == ["", "", "x[1]", "x[1]"]
+        np.testing.assert_allclose(found[2][1], [0, mean, 0], rtol=1e-4)
+        np.testing.assert_allclose(found[3][1], [0, mean * NUMBERS[name][1], 0], rtol=1e-4)
+        np.testing.assert_allclose(found[0][1][1], NUMBERS[name][1] / 32**2, rtol=1e-4)
+        assert Path(one["explanations"][2]["file"]).name == "gradient_table.npz"
+    assert run([*asked, *methods, "--explain-extra"]) == 2
+    assert "--explain-extra explains the numbers of --extra table.csv" in capsys.readouterr().err

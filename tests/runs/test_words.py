@@ -14,7 +14,7 @@ from deepviz.errors import LayerError, MissingExtra, TargetError
 from deepviz.methods import GradTimesImage, IntegratedGradients
 from deepviz.models import TextEmbedder
 from deepviz.models.adapted import Adapted
-from deepviz.models.sources import _image_embedding, _open_clip_texts, hf_texts
+from deepviz.models.two_towers import hf_texts, image_embedding, open_clip_texts
 from deepviz.models.tokens import hf_words
 from deepviz.models.torchvision_shim import import_torchvision
 from deepviz.objectives import Text
@@ -257,7 +257,7 @@ def tiny(kind):
 def test_words_are_explained_by_the_librarys_own_logit(kind):
     whole, own = tiny(kind)
     model = deepviz.LoadedModel(
-        Adapted(whole, _image_embedding, "embedding"), kind, output="embedding", texts=hf_texts(whole, lambda: own)
+        Adapted(whole, image_embedding, "embedding"), kind, output="embedding", texts=hf_texts(whole, lambda: own)
     )
     x = torch.rand(3, 32, 32)
     padding = {"padding": "max_length", "max_length": 8} if kind == "siglip" else {}
@@ -297,7 +297,7 @@ def test_words_of_a_model_of_open_clip():
     whole = open_clip.CLIP(
         16, small | {"image_size": 32, "patch_size": 8, "head_width": 8}, small | {"heads": 4, "vocab_size": 49408}
     ).eval()
-    texts = _open_clip_texts(open_clip, "ViT-B-32", whole)
+    texts = open_clip_texts(open_clip, "ViT-B-32", whole)
     model = deepviz.LoadedModel(whole.visual, "small", output="embedding", texts=texts)
     x = torch.rand(3, 32, 32)
     (times,) = deepviz.explain_text(model, x, "A naïve armadillo, red", GradTimesImage())

@@ -93,6 +93,7 @@ def explain(
         Parameter(help="On the sheet, the colours of each map by itself, or one scale for all maps of a method."),
     ] = "own",
     extra: Extra = None,
+    explain_extra: Annotated[bool, Parameter(negative="", help="Explain the numbers of --extra too.")] = False,
     pair: Annotated[
         bool,
         Parameter(
@@ -128,6 +129,8 @@ def explain(
         raise UsageError("--top-k is for the predicted classes: give it, or --target")
     if extra is not None and check:
         raise UsageError("--check runs the model on images alone: leave it out, or --extra")
+    if explain_extra and extra is None:
+        raise UsageError("--explain-extra explains the numbers of --extra table.csv: give it as well")
     if pair + words + (extra is not None) > 1:
         raise UsageError("--pair, --words and --extra do not go together: give one of them")
     if check and (pair or words):
@@ -159,7 +162,8 @@ def explain(
         if words:
             _check_texts(wanted)
         along: dict[str, Any] = {} if table is None else {"extra": table.digest}
-        along |= {name: True for name, given in (("pair", pair), ("words", words)) if given}
+        flags = {"pair": pair, "words": words, "explain extra": explain_extra}
+        along |= {name: True for name, given in flags.items() if given}
         report.records.question.update(asked_of_each(loaded, methods, wanted) | asked | along)
         if resume:
             report.resume()
@@ -168,7 +172,8 @@ def explain(
             if other is not None:
                 found = _pairs(report, loaded, methods, *other, lenient)
             else:
-                found = _explained(report, loaded, methods, _items(report, loaded, wanted, table), top_k, lenient)
+                items = _items(report, loaded, wanted, table, explain_extra)
+                found = _explained(report, loaded, methods, items, top_k, lenient)
             if words:
                 found = _with_words(report, loaded, found)
             _write_all(loaded, methods, found, report, check, quiet=json)
@@ -196,19 +201,28 @@ def _signed(methods: list[Method], given: list[str], options: Any) -> list[Metho
 
 
 def _items(
-    report: Report, loaded: LoadedModel, target: tuple[Objective, ...] | None, table: ExtraTable | None
+    report: Report,
+    loaded: LoadedModel,
+    target: tuple[Objective, ...] | None,
+    table: ExtraTable | None,
+    explained: bool,
 ) -> Iterator[Item]:
-    """The images, each with what goes along with it; one without a line in the table has failed."""
+    """The images, each with its line of the table, which is explained or goes along; one without a line has failed."""
     for image in report.photographs.prepared(loaded):
         if table is None:
             yield Item(image, target)
             continue
         try:
-            along = table.of(report.photographs.opened[image])
+            path = report.photographs.opened[image]
+            item = (
+                table.explained(loaded, image, path, target)
+                if explained
+                else Item(image, target, inputs=table.of(path))
+            )
         except TargetError as error:
             report.photographs.fail(image, error)
         else:
-            yield Item(image, target, inputs=along)
+            yield item
 
 
 Showing = Callable[[Callable[[str, int], None]], Iterator[ImageOutcomes]]
@@ -385,7 +399,8 @@ class Report:
 
 
 def _file_stem(explanation: Explanation, several: bool) -> str:
-    method = catalog.stem(type(explanation.method)) + ("_words" if explanation.words else "")
+    of_input = f"_{explanation.layout}" if explanation.layout in ("words", "table") else ""
+    method = catalog.stem(type(explanation.method)) + of_input
     if not several:
         return method
     label = re.sub(r"[^a-z0-9]+", "-", explanation.target.label.lower()).strip("-")

@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Annotated
 
 import torch
 from cyclopts import Parameter
+from torch import Tensor
 
 from deepviz.errors import TargetError
 from deepviz.inputs import Inputs
+from deepviz.models import LoadedModel, Prepared
+from deepviz.models.leaves import prepared_leaves
+from deepviz.objectives import Objective
+from deepviz.runs.asked import Item
 from deepviz.runs.truth import check_names, line_of, lines_of
 
 FILE = "the --extra file"
+TABLE = "x[1]"
+"""What the numbers are called where they are explained: the second input."""
 Extra = Annotated[
     Path | None,
     Parameter(
@@ -36,8 +43,23 @@ class ExtraTable:
         Raises:
             TargetError: if it has no line.
         """
-        row = self.rows[line_of(path, self.rows, FILE)]
-        return Inputs(torch.zeros(1, 1), (torch.tensor([row]),))
+        return Inputs(torch.zeros(1, 1), (self._row(path),))
+
+    def explained(
+        self, loaded: LoadedModel, image: Prepared, path: Path, targets: tuple[Objective, ...] | None
+    ) -> Item:
+        """An image and its numbers, both to be explained.
+
+        Raises:
+            TargetError: if it has no line.
+        """
+        row = self._row(path)
+        ((numbers,),) = prepared_leaves(loaded, Inputs(row))
+        part = replace(numbers, name=image.name, input=TABLE)
+        return Item(image, targets, inputs=Inputs((image.x[None], row)), leaves=(image, part))
+
+    def _row(self, path: Path) -> Tensor:
+        return torch.tensor([self.rows[line_of(path, self.rows, FILE)]])
 
     @property
     def digest(self) -> str:
