@@ -158,3 +158,15 @@ def test_the_numbers_are_explained_too(here, capsys):
         assert Path(one["explanations"][2]["file"]).name == "gradient_table.npz"
     assert run([*asked, *methods, "--explain-extra"]) == 2
     assert "--explain-extra explains the numbers of --extra table.csv" in capsys.readouterr().err
+
+
+def test_bars_have_the_names_of_the_columns(here):
+    table(here, NUMBERS)
+    plain = (here / "table.csv").read_text()
+    (here / "plain.csv").write_text(plain)
+    (here / "table.csv").write_text("file,red,green,blue\n" + plain)
+    command = ["explain", "photos/2.png", *MODEL, "-m", "gradient", "--extra", "table.csv", "--explain-extra"]
+    assert run([*command, "--format", "deepviz"]) == 0
+    of_image, of_table = deepviz.load_explanations(here / "deepviz-out")
+    assert (of_image.columns, of_table.columns) == ((), ("red", "green", "blue"))
+    assert read_extra(here / "table.csv", []).digest == read_extra(here / "plain.csv", []).digest

@@ -17,7 +17,7 @@ from deepviz.models import LoadedModel, Prepared
 from deepviz.models.leaves import prepared_leaves
 from deepviz.objectives import Objective
 from deepviz.runs.asked import Item
-from deepviz.runs.truth import check_names, line_of, lines_of
+from deepviz.runs.truth import check_names, columns_of, line_of, lines_of
 
 FILE = "the --extra file"
 TABLE = "x[1]"
@@ -33,9 +33,10 @@ Extra = Annotated[
 
 @dataclass(frozen=True)
 class ExtraTable:
-    """The numbers that go along with each image, by its path or the end of one."""
+    """The numbers that go along with each image, by its path or the end of one, and what they are called."""
 
     rows: dict[str, tuple[float, ...]]
+    columns: tuple[str, ...] = ()
 
     def of(self, path: Path) -> Inputs:
         """What goes along with an image.
@@ -56,7 +57,8 @@ class ExtraTable:
         row = self._row(path)
         ((numbers,),) = prepared_leaves(loaded, Inputs(row))
         part = replace(numbers, name=image.name, input=TABLE)
-        return Item(image, targets, inputs=Inputs((image.x[None], row)), leaves=(image, part))
+        inputs = Inputs((image.x[None], row), columns={1: self.columns} if self.columns else None)
+        return Item(image, targets, inputs=inputs, leaves=(image, part))
 
     def _row(self, path: Path) -> Tensor:
         return torch.tensor([self.rows[line_of(path, self.rows, FILE)]])
@@ -89,4 +91,6 @@ def read_extra(path: Path | None, images: list[Path]) -> ExtraTable | None:
     if len({len(numbers) for numbers in rows.values()}) > 1:
         raise TargetError(f"{path}: its lines have unlike many numbers")
     check_names(images, rows, FILE)
-    return ExtraTable(rows)
+    columns = columns_of(path)
+    fits = all(len(numbers) == len(columns) for numbers in rows.values())
+    return ExtraTable(rows, columns if fits else ())

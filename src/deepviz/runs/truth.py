@@ -179,12 +179,25 @@ def read_classes(path: Path) -> Classes:
     return found
 
 
+def columns_of(path: Path) -> tuple[str, ...]:
+    """The names of the columns of a .csv but the first, as its heading has them; none without a heading."""
+    first = next(iter(_read(path)), [])
+    return tuple(name.strip() for name in first[1:]) if _is_heading(first) else ()
+
+
 def lines_of(path: Path) -> Iterator[tuple[str, list[str]]]:
     """The lines of a .csv, each with where it is, in words; without a heading that begins with "file"."""
+    for number, line in enumerate(_read(path), 1):
+        if line and not (number == 1 and _is_heading(line)):
+            yield f"{path}, line {number}", line
+
+
+def _read(path: Path) -> list[list[str]]:
     try:
-        lines = list(csv.reader(path.read_text(encoding="utf-8-sig").splitlines()))
+        return list(csv.reader(path.read_text(encoding="utf-8-sig").splitlines()))
     except (OSError, UnicodeDecodeError) as error:
         raise TargetError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from error
-    for number, line in enumerate(lines, 1):
-        if line and not (number == 1 and line[0].strip().lower() == "file"):
-            yield f"{path}, line {number}", line
+
+
+def _is_heading(line: list[str]) -> bool:
+    return bool(line) and line[0].strip().lower() == "file"
