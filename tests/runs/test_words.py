@@ -14,9 +14,9 @@ from deepviz.errors import LayerError, MissingExtra, TargetError
 from deepviz.methods import GradTimesImage, IntegratedGradients
 from deepviz.models import TextEmbedder
 from deepviz.models.adapted import Adapted
-from deepviz.models.two_towers import hf_texts, image_embedding, open_clip_texts
 from deepviz.models.tokens import hf_words
 from deepviz.models.torchvision_shim import import_torchvision
+from deepviz.models.two_towers import hf_texts, image_embedding, open_clip_texts
 from deepviz.objectives import Text
 from deepviz.results.storage import Photographs
 from deepviz.viewer.records import record, rows

@@ -129,13 +129,13 @@ def evaluate(
         known_classes.check_names(photographs.paths)
     if places is not None:
         check_names(photographs.paths, places, BOXES)
-    table = read_extra(extra, photographs.paths)
     run = Run(photographs, methods, metrics, controls)
     if photographs.paths:
         probe_folder(output)
         keep_memory()
         loaded = loaded_model(model, weights, names, device, output_kind, loading)
         photographs.narrow(loaded.reads)
+        table = read_extra(extra, photographs.paths)
         known = Known(known_classes, places, parsed_targets(target, loaded), table)
         output = own_folder(
             output,
