@@ -4,6 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
+from deepviz.errors import ModelFailed
 from deepviz.methods import AblationCAM
 from networks import CASES, READABLE, assert_same
 
@@ -127,3 +128,28 @@ def test_tokens_lose_their_channel_at_the_places_of_the_image():
         cam += (S - float(model(x)[0, 2])) / S * seen["A"][0, 1:, k]
         handle.remove()
     assert_same(found.flatten(), cam, 1e-9)
+
+
+class Failing(nn.Module):
+    """Fails once, when it sees many rows."""
+
+    def __init__(self):
+        super().__init__()
+        self.failed = False
+
+    def forward(self, x):
+        if len(x) > 3 and not self.failed:
+            self.failed = True
+            raise MemoryError("once")
+        return x
+
+
+def test_modules_compute_again_afterwards_also_after_a_failure():
+    net = nn.Sequential(nn.Conv2d(3, 16, 3), nn.ReLU(), Failing(), nn.Flatten(), nn.Linear(16 * 64, 3)).double()
+    x = torch.rand(1, 3, 10, 10, dtype=torch.float64)
+    with pytest.raises(ModelFailed, match="once"):
+        AblationCAM(layer="1")(net, x, 1)
+    assert net[2].failed
+    assert not any("forward" in vars(module) for module in net.modules())
+    assert AblationCAM(layer="1", relu=False)(net, x, 1).any()
+    assert not any("forward" in vars(module) for module in net.modules())

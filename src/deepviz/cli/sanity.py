@@ -108,20 +108,20 @@ def sanity(
     photographs = Photographs.found(photos or (str(example_photo()),))
     if classes is not None:
         classes.check_names(photographs.paths)
-    table = read_extra(extra, photographs.paths)
-    run = Run(photographs, methods, Randomization(stages, mode == "cascading", seed), table)
+    run = Run(photographs, methods, Randomization(stages, mode == "cascading", seed))
     if photographs.paths:
         probe_folder(output)
         keep_memory()
         loaded = loaded_model(model, weights, names, device, output_kind, loading)
         photographs.narrow(loaded.reads)
+        run.extra = read_extra(extra, photographs.paths)
         targets = parsed_targets(target, loaded)
         output = own_folder(
             output,
             "sanity",
             asked(loaded, methods, photographs, targets, classes)
             | {"stages": stages, "mode": mode, "seed": seed}
-            | ({} if table is None else {"extra": table.digest}),
+            | ({} if run.extra is None else {"extra": run.extra.digest}),
             resume,
         )
         records = ImageRecords.opened(output, "sanity", resume)

@@ -3,38 +3,38 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from deepviz.errors import DeepVizError
-from deepviz.probe.capture import answering, every_part_called, explained, layer_output, with_tensor
+from deepviz.probe.capture import answering, every_part_called, explained, with_tensor
 from deepviz.probe.chunks import RowBuffer, in_chunks
 from deepviz.probe.grid import Grid
 from deepviz.probe.layers import Layer
+from deepviz.probe.replay import Axes, Below
 from deepviz.probe.state import Memory
 
 if TYPE_CHECKING:
     from deepviz.probe.session import Session, Value
 
 TOLERANCE = 1e-4
-"""How far scores may differ, of their scale, between one row that becomes many at the layer and many rows."""
+"""How far scores may differ, of their scale, between modules that hand out what they returned and modules that run."""
 ROWS, MOST_ROWS, NUMBERS = 8, 64, 2**22
-"""Rows that the layers above see together: the layers below run once for all of them, so the more, the less of those;
-within as many numbers in the layer's output as this."""
+"""Rows that the layers above see together, and the most, within as many numbers in the layer's output as this."""
 Make = Callable[[slice], Tensor]
 
-_together: Memory[bool] = Memory()
+_known: Memory[Axes | None] = Memory()
 
 
 class Above:
     """The part of a model above a layer, for one row of a session.
 
-    The model runs the layers below on a single row; at the layer, that row's output is replaced by many changed ones,
-    so that the layers above see a batch. Where the model does not take that (a skip past the layer that is
-    concatenated, a batch size that it wrote down), which two changed outputs tell, it runs all rows from the start.
+    The modules below the layer run once; they hand out what they returned again, for as many rows as are asked, while
+    those above see a batch of changed outputs of the layer. Where a model does not take that (a skip past the layer
+    that is changed in place), which two changed outputs tell, it runs all rows from the start.
 
     Args:
         session: the model and what is explained.
@@ -45,8 +45,12 @@ class Above:
     def __init__(self, session: Session, layer: Layer, row: int) -> None:
         session.decide()  # on the inputs as they are
         self.session, self.layer, self.row = session, layer, row
-        self.A = session.take(torch.tensor([row])).in_layout(lambda part: layer_output(part, layer.name))
+        self._below = self._take(1).in_layout(lambda part: Below(part, layer.name))
+        self.A = explained(self._below.output, layer.name)
         """What the layer returns, one row."""
+
+    def _take(self, count: int) -> Session:
+        return self.session.take(torch.full((count,), self.row))
 
     @property
     def axis(self) -> int:
@@ -67,57 +71,56 @@ class Above:
                 held at a time.
             value: what is read.
         """
-        together = self._together()
+        axes = self._axes()
         found = RowBuffer(count)
         like = max(self.session.x, key=lambda leaf: leaf[0].numel())[:1]
 
         def work(chunk: slice) -> None:
-            found.put(chunk, self._ask(make(chunk), value, together))
+            found.put(chunk, self._ask(make(chunk), value, axes))
 
         rows = like.expand(count, *like.shape[1:])
-        size = max(ROWS, min(MOST_ROWS, NUMBERS // self.A.numel())) if together else None
+        size = max(ROWS, min(MOST_ROWS, NUMBERS // self.A.numel())) if axes is not None else None
         in_chunks(self.session.model, rows, work, graph=False, most=self.session.habits.most, size=size)
         return found.whole
 
-    def _together(self) -> bool:
-        """Whether one row below the layer does for many above; found once for a model, layer and shape."""
+    def _axes(self) -> Axes | None:
+        """Where the rows are in what the modules below return; None where the model does not take that again. Found
+        once for a model, layer and shape."""
         session = self.session
         if session.habits.most is not None:
-            return False
+            return None
         key = (session.state, session.inputs.signature(), session.score.question, self.layer.name)
 
-        def found() -> bool:
+        def found() -> Axes | None:
             other = 0.5 * self.A.flip(tuple(range(2, self.A.ndim)) or (0,))
             pair = torch.stack([self.A, other])
-            alone = torch.cat([self._ask(one[None], "score", False) for one in pair])
+            alone = torch.cat([self._ask(one[None], "score", None) for one in pair])
             try:
-                beside = self._ask(pair, "score", True)
-            except (DeepVizError, RuntimeError, ValueError, IndexError):
-                return False
+                axes = self._below.axes(self._take(2).in_layout(lambda part: Below(part, self.layer.name)))
+                beside = self._ask(pair, "score", axes)
+            except (DeepVizError, RuntimeError, ValueError, IndexError, TypeError):
+                return None
             scale = float(alone.abs().max())
-            return beside.shape == alone.shape and float((beside - alone).abs().max()) <= TOLERANCE * scale
+            same = beside.shape == alone.shape and float((beside - alone).abs().max()) <= TOLERANCE * scale
+            return axes if same else None
 
-        return _together.once(session.model, key, found)
+        return _known.once(session.model, key, found)
 
-    def _ask(self, copies: Tensor, value: Value, together: bool) -> Tensor:
-        count = len(copies)
+    def _ask(self, copies: Tensor, value: Value, axes: Axes | None) -> Tensor:
         changed = copies.movedim(0, self.axis).flatten(self.axis, self.axis + 1)
-        whole = self.session.take(torch.full((count,), self.row))
-        below = self.session.take(torch.tensor([self.row])) if together else whole
-        part = replace(whole, inputs=below.inputs)
 
         def put(inputs: Any, output: Any) -> Any:
             answer = explained(output, self.layer.name)
             new = changed.to(answer.dtype)
-            if any(answer is one for one in inputs) and new.shape == answer.shape:
+            if any(answer is one for one in inputs):
                 answer.copy_(new)  # an in-place layer: whoever holds its input holds its output
                 return None
             return with_tensor(output, new)
 
         def run(laid: Session) -> Tensor:
-            model = laid.model
-            with torch.no_grad(), every_part_called(model, self.layer.name), answering(model, self.layer.name, put):
-                seen = laid.look()
-            return replace(laid, inputs=whole.inputs).value(replace(seen, x=whole.x), value)
+            model, name = laid.model, self.layer.name
+            below = nullcontext() if axes is None else self._below.handed_out(axes, len(copies))
+            with torch.no_grad(), every_part_called(model, name), below, answering(model, name, put):
+                return laid.value(laid.look(), value)
 
-        return part.in_layout(run)
+        return self._take(len(copies)).in_layout(run)
