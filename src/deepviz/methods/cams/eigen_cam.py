@@ -17,8 +17,8 @@ class EigenCAM(ActivationMap):
         A = U S V^T        (positions x channels), not centred
         R = A v_1
 
-    A singular vector has no sign of its own: the one is taken with which the map goes along with the sum of the
-    layer's channels. After a ReLU the map then is nowhere negative.
+    A singular vector has no sign of its own: the one is taken with which the map's third powers sum to no less
+    than zero, so that what stands out is positive. After a ReLU the map is nowhere negative.
 
     Shapes: x (N, C, H, W) -> (N, 1, h, w), at the layer's own resolution; signals (N, C, L) and volumes
     (N, C, D, H, W) likewise. With `layers=`, (N, 1, H, W). Drawn by linear upsampling, divided by its maximum.
@@ -47,7 +47,7 @@ class EigenCAM(ActivationMap):
 
     def combine(self, A: Tensor) -> Tensor:
         """A v_1."""
-        return first_component(A, A.sum(1, keepdim=True))
+        return first_component(A)
 
     @property
     def view(self) -> View:
