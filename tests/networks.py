@@ -263,11 +263,11 @@ CASES = {
 }
 
 
-METHODS = {
-    stem: small(method)
-    for stem, method in catalog.METHODS.items()
-    if not method().requires.pooling  # few of these networks have one linear layer after pooling
-}
+EVERY = {stem: small(method) for stem, method in catalog.METHODS.items()}
+KINDS = ("eigen-cam", "ablation-cam")
+"""Beside the default set: one method of what a layer returns, and one of changed outputs of a layer."""
+METHODS = {stem: method for stem, method in EVERY.items() if method.in_default_set or stem in KINDS}
+"""Those that go through every test on every network; `check_method` and tests/contract/test_every.py try all others."""
 VARIANTS = {
     **METHODS,
     "integrated-gradients to a tolerance": IntegratedGradients(tolerance=0.1, max_steps=40),

@@ -2,7 +2,8 @@
 
 ```{method-options} grad-cam    a table of a method's options
 ```{method-formula} layer-cam   what its docstring says it computes
-```{method-about} layer-cam     its pitfall, reference and options
+```{method-part} fem Pitfall    another part of it
+```{method-function} layer-cam  how it is called
 ```{method-list}                a table of all methods, linked to their pages
 ```{method-family} layer        a table of those of one family, and their pages in the table of contents
 ```{method-classes}             their docstrings
@@ -63,28 +64,26 @@ class MethodFormula(SphinxDirective):
         return _as_rst(self, _docstring(self.arguments[0])[0])
 
 
-class MethodAbout(SphinxDirective):
+class MethodPart(SphinxDirective):
+    required_arguments = 2
+
+    def run(self) -> list[nodes.Node]:
+        stem, part = self.arguments
+        text = _docstring(stem)[1][part]
+        return _as_rst(self, text[:1].upper() + text[1:])
+
+
+class MethodFunction(SphinxDirective):
     required_arguments = 1
 
     def run(self) -> list[nodes.Node]:
         stem = self.arguments[0]
-        said = _docstring(stem)[1]
-        found: list[nodes.Node] = []
-        for title, part in (
-            ("Shapes", "Shapes"),
-            ("Errors", "Errors"),
-            ("Pitfalls", "Pitfall"),
-            ("Reference", "Reference"),
-        ):
-            text = said[part]
-            found += [nodes.rubric(title, title), *_as_rst(self, text[:1].upper() + text[1:])]
         cls = catalog.METHODS[stem].__name__
-        written = (
-            f"On tensors: `deepviz.methods.{cls}`. On images: `deepviz.explain(model, image, methods.{cls}())`. "
-            f"On the command line: `deepviz explain -m {stem}`."
+        return self.parse_text_to_nodes(
+            f"On tensors: {{py:class}}`deepviz.methods.{cls}`. On images: "
+            f"`deepviz.explain(model, image, deepviz.methods.{cls}())`. On the command line: "
+            f"`deepviz explain -m {stem}`."
         )
-        found += [nodes.rubric("Options", "Options"), *self.parse_text_to_nodes(written)]
-        return [*found, *MethodOptions.run(self)]  # type: ignore[arg-type]
 
 
 def _docstring(stem: str) -> tuple[str, dict[str, str]]:
@@ -230,7 +229,8 @@ def _direction(cls: type[Metric]) -> str:
 def setup(app: Sphinx) -> dict[str, bool]:
     app.add_directive("method-options", MethodOptions)
     app.add_directive("method-formula", MethodFormula)
-    app.add_directive("method-about", MethodAbout)
+    app.add_directive("method-part", MethodPart)
+    app.add_directive("method-function", MethodFunction)
     app.add_directive("method-list", MethodList)
     app.add_directive("method-family", MethodFamily)
     app.add_directive("method-classes", MethodClasses)
