@@ -70,7 +70,7 @@ class MethodPart(SphinxDirective):
     def run(self) -> list[nodes.Node]:
         stem, part = self.arguments
         text = _docstring(stem)[1][part]
-        return _as_rst(self, text[:1].upper() + text[1:])
+        return _as_rst(self, text if text.startswith("x ") else text[:1].upper() + text[1:])
 
 
 class MethodFunction(SphinxDirective):
