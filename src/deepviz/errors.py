@@ -18,6 +18,7 @@ __all__ = [
     "MissingExtra",
     "ModelError",
     "ModelFailed",
+    "NoAttention",
     "NotInImage",
     "NothingApplies",
     "NothingOverridden",
@@ -64,6 +65,10 @@ class TargetFailed(TargetError, RuntimeError):
 
 class LayerError(DeepVizError, ValueError):
     """A layer that does not exist, is not called exactly once, or has no spatial map."""
+
+
+class NoAttention(LayerError):
+    """A model without attention between image and score, or with attention that a method is not defined for."""
 
 
 class MethodError(DeepVizError, LookupError):

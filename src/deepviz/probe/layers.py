@@ -151,7 +151,7 @@ def layer_title(session: Session, name: str) -> str:
         return name
 
     def found() -> dict[str, str]:
-        return _on_noise(session, lambda part: _titles_of(_watch_forward(part, read=False)))
+        return on_noise(session, lambda part: _titles_of(_watch_forward(part, read=False)))
 
     return _titles.once(session.model, _titles_key(session), found).get(name, name)
 
@@ -259,7 +259,7 @@ def _look_at(session: Session, name: str, size: Size | None, skip: Sequence[int]
             raise Independent(NO_GRADIENT)
 
     with suppress(Independent):
-        _on_noise(session, look)
+        on_noise(session, look)
     return found[0]
 
 
@@ -321,7 +321,7 @@ def _search(session: Session) -> Layer | str:
                     waiting = waiting[::2]
         return None
 
-    found = _on_noise(session, look)
+    found = on_noise(session, look)
     if found is not None:
         return found
     if refused:
@@ -408,7 +408,7 @@ def probe_layers(session: Session) -> list[LayerAnswer]:
             _settle_run(run, seen.image, places)
         return seen.answers
 
-    return _on_noise(session, look)
+    return on_noise(session, look)
 
 
 def _settle_at_once(one: LayerAnswer, image: Tensor, places: dict[Any, Place]) -> None:
@@ -462,7 +462,7 @@ class _Everything:
         return mixed
 
 
-def _on_noise(session: Session, look: Callable[[Session], T]) -> T:
+def on_noise(session: Session, look: Callable[[Session], T]) -> T:
     """`look` at one row whose image is noise; at the image itself where the model, or the target, fails on that."""
     one = session.take(torch.tensor([0]))
     if session.score.question == "class":

@@ -174,6 +174,7 @@ def place(
     *,
     size: Size | None = None,
     skip: Sequence[int] | None = None,
+    kind: Kind | None = None,
 ) -> Place:
     """Find how a layer's answer for one image lies on it, and check that it does.
 
@@ -185,6 +186,7 @@ def place(
         known: grids of earlier layers, in their order, such as the patch embedding's.
         size: the grid, where it is given.
         skip: the positions that are no image tokens, where they are given; negative ones count from the end.
+        kind: of the layout, where it is known.
     """
     axes = image.ndim - 2
     if not 1 <= axes <= 3:
@@ -194,6 +196,8 @@ def place(
             return Place(None, NO_GRADIENT)
         answer = Answer.of(answer)
     proposals = proposed(answer.shape, tuple(image.shape[2:]), known, size, skip)
+    if kind is not None:
+        proposals = [grid for grid in proposals if grid.kind == kind]
     if not proposals:
         return Place(None, NO_MAP)
     used, best = 0, Place(None)
