@@ -182,6 +182,15 @@ class TinyViT(nn.Module):
         return self.head(self.norm(self.blocks(tokens))[:, 0])
 
 
+class MeanViT(TinyViT):
+    """Pooled by the mean of the image's tokens."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        tokens = self.patch(x).flatten(2).transpose(1, 2)
+        tokens = torch.cat([self.cls.expand(len(x), -1, -1), tokens], 1) + self.position
+        return self.head(self.norm(self.blocks(tokens))[:, 1:].mean(1))
+
+
 def left_in_train_mode() -> nn.Module:
     model = nn.Sequential(
         nn.Conv2d(3, 6, 3, padding=1),
@@ -268,6 +277,8 @@ KINDS = ("eigen-cam", "ablation-cam")
 """Beside the default set: one method of what a layer returns, and one of changed outputs of a layer."""
 METHODS = {stem: method for stem, method in EVERY.items() if method.in_default_set or stem in KINDS}
 """Those that go through every test on every network; `check_method` and tests/contract/test_every.py try all others."""
+ATTENTION = {stem: method for stem, method in EVERY.items() if method.requires.attention}
+"""Methods for transformers alone."""
 VARIANTS = {
     **METHODS,
     "integrated-gradients to a tolerance": IntegratedGradients(tolerance=0.1, max_steps=40),

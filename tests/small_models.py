@@ -13,10 +13,13 @@ from torch import Tensor, nn
 import deepviz
 from deepviz.methods import Method
 from deepviz.models import LoadedModel
+from deepviz.testing import Attended
 from objectives.planted import PlantedDetector, PlantedSegmenter
 
 PREPROCESS = deepviz.Preprocess(32, crop=0.8)
 PLAIN = deepviz.Preprocess(32, crop=None, mean=(0, 0, 0), std=(1, 1, 1))
+ATTENTION = ("attention-rollout", "generic-attention", "le-grad", "token-similarity")
+"""Methods that most of these models have nothing for."""
 LABELS = ("tabby, tabby cat", "red fox", "lynx", "coffee mug", "crane")
 
 
@@ -143,6 +146,12 @@ class Depth(Segmenting):
 
 def no_class_scores() -> LoadedModel:
     return _loaded(Depth().eval())
+
+
+def transformer() -> LoadedModel:
+    """Two layers of attention between patches of 4 x 4."""
+    layers = (nn.Conv2d(3, 8, 4, stride=4), Attended(8), nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(32, 5))
+    return _loaded(seeded(nn.Sequential(*layers)))
 
 
 def no_map() -> LoadedModel:

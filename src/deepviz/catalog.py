@@ -225,10 +225,12 @@ def summary(method_class: type[Method]) -> str:
     return (method_class.__doc__ or "").strip().split("\n")[0]
 
 
-def family(cls: type[Method]) -> Literal["input", "layer", "black-box", "composed"]:
+def family(cls: type[Method]) -> Literal["input", "layer", "attention", "black-box", "composed"]:
     """What a method is, by what it is made of and what it needs."""
     if any(Method in option.kinds for option in options(cls)):
         return "composed"
+    if cls.needs.attention:
+        return "attention"
     return "layer" if cls.needs.layer else "black-box" if cls.needs.black_box else "input"
 
 

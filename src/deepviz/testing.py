@@ -30,6 +30,7 @@ from typing import Any, TypeVar, get_args
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from deepviz import catalog
@@ -75,17 +76,45 @@ class ContractError(AssertionError):
 # what everything is tried on
 
 
-def network(dtype: torch.dtype = torch.float64, axes: int = 2) -> nn.Module:
+class SelfAttention(nn.Module):
+    """Tokens (N, T, width) attend to each other in two heads, and are added to what arrives."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.to_qkv, self.out = nn.Linear(width, 3 * width), nn.Linear(width, width)
+
+    def forward(self, tokens: Tensor) -> Any:
+        """The tokens, changed."""
+        q, k, v = self.to_qkv(tokens).unflatten(2, (3, 2, -1)).permute(2, 0, 3, 1, 4)
+        return tokens + self.out(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
+
+
+class Attended(nn.Module):
+    """Layers of attention between the positions of a feature map (N, width, *space)."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(SelfAttention(width), SelfAttention(width))
+
+    def forward(self, maps: Tensor) -> Any:
+        """The feature map, changed."""
+        return self.layers(maps.flatten(2).transpose(1, 2)).transpose(1, 2).unflatten(2, maps.shape[2:])
+
+
+def network(dtype: torch.dtype = torch.float64, axes: int = 2, attention: bool = False) -> nn.Module:
     """A small network with everything that methods ask for: convolutions, rectifiers, a layer with a map below
     average pooling and one linear layer; its class scores are of `images` with so many spatial axes. Dropout and
-    batch normalisation are as training leaves them."""
+    batch normalisation are as training leaves them.
+
+    `attention`: whether the positions of its last map attend to each other.
+    """
     convolution, norm, pool = LAYERS[axes]
     model = nn.Sequential(
-        convolution(3, 6, 3, padding=1),
+        convolution(3, 6, 1) if attention else convolution(3, 6, 3, padding=1),
         norm(6),
         nn.ReLU(),
-        convolution(6, 8, 3, stride=2, padding=1),
-        nn.ReLU(),
+        convolution(6, 8, 2, stride=2) if attention else convolution(6, 8, 3, stride=2, padding=1),
+        nn.Sequential(nn.ReLU(), Attended(8)) if attention else nn.ReLU(),
         pool(1),
         nn.Flatten(),
         nn.Dropout(0.5),
@@ -103,9 +132,9 @@ def network(dtype: torch.dtype = torch.float64, axes: int = 2) -> nn.Module:
 class WithTable(nn.Module):
     """The same network with side information: a table (N, 8) that weights its features."""
 
-    def __init__(self, dtype: torch.dtype = torch.float64) -> None:
+    def __init__(self, dtype: torch.dtype = torch.float64, attention: bool = False) -> None:
         super().__init__()
-        whole = network(dtype)
+        whole = network(dtype, attention=attention)
         self.body, self.head = whole[:7], whole[7:]  # type: ignore[index]
         self.eval()
 
@@ -118,9 +147,9 @@ class Several(nn.Module):
     """The same network with a table (N, 8) before the image, both of which are explained, and weights (N, 8) of the
     features, which go along."""
 
-    def __init__(self, dtype: torch.dtype = torch.float64) -> None:
+    def __init__(self, dtype: torch.dtype = torch.float64, attention: bool = False) -> None:
         super().__init__()
-        whole = network(dtype)
+        whole = network(dtype, attention=attention)
         self.body, self.head = whole[:7], whole[7:]  # type: ignore[index]
         self.eval()
 
@@ -136,6 +165,11 @@ def images(n: int = ROWS, dtype: torch.dtype = torch.float64, axes: int = 2) -> 
 
 def _drawn(*shape: int, seed: int = 1) -> Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def network_for(method: Method, dtype: torch.dtype = torch.float64, axes: int = 2) -> nn.Module:
+    """The small network, with what the method asks for."""
+    return network(dtype, axes, method.requires.attention)
 
 
 def small(cls: type[V], **given: Any) -> V:
@@ -380,7 +414,7 @@ def check_shapes(method: Method) -> None:
     """(N, C, H, W) as the input, or (N, 1, *grid) of a layer, in the input's type, finite, outside of any graph."""
     for dtype in (torch.float64, torch.float32, torch.bfloat16):
         x = images(2, dtype)
-        maps = _maps(method, network(dtype), x)
+        maps = _maps(method, network_for(method, dtype), x)
         expect(isinstance(maps, Tensor), f"it returns {type(maps).__name__} for a tensor")
         expect(maps.dtype == dtype, f"a map of a {dtype} image is {maps.dtype}")
         expect(not maps.requires_grad and not maps.is_inference(), "the map is part of a graph")
@@ -398,13 +432,13 @@ def check_view(method: Method) -> None:
     """It says how it is drawn."""
     expect(method.view in ("magnitude", "sum", "positive"), f"view is {method.view!r}")
     if method.view == "positive":
-        maps = _maps(method, network(), images())
+        maps = _maps(method, network_for(method), images())
         expect(float(maps.min()) >= 0, "view is positive, but maps have negative values")
 
 
 def check_needs(method: Method) -> None:
     """It asks for what it declares, and costs what it says: `needs` and `passes`."""
-    model, x = network().eval(), images(1)
+    model, x = network_for(method).eval(), images(1)
     _maps(method, model, x, 1)  # what is found once per model is not counted
     forward, backward = _counted(model, lambda: _maps(method, model, x, 1))
     expect(forward + backward > 0 or not method.requires.forward, "it does not ask the model, but needs forward passes")
@@ -444,7 +478,7 @@ def _counted(model: nn.Module, run: Callable[[], Any]) -> tuple[int, int]:
 def check_rows(method: Method) -> None:
     """Each row of a batch is that image alone."""
     for dtype, tolerance in EXACT.items():
-        model, x = network(dtype), images(ROWS, dtype)
+        model, x = network_for(method, dtype), images(ROWS, dtype)
         together = _maps(method, model, x)
         for row in range(ROWS):
             alone = _maps(method, model, x[row : row + 1])
@@ -454,7 +488,7 @@ def check_rows(method: Method) -> None:
 def check_chunks(method: Method) -> None:
     """The number of rows that go through the model together does not matter."""
     for dtype, tolerance in EXACT.items():
-        model, x = network(dtype), images(ROWS, dtype)
+        model, x = network_for(method, dtype), images(ROWS, dtype)
         usual = _maps(method, model, x)
         for rows in (1, 2, 64):
             with chunks.fixed(rows):
@@ -463,7 +497,7 @@ def check_chunks(method: Method) -> None:
 
 def check_determinism(method: Method) -> None:
     """The same call gives the same bits, whatever the global random state; random numbers come from a seed."""
-    model, x = network(), images()
+    model, x = network_for(method), images()
     first = _maps(method, model, x)
     before = torch.get_rng_state()
     try:
@@ -476,7 +510,7 @@ def check_determinism(method: Method) -> None:
 
 def check_targets(method: Method) -> None:
     """An index, a tensor (N,), one of (N, K), a callable, an objective and None agree."""
-    model, x = network(), images()
+    model, x = network_for(method), images()
     with torch.no_grad():
         predicted = copy.deepcopy(model).eval()(x).argmax(1)
     by_default = _maps(method, model, x)
@@ -501,7 +535,7 @@ def check_targets(method: Method) -> None:
 
 def check_extra(method: Method) -> None:
     """What the model takes beside the image goes along with its row."""
-    model, x = WithTable(), images()
+    model, x = WithTable(attention=method.requires.attention), images()
     table = torch.rand(ROWS, 8, generator=torch.Generator().manual_seed(2), dtype=torch.float64) + 0.1
     together = _maps(method, model, x, 1, extra=(table,))
     same(_maps(method, model, x, 1, extra={"table": table}), together, 1e-9, "extra by position and by keyword")
@@ -521,7 +555,7 @@ def check_volumes(method: Method) -> None:
 
 
 def _check_space(method: Method, axes: int) -> None:
-    model, x = network(axes=axes), images(axes=axes)
+    model, x = network_for(method, axes=axes), images(axes=axes)
     what = f"an input {tuple(x.shape)}"
     if axes not in method.spatial_axes:
         with refused(ImageError, "takes", what):
@@ -548,7 +582,12 @@ def _check_map(maps: Any, x: Tensor, what: str) -> None:
 def check_several_inputs(method: Method) -> None:
     """Of several explained inputs the maps come in the structure of x, each of its own input or None; what goes along
     stays with its row."""
-    model, table, image, weights = Several(), _drawn(ROWS, 8, seed=2), images(), _drawn(ROWS, 8, seed=3)
+    model, table, image, weights = (
+        Several(attention=method.requires.attention),
+        _drawn(ROWS, 8, seed=2),
+        images(),
+        _drawn(ROWS, 8, seed=3),
+    )
     if _has_baseline_of_images(method):
         table = (10 * table).long()  # carried along
     with untouched(model, image, "after a call with several inputs"):
@@ -622,7 +661,7 @@ def untouched(model: nn.Module, x: Tensor, when: str) -> Iterator[None]:
 
 def check_borrowing(method: Method) -> None:
     """The model, the image and the random state are as they were: afterwards, after a bad target, after a crash."""
-    model, x = network(), images()
+    model, x = network_for(method), images()
     with untouched(model, x, "after a call"):
         _maps(method, model, x)
     with untouched(model, x, "after a call without gradients"), torch.no_grad():
@@ -634,7 +673,7 @@ def check_borrowing(method: Method) -> None:
         ):
             _maps(method, model, x, target)
     for after in (0, 1, 3):
-        _crash(method, network(), x, after)
+        _crash(method, network_for(method), x, after)
 
 
 def _crash(method: Method, model: nn.Module, x: Tensor, after: int) -> None:

@@ -51,7 +51,10 @@ def test_doctor_says_what_it_understood_of_a_model(capsys):
     first = model.predict(deepviz.example_photo())[0][0]
     assert found["predictions:"].startswith(f"{first}, ")
     assert found["layer:"].startswith(f"{deepviz.viz_layers(model).default.name}, ")
-    assert "does not apply:" not in found
+    assert said.count(("does not apply:", found["does not apply:"])) == 1
+    assert found["does not apply:"].startswith(
+        f"{', '.join(small_models.ATTENTION)}: it computes no attention on the image"
+    )
 
 
 def test_doctor_says_what_a_reused_layer_is(capsys):
@@ -60,8 +63,12 @@ def test_doctor_says_what_a_reused_layer_is(capsys):
 
 
 def test_doctor_says_which_methods_do_not_apply_and_why(capsys):
-    (found,) = [text for name, text in told(capsys, "small_models:no_rectifier") if name == "does not apply:"]
-    assert found.startswith("guided-backprop, deconvolution, guided-grad-cam: ")
+    found = [text for name, text in told(capsys, "small_models:no_rectifier") if name == "does not apply:"]
+    assert found[0].startswith("guided-backprop, deconvolution, guided-grad-cam: ")
+    assert found[1].startswith(", ".join(small_models.ATTENTION))
+    assert len(found) == 2
+    (found,) = [text for name, text in told(capsys, "small_models:transformer") if name == "does not apply:"]
+    assert "attention" not in found
     assert dict(told(capsys, "small_models:number"))["numbers:"].startswith("1")
 
 
@@ -86,7 +93,7 @@ def test_doctor_of_a_model_without_classes(capsys):
 
 
 def test_doctor_of_a_model_of_embeddings(capsys, tmp_path, monkeypatch):
-    """Which predicts nothing, but of which every method can explain something."""
+    """Which predicts nothing, but of which every method for its kind of network can explain something."""
     (tmp_path / "dv_embedding.py").write_text(
         "import deepviz, small_models\n"
         "def make():\n"
@@ -95,7 +102,8 @@ def test_doctor_of_a_model_of_embeddings(capsys, tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(tmp_path)
     said = told(capsys, "dv_embedding:make")
     assert dict(said)["output:"].startswith("embedding, nothing predicted: the output is an embedding of 5 numbers")
-    assert "does not apply:" not in dict(said)
+    (left_out,) = [text for name, text in said if name == "does not apply:"]
+    assert left_out.startswith(", ".join(small_models.ATTENTION))
 
 
 def test_doctor_says_what_a_detector_finds(capsys, tmp_path):
@@ -123,5 +131,6 @@ def test_doctor_of_a_segmenter_has_the_shares_of_its_classes(capsys):
     largest, share = max(((k, float((best == k).double().mean())) for k in range(8)), key=lambda one: one[1])
     assert said["shares:"].startswith(f"{model.label(largest)} {100 * share:.1f} %")
     assert said["layer:"].startswith("body.2, ")
-    assert "does not apply:" not in said
+    (left_out,) = [text for name, text in found if name == "does not apply:"]
+    assert left_out.startswith(", ".join(small_models.ATTENTION))
     assert "predictions:" not in said

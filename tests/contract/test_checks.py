@@ -38,11 +38,13 @@ from deepviz.testing import (
     network,
     small,
 )
-from networks import VARIANTS
+from networks import ATTENTION, VARIANTS
 from strangers.layer_cam import LayerCAM
 from strangers.rise import RISE
 
-METHODS = VARIANTS | {"a stranger's of a layer": LayerCAM(), "a stranger's black box": RISE(masks=5, cells=3)}
+METHODS = (
+    VARIANTS | ATTENTION | {"a stranger's of a layer": LayerCAM(), "a stranger's black box": RISE(masks=5, cells=3)}
+)
 REGION = {"inside": torch.tensor([1, 1, 5, 6])}
 METRICS = {
     name: small(cls, **(REGION if issubclass(cls, RegionMetric) else {})) for name, cls in catalog.METRICS.items()

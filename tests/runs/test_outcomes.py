@@ -128,7 +128,7 @@ def with_picky(monkeypatch):
 @pytest.mark.filterwarnings("ignore::deepviz.DeepVizWarning")
 def test_under_all_a_strangers_error_costs_only_its_own_map(with_picky):
     found = deepviz.explain(good(), bright(1), target=[0, 1])
-    assert len(found) == 3 * 2 * len(catalog.METHODS) - 2
+    assert len(found) == 3 * 2 * len(catalog.default_set()) - 2
     assert [(one.method, one.target.index, one.error) for one in found.failed] == [
         (Picky(), 0, "KeyError"),
         (Picky(), 1, "KeyError"),

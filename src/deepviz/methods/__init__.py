@@ -5,6 +5,10 @@ from deepviz.methods.cams.cam import CAM
 from deepviz.methods.cams.eigen_cam import EigenCAM
 from deepviz.methods.cams.eigen_grad_cam import EigenGradCAM
 from deepviz.methods.cams.fem import FEM
+from deepviz.methods.attention.attention_rollout import AttentionRollout
+from deepviz.methods.attention.generic_attention import GenericAttention
+from deepviz.methods.attention.le_grad import LeGrad
+from deepviz.methods.attention.token_similarity import TokenSimilarity
 from deepviz.methods.cams.grad_cam import GradCAM
 from deepviz.methods.cams.grad_cam_plus_plus import GradCAMPlusPlus
 from deepviz.methods.cams.guided_grad_cam import GuidedGradCAM
@@ -43,6 +47,10 @@ __all__ = [  # noqa: RUF022
     "ActivationMap",
     "GradientMap",
     "LayerMap",
+    "AttentionRollout",
+    "GenericAttention",
+    "LeGrad",
+    "TokenSimilarity",
     "Attribution",
     "Method",
     "Needs",

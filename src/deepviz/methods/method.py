@@ -134,7 +134,7 @@ class Method(Frozen, ABC):
         """Forward and backward passes of one image for one map: `cost` as a number."""
         if self._inside:
             return sum(method.passes() for method in self._inside)
-        return 2.0 if self.needs.gradient or self.needs.layer else 1.0
+        return 1.0 if self.needs.black_box else 2.0
 
     @property
     def requires(self) -> Needs:
@@ -312,7 +312,7 @@ def _check_shape(method: Method, maps: Tensor, leaf: Tensor, session: Session) -
         if one_map and len(grid) == len(space) and all(map(le, grid, space)):
             return
         # a layer's own cells, which may be finer; a callable as grid= may take frames out of the channels
-        if one_map and len(grid) >= len(space) and method.requires.layer:
+        if one_map and len(grid) >= len(space) and (method.requires.layer or method.requires.attention):
             return
         coarser = f", or ({', '.join(map(str, rows))}, 1, *grid) with one map of at most {tuple(space)} cells"
     raise MethodError(

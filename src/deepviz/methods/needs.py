@@ -15,6 +15,7 @@ class Needs:
         layer: what a layer returns, and the gradient there.
         rectifier: rectifiers that a rule can change.
         pooling: a mean over the layer's positions and one linear layer after it.
+        attention: attention between the tokens of an image, and the gradient there.
     """
 
     forward: bool = True
@@ -22,6 +23,7 @@ class Needs:
     layer: bool = False
     rectifier: bool = False
     pooling: bool = False
+    attention: bool = False
 
     def __or__(self, other: Needs) -> Needs:
         return Needs(
@@ -30,19 +32,20 @@ class Needs:
             layer=self.layer or other.layer,
             rectifier=self.rectifier or other.rectifier,
             pooling=self.pooling or other.pooling,
+            attention=self.attention or other.attention,
         )
 
     @property
     def coarse(self) -> bool:
-        """Whether the map has a layer's few cells: what comes from a layer alone has no value per pixel."""
-        return self.layer and not self.gradient
+        """Whether the map has a layer's few cells: what comes from a layer or from tokens has no value per pixel."""
+        return (self.layer or self.attention) and not self.gradient
 
     @property
     def black_box(self) -> bool:
         """Whether any callable will do as a model."""
-        return not (self.gradient or self.layer or self.rectifier)
+        return not (self.gradient or self.layer or self.rectifier or self.attention)
 
     def __str__(self) -> str:
         """In words: "forward, gradient"."""
-        words = ("forward", "gradient", "layer", "rectifier", "pooling")
+        words = ("forward", "gradient", "layer", "rectifier", "pooling", "attention")
         return ", ".join(word for word in words if getattr(self, word))

@@ -29,6 +29,7 @@ Bits = Literal[8, 16, 32]
 SHOWN_ELSEWHERE = ("warnings", "layer", "layer title", "checks")
 NOTES = {
     "grid": "grid of the layer",
+    "attention": "layers of attention",
     "overridden": "rectifiers that took the method's rule",
     "not overridden": "activations that did not",
     "points": "gradients along the path",
