@@ -341,6 +341,14 @@ class Queries(TinyViT):
         return self.head(self.blocks[1](queries).mean(1))
 
 
+class SideBySide(TinyViT):
+    """Two layers of attention see the same tokens, and are added."""
+
+    def forward(self, x):
+        tokens = self.patch(x).flatten(2).transpose(1, 2) + self.position[:, 1:]
+        return self.head(self.norm(self.blocks[0](tokens) + self.blocks[1](tokens)).mean(1))
+
+
 class Untrained(TinyViT):
     def __init__(self):
         super().__init__()
@@ -354,6 +362,7 @@ REFUSED = {
     "merged tokens": (Merging, r"merges or adds tokens between its layers \(12, 6 tokens\)"),
     "tokens in another order": (Shuffled, "tokens that blocks.1.attn attends to were not found on the image"),
     "queries of a detector": (Queries, "merges or adds tokens|4 queries attend to 12 keys"),
+    "layers side by side": (SideBySide, "blocks.0.attn and blocks.1.attn are computed side by side"),
     "an untrained classifier": (Untrained, "no gradient arrives at its last layer of attention"),
     "a traced module": (
         lambda: torch.jit.trace(VIT.model(), VIT.images(1), check_trace=False),

@@ -16,6 +16,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -581,6 +582,7 @@ def _look(part: Session) -> Attentions:
     named = {one: names[one.modules[-1]] if one.modules else "the model" for one in chosen}
     shapes = {one: _shape(one.one, named[one]) for one in chosen}
     layers, pool = _layers(chosen, shapes, named)
+    _check_sequence(chosen, named)
     ends = [layers[-1], layers[0]] if layers else chosen
     length = shapes[ends[0]][2]
     last, *others = [_placed(one, named[one], image, known) for one in dict.fromkeys(ends)]
@@ -699,6 +701,22 @@ def _layers(
             "each other, and one that pools them at the end, are followed; use GradCAM"
         )
     return layers, pool
+
+
+def _check_sequence(chosen: list[_Heard], named: dict[_Heard, str]) -> None:
+    """Each layer sees what the one before it attended to.
+
+    Raises:
+        NoAttention: if two are computed side by side, as of two crops of an image.
+    """
+    for before, after in pairwise(chosen):
+        # not the sum, which is the same whatever is attended to
+        (gradient,) = differentiate(after.one.A.square().sum(), [before.one.A], keep=True)
+        if gradient is None:
+            raise NoAttention(
+                f"{named[before]} and {named[after]} are computed side by side, and only layers that follow each other "
+                "are followed; use GradCAM"
+            )
 
 
 def _placed(one: _Heard, name: str, image: Tensor, known: Sequence[Size]) -> _Placed:
