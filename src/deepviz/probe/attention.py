@@ -642,8 +642,8 @@ def _on_the_way(heard: list[_Heard], values: Tensor, mode: Attending) -> tuple[l
     on_image = [one for one in heard if one.depends]
     if not on_image:
         raise NoAttention(
-            "it computes no attention on the image: no softmax(q k^T) v, scaled_dot_product_attention or "
-            "multi_head_attention_forward was seen; use another method (Gradient, GradCAM)"
+            "it computes no attention on the image that can be seen, softmax(q k^T) v; use another method (Gradient, "
+            "GradCAM)"
         )
     alive = [one for one in on_image if one.one.A.requires_grad]
     if not alive or not values.requires_grad:

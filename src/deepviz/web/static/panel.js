@@ -93,6 +93,7 @@ export function drawVersus(others, chosen, choose) {
 // `problems`: by a method's name, why it cannot be asked for with these options.
 export function drawMethods(methods, chosen, problems, { toggle, change }) {
   const open = new Set([...$("methods").querySelectorAll("details[open]")].map((one) => one.dataset.method));
+  let reason = { text: "", id: "" };
   const rows = methods.map((method) => {
     const here = chosen.find((one) => one.name === method.name);
     const applies = method.reason === "";
@@ -106,6 +107,11 @@ export function drawMethods(methods, chosen, problems, { toggle, change }) {
     const label = element("label", { for: box.id }, method.title);
     const head = element("div", { class: "method-head" }, box, label);
     const row = element("li", { class: `method${applies ? "" : " inapplicable"}` }, head);
+    if (!applies && method.reason === reason.text) {
+      box.setAttribute("aria-describedby", reason.id); // said once, for neighbours
+      return row;
+    }
+    reason = { text: method.reason, id: `why-${method.name}` };
     if (!applies) {
       const why = element("p", { class: "why", id: `why-${method.name}` }, method.reason);
       box.setAttribute("aria-describedby", why.id);
