@@ -1,14 +1,14 @@
 """Attribution methods. One file per method; every `Method` imported here is in the catalog."""
 
+from deepviz.methods.attention.attention_rollout import AttentionRollout
+from deepviz.methods.attention.generic_attention import GenericAttention
+from deepviz.methods.attention.le_grad import LeGrad
+from deepviz.methods.attention.token_similarity import TokenSimilarity
 from deepviz.methods.cams.ablation_cam import AblationCAM
 from deepviz.methods.cams.cam import CAM
 from deepviz.methods.cams.eigen_cam import EigenCAM
 from deepviz.methods.cams.eigen_grad_cam import EigenGradCAM
 from deepviz.methods.cams.fem import FEM
-from deepviz.methods.attention.attention_rollout import AttentionRollout
-from deepviz.methods.attention.generic_attention import GenericAttention
-from deepviz.methods.attention.le_grad import LeGrad
-from deepviz.methods.attention.token_similarity import TokenSimilarity
 from deepviz.methods.cams.grad_cam import GradCAM
 from deepviz.methods.cams.grad_cam_plus_plus import GradCAMPlusPlus
 from deepviz.methods.cams.guided_grad_cam import GuidedGradCAM
