@@ -108,7 +108,7 @@ def test_bisection_reaches_the_tolerance_and_says_so(name, tolerance):
     change = f(1.0) - f(0.0)
     assert found.reached
     assert abs(float(found.mean[0]) - change) <= tolerance * abs(change) * (1 + 1e-9)
-    assert abs(float(found.mean[1]) - 0.5) < 1e-12  # Simpson's rule is exact for lines on any pieces
+    assert abs(float(found.mean[1]) - 0.5) < 1e-12  # the trapezoidal rule is exact for lines on any pieces
     assert abs(float(found.mean[2]) - 1) < 1e-12
 
 
@@ -122,20 +122,35 @@ def test_no_point_is_asked_for_twice_and_all_are_counted(name):
     assert max(asked) == 1
 
 
-def test_what_simpsons_rule_integrates_exactly_needs_no_bisection():
-    assert bisect(Path(*SMOOTH["cubic"]), 1e-9, 2000).points == 9
+def test_what_the_trapezoidal_rule_integrates_exactly_needs_no_bisection():
+    assert bisect(Path(*SMOOTH["line"]), 1e-9, 2000).points == 9
 
 
-def test_bisection_goes_where_the_integrand_needs_it():
-    path = Path(*SMOOTH["step"])
-    bisect(path, 1e-3, 2000)
-    later = [point for points in path.asked[3:] for point in points]
-    assert later
-    assert all(abs(point - 0.3) < 0.25 for point in later)
+def test_bisection_goes_where_the_score_or_the_map_needs_it():
+    """The score's slope is steep near 0.3; the map also has a value that jumps at 0.7 and does not enter the score."""
+
+    def evaluate(points):
+        f, slope = SMOOTH["step"]
+        asked.append(points)
+        return [Node(f(a), slope(a), torch.tensor([slope(a), 500.0 * (a > 0.7)])) for a in points]
+
+    for along, places in (([1.0, 0.0], {0.3}), ([1.0, 1.0], {0.3, 0.7})):
+        asked = []
+        bisect(evaluate, 1e-2, 2000, torch.tensor(along))
+        later = [point for points in asked[2:] for point in points]
+        assert {min((0.3, 0.7), key=lambda place: abs(point - place)) for point in later} == places
+        assert all(min(abs(point - place) for place in places) < 0.25 for point in later)
+
+
+def test_the_error_of_a_map_that_jumps_goes_with_the_piece_where_it_does():
+    """The map jumps at 0.61: bisecting there halves the error each time, which more equal pieces would not."""
+    found = bisect(Path(*SMOOTH["kink"]), 1e-3, 2000)
+    assert abs(float(found.mean[0]) - 0.39) < 1e-3 * 0.39
+    assert found.points < 40
 
 
 def test_gaps_that_merely_cancel_do_not_count():
-    """Two opposite steps, each inside one of the first pieces and invisible to Simpson's points: gaps + and -."""
+    """Two opposite steps, each inside one of the first pieces and invisible to the first points: gaps + and -."""
 
     def f(a):
         return a + (1.0 if 0.05 < a < 0.55 else 0.0)

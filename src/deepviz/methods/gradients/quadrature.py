@@ -60,49 +60,60 @@ class Integral(NamedTuple):
     reached: bool
 
 
-FIRST_PIECES = 4
-BISECTED_AT_ONCE = 2
-LOCAL_GAPS = 5.0
+FIRST_PIECES = 8
+BISECTED_BY_MAP = 2
+BISECTED_BY_GAP = 1
+LOCAL_GAPS = 10.0
 
 
-def bisect(evaluate: Callable[[list[float]], list[Node]], tolerance: float, most: int) -> Integral:
-    """The mean gradient over the path by Simpson's rule on pieces, bisecting the worst.
+class Piece(NamedTuple):
+    """What the trapezoidal rule may miss between two neighbouring points: of the score, and of the map."""
 
-    The gap of a piece [a, b] is f(b) - f(a) minus Simpson's estimate of the integral of the slope, so it is known
-    exactly, not estimated. It ends when the total gap is within `tolerance` |f(1) - f(0)|, and the absolute local
-    gaps sum to at most five times that, so that they do not merely cancel; or before more than `most` points.
+    gap: float
+    difference: float
 
-    Each bisection adds two points, since a piece shares its ends and its middle becomes an end.
+
+def bisect(
+    evaluate: Callable[[list[float]], list[Node]], tolerance: float, most: int, along: Tensor | float = 1.0
+) -> Integral:
+    """The mean gradient over the path by the trapezoidal rule, with more points where it errs most.
+
+    Of a piece [a, b] two things are known: its gap, f(b) - f(a) minus the rule's estimate of the integral of the
+    slope, exactly; and (b - a) |(g(b) - g(a)) `along`|, with which the error of its map goes where the gradient jumps.
+    Each time the two pieces where the map differs most are bisected, and the one with the largest gap. It ends when the
+    total gap is within `tolerance` |f(1) - f(0)|, and the absolute local gaps sum to at most ten times that, so that
+    they do not merely cancel; or before more than `most` points.
     """
     nodes: dict[float, Node] = {}
+    pieces: dict[tuple[float, float], Piece] = {}
 
-    def visit(pieces: list[tuple[float, float]]) -> None:
-        new = sorted({point for a, b in pieces for point in (a, (a + b) / 2, b)} - nodes.keys())
+    def visit(new: list[float], found: list[tuple[float, float]]) -> None:
         nodes.update(zip(new, evaluate(new), strict=True))
+        for a, b in found:
+            gap = nodes[b].score - nodes[a].score - (b - a) / 2 * (nodes[a].slope + nodes[b].slope)
+            difference = (b - a) * float(((nodes[b].gradient - nodes[a].gradient) * along).norm())
+            pieces[a, b] = Piece(gap, difference)
 
-    def gap(a: float, b: float) -> float:
-        slopes = nodes[a].slope + 4 * nodes[(a + b) / 2].slope + nodes[b].slope
-        return nodes[b].score - nodes[a].score - (b - a) / 6 * slopes
+    def reached() -> bool:
+        gaps = [piece.gap for piece in pieces.values()]
+        return abs(sum(gaps)) <= allowed and sum(map(abs, gaps)) <= LOCAL_GAPS * allowed
 
     edges = [k / FIRST_PIECES for k in range(FIRST_PIECES + 1)]
-    first = list(pairwise(edges))
-    visit(first)
-    gaps = {piece: gap(*piece) for piece in first}
+    visit(edges, list(pairwise(edges)))
     allowed = tolerance * abs(nodes[1.0].score - nodes[0.0].score)
-    while not (reached := abs(sum(gaps.values())) <= allowed and sum(map(abs, gaps.values())) <= LOCAL_GAPS * allowed):
-        if len(nodes) + 2 * BISECTED_AT_ONCE > most:
-            break
-        worst = sorted(gaps, key=lambda piece: -abs(gaps[piece]))[:BISECTED_AT_ONCE]
-        halves = [half for a, b in worst for half in ((a, (a + b) / 2), ((a + b) / 2, b))]
-        visit(halves)
+    while not reached() and len(nodes) + BISECTED_BY_MAP + BISECTED_BY_GAP <= most:
+        by_map = sorted(pieces, key=lambda piece: -pieces[piece].difference)[:BISECTED_BY_MAP]
+        by_gap = sorted(pieces.keys() - by_map, key=lambda piece: -abs(pieces[piece].gap))[:BISECTED_BY_GAP]
+        worst = sorted([*by_map, *by_gap])
+        middles = [(a + b) / 2 for a, b in worst]
         for piece in worst:
-            del gaps[piece]
-        gaps.update({half: gap(*half) for half in halves})
+            del pieces[piece]
+        visit(middles, [half for (a, b), c in zip(worst, middles, strict=True) for half in ((a, c), (c, b))])
     weights = dict.fromkeys(nodes, 0.0)
-    for a, b in gaps:
-        for point, share in ((a, 1), ((a + b) / 2, 4), (b, 1)):
-            weights[point] += share * (b - a) / 6
+    for a, b in pieces:
+        for point in (a, b):
+            weights[point] += (b - a) / 2
     mean = torch.zeros_like(nodes[0.0].gradient)
     for point, node in nodes.items():
         mean.add_(node.gradient, alpha=weights[point])
-    return Integral(mean, len(nodes), reached)
+    return Integral(mean, len(nodes), reached())
