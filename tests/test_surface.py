@@ -85,7 +85,7 @@ SIGNATURES = {
     "viz_guidedbackprop": f"model, image, *, {COMMON}",
     "viz_guidedgradcam": f"model, image, *, layer=None, {COMMON}",
     "viz_integrated_gradients": "model, image, *, steps=None, rule='gauss-legendre', baseline=0.0, tolerance=None, "
-    "max_steps=1000, multiply_by_input=True, " + COMMON,
+    "max_steps=1000, multiply_by_input=True, baselines=None, draws=5, seed=0, " + COMMON,
     "Preprocess": "size, crop=0.875, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225), "
     "interpolation='bilinear', fit=None, channels='rgb', centre='round', "
     "longest=None, multiple=1, pad=None, antialias=True",
@@ -115,7 +115,7 @@ OPTIONS_OF_0_1 = {
     "GuidedGradCAM": "layer=None, grid=None, skip=None",
     "Deconvolution": "",
     "IntegratedGradients": "steps=None, rule='gauss-legendre', baseline=0.0, tolerance=None, max_steps=1000, "
-    "multiply_by_input=True",
+    "multiply_by_input=True, baselines=None, draws=5, seed=0",
     "SmoothGrad": "of=<factory>, samples=50, noise=0.15, statistic='mean', seed=0",
 }
 

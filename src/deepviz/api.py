@@ -32,7 +32,7 @@ from deepviz.models import LoadedModel, load_model
 from deepviz.models.images import PhotoSource
 from deepviz.objectives import Text
 from deepviz.objectives.similarity import Measure
-from deepviz.options import Baseline
+from deepviz.options import Baseline, Noise
 from deepviz.probe.outputs import Kind
 from deepviz.render import grey
 from deepviz.results.evaluation import Evaluation, with_controls
@@ -425,16 +425,20 @@ def viz_integrated_gradients(
     *,
     steps: int | None = None,
     rule: QuadratureRule = "gauss-legendre",
-    baseline: Baseline = 0.0,
+    baseline: Baseline | Noise = 0.0,
     tolerance: float | None = None,
     max_steps: int = 1000,
     multiply_by_input: bool = True,
+    baselines: Sequence[Baseline | Noise] | None = None,
+    draws: int = 5,
+    seed: int = 0,
     target: Targets = None,
     top_k: int = 1,
     preprocess: Any = None,
 ) -> Explanations:
     """Integrated gradients: `methods.IntegratedGradients`. Other arguments and result as for `explain`."""
-    method = IntegratedGradients(steps, rule, baseline, tolerance, max_steps, multiply_by_input)
+    several = None if baselines is None else tuple(baselines)
+    method = IntegratedGradients(steps, rule, baseline, tolerance, max_steps, multiply_by_input, several, draws, seed)
     return explain(model, image, method, target=target, top_k=top_k, preprocess=preprocess)
 
 

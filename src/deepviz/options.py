@@ -4,8 +4,8 @@ An option is a dataclass field whose annotation says all there is to know about 
 
     steps: Annotated[int, Ge(1), "Points on the path."] = 50
 
-Bounds are `Ge`, `Gt`, `Le` and `Lt`; a role (`Layer`, `GridOption`, `Seed`, `Baseline`) says what the option is for,
-whatever the field is called. `Frozen` checks all of them in the constructor, and compares by content.
+Bounds are `Ge`, `Gt`, `Le` and `Lt`; a role (`Layer`, `GridOption`, `Seed`, `Baseline`, `Baselines`) says what the
+option is for, whatever the field is called. `Frozen` checks all of them in the constructor, and compares by content.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from torch import Tensor, nn
 
 __all__ = [
     "Baseline",
+    "Baselines",
     "Bound",
     "Colour",
     "Frozen",
@@ -41,6 +42,7 @@ __all__ = [
     "Layers",
     "Le",
     "Lt",
+    "Noise",
     "Role",
     "Seed",
     "SkipOption",
@@ -113,7 +115,7 @@ class Infinite:
 class Role:
     """What an option is for, as a mark in its annotation."""
 
-    name: Literal["layer", "layers", "grid", "seed", "baseline"]
+    name: Literal["layer", "layers", "grid", "seed", "baseline", "baselines"]
 
 
 Layer = Annotated[
@@ -148,6 +150,11 @@ Colour = Literal["black", "grey", "white", "mean"]
 Baseline = Annotated[float | Tensor | Literal["blur"] | Colour, Role("baseline")]
 """A number in the input's normalised space (0.0 usually is the mean colour), a tensor that broadcasts against one
 image, the image blurred, or a colour in pixel space, where the preprocessing is known."""
+Noise = Literal["uniform-noise", "gaussian-noise"]
+"""Noise in place of a baseline: independent values, uniform over the range of each channel of the image, or normal with
+its mean and standard deviation."""
+Baselines = Annotated[tuple[Baseline | Noise, ...], Role("baselines")]
+"""Several baselines, each as in `Baseline` or a noise."""
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,10 @@ from hypothesis import strategies as st
 from torch import nn
 
 from by_hand import array, backward
+from deepviz import catalog
 from deepviz.errors import DeepVizWarning
-from deepviz.methods import Gradient, IntegratedGradients
+from deepviz.inputs import Leaves
+from deepviz.methods import Gradient, IntegratedGradients, Method
 from deepviz.probe.reference import blurred
 from networks import CASES, READABLE, Case, assert_same
 
@@ -151,6 +153,26 @@ def test_a_tolerance_is_reached_and_the_map_is_near_a_dense_reference(tolerance)
     assert int(points.min()) >= 9
 
 
+@quiet
+def test_where_the_gradient_jumps_a_tolerance_gives_a_better_map_than_as_many_uniform_points():
+    """S = sum_k relu(|x_k| - c_k): each value's gradient begins where a |x_k| = c_k, and most of these lie in one tenth
+    of the path."""
+
+    class Jumps(nn.Module):
+        def forward(self, x):
+            return (x.flatten(1) - c).clamp(min=0).sum(1, keepdim=True).expand(-1, 2)
+
+    x = 1 + torch.rand(3, 1, 6, 6, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    for row in range(3):
+        image = x[row : row + 1]
+        at = 0.4 + 0.1 * torch.rand(36, generator=torch.Generator().manual_seed(row), dtype=torch.float64)
+        c = at * image.flatten()
+        exact = image * (1 - at).view(1, 1, 6, 6)  # x_k times the part of the path on which its gradient is 1
+        found = IntegratedGradients(tolerance=0.01).attribute(Jumps(), image, 0)
+        uniform = IntegratedGradients(steps=int(found.notes.rows["points"]))(Jumps(), image, 0)
+        assert float((found.maps - exact).norm()) < 0.5 * float((uniform - exact).norm())
+
+
 def test_a_smaller_tolerance_takes_more_points_and_rows_differ():
     model, x = CASES["plain"].model(), CASES["plain"].images(4)
     coarse = IntegratedGradients(tolerance=0.05).attribute(model, x, 1).notes.rows["points"]
@@ -219,6 +241,94 @@ def test_a_baseline_by_colour_needs_preprocessing():
     known = IntegratedGradients(baseline="black").resolve_baseline(lambda name: torch.full((2, 1, 1), -2.0))
     assert_same(known(model, x, 1), IntegratedGradients(baseline=-2.0)(model, x, 1), 1e-12)
     assert IntegratedGradients(baseline="blur").resolve_baseline(lambda name: 1 / 0).baseline == "blur"
+
+
+def noise_by_hand(noise, image, draw, seed):
+    """One draw, channel by channel, from the generator of `draw`."""
+    generator = torch.Generator().manual_seed(seed * 1_000_003 + draw)
+    if noise == "uniform-noise":
+        u = torch.rand(image.shape, generator=generator, dtype=image.dtype)
+        return torch.stack([c.min() + (c.max() - c.min()) * v for c, v in zip(image, u, strict=True)])
+    e = torch.randn(image.shape, generator=generator, dtype=image.dtype)
+    return torch.stack([c.mean() + (c - c.mean()).square().mean().sqrt() * v for c, v in zip(image, e, strict=True)])
+
+
+@quiet
+@pytest.mark.parametrize("noise", ["uniform-noise", "gaussian-noise"])
+@pytest.mark.parametrize("options", [{"steps": 5}, {}, {"tolerance": 0.1}], ids=str)
+def test_a_noise_baseline_is_the_mean_over_its_draws_in_units_of_each_images_channels(noise, options):
+    model, x = CASES["plain"].model(), CASES["plain"].images(2) * torch.tensor([1.0, 5.0]).view(2, 1, 1, 1)
+    x[:, 1] += 3
+    found = IntegratedGradients(baseline=noise, draws=3, seed=7, **options).attribute(model, x, 1)
+    assert found.notes.rows["completeness gap"].shape == (2,)
+    for row in range(2):
+        starts = [noise_by_hand(noise, x[row], draw, 7) for draw in range(3)]
+        one = x[row : row + 1]
+        each = [IntegratedGradients(baseline=start, **options).attribute(model, one, 1) for start in starts]
+        assert_same(found.maps[row], torch.stack([path.maps[0] for path in each]).mean(0), 1e-10)
+        change = (model(one) - torch.stack([model(start[None]) for start in starts]).mean(0))[0, 1].detach()
+        gap = ((change - found.maps[row].sum()) / change).abs()
+        assert_same(found.notes.rows["completeness gap"][row], gap, 1e-8)
+        if "points" in found.notes.rows:
+            assert int(found.notes.rows["points"][row]) == sum(int(path.notes.rows["points"]) for path in each)
+
+
+@quiet
+def test_several_baselines_are_averaged_for_every_objective():
+    model, x = CASES["plain"].model(), CASES["plain"].images(2)
+    starts = (0.3, "blur", torch.full((3, 1, 1), -1.0, dtype=x.dtype), "uniform-noise")
+    target = torch.tensor([[0, 1], [2, 3]])
+    found = IntegratedGradients(baselines=starts, draws=1, steps=6)(model, x, target)
+    each = [IntegratedGradients(baseline=start, draws=1, steps=6)(model, x, target) for start in starts]
+    assert_same(found, torch.stack(each).mean(0), 1e-12)
+    mean = IntegratedGradients(baselines=starts, draws=1, steps=6, multiply_by_input=False)(model, x, target)
+    each = [
+        IntegratedGradients(baseline=start, draws=1, steps=6, multiply_by_input=False)(model, x, target)
+        for start in starts
+    ]
+    assert_same(mean, torch.stack(each).mean(0), 1e-12)
+
+
+def test_from_several_baselines_of_a_linear_network_the_sum_is_the_score_less_their_mean_score():
+    model, x = linear()
+    method = IntegratedGradients(baselines=(0.4, "gaussian-noise", "blur"), draws=2, steps=1)
+    result = method.attribute(model, x, 2)
+    starts = method.starts(Leaves((x,)))
+    mean = torch.stack([model(start) for (start,) in starts]).mean(0)
+    assert len(starts) == 4
+    assert_same(result.maps.sum((1, 2, 3)), (model(x) - mean)[:, 2].detach(), 1e-10)
+    assert float(result.notes.rows["completeness gap"].max()) < 1e-10
+
+
+def test_a_noise_baseline_does_not_depend_on_the_other_rows():
+    model, x = CASES["plain"].model(), CASES["plain"].images(3)
+    method = IntegratedGradients(baseline="gaussian-noise", draws=2, steps=4)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeepVizWarning)
+        assert_same(method(model, x, 1)[2:], method(model, x[2:], 1), 1e-12)
+
+
+def test_colours_among_several_baselines_are_resolved_and_written():
+    method = catalog.parse("integrated-gradients(baselines=(black, 0.5, uniform-noise))", Method)
+    assert method.baselines == ("black", 0.5, "uniform-noise")
+    assert catalog.parse(catalog.spell(method), Method) == method
+    resolved = method.resolve_baseline(lambda name: torch.full((2, 1, 1), -2.0))
+    assert resolved == IntegratedGradients(baselines=(torch.full((2, 1, 1), -2.0), 0.5, "uniform-noise"))
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"baselines": ()}, "baselines must be at least one"),
+        ({"baselines": ("black",), "baseline": "white"}, "put all of them into baselines"),
+        ({"baselines": ("green",)}, "baselines must be"),
+        ({"baseline": "uniform-noise", "draws": 0}, "draws must be at least 1"),
+    ],
+    ids=str,
+)
+def test_baselines_that_make_no_sense_are_refused(options, words):
+    with pytest.raises((TypeError, ValueError), match=words):
+        IntegratedGradients(**options)
 
 
 @pytest.mark.parametrize(

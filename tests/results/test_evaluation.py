@@ -119,6 +119,19 @@ def test_a_gap_is_measured_from_the_methods_own_baseline():
     assert (other.values[:, 0] > 0.01).all()
 
 
+@pytest.mark.filterwarnings("ignore:integrated gradients")
+@pytest.mark.parametrize(
+    "options", [{"baseline": "uniform-noise", "draws": 3}, {"baselines": ("black", "white")}], ids=str
+)
+def test_a_gap_is_measured_from_all_baselines_that_a_method_averages(options):
+    method = IntegratedGradients(200, **options)
+    x = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(2))
+    found = deepviz.evaluate(good(), x, method, Completeness(), target=1)
+    other = deepviz.evaluate(good(), x, method, Completeness(baselines=("mean", 0.0)), target=1)
+    assert (found.values[:, 0] < 0.01).all()
+    assert (other.values[:, 0] > 0.01).all()
+
+
 def test_a_metric_without_a_value_does_not_cost_the_others():
     """A scripted model cannot be randomised; its curves are there all the same."""
     metrics = [QUICK[0], ParameterRandomization(stages=2)]

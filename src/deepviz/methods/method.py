@@ -19,7 +19,7 @@ from deepviz.names import callable_name
 from deepviz.objectives.bound import Bound, bind
 from deepviz.options import Frozen, digest, having
 from deepviz.probe.outputs import Kind
-from deepviz.probe.reference import Colours, resolve_baseline
+from deepviz.probe.reference import Colours, resolve_baselines
 from deepviz.probe.session import Session, opened
 
 View = Literal["magnitude", "sum", "positive"]
@@ -130,6 +130,10 @@ class Method(Frozen, ABC):
         """How the map is drawn unless asked otherwise."""
         return "magnitude"
 
+    def starts(self, x: Leaves) -> list[Leaves]:
+        """The baselines of `x`, where the values of a map sum to S(x) less the mean score of these; else none."""
+        return []
+
     def passes(self) -> float:
         """Forward and backward passes of one image for one map: `cost` as a number."""
         if self._inside:
@@ -167,9 +171,7 @@ class Method(Frozen, ABC):
 
     def resolve_baseline(self, colours: Colours) -> Method:
         """The same method with baselines by name ("black") as `colours` says they are in the input's space."""
-        changed: dict[str, Any] = {
-            name: resolve_baseline(getattr(self, name), colours) for name in having(type(self), "baseline")
-        }
+        changed = resolve_baselines(self, colours)
         return self._with(changed, lambda method: method.resolve_baseline(colours))
 
     def with_layer(self, layer: str | nn.Module) -> Method:

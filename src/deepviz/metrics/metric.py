@@ -14,9 +14,9 @@ from torch import Tensor, nn
 
 from deepviz.errors import ModelError
 from deepviz.methods.method import Method, asked, in_short
-from deepviz.options import Frozen, having
+from deepviz.options import Frozen
 from deepviz.probe.outputs import Kind
-from deepviz.probe.reference import Colours, resolve_baseline
+from deepviz.probe.reference import Colours, resolve_baselines
 from deepviz.probe.session import Session, opened
 
 Better = Literal["higher", "lower"]
@@ -129,9 +129,8 @@ class Metric(Frozen, ABC):
 
     def resolve_baseline(self, colours: Colours) -> Metric:
         """The same metric with a baseline by name ("black") as `colours` says it is in the input's space."""
-        given = {name: getattr(self, name) for name in having(type(self), "baseline")}
-        found = {name: resolve_baseline(baseline, colours) for name, baseline in given.items()}
-        changed = {name: value for name, value in found.items() if value is not given[name]}
+        found = resolve_baselines(self, colours)
+        changed = {name: value for name, value in found.items() if value is not getattr(self, name)}
         return replace(self, **changed) if changed else self
 
     def of_rows(self, rows: slice) -> Metric:

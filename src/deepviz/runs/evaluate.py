@@ -210,9 +210,13 @@ def measured(
 ) -> tuple[float, Values | None]:
     """One metric of one explanation, with its curve if it has one."""
     metric = resolve_defaults(metric, explanation.method).resolve_baseline(lambda name: colour_of(loaded, name))
+    method = explanation.method.resolve_baseline(lambda name: colour_of(loaded, name))
     if metric.judges == "method":
-        method = explanation.method.resolve_baseline(lambda name: colour_of(loaded, name))
         return float(metric.measured(metric.measure, session, method)[0]), None
+    if getattr(metric, "baseline", 0.0) is None and getattr(metric, "baselines", None) is None:
+        place = next(place for place, leaf in enumerate(session.x) if leaf is session.image())
+        starts = tuple(start[place] for start in method.starts(session.x))
+        metric = replace(metric, **{"baselines": starts} if starts else {"baseline": 0.0})
     maps = explanation.attribution[None]
     metric.check(maps, session.image())
     if isinstance(metric, CurveMetric):
@@ -222,10 +226,8 @@ def measured(
 
 
 def resolve_defaults(metric: M, method: Method) -> M:
-    """The metric with what it leaves to the method: the values that its picture shows, and its own baseline."""
+    """The metric with what it leaves to the method: the values that its picture shows."""
     changes: dict[str, Any] = {}
     if getattr(metric, "channels", "sum") is None:
         changes["channels"] = "magnitude" if method.view == "magnitude" else "sum"
-    if getattr(metric, "baseline", 0.0) is None:
-        changes["baseline"] = getattr(method, "baseline", 0.0)
     return replace(metric, **changes)

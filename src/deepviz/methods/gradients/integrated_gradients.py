@@ -11,9 +11,9 @@ from deepviz.inputs import Leaves
 from deepviz.methods.gradients.quadrature import Node, QuadratureRule, bisect, quadrature
 from deepviz.methods.method import Method, View
 from deepviz.methods.needs import Needs
-from deepviz.options import Baseline, Ge, Gt
+from deepviz.options import Baseline, Baselines, Ge, Gt, Noise, Seed
 from deepviz.probe.chunks import spans
-from deepviz.probe.reference import reference
+from deepviz.probe.reference import is_noise, references
 from deepviz.probe.session import Session
 
 LARGE_GAP = 0.05
@@ -32,13 +32,17 @@ class IntegratedGradients(Method):
 
     The integral is a weighted sum over `steps` points by `rule`. By default it is 50, and a map with a gap above 5 % is
     computed again with 100 and then 200 points; the notes hold the "steps" of the map and the gradients spent,
-    "points": 50, 150 or 350. With a `tolerance`, it is as many points as that needs: the path is bisected where the
-    gradients disagree most with the change of the score, until the gap is within the tolerance, and not by luck: the
-    local gaps sum to at most five times it. That way keeps a map per point in memory; with `steps` memory is constant.
+    "points": 50, 150 or 350. With a `tolerance`, it is as many points as that needs: the path is bisected where the map
+    differs most between neighbouring points, and where these disagree most with the change of the score, until the gap
+    is within the tolerance, and not by luck: the local gaps sum to at most ten times it. That way keeps a map per point
+    in memory; with `steps` memory is constant.
 
     The baseline is a number in the input's normalised space (0.0 usually is the mean colour), a tensor that
     broadcasts against one image, "blur" (Gaussian, sigma a tenth of the shorter side), or, where the preprocessing
-    is known (`deepviz.explain`), a colour: "black", "grey", "white", "mean".
+    is known (`deepviz.explain`), a colour: "black", "grey", "white", "mean". Or it is noise, "uniform-noise" over the
+    range of each channel of the image or "gaussian-noise" with its mean and standard deviation: then R is the mean
+    over `draws`. With `baselines` it is the mean over all of them, a noise counting once per draw, and the values sum
+    to S(x) less the mean of S(x').
 
     Shapes: x (N, C, H, W) -> (N, C, H, W), in units of the score (of score per input without `multiply_by_input`).
     Drawn as the signed sum over channels, which keeps the additive meaning.
@@ -48,8 +52,8 @@ class IntegratedGradients(Method):
 
     Pitfall: pixels that equal the baseline get nothing, so black objects are invisible from a black baseline; the
     map answers "compared with what?", so say which baseline it was. A small gap does not prove a precise map: errors
-    of single pixels may cancel in the sum, and at like cost `steps` gives pixels that are closer to the limit than
-    `tolerance` does (`benchmarks/RESULTS.md`).
+    of single pixels may cancel in the sum. At the same cost `tolerance` gives a map that is closer to the limit than
+    `steps` does where the gradient jumps, as in networks of rectifiers (`benchmarks/RESULTS.md`).
 
     Reference: Sundararajan, Taly and Yan, "Axiomatic Attribution for Deep Networks" (2017), arXiv:1703.01365.
 
@@ -72,41 +76,66 @@ class IntegratedGradients(Method):
     ] = None
     rule: Annotated[QuadratureRule, "Where the points lie and how they are weighted."] = "gauss-legendre"
     baseline: Annotated[
-        Baseline, "Start of the path: a number in normalised space, blur, or by colour black, grey, white, mean."
+        Baseline | Noise,
+        "Start of the path: a number in normalised space, blur, by colour black, grey, white, mean, or noise.",
     ] = 0.0
     tolerance: Annotated[
         float | None, Gt(0), "Take as many points as this relative completeness gap needs, instead of `steps`."
     ] = None
     max_steps: Annotated[int, Ge(9), "Most points when a tolerance is given."] = 1000
     multiply_by_input: Annotated[bool, "Multiply by (x - x'), as in the paper; without it, the mean gradient."] = True
+    baselines: Annotated[
+        Baselines | None, "Several baselines in place of one, such as (black, white); their maps are averaged."
+    ] = None
+    draws: Annotated[int, Ge(1), "Draws of a baseline that is noise; each costs as much as a baseline."] = 5
+    seed: Annotated[Seed, "Seed of the noise."] = 0
 
     title: ClassVar[str] = "Integrated gradients"
     paper: ClassVar[str] = "Sundararajan et al. 2017, arXiv:1703.01365"
-    cost: ClassVar[str] = "`steps` (50, 150 or 350 by default) times (1 forward, 1 backward), 2 forwards"
+    cost: ClassVar[str] = (
+        "`steps` (50, 150 or 350 by default) times (1 forward, 1 backward), 2 forwards; for each baseline"
+    )
     needs: ClassVar[Needs] = Needs(gradient=True)
 
     def __post_init__(self) -> None:
         super().__post_init__()
         quadrature(self.rule, self.steps or STEPS[0])  # raises for too few steps for the rule
+        if self.baselines == ():
+            raise ValueError("baselines must be at least one, got ()")
+        if self.baselines and not (isinstance(self.baseline, float) and self.baseline == 0):
+            raise ValueError("baseline and baselines are both given: put all of them into baselines")
 
     def passes(self) -> float:
-        """`steps` gradients and 2 forwards: without `steps`, as many as most maps take; with a tolerance, at most."""
-        return 2.0 * (self.steps or STEPS[0] if self.tolerance is None else self.max_steps) + 2
+        """`steps` gradients and 2 forwards for each baseline: without `steps`, as many gradients as most maps take;
+        with a tolerance, at most."""
+        paths = sum(self.draws if is_noise(baseline) else 1 for baseline in self.baselines or (self.baseline,))
+        return paths * (2.0 * (self.steps or STEPS[0] if self.tolerance is None else self.max_steps) + 1) + 1
 
     def maps(self, session: Session) -> Leaves:
-        """(x - x') times the mean gradient on the path."""
-        start = session.x.map(lambda leaf: reference(leaf, self.baseline))
-        change = _change(session, start)
-        session, start = session.to_layout(), start.map(session.call.to_layout)
+        """(x - x') times the mean gradient on the path, averaged over the baselines."""
+        starts = self.starts(session.x)
+        changes = _changes(session, starts)
+        session = session.to_layout()
+        paths = []
+        for start, change in zip(starts, changes, strict=True):
+            start = start.map(session.call.to_layout)
+            mean = self._mean_gradient(session, start, change)
+            paths.append((mean, _times_change(session, start, mean)))  # (x - x') int dS/dx da
+        mean, R = (Leaves(_average(leaf) for leaf in zip(*maps, strict=True)) for maps in zip(*paths, strict=True))
+        self._note_gap(session, _gap(session, R, changes.mean(0)))
+        return R if self.multiply_by_input else mean
+
+    def starts(self, x: Leaves) -> list[Leaves]:
+        """The baselines; of a noise, its draws."""
+        return references(x, self.baselines or (self.baseline,), self.draws, self.seed)
+
+    def _mean_gradient(self, session: Session, start: Leaves, change: Tensor) -> Leaves:
+        """int dS/dx da on the path from one baseline, with what it took in the notes."""
         if self.tolerance is not None:
-            mean = self._adaptive(session, start)
-        elif self.steps is not None:
-            mean = self._uniform(session, start, self.steps, range(session.n))
-        else:
-            mean = self._repeated(session, start, change)
-        R, gap = _completeness(session, start, mean, change)
-        self._note_gap(session, gap)
-        return R if self.multiply_by_input else mean  # (x - x') int dS/dx da
+            return self._adaptive(session, start)
+        if self.steps is not None:
+            return self._uniform(session, start, self.steps, range(session.n))
+        return self._repeated(session, start, change)
 
     def _uniform(self, session: Session, start: Leaves, steps: int, rows: Sequence[int]) -> Leaves:
         """The mean gradient of some rows by the fixed rule, all rows' points in chunks after each other."""
@@ -129,7 +158,8 @@ class IntegratedGradients(Method):
         mean = self._uniform(session, start, STEPS[0], range(session.n))
         steps, points = torch.full(change.shape, STEPS[0]), torch.full(change.shape, STEPS[0])
         for more in STEPS[1:]:
-            large = _completeness(session, start, mean, change)[1] > LARGE_GAP  # (N,) or (N, K)
+            gap = _gap(session, _times_change(session, start, mean), change)
+            large = gap > LARGE_GAP  # (N,) or (N, K)
             rows = large.view(session.n, -1).any(1).nonzero().flatten().tolist()
             if not rows:
                 break
@@ -139,7 +169,7 @@ class IntegratedGradients(Method):
                 old[rows] = torch.where(which, new, old[rows])
             steps[large] = more
             points[large] += more
-        session.notes.rows |= {"steps": steps, "points": points}
+        _note_cost(session, steps=steps, points=points)
         return mean
 
     def _adaptive(self, session: Session, start: Leaves) -> Leaves:
@@ -158,9 +188,9 @@ class IntegratedGradients(Method):
                     G, S = one.at(path, same).gradient_and_values()
                     return [Node(float(s), float((g * along).sum()), g) for s, g in zip(S, _flat(G), strict=True)]
 
-                found.append(bisect(evaluate, self.tolerance, self.max_steps))
+                found.append(bisect(evaluate, self.tolerance, self.max_steps, along))
         shape = (*session.score.shape, session.n)
-        session.notes.rows["points"] = _rows_first([integral.points for integral in found], shape)
+        _note_cost(session, points=_rows_first([integral.points for integral in found], shape))
         missed = _rows_first([not integral.reached for integral in found], shape)
         if bool(missed.any()):
             session.notes.warn(
@@ -200,22 +230,42 @@ def _flat(leaves: Iterable[Tensor]) -> Tensor:
     return torch.cat([leaf.flatten(1).to(_precise(leaf)) for leaf in leaves], 1)
 
 
-def _change(session: Session, start: Leaves) -> Tensor:
-    """S(x) - S(x'), for the class that is predicted for x if none is given; one forward pass if one is."""
-    everything = torch.arange(session.n)
-    if not session.score.decided:
-        return session.values() - session.at(start, everything).values()
-    both = session.x.map(lambda x, start: torch.cat([x, start]), start)
-    ends = session.at(both, everything.repeat(2)).values()
-    return ends[: session.n] - ends[session.n :]
+def _note_cost(session: Session, **cost: Tensor) -> None:
+    """The points of all paths together, and the most steps of one of them."""
+    rows = session.notes.rows
+    if "steps" in cost:
+        rows["steps"] = torch.maximum(cost["steps"], rows.get("steps", cost["steps"]))
+    rows["points"] = cost["points"] + rows.get("points", 0)
 
 
-def _completeness(session: Session, start: Leaves, mean: Leaves, change: Tensor) -> tuple[Leaves, Tensor]:
-    """R = (x - x') * mean, and its gap |S(x) - S(x') - sum R| / |S(x) - S(x')|, on the CPU."""
-    R = session.x.map(lambda x, start, mean: session.beside((x - start).to(mean)) * mean, start, mean)
+def _changes(session: Session, starts: list[Leaves]) -> Tensor:
+    """S(x) - S(x') for every baseline, for the class that is predicted for x if none is given."""
+    chosen = session.score.decided  # then x goes through the model with the baselines, else before them
+    first = None if chosen else session.values()
+    stacked = Leaves(torch.cat(leaves) for leaves in zip(*([session.x] if chosen else []), *starts, strict=True))
+    rows = torch.arange(session.n).repeat(len(starts) + chosen)
+    ends = session.at(stacked, rows).values()
+    if first is None:
+        first, ends = ends[: session.n], ends[session.n :]
+    changes: Tensor = first - ends.unflatten(0, (len(starts), session.n))
+    return changes
+
+
+def _times_change(session: Session, start: Leaves, mean: Leaves) -> Leaves:
+    """(x - x') * mean."""
+    return session.x.map(lambda x, start, mean: session.beside((x - start).to(mean)) * mean, start, mean)
+
+
+def _average(maps: tuple[Tensor, ...]) -> Tensor:
+    """The mean of maps; one alone stays as it is."""
+    return maps[0] if len(maps) == 1 else torch.stack(maps).mean(0)
+
+
+def _gap(session: Session, R: Leaves, change: Tensor) -> Tensor:
+    """|S(x) - S(x') - sum R| / |S(x) - S(x')|, on the CPU."""
     total = torch.stack([part.flatten(2 if session.several else 1).sum(-1) for part in R]).sum(0)
     change = change.to(total)
-    return R, ((change - total).abs() / change.abs().clamp_min(torch.finfo(change.dtype).eps)).cpu()
+    return ((change - total).abs() / change.abs().clamp_min(torch.finfo(change.dtype).eps)).cpu()
 
 
 def between(x: Leaves, start: Leaves, rows: Tensor, a: Tensor) -> Leaves:
