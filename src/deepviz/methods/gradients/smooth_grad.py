@@ -1,13 +1,14 @@
 """SmoothGrad: Smilkov et al. 2017."""
 
 from dataclasses import dataclass, field
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar
 
 import torch
 from torch import Tensor
 
 from deepviz.inputs import Leaves, is_image_like
 from deepviz.methods.gradients.gradient import Gradient
+from deepviz.methods.gradients.moments import Moments, Statistic
 from deepviz.methods.method import Method, View
 from deepviz.methods.needs import Needs
 from deepviz.options import Ge, Gt, Seed
@@ -15,7 +16,6 @@ from deepviz.probe.chunks import spans
 from deepviz.probe.seeds import generator_of
 from deepviz.probe.session import Session
 
-Statistic = Literal["mean", "mean_square", "variance"]
 UNLIKE = 10
 """Ranges of channels that differ by more than this factor are in units of their own."""
 
@@ -74,7 +74,7 @@ class SmoothGrad(Method):
         if not any(noisy):
             noisy = [True] * len(noisy)
         s = [self._size(x, session) if add else torch.zeros(()) for x, add in zip(session.x, noisy, strict=True)]
-        moments = [_Moments() for _ in range(session.n)]
+        moments = [Moments() for _ in range(session.n)]
         for span in spans(self.samples, session.chunk()):
             samples = range(span.start, span.stop)
             e = session.x.map(lambda x: self._draw(samples, x, session))  # noqa: B023
@@ -126,39 +126,3 @@ def _noisy(x: Tensor, s: Tensor, e: Tensor, rows: Tensor) -> Tensor:
     """x + s e for copies of one row; or the row itself where s is a plain zero."""
     one = rows[:1]
     return x[one] + s[one] * e if s.ndim else x[one].expand_as(e)
-
-
-class _Moments:
-    """Mean and sum of squared deviations of maps that come one after the other (Welford 1962), in float32 at least."""
-
-    def __init__(self) -> None:
-        self.n = 0
-        self.mean: list[Tensor] = []
-        self.squares: list[Tensor] = []
-
-    def add(self, maps: tuple[Tensor, ...]) -> None:
-        maps = tuple(M.to(torch.promote_types(M.dtype, torch.float32)) for M in maps)
-        if self.n == 0:
-            self.mean, self.squares = ([torch.zeros_like(M[0]) for M in maps] for _ in range(2))
-        for each in zip(*maps, strict=True):
-            self.n += 1
-            for M, mean, squares in zip(each, self.mean, self.squares, strict=True):
-                before = M - mean
-                mean.add_(before, alpha=1 / self.n)
-                squares.addcmul_(before, M - mean)
-
-    def statistic(self, name: Statistic) -> list[Tensor]:
-        if name == "mean":
-            return self.mean
-        if name == "variance":
-            return [squares / (self.n - 1) for squares in self.squares]
-        return [squares / self.n + mean.square() for mean, squares in zip(self.mean, self.squares, strict=True)]
-
-    def relative_error(self, several: bool) -> Tensor:
-        """sqrt(sum of var/n over the map) / sqrt(sum of mean^2): one number, or one for each of K objectives."""
-
-        def total(maps: list[Tensor]) -> Tensor:
-            return torch.stack([M.flatten(int(several)).sum(-1) for M in maps]).sum(0).sqrt()
-
-        error = total([squares / (self.n - 1) / self.n for squares in self.squares])
-        return error / total([mean.square() for mean in self.mean]).clamp_min(torch.finfo(error.dtype).tiny)
