@@ -1,5 +1,6 @@
 """Captum: the same numbers where definitions agree, and where they do not, a closed form says who is right."""
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -7,14 +8,15 @@ from captum.attr import (
     Deconvolution as CaptumDeconvolution,
 )
 from captum.attr import (
-    GuidedBackprop as CaptumGuided,
-)
-from captum.attr import (
+    GradientShap,
     GuidedGradCam,
     InputXGradient,
     LayerGradCam,
     NoiseTunnel,
     Saliency,
+)
+from captum.attr import (
+    GuidedBackprop as CaptumGuided,
 )
 from captum.attr import (
     IntegratedGradients as CaptumIntegrated,
@@ -23,6 +25,7 @@ from torch import nn
 
 from deepviz.methods import (
     Deconvolution,
+    ExpectedGradients,
     GradCAM,
     Gradient,
     GradTimesImage,
@@ -93,6 +96,24 @@ def test_integrated_gradients_by_the_same_rule(name, rule, method):
     for row in range(3):  # each row's own baseline
         ours = IntegratedGradients(steps=steps, rule=rule, baseline=x[row].flip(2))
         assert_same(ours(model, x[row : row + 1], int(TARGET[row])), theirs[row : row + 1], TOLERANCE)
+
+
+@models
+def test_expected_gradients_are_gradient_shap_for_the_same_draws(name, monkeypatch):
+    model, x, _ = _built(name)
+    others, samples = x.flip(3), 12
+    for row in range(3):
+        a, chosen = [], []
+        for sample in range(samples):  # as `ExpectedGradients(seed=0)` draws
+            generator = torch.Generator().manual_seed(sample)
+            a.append(float(torch.rand((), generator=generator, dtype=torch.float64)))
+            chosen.append(int(torch.randint(3, (), generator=generator)))
+        monkeypatch.setattr("numpy.random.uniform", lambda *given: np.array(a))  # noqa: B023
+        monkeypatch.setattr("numpy.random.choice", lambda *given: np.array(chosen))  # noqa: B023
+        one, target = x[row : row + 1], int(TARGET[row])
+        theirs = GradientShap(model).attribute(one, others, n_samples=samples, stdevs=0.0, target=target)
+        ours = ExpectedGradients(baselines=list(others), samples=samples)(model, one, target)
+        assert_same(ours, theirs.detach(), TOLERANCE)
 
 
 @models

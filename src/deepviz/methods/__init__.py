@@ -16,10 +16,13 @@ from deepviz.methods.cams.hi_res_cam import HiResCAM
 from deepviz.methods.cams.layer_cam import LayerCAM
 from deepviz.methods.cams.layer_map import ActivationMap, GradientMap, LayerMap
 from deepviz.methods.cams.x_grad_cam import XGradCAM
+from deepviz.methods.gradients.blur_ig import BlurIG
 from deepviz.methods.gradients.deconvolution import Deconvolution
+from deepviz.methods.gradients.expected_gradients import ExpectedGradients
 from deepviz.methods.gradients.grad_times_image import GradTimesImage
 from deepviz.methods.gradients.gradient import Gradient
 from deepviz.methods.gradients.guided_backprop import GuidedBackprop
+from deepviz.methods.gradients.guided_ig import GuidedIG
 from deepviz.methods.gradients.integrated_gradients import IntegratedGradients
 from deepviz.methods.gradients.smooth_grad import SmoothGrad
 from deepviz.methods.method import Attribution, Method
@@ -31,6 +34,9 @@ __all__ = [  # noqa: RUF022
     "GuidedBackprop",
     "Deconvolution",
     "IntegratedGradients",
+    "ExpectedGradients",
+    "BlurIG",
+    "GuidedIG",
     "GradTimesImage",
     "SmoothGrad",
     "GradCAM",
