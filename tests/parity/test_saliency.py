@@ -6,7 +6,8 @@ import torch
 from torch import nn
 
 from deepviz.inputs import Leaves
-from deepviz.methods import BlurIG, Gradient, GuidedIG
+from deepviz.methods import XRAI, BlurIG, Gradient, GuidedIG
+from deepviz.methods.gradients.segments import ranked, segments
 from networks import CASES, Case, assert_same
 
 pytest.importorskip("saliency")
@@ -109,3 +110,39 @@ def test_blur_ig_of_the_package_is_not_complete_on_a_linear_network():
     even = torch.ones(1, 3, 14, 14, dtype=torch.float64)
     theirs = saliency.BlurIG().GetMask(last(even[0]), function_of(model, 1), max_sigma=sigma, steps=10)
     assert np.abs(theirs).max() > 1e-3
+
+
+def pair_of_xrai(x, A):
+    """The package's map for an attribution (H, W), which it takes per channel and joins by the maximum."""
+    many = np.repeat(A[:, :, None], 3, 2)
+    return saliency.XRAI().GetMask(last(x), None, base_attribution=many)
+
+
+def test_xrai_for_the_same_attribution():
+    coarse = Case(lambda: None, (3, 4, 4)).images(1)
+    x = nn.functional.interpolate(coarse, (224, 224), mode="bilinear")[0]
+    A = np.random.default_rng(0).normal(size=(224, 224))
+    ours = ranked(A, segments(x, 5), 50)
+    assert len(np.unique(ours)) > 5
+    assert np.abs(ours - pair_of_xrai(x, A)).max() < TOLERANCE * np.abs(ours).max()
+
+
+def test_the_packages_xrai_takes_the_largest_channel_so_its_values_do_not_sum_to_the_attribution():
+    """An attribution of 1, 0 and -1/2 in the channels of every pixel sums to 1/2; the package makes 1 of each pixel."""
+    model = nn.Sequential(nn.Flatten(), nn.Linear(3 * 30 * 30, 2)).double()
+    with torch.no_grad():
+        model[1].weight.copy_(torch.tensor([1.0, 0.0, -0.5]).repeat_interleave(900).expand(2, -1))
+    x = Case(lambda: None, (3, 30, 30)).images(1)
+    G = Gradient()(model, x, 1)
+    theirs = saliency.XRAI().GetMask(last(x[0]), None, base_attribution=last(G[0]))
+    assert np.abs(theirs - 1).max() < 1e-12
+    assert_same(XRAI(of=Gradient())(model, x, 1), torch.full((1, 1, 30, 30), 0.5, dtype=x.dtype), 1e-12)
+
+
+def test_the_package_finds_a_frame_in_an_image_that_has_none():
+    """It resizes with zeros beyond the border. Of an image that is the same in every row, so are the regions."""
+    x = torch.zeros(3, 40, 40, dtype=torch.float64)
+    x[..., 20:] = 1
+    theirs = saliency.xrai._get_segments_felzenszwalb(last(x), dilation_rad=0)
+    for found, even in ((segments(x, 0), True), (theirs, False)):
+        assert all((region == region[:1]).all() for region in found) == even

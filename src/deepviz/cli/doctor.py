@@ -49,6 +49,7 @@ EXTRAS = {
     "medical": ("nibabel", "pydicom"),
     "geo": ("tifffile", "imagecodecs"),
     "video": ("av",),
+    "regions": ("skimage",),
 }
 _NAMES = 5
 """Labels that are listed."""

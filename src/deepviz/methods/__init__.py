@@ -25,6 +25,7 @@ from deepviz.methods.gradients.guided_backprop import GuidedBackprop
 from deepviz.methods.gradients.guided_ig import GuidedIG
 from deepviz.methods.gradients.integrated_gradients import IntegratedGradients
 from deepviz.methods.gradients.smooth_grad import SmoothGrad
+from deepviz.methods.gradients.xrai import XRAI
 from deepviz.methods.method import Attribution, Method
 from deepviz.methods.needs import Needs
 
@@ -37,6 +38,7 @@ __all__ = [  # noqa: RUF022
     "ExpectedGradients",
     "BlurIG",
     "GuidedIG",
+    "XRAI",
     "GradTimesImage",
     "SmoothGrad",
     "GradCAM",

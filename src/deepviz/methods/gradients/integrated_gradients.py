@@ -122,7 +122,10 @@ class IntegratedGradients(Method):
 
     def maps(self, session: Session) -> Leaves:
         """(x - x') times the mean gradient on the path, averaged over the baselines."""
-        starts = self.starts(session.x)
+        return self.along(session, self.starts(session.x))
+
+    def along(self, session: Session, starts: list[Leaves]) -> Leaves:
+        """The same from other baselines."""
         change = changes(session, starts)
         session = session.to_layout()
         paths = []
