@@ -8,12 +8,19 @@ from torch import nn
 
 from deepviz import DeepVizWarning, catalog
 from deepviz.errors import ImageError
-from deepviz.metrics.controls import CentreGaussian, EdgeDetector, RandomMap
+from deepviz.metrics.controls import CentreGaussian, EdgeDetector, InputTimesNoise, RandomMap
 from networks import CASES, assert_same, plain
 
-CONTROLS = (RandomMap(), CentreGaussian(), EdgeDetector())
+CONTROLS = (RandomMap(), InputTimesNoise(), CentreGaussian(), EdgeDetector())
 X = torch.rand(3, 3, 10, 14, generator=torch.Generator().manual_seed(0))
 every_control = pytest.mark.parametrize("control", CONTROLS, ids=str)
+
+
+def test_input_times_noise_is_the_image_weighted_by_one_draw_of_the_normal_distribution():
+    e = torch.randn(3, 10, 14, generator=torch.Generator().manual_seed(5 * 1_000_003))
+    found = InputTimesNoise(seed=5)(plain(), X, 0)
+    assert_same(found[:, 0], sum((X[:, c] * e[c]).abs() for c in range(3)), 1e-6)
+    assert bool((InputTimesNoise()(plain(), 0 * X + (X > 0.5), 0) > 0).any(1).eq((X > 0.5).any(1)).all())
 
 
 class Silent(nn.Module):

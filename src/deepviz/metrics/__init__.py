@@ -4,7 +4,7 @@ from deepviz.metrics.agreement import Agreement, agreement
 from deepviz.metrics.avg_sensitivity import AvgSensitivity
 from deepviz.metrics.completeness import Completeness
 from deepviz.metrics.complexity import Complexity
-from deepviz.metrics.controls import CentreGaussian, EdgeDetector, RandomMap
+from deepviz.metrics.controls import CentreGaussian, EdgeDetector, InputTimesNoise, RandomMap
 from deepviz.metrics.curves import CurveMetric
 from deepviz.metrics.deletion import Deletion
 from deepviz.metrics.efficient_randomization import EfficientRandomization
@@ -39,6 +39,7 @@ __all__ = [  # noqa: RUF022 - in the order in which tables show them
     "Sparseness",
     "Complexity",
     "RandomMap",
+    "InputTimesNoise",
     "CentreGaussian",
     "EdgeDetector",
     "RandomizationCurve",

@@ -16,6 +16,7 @@ from torch import Tensor
 from deepviz.methods.method import Method, View
 from deepviz.methods.needs import Needs
 from deepviz.options import Gt, Seed
+from deepviz.probe.seeds import generator_of
 from deepviz.probe.session import Session
 
 
@@ -82,6 +83,44 @@ class RandomMap(Control):
         content = image.numpy().tobytes()
         key = int.from_bytes(sha256(f"{self.seed} ".encode() + content).digest()[:7])
         return torch.rand(image.shape[1:], generator=torch.Generator().manual_seed(key), dtype=torch.float32)
+
+
+@dataclass(frozen=True)
+class InputTimesNoise(Control):
+    """The image times noise, in place of a gradient.
+
+        R_ij = sum_c |x_cij e_cij|,    e ~ N(0, 1), independent
+
+    It has the edges of the image, as every product of the image and something has: what `GradTimesImage` and
+    `IntegratedGradients` gain over it comes from the gradient. The noise
+    is the same for every image.
+
+    Shapes: x (N, C, H, W) -> (N, 1, H, W).
+
+    Errors: see `Method.__call__`.
+
+    Pitfall: it depends on where zero is: in the input's normalised space usually the mean colour.
+
+    Reference: Adebayo, Gilmer, Muelly, Goodfellow, Hardt and Kim, "Sanity Checks for Saliency Maps" (2018),
+    arXiv:1810.03292, on products of the image and a gradient.
+
+    Example:
+        >>> import torch
+        >>> from deepviz.metrics import InputTimesNoise
+        >>> model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3 * 8 * 8, 5))
+        >>> x = torch.rand(2, 3, 8, 8)
+        >>> bool((InputTimesNoise()(model, 2 * x) - 2 * InputTimesNoise()(model, x)).abs().max() < 1e-5)
+        True
+    """
+
+    seed: Annotated[Seed, "Seed of the noise."] = 0
+    title: ClassVar[str] = "Image × noise"
+    paper: ClassVar[str] = "Adebayo et al. 2018, arXiv:1810.03292"
+
+    def of_images(self, x: Tensor) -> Tensor:
+        """sum_c |x_c e_c|; the noise is the same for every image, as a weight of a linear model is."""
+        e = torch.randn(x.shape[1:], generator=generator_of(self.seed), dtype=torch.float32)
+        return (x * e.to(x)).abs().sum(1)
 
 
 @dataclass(frozen=True)
