@@ -30,12 +30,14 @@ from deepviz.options import Annotation, Frozen, Ge, Kind, annotated, content, di
 from deepviz.spelling import Call, Several, Word, Written, written
 
 __all__ = [
+    "FAMILY_TITLES",
     "METHODS",
     "METRICS",
     "Option",
     "default_set",
     "families",
     "family",
+    "family_of",
     "find",
     "find_metric",
     "key",
@@ -192,6 +194,20 @@ def families() -> dict[str, list[str]]:
         if ":" not in name:
             found.setdefault(cls.__module__.split(".")[-2], []).append(name)
     return found
+
+
+FAMILY_TITLES = {
+    "gradients": "Gradients and paths",
+    "cams": "Class activation maps",
+    "attention": "Transformer attention",
+    "perturbation": "Black box",
+}
+"""What people call the families."""
+
+
+def family_of(name: str) -> str:
+    """The family that a method belongs to, "others" for one of another package."""
+    return next((family for family, names in families().items() if name in names), "others")
 
 
 def members(name: str) -> list[str] | None:

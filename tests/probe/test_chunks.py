@@ -125,7 +125,7 @@ def test_rows_that_are_tried_again_are_stored_once():
 @pytest.mark.usefixtures("_no_room_to_join")
 def test_guided_grad_cam_says_of_the_right_rows_that_all_evidence_is_negative(monkeypatch):
     seen = []
-    monkeypatch.setattr("deepviz.methods.cams.guided_grad_cam.warn_of_negative", lambda call, cam: seen.append(cam))
+    monkeypatch.setattr("deepviz.methods.cams.guided_grad_cam.positive", lambda method, call, cam: seen.append(cam))
     model, x = CASES["plain"].model(), CASES["plain"].images(11)
     GuidedGradCAM(layer="3").attribute(model, x, 1)
     assert_same(seen[0], GradCAM(layer="3", relu=False)(model, x, 1), 1e-12)

@@ -12,7 +12,6 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from deepviz import catalog
 from deepviz.cli.model_options import (
     NOTHING_SAID,
     Device,
@@ -32,8 +31,8 @@ from deepviz.models.stored import FilePreprocess
 from deepviz.objectives import NothingDetected, Output
 from deepviz.render.text import percent
 from deepviz.results.explanation import Detected
+from deepviz.runs.applicable import inapplicable
 from deepviz.runs.asked import Item
-from deepviz.runs.explain import explain_items
 from deepviz.runs.look import Look, inputs_of, looked
 
 EXTRAS = {
@@ -190,14 +189,8 @@ def _any_number(loaded: LoadedModel, image: Prepared) -> Output:
 def _inapplicable(loaded: LoadedModel, item: Item) -> Iterator[str]:
     """Why methods do not apply, with their names."""
     names: dict[str, list[str]] = {}
-    for name, cls in catalog.METHODS.items():
-        try:
-            (found,) = explain_items(loaded, [item], [catalog.cheapest(cls)], lenient=True, needed=False)
-            why = [one.reason for one in found.missing]
-        except DeepVizError as error:
-            why = [str(error)]
-        for reason in why:
-            names.setdefault(reason, []).append(name)
+    for name, reason in inapplicable(loaded, item).items():
+        names.setdefault(reason, []).append(name)
     return (f"{', '.join(of)}: {reason}" for reason, of in names.items())
 
 

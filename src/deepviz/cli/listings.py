@@ -26,7 +26,7 @@ def methods(*, json: Annotated[bool, Parameter(negative="", help="Print as JSON.
         print(dumps({name: _described(name) for name in catalog.METHODS}, indent=2))
         return
     for family, names in catalog.families().items():
-        print(f"# {family}: -m {family} stands for all of them\n")
+        print(f"# {catalog.FAMILY_TITLES.get(family, family)}: -m {family} stands for all of them\n")
         told: dict[str, catalog.Option] = {}
         for name in names:
             cls = catalog.METHODS[name]
@@ -49,7 +49,7 @@ def _described(name: str) -> dict[str, Any]:
     cls = catalog.METHODS[name]
     return {
         "title": cls.title,
-        "family": next(family for family, names in catalog.families().items() if name in names),
+        "family": catalog.family_of(name),
         "summary": catalog.summary(cls),
         "cost": cls.cost,
         "passes": cls().passes(),

@@ -132,6 +132,8 @@ def _class_of(form: MethodForm) -> type[Method]:
 
 def _value(method: str, option: Option, given: str | MethodForm) -> Any:
     if Method in option.kinds:
+        if option.optional and given == "none":
+            return None
         inner = given if isinstance(given, MethodForm) else MethodForm(name=given)
         takes_methods = {one.name for one in catalog.options(_class_of(inner)) if Method in one.kinds}
         if takes_methods & inner.options.keys():
@@ -181,6 +183,8 @@ def described(name: str) -> dict[str, Any]:
     return {
         "name": name,
         "title": cls.title or cls.__name__,
+        "family": catalog.FAMILY_TITLES.get(catalog.family_of(name), "Others"),
+        "usual": cls.in_default_set or ":" in name,
         "summary": catalog.summary(cls),
         "cost": cls.cost,
         "paper": cls.paper,

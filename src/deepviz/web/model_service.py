@@ -14,7 +14,6 @@ from typing import Any, Generic, TypeVar
 
 from torch import Tensor
 
-from deepviz import catalog
 from deepviz.errors import DeepVizError, ImageError, ModelError
 from deepviz.inside import Activations, LayerTree, viz_activations, viz_layers
 from deepviz.inside.loading import checked_channels
@@ -28,6 +27,7 @@ from deepviz.results.explanation import ExplainedTarget, Explanation
 from deepviz.results.outcomes import Skipped
 from deepviz.results.sanity import key_of
 from deepviz.results.storage import WEIGHTS
+from deepviz.runs.applicable import inapplicable
 from deepviz.runs.asked import Item
 from deepviz.runs.checks import verdict_key
 from deepviz.runs.explain import explain_items
@@ -274,20 +274,13 @@ class ModelService:
         if self._reasons is None:
             with self._lock:
                 if self._reasons is None:
-                    self._reasons = dict(self._inapplicable())
+                    self._reasons = self._inapplicable()
         return self._reasons
 
-    def _inapplicable(self) -> Iterator[tuple[str, str]]:
+    def _inapplicable(self) -> dict[str, str]:
         kind = self.loaded.kind
         target = (usual(kind),) if kind in (*WITHOUT_SCORES, "embedding") else None
-        item = Item(self.loaded.prepare(open_photo(example_photo())), target)
-        for name, cls in catalog.METHODS.items():
-            try:
-                (found,) = explain_items(self.loaded, [item], [catalog.cheapest(cls)], lenient=True, needed=False)
-            except DeepVizError as error:
-                yield name, str(error)
-            else:
-                yield from ((name, one.reason) for one in found.missing)
+        return inapplicable(self.loaded, Item(self.loaded.prepare(open_photo(example_photo())), target))
 
     def explained(self, photograph: str, method: Method, targets: Sequence[Target]) -> list[Result]:
         """One method's maps for classes of one image: those that are there, the others computed together.

@@ -94,7 +94,7 @@ export function drawVersus(others, chosen, choose) {
 export function drawMethods(methods, chosen, problems, { toggle, change }) {
   const open = new Set([...$("methods").querySelectorAll("details[open]")].map((one) => one.dataset.method));
   let reason = { text: "", id: "" };
-  const rows = methods.map((method) => {
+  const rowOf = (method) => {
     const here = chosen.find((one) => one.name === method.name);
     const applies = method.reason === "";
     const box = element("input", {
@@ -139,7 +139,26 @@ export function drawMethods(methods, chosen, problems, { toggle, change }) {
       ),
     );
     return row;
-  });
+  };
+  const families = [...new Set(methods.filter((one) => !one.usual).map((one) => one.family))];
+  const rows = methods.filter((one) => one.usual).map(rowOf);
+  for (const family of families) {
+    reason = { text: "", id: "" };
+    const inside = methods.filter((one) => !one.usual && one.family === family);
+    const count = inside.filter((one) => chosen.some((other) => other.name === one.name)).length;
+    rows.push(
+      element(
+        "li",
+        { class: "family" },
+        element(
+          "details",
+          { "data-method": `family ${family}`, open: open.has(`family ${family}`) || count > 0 },
+          element("summary", {}, family, element("span", { class: "of" }, count ? `${count} of ${inside.length}` : String(inside.length))),
+          element("ul", { class: "methods", "aria-label": family }, ...inside.map(rowOf)),
+        ),
+      ),
+    );
+  }
   keepFocus($("methods"), () => $("methods").replaceChildren(...rows));
 }
 
@@ -162,7 +181,8 @@ function field(method, option, given, methods, change) {
 function controlFor(option, id, value, methods, tell) {
   if (option.kinds.includes("method")) {
     const inner = methods.filter((one) => !one.options.some((each) => each.kinds.includes("method")) && !one.reason);
-    return choice(id, inner.map((one) => [one.name, one.title]), value, tell);
+    const none = option.optional ? [["none", "its own"]] : [];
+    return choice(id, [...none, ...inner.map((one) => [one.name, one.title])], value, tell);
   }
   if (option.kinds.includes("bool")) {
     const box = element("input", { type: "checkbox", id, checked: value === "true", onchange: () => tell(String(box.checked)) });
