@@ -243,6 +243,8 @@ def test_a_blank_map_is_nothing_to_compare():
     assert none.summary == {}
     assert json.loads(json.dumps(none.as_json(), allow_nan=False))["blank"] == {"Positive part": 1}
     assert none.strip().width > 100
+    pytest.importorskip("matplotlib", reason="the extra plot is not installed")
+    assert all(axes.get_legend() is None for axes in none.plot().axes)
 
 
 @pytest.mark.parametrize(

@@ -499,4 +499,5 @@ class Evaluation(Tabular):
         axes.set_ylabel(getattr(metric, "value", "probability"))
         axes.set_xlim(0, 1)
         axes.spines[["top", "right"]].set_visible(False)
-        axes.legend(fontsize=8, frameon=False)
+        if axes.lines:
+            axes.legend(fontsize=8, frameon=False)

@@ -511,7 +511,8 @@ class Sanity(Tabular):
             axes.axhline(0, color="0.8", linewidth=0.8)
             axes.spines[["top", "right"]].set_visible(False)
         chart.axes[0].set_ylabel("similarity to the trained network's map")
-        chart.axes[-1].legend(fontsize=8, frameon=False, loc="upper left", bbox_to_anchor=(1, 1))
+        if chart.axes[-1].lines[1:]:  # besides the line at zero; matplotlib warns of a legend of nothing
+            chart.axes[-1].legend(fontsize=8, frameon=False, loc="upper left", bbox_to_anchor=(1, 1))
         return chart
 
     def __str__(self) -> str:
