@@ -1,3 +1,4 @@
+import csv
 import json
 import os
 from pathlib import Path
@@ -53,6 +54,19 @@ def test_each_of_several_targets_has_a_strip(sanity):
     assert [one.rsplit(" ", 2)[0] for one in json.loads(out)["targets"]] == ["red fox", "lynx"]
     strips = [Path("deepviz-out", name).read_bytes() for name in ("cat_sanity.png", "cat-2_sanity.png")]
     assert strips[0] != strips[1]
+
+
+def test_images_of_one_name_in_two_folders(sanity):
+    """Tables call each by its path, as `deepviz evaluate` does; also those that an earlier run has checked."""
+    for folder in ("photos/a", "photos/b"):
+        Path(folder).mkdir(parents=True)
+        Path(folder, "1.png").write_bytes(Path("cat.png").read_bytes())
+    for again in ([], ["--resume"]):
+        assert sanity("photos", *QUICK, *again)[0] == 0
+        with Path("deepviz-out/sanity_values.csv").open(newline="") as file:
+            assert {line["image"] for line in csv.DictReader(file)} == {"a/1.png", "b/1.png"}
+        images = json.loads(Path("deepviz-out/sanity.json").read_text())["images"]
+        assert images == ["a/1.png", "b/1.png"]
 
 
 def test_a_target_that_is_none(sanity):

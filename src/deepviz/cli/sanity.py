@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import sys
 import warnings
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from json import dumps
 from pathlib import Path
 from typing import Annotated, Literal
@@ -35,7 +35,7 @@ from deepviz.cli.truth import Truth, read_truth
 from deepviz.errors import DeepVizWarning, MissingExtra, OutputError, TargetError
 from deepviz.files import probe_folder, write_bytes, write_picture
 from deepviz.methods import Method
-from deepviz.models import LoadedModel, example_photo
+from deepviz.models import LoadedModel, Prepared, example_photo
 from deepviz.objectives import Objective
 from deepviz.probe.memory import keep_memory
 from deepviz.probe.seeds import check_seed
@@ -182,7 +182,8 @@ class Run:
 
     def sanity(self, loaded: LoadedModel) -> Sanity:
         """What was found, image by image in their order."""
-        found = [one for path in self.photographs.paths for one in self.examined.get(path, ())]
+        names = self.photographs.names
+        found = [one for path in self.photographs.paths for one in _named(self.examined.get(path, ()), names[path])]
         return Sanity.of(loaded, self.methods, found, self.randomization.cascading, self.randomization.seed)
 
     def examine(
@@ -284,6 +285,16 @@ class Run:
             self.taken.setdefault(inside, set()).update(name.casefold() for name in found["strips"])
         if records.resumed:
             print(f"deepviz: {self.images} of {self.photographs.total} images are done already", file=sys.stderr)
+
+
+def _named(examined: Sequence[Examined], name: str) -> Iterator[Examined]:
+    """What was found of one image, by a name that no other image of the run has."""
+    images: dict[int, Prepared] = {}  # by the one that the targets of an image share, as they do afterwards
+    for one in examined:
+        if isinstance(one, StoredRandomization):
+            yield replace(one, name=name)
+        else:
+            yield replace(one, image=images.setdefault(id(one.image), replace(one.image, name=name)))
 
 
 def _strip(output: Path, inside: Path, name: str) -> Path:
