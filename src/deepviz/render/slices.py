@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageChops, ImageDraw
 
 from deepviz.render.colour import Values
-from deepviz.render.sheet import FAINT, INK, PAPER
+from deepviz.render.sheet import FAINT, INK, PAPER, resized
 from deepviz.render.text import cut, write
 
 Spacing = tuple[float, float, float]
@@ -97,6 +97,26 @@ def in_proportion(size: tuple[int, int], spacing: tuple[float, float]) -> tuple[
     """
     least = min(spacing)
     return round(size[0] * spacing[0] / least), round(size[1] * spacing[1] / least)
+
+
+def true_to_scale(picture: Image.Image, spacing: tuple[float, float]) -> Image.Image:
+    """A picture whose pixels have a spacing (across, down), in its true proportions."""
+    size = in_proportion(picture.size, spacing)
+    return picture if size == picture.size else resized(picture, size)
+
+
+def slice_picture(picture: Image.Image, index: int, depth: int) -> Image.Image:
+    """One slice of a volume's picture, on which `depth` slices lie side by side, in its true proportions.
+
+    Example:
+        >>> picture = Image.new("RGB", (40, 10))
+        >>> picture.info["spacing"] = (5.0, 2.0, 1.0)
+        >>> slice_picture(picture, 3, 4).size
+        (10, 20)
+    """
+    width = picture.width // depth
+    _, down, across = spacing_of(picture) or (1.0, 1.0, 1.0)
+    return true_to_scale(picture.crop((index * width, 0, (index + 1) * width, picture.height)), (across, down))
 
 
 def largest_in(size: tuple[int, int], box: tuple[int, int]) -> tuple[int, int]:

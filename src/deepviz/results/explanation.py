@@ -47,15 +47,16 @@ from deepviz.render.slices import (
     composed,
     crossed,
     evenly_spaced,
-    in_proportion,
     is_coloured,
     largest_in,
     played,
     playing_size,
     side_by_side,
+    slice_picture,
     slice_with_most,
     spacing_of,
     strongest_voxel,
+    true_to_scale,
 )
 from deepviz.render.text import drawable, percent, spelled
 from deepviz.render.words import Field, on_fields
@@ -303,20 +304,18 @@ class Explanation:
         if not 0 <= index < shape[axis]:
             raise IndexError(f"there is no slice {index} along axis {axis} of {' x '.join(map(str, shape))}")
         if axis == 0:
-            maps = self._slices
-            picture = self.image.crop((index * width, 0, (index + 1) * width, height))
+            maps, picture = self._slices, slice_picture(self.image, index, shape[0])
         else:
             maps = self._to_space(shape[1:])
             pixel = int((index + 0.5) / shape[axis] * (height, width)[axis - 1])
-            picture = Image.fromarray(apart(np.asarray(self.image), shape[0]).take(pixel, axis))
-        d, h, w = spacing_of(self.image) or (1.0, 1.0, 1.0)
-        size = in_proportion(picture.size, ((w, h), (w, d), (h, d))[axis])
-        picture = picture if size == picture.size else resized(picture, size)
+            cut = Image.fromarray(apart(np.asarray(self.image), shape[0]).take(pixel, axis))
+            d, h, w = spacing_of(self.image) or (1.0, 1.0, 1.0)
+            picture = true_to_scale(cut, ((w, d), (h, d))[axis - 1])
         return replace(
             self,
             attribution=maps.select(1 + axis, index).contiguous(),
             image=picture,
-            geometry=Geometry.whole(size),
+            geometry=Geometry.whole(picture.size),
             space=None,
         )
 
