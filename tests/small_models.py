@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, ClassVar
 
 import torch
@@ -78,6 +78,24 @@ def _loaded(module: nn.Module) -> LoadedModel:
 
 def good() -> LoadedModel:
     return _loaded(network())
+
+
+def volumes() -> LoadedModel:
+    """A network of volumes of 6 x 12 x 16, of which class 1 is the sum of bright voxels."""
+    net = nn.Sequential(
+        nn.Conv3d(1, 2, 3, padding=1), nn.ReLU(), nn.AdaptiveAvgPool3d(1), nn.Flatten(), nn.Linear(2, 3)
+    )
+    with torch.no_grad():
+        for parameter in net.parameters():
+            parameter.zero_()
+        net[0].weight[0, 0, 1, 1, 1] = 1
+        net[0].bias[0] = -0.5
+        net[4].weight[1, 0] = 100
+    return LoadedModel(net.eval(), "small", deepviz.VolumePreprocess((6, 12, 16), window=(0, 1)), LABELS[:3])
+
+
+def volumes_as_stored() -> LoadedModel:
+    return replace(volumes(), preprocess=deepviz.VolumePreprocess(window=(0, 1)))
 
 
 def without_preprocessing() -> nn.Module:

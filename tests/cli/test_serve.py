@@ -10,6 +10,7 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import deepviz.web
@@ -73,6 +74,20 @@ def test_the_link_that_it_prints_works_and_ctrl_c_ends_it(started, tmp_path):
     assert "Traceback" not in told
 
 
+def test_named_volumes_are_served(started, tmp_path):
+    np.save(tmp_path / "scan.npy", np.zeros((3, 4, 5), np.float32))
+    (tmp_path / "more").mkdir()
+    np.save(tmp_path / "more" / "other.npy", np.ones((3, 4, 5), np.float32))
+    (tmp_path / "more" / "a.png").write_bytes(picture_file())
+    link, process = started(
+        str(tmp_path / "scan.npy"), str(tmp_path / "more"), "--model", "small_models:volumes_as_stored"
+    )
+    assert [one["name"] for one in json.loads(ask(link, "api/photographs"))] == ["scan.npy", "other.npy"]
+    process.send_signal(signal.SIGINT)
+    _, told = process.communicate(timeout=20)
+    assert told.startswith("deepviz: 1 file skipped: 1 .png\n")
+
+
 def test_a_strangers_method_is_offered_beside_the_others(started):
     link, process = started("--model", "small_models:good", "-m", "small_models:Strange")
     offered = {one["name"]: one for one in json.loads(ask(link, "api/models/small/methods"))}
@@ -122,6 +137,13 @@ def test_a_token_of_ones_own(started, monkeypatch, from_environment):
         (["--port", "70000"], 2, "--port must be from 0 to 65535"),
         (["--model", "small_models:good", "--model", "small_models:good", "--weights", "random"], 2, "for one model"),
         (["--photos", "/nothing/here"], 3, "does not exist"),
+        (["/nothing.nii.gz", "--model", "small_models:volumes"], 3, "/nothing.nii.gz does not exist"),
+        (
+            ["--model", "small_models:volumes_as_stored"],
+            3,
+            "give a file to begin with, or size= of its VolumePreprocess",
+        ),
+        (["--model", "small_models:volumes", "--model", "small_models:good"], 3, "serve each on a --port of its own"),
         (["--model", "resnet5"], 3, "unknown model"),
         (["--host", "no.such.host.invalid", "--model", "small_models:good"], 3, "cannot listen on"),
         (["--device", "mps"], 2, "finds none on this machine"),

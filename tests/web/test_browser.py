@@ -1053,3 +1053,48 @@ def test_detections_stand_where_classes_do(visit, tmp_path):
     ui.goto(link)
     page.until("document.querySelectorAll('.dv-row').length === 2")
     page.close()
+
+
+def test_a_volume_has_a_slider_that_turns_its_image_and_maps(visit, tmp_path):
+    """The slice with the most evidence comes first; an upload that is no volume is said in one line."""
+    volume = np.zeros((6, 12, 16), np.float32)
+    volume[5, 2:5, 3:7] = 1  # class 1 is how bright it is
+    np.save(tmp_path / "scan.npy", volume)
+    page = visit(create_app(small_models.volumes(), [tmp_path / "scan.npy"]))
+    page.drawn(4)
+    ui = page.page
+    original = ui.locator(".dv-tile.dv-original")
+    slider = original.get_by_role("slider")
+    assert slider.get_attribute("aria-valuetext") == "slice 6 of 6"
+    told = "[...document.querySelectorAll('.dv-slices output')].map((one) => one.textContent)"
+    assert ui.evaluate(told) == 5 * ["slice 6 of 6"]
+    bright = """(() => {
+      const canvas = document.querySelector('.dv-original canvas');
+      const copy = new OffscreenCanvas(canvas.width, canvas.height).getContext('2d', { willReadFrequently: true });
+      copy.drawImage(canvas, 0, 0);
+      const { data } = copy.getImageData(0, 0, canvas.width, canvas.height);
+      return data.filter((value, at) => at % 4 === 0 && value > 250).length / (canvas.width * canvas.height);
+    })()"""
+    page.until(f"Math.abs({bright} - 12 / 192) < 0.01")
+    drawn = "document.querySelectorAll('.dv-canvas')[1].toDataURL()"
+    last = ui.evaluate(drawn)
+    if shot := os.environ.get("SHOT"):
+        ui.screenshot(path=shot)
+    slider.press("Home")
+    page.until(f"{bright} === 0")
+    page.until(f"{drawn} !== {last!r}")
+    assert ui.evaluate(told) == 5 * ["slice 1 of 6"]
+    slider.press("End")
+    page.until(f"{drawn} === {last!r}")
+
+    assert ui.get_attribute("#file", "accept") is None, "a slice of a series may have any name"
+    (tmp_path / "a.npy").write_bytes(b"nothing")
+    ui.set_input_files("#file", str(tmp_path / "a.npy"))
+    page.until("document.getElementById('toast').textContent.includes('a.npy cannot be read, it may be damaged')")
+    np.save(tmp_path / "other.npy", volume[::-1])
+    ui.set_input_files("#file", str(tmp_path / "other.npy"))
+    page.drawn(8)
+    assert ui.evaluate(told) == [*5 * ["slice 6 of 6"], *5 * ["slice 1 of 6"]], "each volume has its own"
+    if shot:
+        ui.screenshot(path=shot.replace(".png", "-two.png"))
+    page.close(allowed=["/api/photographs?name=a.npy", "422"])

@@ -172,12 +172,26 @@ def loaded_model(
     return loaded if device is None else replace(loaded, module=loaded.module.to(device))
 
 
-def check_takes_images(loaded: LoadedModel) -> None:
+def check_takes_images(loaded: LoadedModel, files: bool = True) -> None:
     """See that the model takes an image, before images are asked of it.
 
+    One that reads volumes, clips or images of bands is not run: there is no example of them.
+
+    Args:
+        loaded: the model.
+        files: whether there are any to begin with.
+
     Raises:
-        ModelError: if it has no preprocessing, or fails on an image.
+        ModelError: if it has no preprocessing, or fails on an image; or reads files, and the size of its input follows
+            the file.
     """
+    if isinstance(loaded.preprocess, FilePreprocess):
+        if not files and loaded.preprocess.example() is None:
+            raise ModelError(
+                f"the input size of {loaded.name} follows the file: give a file to begin with, or size= of its "
+                f"{type(loaded.preprocess).__name__}"
+            )
+        return
     try:
         loaded.predict(example_photo(), top_k=1)
     except (ImageError, ModelFailed) as error:

@@ -30,6 +30,7 @@ from deepviz.cli.model_options import (
 )
 from deepviz.errors import DeepVizWarning, ImageError
 from deepviz.models import find_images
+from deepviz.models.images import Reads, shown
 from deepviz.probe.memory import keep_memory
 
 MOST_PHOTOS = 10_000
@@ -37,7 +38,7 @@ SHORTEST_TOKEN = 16
 
 
 def serve(
-    *,
+    *images: str,
     model: Annotated[
         list[str] | None,
         Parameter(
@@ -60,7 +61,7 @@ def serve(
             help="An additional method of your own, package.module:Class; repeat for several.",
         ),
     ] = None,
-    photos: Annotated[Path | None, Parameter(help="A folder of images; by default the bundled examples.")] = None,
+    photos: Annotated[Path | None, Parameter(help="A folder of images, in addition to IMAGES.")] = None,
     host: Annotated[str, Parameter(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, Parameter(help="Port to listen on; 0 picks a free one.")] = 8000,
     allow_host: Annotated[
@@ -82,7 +83,8 @@ def serve(
 ) -> None:
     """Compare methods, classes and layers in a browser.
 
-    The model is the bundled EfficientNet-Lite0 unless --model names others. The link that is printed holds a token;
+    IMAGES are files or folders to begin with; without any, the bundled examples. The model is the bundled
+    EfficientNet-Lite0 unless --model names others. The link that is printed holds a token;
     whoever has it can use this server.
     """
     from deepviz.web import address, create_app, listening, serve
@@ -100,13 +102,19 @@ def serve(
             catalog.register(catalog.find(name))
         except LookupError as error:
             raise UsageError(str(error.args[0])) from None
-    files = None if photos is None else _found(photos)
+    given = [Path(one) for one in images] + ([] if photos is None else [photos])
+    for one in given:
+        if not one.exists():
+            raise ImageError(
+                f"{shown(one)} does not exist; give images, or a folder of them, or none for the bundled ones"
+            )
     bound = listening(host, port)
     with bound:
         keep_memory()
         models = [loaded_model(name, weights, labels, device, output_kind, loading) for name in names]
-        for one in models:
-            check_takes_images(one)
+        files = _found(given, models[0].reads) if given else None
+        for loaded in models:
+            check_takes_images(loaded, bool(files))
         token = token or secrets.token_urlsafe(32)
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always", DeepVizWarning)
@@ -141,10 +149,8 @@ def _check_token(token: str) -> None:
         )
 
 
-def _found(photos: Path) -> list[Path]:
-    if not photos.exists():
-        raise ImageError(f"{photos} does not exist; give a folder of images, or omit --photos for the bundled examples")
-    found = find_images(photos)
+def _found(given: list[Path], reads: Reads) -> list[Path]:
+    found = find_images(given, reads)
     for text in filter(None, [*found.unreadable.values(), found.skipped_in_words]):
         print("deepviz:", text, file=sys.stderr)
     if len(found.paths) > MOST_PHOTOS:

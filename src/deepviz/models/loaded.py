@@ -232,9 +232,10 @@ class LoadedModel:
         """What is looked for in folders: images, or what its preprocessing reads."""
         return self.preprocess.reads if isinstance(self.preprocess, FilePreprocess) else "images"
 
-    def prepare(self, source: PhotoSource | Photo | Tensor) -> Prepared:
+    def prepare(self, source: PhotoSource | Photo | Ready | Tensor) -> Prepared:
         """The model's input for an image, or a tensor (C, H, W) or (1, C, H, W) taken as such an input; of a
-        `VolumePreprocess` or `VideoPreprocess` for a file of theirs, or a tensor (C, D, H, W).
+        `VolumePreprocess` or `VideoPreprocess` for a file of theirs, also one that it has read, or a tensor
+        (C, D, H, W).
 
         Pictures give float32, a tensor keeps its type and device.
 
@@ -246,6 +247,8 @@ class LoadedModel:
             return self._prepare_file(self.preprocess, source)
         if isinstance(source, Tensor):
             return self._prepare_tensor(plain_tensor(source))
+        if isinstance(source, Ready):
+            raise ImageError(f"{source.name} was read for another model: {self.name} takes pictures")
         self._check_is_picture(source)
         if self.preprocess is None:
             raise ImageError(
@@ -290,7 +293,7 @@ class LoadedModel:
             picture, notes = preprocess.shows(x)
             ready = Ready(x, picture, "tensor", notes)
         else:
-            ready = preprocess(source)
+            ready = source if isinstance(source, Ready) else preprocess(source)
         if _is_channels_last(ready.x, self.module):
             turned = ".movedim(-1, 0)"
             raise ImageError(

@@ -7,6 +7,7 @@ import json
 import math
 import secrets
 from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from threading import BoundedSemaphore
 from typing import Annotated, Any
@@ -45,7 +46,7 @@ from deepviz.web.forms import (
     Wanted,
     described,
 )
-from deepviz.web.image_store import StoredImage, TooLarge, UnknownImage
+from deepviz.web.image_store import StoredImage, TooLarge, UnknownImage, pictured
 from deepviz.web.jobs import Check, Job
 from deepviz.web.limits import Limits
 from deepviz.web.model_service import Busy, NotFound, Result
@@ -87,12 +88,16 @@ def create_app(
 
     Args:
         models: those that pages can choose among; the first is the default.
-        photographs: files that pages start with; the two of the package by default.
+        photographs: files that pages start with; the two of the package by default. Of models that read volumes, clips
+            or images of bands: files of theirs, by default none.
         token: what requests must show; random by default, and then found as `app.state.token`.
         hosts: names that the server answers for, without ports.
         limits: its bounds.
 
     An image that cannot be read is left out with a warning.
+
+    Raises:
+        ModelError: if the models' preprocessing reads files, and not all do so alike.
 
     Example:
         >>> import deepviz, torch
@@ -105,6 +110,8 @@ def create_app(
     token = secrets.token_urlsafe(32) if token is None else token
     limits = limits or Limits()
     state = AppState.of([models] if isinstance(models, LoadedModel) else list(models), photographs, limits)
+    if state.photographs.reader is not None:
+        limits = replace(limits, upload_bytes=limits.volume_bytes)
     app = FastAPI(
         title="DeepViz",
         version=versions()["deepviz"],
@@ -154,6 +161,7 @@ def _add_listings(app: FastAPI, state: AppState) -> None:
             "metrics": {
                 name: {"title": one.title or type(one).__name__, "better": one.better} for name, one in METRICS.items()
             },
+            "reads": "images" if state.photographs.reader is None else state.photographs.reader.reads,
             "job": None if state.opening is None else state.opening.id,
         }
 
@@ -212,12 +220,18 @@ def _add_images(app: FastAPI, state: AppState, limits: Limits) -> None:
             uploads.release()
 
     @app.get("/api/photographs/{photograph}", response_class=Response)
-    def picture(photograph: ImageId, size: Annotated[int, Query(ge=16, le=2048)] = THUMBNAIL) -> Response:
+    def picture(
+        photograph: ImageId,
+        size: Annotated[int, Query(ge=16, le=2048)] = THUMBNAIL,
+        index: Annotated[int | None, Query(alias="slice", ge=0, le=1_000_000)] = None,
+    ) -> Response:
         """The image, encoded again, never the uploaded bytes: as PNG if its longer side is at most `size`, so that
-        overlays equal those of Python; else shrunk to that as JPEG."""
-        if size <= THUMBNAIL < max(state.photographs.info(photograph).size):
+        overlays equal those of Python; else shrunk to that as JPEG. Of a volume or clip it is one `slice`, by default
+        the middle one."""
+        whole_size = state.photographs.info(photograph).size
+        if size <= THUMBNAIL and index is None and (whole_size is None or max(whole_size) > THUMBNAIL):
             return Response(jpeg(state.photographs.thumbnail(photograph, size), size), media_type="image/jpeg")
-        whole = state.photographs.photo(photograph).picture
+        whole = pictured(state.photographs.photo(photograph), index)
         if max(whole.size) <= size:
             return Response(lossless(whole), media_type="image/png")
         return Response(jpeg(whole, size), media_type="image/jpeg")
@@ -400,7 +414,7 @@ def _add_downloads(app: FastAPI, state: AppState) -> None:
     def result(result: ResultId) -> dict[str, Any]:
         """One map with its values and metadata."""
         explanation = state.result(result).explanation
-        return record(explanation) | advised(explanation)
+        return record(explanation, bits=16 if explanation.layout == "slices" else 32) | advised(explanation)
 
     @app.post("/api/snippets")
     def snippets(asked: Comparisons) -> dict[str, str]:
@@ -430,7 +444,8 @@ async def _news(of: Job | Drawing, after: int | None) -> None:
 
 
 def _photograph(kept: StoredImage) -> dict[str, Any]:
-    return {"id": kept.id, "name": kept.name, "width": kept.size[0], "height": kept.size[1]}
+    width, height = kept.size or (None, None)
+    return {"id": kept.id, "name": kept.name, "width": width, "height": height}
 
 
 def _class(target: ExplainedTarget) -> dict[str, Any]:

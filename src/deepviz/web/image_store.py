@@ -1,4 +1,8 @@
-"""The images of a server: those that it was started with, and those that were uploaded."""
+"""The images of a server: those that it was started with, and those that were uploaded.
+
+Pictures are decoded by Pillow. Where the models' preprocessing reads files of its own (volumes, clips, images of
+bands), it reads them here too.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +13,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from threading import Lock
 
 from PIL import Image
@@ -16,13 +21,23 @@ from PIL import Image
 from deepviz.diagnostics import warn
 from deepviz.errors import ImageError, MissingExtra
 from deepviz.models import Photo, open_photo
-from deepviz.models.images import FORMATS, is_heif, read_heif, reads_heif
+from deepviz.models.images import FORMATS, ending, is_heif, read_heif, reads_heif
+from deepviz.models.stored import FilePreprocess, Ready
+from deepviz.render.slices import slice_picture
 from deepviz.web.limits import Limits
 
 ORIENTATION, TURNED = 0x0112, (5, 6, 7, 8)
 """The EXIF tag, and its values for images that lie on their side."""
+Opened = Photo | Ready
+"""An image, decoded, or what a preprocessing has read."""
+MIDDLES = 512
+"""Pictures of files that a preprocessing reads, which are kept for thumbnails: reading a volume again takes long."""
 LONGEST = 64
 """Times its shorter side, the longer side of an image: preprocessing scales the shorter one up."""
+
+
+LONGEST_NAME = 80
+"""Letters of a name."""
 
 
 class TooLarge(ImageError):
@@ -40,13 +55,13 @@ class StoredImage:
     Args:
         id: SHA-256 of the file's bytes.
         name: of the file, without folders.
-        size: (width, height), upright.
+        size: (width, height), upright; None of a file that the models' preprocessing reads: it says so once it is read.
         path: where it can be read again; None for an upload, which is forgotten once it is dropped.
     """
 
     id: str
     name: str
-    size: tuple[int, int]
+    size: tuple[int, int] | None
     path: Path | None
 
 
@@ -108,6 +123,43 @@ def _opened(content: bytes, name: str, limits: Limits) -> Image.Image:
     return picture
 
 
+def read(content: bytes, name: str, reader: FilePreprocess) -> Ready:
+    """The volume, clip or image of bands in a file's bytes.
+
+    Args:
+        content: the file.
+        name: for messages; its ending says what is in it.
+        reader: reads it.
+
+    Raises:
+        ImageError: if it is something else, or damaged.
+        MissingExtra: if that needs a package that is not installed.
+    """
+    with TemporaryDirectory() as folder:
+        called = hashlib.sha256(content).hexdigest() + re.sub(r"[^a-z0-9.]", "", ending(name))
+        path = Path(folder, called)
+        path.write_bytes(content)
+        try:
+            return replace(reader(path), name=name)
+        except (ImageError, MissingExtra) as error:
+            raise type(error)(str(error).replace(str(path), name).replace(called, name)) from None
+
+
+def pictured(opened: Opened, index: int | None = None) -> Image.Image:
+    """The picture of an image; of a volume or clip that of one slice, by default the middle one.
+
+    Raises:
+        UnknownImage: if there is no such slice.
+    """
+    if isinstance(opened, Photo) or opened.x.ndim == 3:
+        return opened.picture
+    depth = opened.x.shape[1]
+    index = depth // 2 if index is None else index
+    if index >= depth:
+        raise UnknownImage(f"{opened.name} has the slices 0 to {depth - 1}, not {index}")
+    return slice_picture(opened.picture, index, depth)
+
+
 def safe_name(name: str) -> str:
     """A name to show, whatever was given: its last part, printable, not too long.
 
@@ -117,29 +169,41 @@ def safe_name(name: str) -> str:
     """
     last = re.split(r"[/\\\\]", name)[-1]
     shown = "".join(letter for letter in last if letter.isprintable()).strip(". ")
-    return shown[:80] or "photograph"
+    if len(shown) > LONGEST_NAME:  # the ending says what is in it
+        kept = ending(shown)[:LONGEST_NAME]
+        shown = shown[: LONGEST_NAME - len(kept)] + kept
+    return shown or "photograph"
 
 
 class ImageStore:
-    """Images by content id; the decoded ones in an LRU cache of bounded size."""
+    """Images by content id; the decoded ones in an LRU cache of bounded size.
 
-    def __init__(self, limits: Limits, forgotten: Callable[[str], None]) -> None:
+    Args:
+        limits: of the server.
+        forgotten: is told of images that are no longer kept.
+        reader: the preprocessing of the models, if it reads files of its own.
+    """
+
+    def __init__(self, limits: Limits, forgotten: Callable[[str], None], reader: FilePreprocess | None = None) -> None:
         self.limits = limits
+        self.reader = reader
         self._forgotten = forgotten
         self._lock = Lock()
+        self._reading = Lock()  # one file at a time: a volume is large while it is read
         self._kept: dict[str, StoredImage] = {}
-        self._opened: OrderedDict[str, Photo] = OrderedDict()
+        self._opened: OrderedDict[str, Opened] = OrderedDict()
+        self._middles: OrderedDict[str, Image.Image] = OrderedDict()
         self._bytes = 0
 
     def add_files(self, paths: Iterable[Path]) -> list[str]:
         """Take in images of this machine, which are decoded whenever they are needed; their ids.
 
-        One that is no image by its header is left out with a warning.
+        One that is no image by its header, or cannot be read, is left out with a warning.
         """
         ids = []
         for path in paths:
             try:
-                ids.append(self._add(_read(path), path.name, path).id)
+                ids.append(self._add_file(path).id)
             except (ImageError, MissingExtra) as error:
                 warn(f"left out: {error}")
         return ids
@@ -148,23 +212,39 @@ class ImageStore:
         """Take in the bytes of a file. The same bytes are the same image.
 
         Raises:
-            ImageError: as `decoded` does.
+            ImageError, MissingExtra: as `decoded`, or `read`, does.
         """
-        return self._add(content, safe_name(name), None)
-
-    def _add(self, content: bytes, name: str, path: Path | None) -> StoredImage:
-        content_id = hashlib.sha256(content).hexdigest()
-        with self._lock:
-            known = self._kept.get(content_id)
+        content_id, name = hashlib.sha256(content).hexdigest(), safe_name(name)
+        known = self._known(content_id)
         if known is not None:
             return known
-        photo = decoded(content, name, self.limits) if path is None else None
-        size = size_of(content, name, self.limits) if photo is None else photo.picture.size
-        kept = StoredImage(content_id, name, size, path)
+        if self.reader is None:
+            photo = decoded(content, name, self.limits)
+            return self._keep(StoredImage(content_id, name, photo.picture.size, None), photo)
+        with self._reading:
+            ready = read(content, name, self.reader)
+        return self._keep(StoredImage(content_id, name, None, None), ready)
+
+    def _add_file(self, path: Path) -> StoredImage:
+        if self.reader is not None:
+            content_id = _digest(path)
+            return self._known(content_id) or self._keep(StoredImage(content_id, path.name, None, path))
+        content = _read(path)
+        content_id = hashlib.sha256(content).hexdigest()
+        known = self._known(content_id)
+        if known is not None:
+            return known
+        return self._keep(StoredImage(content_id, path.name, size_of(content, path.name, self.limits), path))
+
+    def _known(self, content_id: str) -> StoredImage | None:
         with self._lock:
-            self._kept[content_id] = kept
-            if photo is not None:
-                self._remember(content_id, photo)
+            return self._kept.get(content_id)
+
+    def _keep(self, kept: StoredImage, opened: Opened | None = None) -> StoredImage:
+        with self._lock:
+            self._kept[kept.id] = kept
+            if opened is not None:
+                self._remember(kept.id, opened)
         return kept
 
     def listed(self) -> list[StoredImage]:
@@ -184,27 +264,38 @@ class ImageStore:
             except KeyError:
                 raise UnknownImage(f"image {content_id[:12]} not found (expired or unknown); upload it again") from None
 
-    def photo(self, content_id: str) -> Photo:
-        """One, decoded.
+    def photo(self, content_id: str) -> Opened:
+        """One, decoded, or read.
 
         Raises:
             UnknownImage: if the server does not have it.
-            ImageError: if its file is not there any more.
+            ImageError: if its file is not there any more, or cannot be read.
         """
         kept = self.info(content_id)
+        found = self._found(content_id)
+        if found is not None:
+            return found
+        assert kept.path is not None  # an upload that is not decoded any more is not kept either
+        if self.reader is None:
+            return self._remembered(kept, decoded(_read(kept.path), kept.name, self.limits))
+        with self._reading:
+            return self._found(content_id) or self._remembered(kept, self.reader(kept.path))
+
+    def _found(self, content_id: str) -> Opened | None:
         with self._lock:
             found = self._opened.get(content_id)
             if found is not None:
                 self._opened.move_to_end(content_id)
-                return found
-        assert kept.path is not None  # an upload that is not decoded any more is not kept either
-        photo = decoded(_read(kept.path), kept.name, self.limits)
+        return found
+
+    def _remembered(self, kept: StoredImage, opened: Opened) -> Opened:
         with self._lock:
-            self._remember(content_id, photo)
-        return photo
+            self._remember(kept.id, opened)
+        return opened
 
     def thumbnail(self, content_id: str, side: int) -> Image.Image:
-        """One, its longer side about `side` pixels or more. It takes no room among the decoded ones.
+        """One, its longer side about `side` pixels or more if the image's is; of a volume or clip the middle slice. It
+        takes no room among the decoded ones.
 
         Raises:
             UnknownImage: if the server does not have it.
@@ -214,10 +305,23 @@ class ImageStore:
         with self._lock:
             found = self._opened.get(content_id)
         if found is not None or kept.path is None:
-            return self.photo(content_id).picture if found is None else found.picture
+            return pictured(self.photo(content_id) if found is None else found)
+        if self.reader is not None:
+            return self._middle(kept.path, content_id, side, self.reader)
         return decoded(_read(kept.path), kept.name, self.limits, side).picture
 
-    def _remember(self, content_id: str, photo: Photo) -> None:
+    def _middle(self, path: Path, content_id: str, side: int, reader: FilePreprocess) -> Image.Image:
+        """The picture of a file that is not read now, small; it is kept."""
+        with self._reading:
+            if content_id not in self._middles:
+                small = pictured(reader(path)).copy()
+                small.thumbnail((side, side))
+                self._middles[content_id] = small
+                if len(self._middles) > MIDDLES:
+                    self._middles.popitem(last=False)
+            return self._middles[content_id]
+
+    def _remember(self, content_id: str, photo: Opened) -> None:
         if content_id not in self._opened:
             self._bytes += _bytes(photo)
         self._opened[content_id] = photo
@@ -230,8 +334,25 @@ class ImageStore:
             self._forgotten(dropped)
 
 
-def _bytes(photo: Photo) -> int:
-    return photo.picture.width * photo.picture.height * 3
+def _bytes(opened: Opened) -> int:
+    of_input = 0 if isinstance(opened, Photo) else opened.x.nbytes
+    return opened.picture.width * opened.picture.height * 3 + of_input
+
+
+def _digest(path: Path) -> str:
+    """SHA-256 of a file's bytes; of a folder, a series of slices, of the files in it.
+
+    Raises:
+        ImageError: if it cannot be read.
+    """
+    try:
+        if path.is_dir():
+            files = sorted(file for file in path.iterdir() if file.is_file())
+            return hashlib.sha256("".join(f"{file.name} {_digest(file)}\n" for file in files).encode()).hexdigest()
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise ImageError(f"{path} cannot be read: {error.strerror or error}") from None
 
 
 def _read(path: Path) -> bytes:

@@ -13,6 +13,7 @@ class Limits:
 
     Args:
         upload_bytes: of one image's file.
+        volume_bytes: likewise, of a volume, clip or image of bands.
         request_bytes: of any other request.
         pixels: of one image, by its header, before anything is decoded.
         photographs_bytes: of all decoded images that are kept; the least recently used is forgotten first.
@@ -26,6 +27,7 @@ class Limits:
     """
 
     upload_bytes: int = 32 * MIB
+    volume_bytes: int = 256 * MIB
     request_bytes: int = MIB // 8
     pixels: int = 40_000_000
     photographs_bytes: int = 512 * MIB

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from threading import Lock
@@ -14,11 +14,11 @@ from typing import Any, Generic, TypeVar
 
 from torch import Tensor
 
-from deepviz.errors import DeepVizError, ImageError, ModelError
+from deepviz.errors import DeepVizError, ImageError, MissingExtra, ModelError
 from deepviz.inside import Activations, LayerTree, viz_activations, viz_layers
-from deepviz.inside.loading import checked_channels
+from deepviz.inside.loading import checked_channels, neutral_input
 from deepviz.methods import Method
-from deepviz.models import LoadedModel, example_photo, open_photo
+from deepviz.models import LoadedModel, Prepared, example_photo, open_photo
 from deepviz.models.weights import weights_hash
 from deepviz.objectives import Logit, parse
 from deepviz.objectives.bound import usual
@@ -222,7 +222,7 @@ class ModelService:
 
     def activations(self, photograph: str, layer: str) -> Activations:
         """The feature maps of an image at a layer."""
-        photo = self.photographs.photo(photograph).picture
+        photo = self.photographs.photo(photograph)
         return self._once(self._activations, (photograph, layer), lambda: viz_activations(self.loaded, photo, layer))
 
     def peak(self, photograph: str, layer: str, channel: int) -> float | None:
@@ -242,7 +242,7 @@ class ModelService:
     def _look_for_peaks(self, photograph: str, layer: str) -> Tensor:
         known = self._activations.get((photograph, layer))
         if known is None:
-            known = viz_activations(self.loaded, self.photographs.photo(photograph).picture, layer)
+            known = viz_activations(self.loaded, self.photographs.photo(photograph), layer)
         return known.maps.amax((1, 2))
 
     def _once(self, answers: LRUCache[T], key: Hashable, compute: Callable[[], T]) -> T:
@@ -264,10 +264,26 @@ class ModelService:
         return self._tree
 
     def _seen_layers(self) -> LayerTree:
+        if self.photographs.reader is not None:
+            return viz_layers(self.loaded, self._example().x)
         try:
             return viz_layers(self.loaded)
         except ImageError:  # its preprocessing does not say how large its input is
             return viz_layers(self.loaded, example_photo())
+
+    def _example(self) -> Prepared:
+        """An input to find out about the model with: an image of the package; of a model that reads files of its own
+        the first of the server's that can be read, or noise.
+
+        Raises:
+            ImageError: if there is no such file, and the size of the input follows the file.
+        """
+        if self.photographs.reader is None:
+            return self.loaded.prepare(open_photo(example_photo()))
+        for kept in self.photographs.listed():
+            with suppress(ImageError, MissingExtra):
+                return self.loaded.prepare(self.photographs.photo(kept.id))
+        return self.loaded.prepare(neutral_input(self.loaded)[0])
 
     def reasons(self) -> dict[str, str]:
         """Of each method of the catalog that does not apply to this model, by name: why."""
@@ -280,7 +296,7 @@ class ModelService:
     def _inapplicable(self) -> dict[str, str]:
         kind = self.loaded.kind
         target = (usual(kind),) if kind in (*WITHOUT_SCORES, "embedding") else None
-        return inapplicable(self.loaded, Item(self.loaded.prepare(open_photo(example_photo())), target))
+        return inapplicable(self.loaded, Item(self._example(), target))
 
     def explained(self, photograph: str, method: Method, targets: Sequence[Target]) -> list[Result]:
         """One method's maps for classes of one image: those that are there, the others computed together.

@@ -13,8 +13,9 @@ from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 
 from deepviz import catalog
-from deepviz.errors import DeepVizError, DeepVizWarning
+from deepviz.errors import DeepVizError, DeepVizWarning, ModelError
 from deepviz.models import LoadedModel, example_photo
+from deepviz.models.stored import FilePreprocess
 from deepviz.web.drawings import Drawings
 from deepviz.web.forms import Comparison, Row, Target, method_of, target_of
 from deepviz.web.image_store import ImageStore
@@ -43,7 +44,11 @@ class AppState:
 
     @classmethod
     def of(cls, models: Sequence[LoadedModel], paths: Iterable[Path] | None, limits: Limits) -> AppState:
-        """Everything, connected; the images are read, nothing is computed."""
+        """Everything, connected; the images are read, nothing is computed.
+
+        Raises:
+            ModelError: if the models read files of unlike kinds, or in unlike ways.
+        """
         results: LRUCache[Result] = LRUCache(limits.results_bytes, result_bytes)
         services: dict[str, ModelService] = {}
 
@@ -52,8 +57,9 @@ class AppState:
             for model in services.values():
                 model.forget(photograph)
 
-        photographs = ImageStore(limits, forgotten)
-        files = list(map(example_photo, EXAMPLES)) if paths is None else list(paths)
+        photographs = ImageStore(limits, forgotten, reader_of(models))
+        examples = list(map(example_photo, EXAMPLES)) if photographs.reader is None else []
+        files = examples if paths is None else list(paths)
         first = photographs.add_files(files)
         for model_id, loaded in zip(ids_of(models), models, strict=True):
             services[model_id] = ModelService(model_id, loaded, photographs, results, limits)
@@ -132,3 +138,17 @@ class AppState:
             return None
         labels = self.model(asked.model).loaded.labels
         return tuple(dict.fromkeys(target_of(one, labels) for one in row.targets))
+
+
+def reader_of(models: Sequence[LoadedModel]) -> FilePreprocess | None:
+    """What reads the files of the server, which are the same for all of its models; None for pictures.
+
+    Raises:
+        ModelError: if the models do not read them alike.
+    """
+    readers = [one.preprocess if isinstance(one.preprocess, FilePreprocess) else None for one in models]
+    for one, reader in zip(models, readers, strict=True):
+        if reader != readers[0]:
+            ways = " and ".join(f"{each.name} reads {each.reads}" for each in (models[0], one))
+            raise ModelError(f"{ways}, with preprocessing that is not the same: serve each on a --port of its own")
+    return readers[0]

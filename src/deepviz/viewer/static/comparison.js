@@ -187,7 +187,11 @@ export class Comparison {
     section.element.setAttribute("aria-label", [row.title, row.detail].filter(Boolean).join(", "));
     while (section.tiles.length > row.tiles.length) this.drop([section.tiles.pop()]);
     const slices = row.tiles.find(({ record }) => record?.slices)?.record.slices;
-    if (slices && !this.slices.has(row.photograph.id)) this.slices.set(row.photograph.id, { ...slices, index: slices.first });
+    if (slices && !this.slices.has(row.photograph.id)) {
+      this.slices.set(row.photograph.id, { ...slices, index: slices.first });
+      // so far the photograph was shown without a map
+      if (this.photographs.has(row.photograph.id)) this.slide(row.photograph, slices.first);
+    }
     row.tiles.forEach((described, i) => {
       if (!section.tiles[i]) {
         const tile = new Tile(this);
@@ -212,8 +216,8 @@ export class Comparison {
   bitmap(photograph) {
     const { id, source } = photograph;
     if (!this.photographs.has(id)) {
-      const index = this.slices.get(id)?.index ?? 0;
-      this.photographs.set(id, opened(source, index).then((bitmap) => (this.indices.set(bitmap, index), bitmap)));
+      const index = this.slices.get(id)?.index;
+      this.photographs.set(id, opened(source, index).then((bitmap) => (this.indices.set(bitmap, index ?? 0), bitmap)));
     }
     return this.photographs.get(id);
   }
@@ -520,10 +524,11 @@ function columnsFor(tiles, room) {
   return Math.ceil(tiles / Math.ceil(tiles / room));
 }
 
-// `given`: a picture, a function that gives one, or of a volume or clip an array of them, of which `index` is opened.
-async function opened(given, index = 0) {
-  const found = typeof given === "function" ? await given() : given;
-  const source = Array.isArray(found) ? found[index] : found;
+// `given`: a picture; of a volume or clip an array of them, of which `index` is opened; or a function that gives either, also
+// of an index, which is undefined as long as no map tells how many there are.
+async function opened(given, index) {
+  const found = typeof given === "function" ? await given(index) : given;
+  const source = Array.isArray(found) ? found[index ?? 0] : found;
   if (source instanceof ImageBitmap) return source;
   if (source instanceof Blob) return createImageBitmap(source, { colorSpaceConversion: "none" });
   const image = source instanceof HTMLImageElement ? source : Object.assign(new Image(), { src: source });

@@ -68,11 +68,13 @@ export async function upload(file) {
 
 const pictures = new Map();
 
-// An address for <img>: the picture is fetched with the token, which an <img> could not send.
-export function picture(id, size) {
-  const key = `${id} ${size}`;
+// An address for <img>: the picture is fetched with the token, which an <img> could not send. Of a volume or clip it is
+// one slice, by default the middle one.
+export function picture(id, size, slice = null) {
+  const query = slice === null ? `size=${size}` : `size=${size}&slice=${slice}`;
+  const key = `${id} ${query}`;
   if (!pictures.has(key)) {
-    const made = call(`photographs/${id}?size=${size}`)
+    const made = call(`photographs/${id}?${query}`)
       .then((answer) => answer.blob())
       .then((blob) => URL.createObjectURL(blob));
     made.catch(() => pictures.delete(key));

@@ -66,6 +66,7 @@ async function open() {
   try {
     const start = await get("start");
     known.models = start.models;
+    if (start.reads !== "images") $("file").removeAttribute("accept"); // slices of a series may have no ending
     $("foot").textContent = `DeepViz ${start.versions.deepviz}, PyTorch ${start.versions.torch}`;
     for (const photograph of await get("photographs")) known.photographs.push(distinct(photograph));
     Object.assign(view, {

@@ -4,10 +4,11 @@ import { Comparison, decode } from "../viewer/viewer.js";
 import { get, picture } from "./api.js";
 import { difference, mismatch } from "./difference.js";
 
+const valuesIn = ({ map, slices }) => map.size[0] * map.size[1] * (slices?.count ?? 1);
 const differenceKey = ({ of, words }) => `difference ${of.join(" ")} ${words.title}`;
 
 const PAGE = 1280; // pixels of a photograph's longer side on the page
-const KEPT = 200; // records, of a quarter of a megabyte each
+const KEPT = 200 * 2 ** 16; // values of maps: 200 of images, fewer of volumes
 
 export class Stage {
   #records = new Map();
@@ -57,7 +58,8 @@ export class Stage {
     this.#sources.set(id, null);
     picture(id, PAGE).then(
       (address) => {
-        this.#sources.set(id, address);
+        // of a volume or clip the slices are fetched when they are shown
+        this.#sources.set(id, (slice) => (slice === undefined ? address : picture(id, PAGE, slice)));
         this.#draw();
       },
       (error) => {
@@ -82,9 +84,12 @@ export class Stage {
     this.#records.set(id, record);
     const cells = [...this.#rows.flatMap((row) => row.cells), ...(this.#preview?.cells ?? [])];
     const shown = new Set(cells.flatMap((cell) => (cell?.of ? [...cell.of, differenceKey(cell)] : [cell])));
-    for (const old of this.#records.keys()) {
-      if (this.#records.size <= KEPT) break;
-      if (!shown.has(old)) this.#records.delete(old);
+    let values = [...this.#records.values()].reduce((sum, one) => sum + valuesIn(one), 0);
+    for (const [old, one] of this.#records) {
+      if (values <= KEPT) break;
+      if (shown.has(old)) continue;
+      this.#records.delete(old);
+      values -= valuesIn(one);
     }
     this.#draw();
   }
