@@ -166,6 +166,13 @@ def test_a_bad_image_is_an_image_error(tmp_path):
         viz_activations(torch.rand(3, 12, 12), plain(), "2")
 
 
+def test_channels_of_a_volume_are_refused():
+    net = nn.Sequential(nn.Conv3d(1, 2, 3), nn.ReLU(), nn.AdaptiveAvgPool3d(1), nn.Flatten(), nn.Linear(2, 3))
+    loaded = LoadedModel(seeded(net), "small", deepviz.VolumePreprocess())
+    with pytest.raises(LayerError, match=r"layer '0' has maps \(2, 4, 5, 6\) of an input \(1, 6, 7, 8\): channels are"):
+        viz_activations(loaded, np.random.default_rng(0).random((6, 7, 8)), "0")
+
+
 def test_an_input_that_cannot_be_shown_gives_grey(tmp_path):
     case = CASES["odd"]
     activations = viz_activations(case.model(), case.images(1)[0], "2")

@@ -211,6 +211,11 @@ def viz_activations(
     with borrowed(call.model):
         x = on_its_device(prepared.x[None], call.model)
         name, grid, maps = feature_maps(call, x, layer)
+        if maps.ndim != 4:
+            raise LayerError(
+                f"layer {name!r} has maps {tuple(maps.shape[1:])} of an input {tuple(prepared.x.shape)}: channels are "
+                "drawn of images alone; for signals and volumes explain the layer, such as with 'layer-cam'"
+            )
         title = layer_title(asked(call, x, loaded.kind), name)
     order = _order(maps[0], channels, name)
     return Activations(
