@@ -59,6 +59,7 @@ class Completeness(Metric):
     cost: ClassVar[str] = "1 forward, and 1 for each baseline"
     better: ClassVar[Better] = "lower"
     range: ClassVar[tuple[float, float]] = (0.0, float("inf"))
+    spatial: ClassVar[tuple[int, ...]] = (2, 3)
 
     def measure(self, session: Session, attribution: Tensor) -> Tensor:
         """|sum R - (S(x) - S(x'))| / |S(x) - S(x')|."""
@@ -67,7 +68,7 @@ class Completeness(Metric):
         still = change.abs() <= STILL * score.abs().clamp_min(torch.finfo(score.dtype).tiny)
         if bool(still.any()):
             session.notes.warn("the score is that of the baseline: a gap relative to that means nothing", still)
-        total = per_pixel(attribution, session.image()).sum((1, 2)).to(change)
+        total = per_pixel(attribution, session.image()).flatten(1).sum(1).to(change)
         return (total - change).abs() / change.abs().clamp_min(torch.finfo(change.dtype).eps)
 
     def _start(self, session: Session) -> Tensor:

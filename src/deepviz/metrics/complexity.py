@@ -49,6 +49,7 @@ class Complexity(Metric):
     cost: ClassVar[str] = "none"
     better: ClassVar[Better] = "lower"
     range: ClassVar[tuple[float, float]] = (0.0, float("inf"))
+    spatial: ClassVar[tuple[int, ...]] = (2, 3)
 
     def measure(self, session: Session, attribution: Tensor) -> Tensor:
         """-sum P ln P."""

@@ -6,6 +6,7 @@ for just that). They are not offered to explain pictures, so they live here and 
 
 from abc import abstractmethod
 from dataclasses import dataclass
+from functools import reduce
 from hashlib import sha256
 from typing import Annotated, ClassVar
 
@@ -30,7 +31,7 @@ class Control(Method):
 
     @abstractmethod
     def of_images(self, x: Tensor) -> Tensor:
-        """The map of each image, none of its values negative: (N, H, W), float32 or float64."""
+        """The map of each image, none of its values negative: (N, *space), float32 or float64."""
 
     def maps(self, session: Session) -> Tensor:
         """The same map for each class of a row."""
@@ -39,7 +40,7 @@ class Control(Method):
         found = self.of_images(x.to(torch.promote_types(x.dtype, torch.float32)))
         maps = found.unsqueeze(1)
         for classes in session.score.shape:
-            maps = maps.unsqueeze(1).expand(-1, classes, -1, -1, -1)
+            maps = maps.unsqueeze(1).expand(-1, classes, *maps.shape[1:])
         return maps
 
     @property
@@ -74,6 +75,7 @@ class RandomMap(Control):
 
     seed: Annotated[Seed, "Seed of the noise."] = 0
     title: ClassVar[str] = "Random map"
+    spatial: ClassVar[tuple[int, ...]] = (2, 3)
 
     def of_images(self, x: Tensor) -> Tensor:
         """R ~ U(0, 1)."""
@@ -148,14 +150,15 @@ class CentreGaussian(Control):
 
     width: Annotated[float, Gt(0), "The standard deviation of the spot, in shorter sides of the image."] = 0.25
     title: ClassVar[str] = "Centred Gaussian"
+    spatial: ClassVar[tuple[int, ...]] = (2, 3)
 
     def of_images(self, x: Tensor) -> Tensor:
         """exp(-r^2 / (2 s^2))."""
-        n, _, height, width = x.shape
-        i = torch.arange(height).to(x) - (height - 1) / 2
-        j = torch.arange(width).to(x) - (width - 1) / 2
-        s = self.width * min(height, width)
-        return torch.exp(-(i[:, None] ** 2 + j**2) / (2 * s**2)).expand(n, -1, -1)
+        space = x.shape[2:]
+        places = [torch.arange(length).to(x) - (length - 1) / 2 for length in space]
+        square = sum(torch.meshgrid([along**2 for along in places], indexing="ij"), torch.zeros(()).to(x))
+        s = self.width * min(space)
+        return torch.exp(-square / (2 * s**2)).expand(len(x), *space)
 
 
 @dataclass(frozen=True)
@@ -165,7 +168,7 @@ class EdgeDetector(Control):
         R = sum_c sqrt(X_c^2 + Y_c^2),    X = S * x,  Y = S^T * x,    S = [[1, 0, -1], [2, 0, -2], [1, 0, -1]]
 
     It draws what the image looks like, as some methods do: a map that agrees with it may be one of the image alone.
-    Border pixels are repeated outwards.
+    Border pixels are repeated outwards. Of volumes it is the difference along each axis, smoothed along both others.
 
     Shapes: x (N, C, H, W) -> (N, 1, H, W).
 
@@ -188,6 +191,7 @@ class EdgeDetector(Control):
 
     title: ClassVar[str] = "Edge detector"
     paper: ClassVar[str] = "Adebayo et al. 2018, arXiv:1810.03292"
+    spatial: ClassVar[tuple[int, ...]] = (2, 3)
 
     def maps(self, session: Session) -> Tensor:
         """As for every control, with the reason where it is zero."""
@@ -199,9 +203,14 @@ class EdgeDetector(Control):
 
     def of_images(self, x: Tensor) -> Tensor:
         """sum_c sqrt(X_c^2 + Y_c^2)."""
-        padded = F.pad(x, (1, 1, 1, 1), mode="replicate")
-        # by slices: a convolution may round to ten bits on a GPU, and edges are small differences
-        across, down = padded[..., :-2] - padded[..., 2:], padded[..., :-2, :] - padded[..., 2:, :]
-        X = across[..., :-2, :] + 2 * across[..., 1:-1, :] + across[..., 2:, :]
-        Y = down[..., :-2] + 2 * down[..., 1:-1] + down[..., 2:]
-        return torch.hypot(X, Y).sum(1)
+        axes = range(2, x.ndim)
+        padded = F.pad(x, (1, 1) * len(axes), mode="replicate")
+        edges = []
+        for axis in axes:
+            found = padded
+            for each in axes:
+                # by slices: a convolution may round to ten bits on a GPU, and edges are small differences
+                before, here, after = (found.narrow(each, at, x.shape[each]) for at in range(3))
+                found = before - after if each == axis else before + 2 * here + after
+            edges.append(found)
+        return reduce(torch.hypot, edges).sum(1)

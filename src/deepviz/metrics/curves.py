@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -55,6 +55,8 @@ class CurveMetric(Metric):
 class ExchangeMetric(CurveMetric):
     """The area under a curve along which the image's pixels and a baseline's are exchanged, from 0 to 1."""
 
+    spatial: ClassVar[tuple[int, ...]] = (2, 3)
+
     steps: Annotated[int, Ge(1), "Points on the curve after the first; the cost is about this many forward passes."] = (
         50
     )
@@ -83,7 +85,7 @@ class ExchangeMetric(CurveMetric):
         return torch.trapezoid(points, dx=1 / self.steps, dim=1)
 
     def exchange(self, session: Session, attribution: Tensor) -> Tensor:
-        """The point of the curve at which each pixel is exchanged, from 1 to `steps`: (N, H, W)."""
+        """The point of the curve at which each pixel is exchanged, from 1 to `steps`: (N, *space)."""
         places = falling(session, per_pixel(attribution, session.image(), self.channels), self.seed)
         pixels = places[0].numel()
         taken = torch.tensor([round(step * pixels / self.steps) for step in range(1, self.steps)], dtype=torch.int32)
@@ -102,7 +104,7 @@ class ExchangeMetric(CurveMetric):
             of = rows[chunk]
             if of[0] == of[-1]:  # of one image, which then need not be copied as often
                 of = of[:1]
-            gone = when[of] <= steps[chunk, None, None]
+            gone = when[of] <= steps[chunk].view(-1, *[1] * (when.ndim - 1))
             return torch.where(gone.unsqueeze(1), end[of], start[of])
 
         if not len(rows):
@@ -111,7 +113,7 @@ class ExchangeMetric(CurveMetric):
 
 
 def falling(session: Session, values: Tensor, seed: int) -> Tensor:
-    """`ranks` of a map (N, H, W), with a warning where it is the same everywhere: the order is that of chance."""
+    """`ranks` of a map (N, *space), with a warning where it is the same everywhere: the order is that of chance."""
     flat = values.flatten(1)
     same = flat.amin(1) == flat.amax(1)
     if bool(same.any()):
@@ -120,14 +122,14 @@ def falling(session: Session, values: Tensor, seed: int) -> Tensor:
 
 
 def ranks(values: Tensor, seed: int) -> Tensor:
-    """The place of each pixel when the values (N, H, W) are put in falling order, from 0; ties lie at random.
+    """The place of each pixel when the values (N, *space) are put in falling order, from 0; ties lie at random.
 
     The same seed breaks ties in the same way in every row, so a row does not depend on the others.
     """
-    n, height, width = values.shape
-    shuffled = torch.randperm(height * width, generator=torch.Generator().manual_seed(seed)).to(values.device)
+    n, pixels = len(values), values[0].numel()
+    shuffled = torch.randperm(pixels, generator=torch.Generator().manual_seed(seed)).to(values.device)
     order = values.flatten(1)[:, shuffled].argsort(dim=1, descending=True, stable=True)
     places = torch.empty_like(order, dtype=torch.int32)  # read once for every point of a curve
-    counted = torch.arange(height * width, dtype=torch.int32, device=values.device).expand(n, -1)
+    counted = torch.arange(pixels, dtype=torch.int32, device=values.device).expand(n, -1)
     places.scatter_(1, shuffled[order], counted)
-    return places.view(n, height, width)
+    return places.view(values.shape)

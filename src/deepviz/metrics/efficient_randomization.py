@@ -56,6 +56,7 @@ class EfficientRandomization(Metric):
     cost: ClassVar[str] = "2 maps of the method"
     better: ClassVar[Better] = "higher"
     range: ClassVar[tuple[float, float]] = (-1.0, float("inf"))
+    spatial: ClassVar[tuple[int, ...]] = (2, 3)
     judges: ClassVar[Literal["map", "method"]] = "method"
 
     def passes(self, method: Method) -> float:

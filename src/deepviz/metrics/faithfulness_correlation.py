@@ -67,6 +67,7 @@ class FaithfulnessCorrelation(Metric):
     cost: ClassVar[str] = "`subsets` forwards, 1 shared by all maps of an image"
     better: ClassVar[Better] = "higher"
     range: ClassVar[tuple[float, float]] = (-1.0, 1.0)
+    spatial: ClassVar[tuple[int, ...]] = (2, 3)
 
     def passes(self, method: Method) -> float:
         """`subsets` forwards."""
@@ -75,7 +76,7 @@ class FaithfulnessCorrelation(Metric):
     def measure(self, session: Session, attribution: Tensor) -> Tensor:
         """corr(sum of R over S, S(x) - S(x_S))."""
         x = session.image()
-        n, _, height, width = x.shape
+        n, space = len(x), x.shape[2:]
         R = per_pixel(attribution, x, self.channels).double()
         start = session.reference(self.baseline)
         rows = torch.arange(n).repeat_interleave(self.subsets)
@@ -83,22 +84,22 @@ class FaithfulnessCorrelation(Metric):
 
         def make(chunk: slice) -> Tensor:
             of = rows[chunk]
-            masks = [self._set(k % self.subsets, height, width) for k in range(chunk.start, chunk.stop)]
+            masks = [self._set(k % self.subsets, space) for k in range(chunk.start, chunk.stop)]
             S = torch.stack(masks).to(x.device)
-            sums[chunk] = (R[of] * S).sum((1, 2)).cpu()
+            sums[chunk] = (R[of] * S).flatten(1).sum(1).cpu()
             return torch.where(S.unsqueeze(1), start[of], x[of])
 
         without = session.ask(rows, make, "score", self.precision).cpu().double().view(n, -1)
         fall = session.clean("score", self.precision).cpu().double()[:, None] - without
         return self._correlation(session, sums.view(n, -1), fall)
 
-    def _set(self, k: int, height: int, width: int) -> Tensor:
-        """The k-th set of pixels, bool (H, W); the same for every image."""
-        generator = generator_of(self.seed, k)
-        size = min(height * width - 1, max(1, round(self.share * height * width)))
-        mask = torch.zeros(height * width, dtype=torch.bool)
-        mask[torch.randperm(height * width, generator=generator)[:size]] = True
-        return mask.view(height, width)
+    def _set(self, k: int, space: torch.Size) -> Tensor:
+        """The k-th set of pixels, bool (*space); the same for every image."""
+        generator, pixels = generator_of(self.seed, k), space.numel()
+        size = min(pixels - 1, max(1, round(self.share * pixels)))
+        mask = torch.zeros(pixels, dtype=torch.bool)
+        mask[torch.randperm(pixels, generator=generator)[:size]] = True
+        return mask.view(space)
 
     def _correlation(self, session: Session, sums: Tensor, fall: Tensor) -> Tensor:
         a, b = sums - sums.mean(1, keepdim=True), fall - fall.mean(1, keepdim=True)

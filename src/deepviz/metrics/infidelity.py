@@ -70,6 +70,7 @@ class Infidelity(Metric):
     cost: ClassVar[str] = "`samples` forwards, 1 shared by all maps of an image"
     better: ClassVar[Better] = "lower"
     range: ClassVar[tuple[float, float]] = (0.0, float("inf"))
+    spatial: ClassVar[tuple[int, ...]] = (2, 3)
 
     def passes(self, method: Method) -> float:
         """`samples` forwards."""
@@ -89,7 +90,7 @@ class Infidelity(Metric):
             changes = [self._change(x[row], start[row], k % self.samples) for row, k in _each(of, chunk)]
             I = torch.stack(changes)  # noqa: E741
             counted = torch.where(x[of] == 0, 0, I / x[of]) if self.multiplied else I
-            foretold[chunk] = (counted.double() * R[of].double()).sum((1, 2, 3)).cpu()
+            foretold[chunk] = (counted.double() * R[of].double()).flatten(1).sum(1).cpu()
             return x[of] - I
 
         changed = session.ask(rows, make, "score").cpu().double().view(n, -1)
@@ -102,17 +103,15 @@ class Infidelity(Metric):
         return (b * foretold - fall).square().mean(1)
 
     def _change(self, x: Tensor, start: Tensor, k: int) -> Tensor:
-        """I, the k-th, for one image; the same draw for every image."""
+        """I, the k-th, for one image; the same draw for every image. Of a volume the square is a cube."""
         generator = generator_of(self.seed, k)
         if self.perturbation == "noise":
             s = self.amount * (x.amax() - x.amin())
             return s * torch.randn(x.shape, generator=generator).to(x)
-        height, width = x.shape[1:]
-        side = max(1, round(self.amount * min(height, width)))
-        top = int(torch.randint(height - side + 1, (), generator=generator))
-        left = int(torch.randint(width - side + 1, (), generator=generator))
+        side = max(1, round(self.amount * min(x.shape[1:])))
+        starts = [int(torch.randint(length - side + 1, (), generator=generator)) for length in x.shape[1:]]
         change = torch.zeros_like(x)
-        inside = (slice(None), slice(top, top + side), slice(left, left + side))
+        inside = (slice(None), *(slice(first, first + side) for first in starts))
         change[inside] = (x - start)[inside]
         return change
 

@@ -12,8 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from deepviz.errors import ModelError
-from deepviz.methods.method import Method, asked, in_short
+from deepviz.errors import ImageError, ModelError
+from deepviz.methods.method import SPACES, Method, asked, in_short
 from deepviz.options import Frozen
 from deepviz.probe.outputs import Kind
 from deepviz.probe.reference import Colours, resolve_baselines
@@ -50,6 +50,8 @@ class Metric(Frozen, ABC):
     """The least and the largest value that it can take."""
     judges: ClassVar[Literal["map", "method"]] = "map"
     """Whether it is given a map, or the method that makes maps."""
+    spatial: ClassVar[tuple[int, ...]] = (2,)
+    """How many spatial axes an input may have: 2 of images (N, C, H, W), 3 of volumes and clips (N, C, D, H, W)."""
 
     def __call__(
         self,
@@ -65,9 +67,10 @@ class Metric(Frozen, ABC):
 
         Args:
             model: any `nn.Module` that returns class scores (N, K); it is left exactly as it was.
-            x: (N, C, H, W), as the model takes it (normalised); not written to.
+            x: (N, C, H, W), as the model takes it (normalised); not written to. Of volumes and clips (N, C, D, H, W),
+                where `spatial` says so; what is said of pixels then holds for voxels.
             attribution: the maps that are judged, (N, C, H, W), or (N, 1, h, w) of a layer, which are enlarged
-                bilinearly; for a metric that judges methods, the `Method`.
+                bilinearly, of volumes trilinearly; for a metric that judges methods, the `Method`.
             target: the class that was explained: an index, a tensor (N,), a callable from the model's raw output to
                 one score per row; None: the predicted class.
             extra: what the model takes beside `x`, as for a method.
@@ -79,6 +82,7 @@ class Metric(Frozen, ABC):
         Raises:
             TypeError: if the arguments are swapped, or a map is given for a method or the other way round.
             ValueError: for maps that do not fit `x` or are not finite.
+            ImageError: for volumes, if the metric is of images alone.
             TargetError, ModelError: as methods raise them.
         """
         return self.judge(self.measure, model, x, attribution, target, extra, output)
@@ -115,7 +119,8 @@ class Metric(Frozen, ABC):
         return method.passes() if self.judges == "method" else 0.0
 
     def check(self, attribution: Any, x: Tensor) -> None:
-        """Raise a TypeError or ValueError for what cannot be judged."""
+        """Raise a TypeError, ValueError or ImageError for what cannot be judged."""
+        self.check_space(x)
         if self.judges == "method":
             if not isinstance(attribution, Method):
                 raise TypeError(
@@ -127,14 +132,21 @@ class Metric(Frozen, ABC):
             raise TypeError(f"{self.name} judges a map: give {attribution.name}'s, not the method itself")
         check_map(attribution, x)
 
+    def check_space(self, x: Tensor) -> None:
+        """Raise an ImageError for an input with other spatial axes than the metric is defined for."""
+        if x.ndim - 2 not in self.spatial:
+            kinds = " or ".join(SPACES[axes] for axes in self.spatial)
+            raise ImageError(f"{self.name} judges maps of {kinds}, not of an input {tuple(x.shape)}: leave it out")
+
     def resolve_baseline(self, colours: Colours) -> Metric:
         """The same metric with a baseline by name ("black") as `colours` says it is in the input's space."""
         found = resolve_baselines(self, colours)
         changed = {name: value for name, value in found.items() if value is not getattr(self, name)}
         return replace(self, **changed) if changed else self
 
-    def of_rows(self, rows: slice) -> Metric:
-        """The same metric for some of the rows that it was made for; itself, unless it holds something per row."""
+    def of_rows(self, rows: slice, axes: int = 2) -> Metric:
+        """The same metric for some of the rows that it was made for, of inputs with so many spatial axes; itself,
+        unless it holds something per row."""
         return self
 
     @property
@@ -158,27 +170,29 @@ def judging(model: nn.Module, x: Any, target: Any, extra: Any = None, output: Ki
     """The model borrowed, for questions about one target of each image; its warnings are issued at the end.
 
     Raises:
-        ValueError: for several targets a row, or an image that is none of height and width.
+        ValueError: for several targets a row, or an input that is neither an image nor a volume.
     """
     inputs, score = asked(model, x, target, extra)
     if score.shape:
         raise ValueError(f"a metric judges one target per row, (N,), got {score.shape[0]} per row")
     with opened(model, inputs, score, output, check=False) as session:
         image = session.image()
-        if image.ndim != 4:
-            raise ValueError(f"metrics judge maps of images (N, C, H, W), got an input {tuple(image.shape)}")
+        if image.ndim not in (4, 5):
+            raise ValueError(
+                f"metrics judge maps of {SPACES[2]} and some of {SPACES[3]}, got an input {tuple(image.shape)}"
+            )
         yield session
 
 
 def check_map(attribution: Any, x: Tensor) -> None:
-    """Raise for anything but finite maps (N, C, H, W) or (N, 1, h, w) of the rows of `x`."""
+    """Raise for anything but finite maps (N, C, *space) or (N, 1, *grid) of the rows of `x`."""
+    whole, coarse = ("(N, C, H, W)", "(N, 1, h, w)") if x.ndim == 4 else ("(N, C, D, H, W)", "(N, 1, d, h, w)")
     if not isinstance(attribution, Tensor):
-        raise TypeError(f"attribution must be a tensor (N, C, H, W), got {type(attribution).__name__}")
-    n, _, height, width = x.shape
-    fits = attribution.ndim == 4 and len(attribution) == n and 0 not in attribution.shape
-    if not fits or (attribution.shape[1] != 1 and attribution.shape[2:] != (height, width)):
+        raise TypeError(f"attribution must be a tensor {whole}, got {type(attribution).__name__}")
+    fits = attribution.ndim == x.ndim and len(attribution) == len(x) and 0 not in attribution.shape
+    if not fits or (attribution.shape[1] != 1 and attribution.shape[2:] != x.shape[2:]):
         raise ValueError(
-            f"attribution must be (N, C, H, W) like x {tuple(x.shape)}, or (N, 1, h, w) of a layer, "
+            f"attribution must be {whole} like x {tuple(x.shape)}, or {coarse} of a layer, "
             f"got {tuple(attribution.shape)}"
         )
     if not attribution.is_floating_point():
@@ -188,21 +202,22 @@ def check_map(attribution: Any, x: Tensor) -> None:
 
 
 def per_pixel(attribution: Tensor, x: Tensor, channels: Channels | None = "sum") -> Tensor:
-    """One value for each pixel of `x`: (N, H, W), in float32 at least; a layer's map enlarged bilinearly."""
+    """One value for each pixel of `x`: (N, *space), in float32 at least; a layer's map enlarged linearly."""
     maps = attribution.detach().to(x.device, torch.promote_types(attribution.dtype, torch.float32))
     maps = maps.abs().amax(1) if channels == "magnitude" else maps.sum(1)
     if maps.shape[1:] != x.shape[2:]:
-        maps = F.interpolate(maps.unsqueeze(1), x.shape[2:], mode="bilinear", align_corners=False).squeeze(1)
+        mode = "bilinear" if x.ndim == 4 else "trilinear"
+        maps = F.interpolate(maps.unsqueeze(1), x.shape[2:], mode=mode, align_corners=False).squeeze(1)
     return maps
 
 
 def per_value(attribution: Tensor, x: Tensor) -> Tensor:
-    """One value for each value of `x`: (N, C, H, W), in float32 at least.
+    """One value for each value of `x`: (N, C, *space), in float32 at least.
 
-    A map without channels of its own (a layer's, or a drawn one) is enlarged bilinearly and shared out evenly among
+    A map without channels of its own (a layer's, or a drawn one) is enlarged linearly and shared out evenly among
     the channels, which keeps its sum per pixel.
     """
     if attribution.shape == x.shape:
         return attribution.detach().to(x.device, torch.promote_types(attribution.dtype, torch.float32))
     shared = per_pixel(attribution, x).unsqueeze(1) / x.shape[1]
-    return shared.expand(-1, x.shape[1], -1, -1)
+    return shared.expand_as(x)

@@ -121,6 +121,7 @@ class ParameterRandomization(Metric):
     cost: ClassVar[str] = "2 maps of the method; independent: `stages` + 1"
     better: ClassVar[Better] = "lower"
     range: ClassVar[tuple[float, float]] = (-1.0, 1.0)
+    spatial: ClassVar[tuple[int, ...]] = (2, 3)
     judges: ClassVar[Literal["map", "method"]] = "method"
 
     def curve(
@@ -204,14 +205,15 @@ def drawn_when_random(
 
 
 def _drawn(method: Method, session: Session, smooth: Smooth) -> Tensor:
-    """The map's values as the picture shows them."""
+    """The map's values as the picture shows them; of volumes slice beside slice."""
     maps = _averaged(method, session, smooth)
     maps = maps.detach().to("cpu", torch.promote_types(maps.dtype, torch.float32))
     if not bool(torch.isfinite(maps).all()):
         raise ModelError(
             f"{method.name} gave NaN or infinity; try another seed, or float32 for a model in half precision"
         )
-    return maps.abs().amax(1) if method.view == "magnitude" else maps.sum(1)
+    drawn = maps.abs().amax(1) if method.view == "magnitude" else maps.sum(1)
+    return drawn if drawn.ndim == 3 else drawn.movedim(1, 2).flatten(2)
 
 
 def _averaged(method: Method, session: Session, smooth: Smooth) -> Tensor:
@@ -219,7 +221,8 @@ def _averaged(method: Method, session: Session, smooth: Smooth) -> Tensor:
     if smooth.samples == 1:
         return map_of_image(method, session)
     x = session.image()
-    s = smooth.noise * (x.amax((1, 2, 3), keepdim=True) - x.amin((1, 2, 3), keepdim=True))
+    axes = tuple(range(1, x.ndim))
+    s = smooth.noise * (x.amax(axes, keepdim=True) - x.amin(axes, keepdim=True))
     total: Any = 0
     for sample in range(smooth.samples):
         generator = generator_of(smooth.seed, sample)

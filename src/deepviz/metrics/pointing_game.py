@@ -62,20 +62,22 @@ class PointingGame(RegionMetric):
     def measure(self, session: Session, attribution: Tensor) -> Tensor:
         """The share of the pixels p = argmax a that are hits."""
         a = self.values(session, attribution).flatten(1)
-        hit = _within(self.region(session.image()), self.tolerance).flatten(1)
+        hit = _within(self.region(session.image()), self.tolerance**2).flatten(1)
         p = a == a.amax(1, keepdim=True)
         self.warn_of_chance(session, "is the same everywhere", p.all(1))
         return (p & hit).sum(1).double() / p.sum(1)
 
 
-def _within(mask: Tensor, distance: int) -> Tensor:
-    """Masks (N, H, W) with all pixels added that are at most `distance` from one of theirs."""
+def _within(mask: Tensor, square: int) -> Tensor:
+    """Masks (N, *space) with all pixels added whose squared distance from one of theirs is at most `square`."""
+    reach = isqrt(square)
+    if mask.ndim == 2:
+        return F.max_pool1d(mask.float(), 2 * reach + 1, stride=1, padding=reach) > 0
     found = mask.clone()
-    height = mask.shape[1]
-    for down in range(min(distance, height - 1) + 1):
-        # a disc, row by row: what is `down` rows away may be `across` columns away
-        across = isqrt(distance**2 - down**2)
-        wide = F.max_pool1d(mask.float(), 2 * across + 1, stride=1, padding=across) > 0
-        found[:, down:] |= wide[:, : height - down]
-        found[:, : height - down] |= wide[:, down:]
+    length = mask.shape[1]
+    for away in range(min(reach, length - 1) + 1):
+        # a disc row by row, a ball disc by disc: how far a pixel may be along the axes that are left
+        wide = _within(mask.flatten(0, 1), square - away**2).unflatten(0, mask.shape[:2])
+        found[:, away:] |= wide[:, : length - away]
+        found[:, : length - away] |= wide[:, away:]
     return found

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -23,10 +23,11 @@ class RegionMetric(Metric):
 
     inside: Annotated[
         Tensor | None,
-        "Where the object is: a bool mask (N, H, W) or (H, W), or boxes (N, 4) or (4,) as left, top, right, bottom in "
-        "pixels of the model's input.",
+        "Where the object is: a bool mask (N, H, W) or (H, W), of volumes (N, D, H, W) or (D, H, W), or boxes (N, 4) "
+        "or (4,) as left, top, right, bottom in pixels of the model's input.",
     ] = None
     channels: ChannelsOption = None
+    spatial: ClassVar[tuple[int, ...]] = (2, 3)
 
     def check(self, attribution: Any, x: Tensor) -> None:
         """As `Metric.check`, and for a region that is missing, empty, of a wrong shape or off the image."""
@@ -34,7 +35,7 @@ class RegionMetric(Metric):
         self.region(x)
 
     def region(self, x: Tensor) -> Tensor:
-        """The mask of each row of `x`, on the CPU: bool (N, H, W).
+        """The mask of each row of `x`, on the CPU: bool (N, *space).
 
         Raises:
             ValueError: if it is missing, empty, of a wrong shape or off the image.
@@ -46,7 +47,7 @@ class RegionMetric(Metric):
         return mask_of(self.inside, x)
 
     def values(self, session: Session, attribution: Tensor) -> Tensor:
-        """What the map says of each pixel, in double precision on the CPU: (N, H, W)."""
+        """What the map says of each pixel, in double precision on the CPU: (N, *space)."""
         return per_pixel(attribution, session.image(), self.channels).cpu().double()
 
     def warn_of_chance(self, session: Session, says: str, rows: Tensor) -> None:
@@ -54,15 +55,15 @@ class RegionMetric(Metric):
         if bool(rows.any()):
             session.notes.warn(f"the map {says}: {self.name} is what chance gives, the region's share", rows)
 
-    def of_rows(self, rows: slice) -> RegionMetric:
+    def of_rows(self, rows: slice, axes: int = 2) -> RegionMetric:
         """The same metric with the masks or boxes of some of the rows; itself, if one holds for all."""
-        if self.inside is None or self.inside.ndim < (3 if self.inside.dtype == torch.bool else 2):
+        if self.inside is None or self.inside.ndim < (1 + axes if self.inside.dtype == torch.bool else 2):
             return self
         return replace(self, inside=self.inside[rows])
 
 
 def mask_of(inside: Tensor, x: Tensor) -> Tensor:
-    """Masks or boxes as the mask of each row of `x` (N, C, H, W), on the CPU: bool (N, H, W).
+    """Masks or boxes as the mask of each row of `x` (N, C, *space), on the CPU: bool (N, *space).
 
     Raises:
         ValueError: for one that is empty, of a wrong shape or off the image.
@@ -84,18 +85,19 @@ def mask_of(inside: Tensor, x: Tensor) -> Tensor:
 
 
 def _of_mask(mask: Tensor, x: Tensor) -> Tensor:
-    n, _, height, width = x.shape
-    if tuple(mask.shape) not in ((height, width), (n, height, width)):
-        raise ValueError(
-            f"a mask must be {(height, width)} or {(n, height, width)}, as the model's input, got {tuple(mask.shape)}"
-        )
-    return mask.expand(n, height, width)
+    n, space = len(x), tuple(x.shape[2:])
+    if tuple(mask.shape) not in (space, (n, *space)):
+        raise ValueError(f"a mask must be {space} or {(n, *space)}, as the model's input, got {tuple(mask.shape)}")
+    return mask.expand(n, *space)
 
 
 def _of_boxes(boxes: Tensor, x: Tensor) -> Tensor:
-    n, _, height, width = x.shape
-    if boxes.ndim > 1 and boxes.shape[-2:] == (height, width) and tuple(boxes.shape) != (n, 4):
+    n, space = len(x), x.shape[2:]
+    if boxes.ndim >= len(space) and boxes.shape[-len(space) :] == space and tuple(boxes.shape) != (n, 4):
         raise ValueError(f"a mask must be bool, got {str(boxes.dtype).removeprefix('torch.')}: write mask > 0")
+    if len(space) != 2:
+        raise ValueError(f"boxes are of images (N, C, H, W): of volumes give a bool mask {tuple(space)}")
+    height, width = space
     if tuple(boxes.shape) not in ((4,), (n, 4)) or boxes.is_complex():
         raise ValueError(f"boxes must be (4,) or ({n}, 4), left, top, right, bottom, got {tuple(boxes.shape)}")
     boxes = boxes.double().expand(n, 4)

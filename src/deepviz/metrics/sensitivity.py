@@ -29,6 +29,7 @@ class Sensitivity(Metric):
     cost: ClassVar[str] = "`samples` + 1 maps of the method"
     better: ClassVar[Better] = "lower"
     range: ClassVar[tuple[float, float]] = (0.0, float("inf"))
+    spatial: ClassVar[tuple[int, ...]] = (2, 3)
     judges: ClassVar[Literal["map", "method"]] = "method"
 
     def passes(self, method: Method) -> float:
@@ -47,7 +48,8 @@ class Sensitivity(Metric):
         length = M.norm(dim=1)
         if bool((length == 0).any()):
             session.notes.warn(f"{method.name} is all zero: its sensitivity is not relative", (length == 0).cpu())
-        r = self.radius * (x.amax((1, 2, 3), keepdim=True) - x.amin((1, 2, 3), keepdim=True))
+        axes = tuple(range(1, x.ndim))
+        r = self.radius * (x.amax(axes, keepdim=True) - x.amin(axes, keepdim=True))
         moved = []
         for k in range(self.samples):
             generator = generator_of(self.seed, k)

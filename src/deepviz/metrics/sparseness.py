@@ -49,6 +49,7 @@ class Sparseness(Metric):
     cost: ClassVar[str] = "none"
     better: ClassVar[Better] = "higher"
     range: ClassVar[tuple[float, float]] = (0.0, 1.0)
+    spatial: ClassVar[tuple[int, ...]] = (2, 3)
 
     def measure(self, session: Session, attribution: Tensor) -> Tensor:
         """G = 1 - 2 sum_k v_k (d - k + 1/2) / (d sum_k v_k)."""
@@ -60,7 +61,7 @@ class Sparseness(Metric):
 
 
 def magnitudes(session: Session, attribution: Tensor, channels: Channels | None) -> Tensor:
-    """|a| of all pixels, in double precision on the CPU: (N, H W). All ones for a map of zeros, with a warning."""
+    """|a| of all pixels, in double precision on the CPU: (N, pixels). All ones for a map of zeros, with a warning."""
     a = per_pixel(attribution, session.image(), channels).cpu().double().abs().flatten(1)
     zero = a.amax(1) == 0
     if bool(zero.any()):

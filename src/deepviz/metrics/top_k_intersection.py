@@ -55,9 +55,9 @@ class TopKIntersection(RegionMetric):
     def check(self, attribution: Any, x: Tensor) -> None:
         """As for other regions, and for a k larger than the image."""
         super().check(attribution, x)
-        height, width = x.shape[2:]
-        if self.k is not None and self.k > height * width:
-            raise ValueError(f"k is {self.k} pixels, but the input has {height} x {width}: give a smaller k")
+        if self.k is not None and self.k > x.shape[2:].numel():
+            size = " x ".join(map(str, x.shape[2:]))
+            raise ValueError(f"k is {self.k} pixels, but the input has {size}: give a smaller k")
 
     def measure(self, session: Session, attribution: Tensor) -> Tensor:
         """|top_k(a) and inside| / k."""

@@ -85,9 +85,12 @@ def _scores(
     progress: Progress | None,
 ) -> Iterator[ImageScores]:
     """One image's numbers, target by target."""
-    _check_image(item)
+    image = _checked_image(item)
+    for metric in metrics:
+        metric.check_space(image.x[None])
     (found,) = explain_items(loaded, [item], methods, lenient=True)
-    asked = [_at(metric.of_rows(slice(position, position + 1)), item.inside) for metric in metrics]
+    rows, axes = slice(position, position + 1), image.x.ndim - 1
+    asked = [_at(metric.of_rows(rows) if axes == 2 else metric.of_rows(rows, axes), item.inside) for metric in metrics]
     targets = found.by_target
     for number, outcomes in enumerate(targets):
         step = _within(progress, number, len(targets), len(methods) * len(metrics))
@@ -95,19 +98,20 @@ def _scores(
         yield replace(scores, position=position, output=found.output)
 
 
-def _check_image(item: Item) -> None:
-    """Refuse what metrics cannot judge, before any work.
+def _checked_image(item: Item) -> Prepared:
+    """The image, volume or clip of an item; what metrics cannot judge is refused before any work.
 
     Raises:
-        ImageError: for anything but one image in each row, beside tables at most.
+        ImageError: for anything but one of these in each row, beside tables at most.
     """
     spaces = [part for part in item.parts if is_image_like(part.x[None])]
-    if len(spaces) != 1 or spaces[0].x.ndim != 3:
+    if len(spaces) != 1 or spaces[0].x.ndim not in (3, 4):
         shapes = ", ".join(str(tuple(part.x.shape)) for part in item.parts)
         raise ImageError(
-            f"evaluate takes one image (C, H, W) in each row, with tables beside it at most, not signals or volumes: "
-            f"{item.image.name} is {shapes}"
+            "evaluate takes one image (C, H, W), or volume or clip (C, D, H, W), in each row, with tables beside it at "
+            f"most, not signals: {item.image.name} is {shapes}"
         )
+    return spaces[0]
 
 
 def _within(progress: Progress | None, number: int, count: int, each: int) -> Progress | None:
@@ -184,6 +188,11 @@ def region(image: Prepared, boxes: Sequence[Box]) -> Tensor:
             f"{image.name}: its preprocessing does not say which part of the image the model sees, so boxes "
             "cannot be placed: give a deepviz.Preprocess"
         )
+    if image.x.ndim != 3:
+        raise TargetError(
+            f"{image.name}: boxes are of images; of a volume or clip give a bool mask (D, H, W) of the model's input, "
+            "such as PointingGame(inside=mask)"
+        )
     height, width = image.x.shape[1:]
     inside = torch.zeros(height, width, dtype=torch.bool)
     for box in boxes:
@@ -212,6 +221,7 @@ def measured(
     metric = resolve_defaults(metric, explanation.method).resolve_baseline(lambda name: colour_of(loaded, name))
     method = explanation.method.resolve_baseline(lambda name: colour_of(loaded, name))
     if metric.judges == "method":
+        metric.check_space(session.image())
         return float(metric.measured(metric.measure, session, method)[0]), None
     if getattr(metric, "baseline", 0.0) is None and getattr(metric, "baselines", None) is None:
         place = next(place for place, leaf in enumerate(session.x) if leaf is session.image())
