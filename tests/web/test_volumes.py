@@ -188,3 +188,40 @@ def test_a_folder_of_slices_is_one_volume_by_what_is_in_it(tmp_path):
         (tmp_path / folder / "0.dcm").write_bytes(content)
         ids += store.add_files([tmp_path / folder])
     assert ids[0] == ids[1] != ids[2]
+
+
+def test_checks_show_the_slice_with_the_most_evidence(serving, tmp_path, monkeypatch):
+    """Of the curves the picture, what its pixels become and when; of the strip the same slice at each stage."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    path = planted(tmp_path / "scan.npy")
+    client = serving(small_models.volumes(), photographs=[path])
+    (photograph,) = client.get("/api/photographs").json()
+    asked = {"model": "small", "rows": [{"photograph": photograph["id"], "targets": [1]}]}
+    job = client.finish({**asked, "methods": [{"name": "grad-times-image"}]})
+    result = job["results"][0]["id"]
+    assert client.finish({"results": [result]}, "/api/checks")["failures"] == []
+    curves = client.get(f"/api/results/{result}/checks/curves").json()
+    assert (curves["of"], curves["size"]) == ("slice 5 of 6", [16, 12])
+    when = np.frombuffer(base64.b64decode(curves["when"]), np.uint8).reshape(12, 16)
+    first = np.zeros((12, 16), bool)
+    first[CUBE[1:]] = True
+    assert (when[first] == 1).all(), "24 of 1152 voxels are within the first of 20 steps"
+    shown = np.asarray(Image.open(io.BytesIO(base64.b64decode(curves["picture"].partition(",")[2]))).convert("L"))
+    assert np.array_equal(shown == 255, first)
+    gone = np.asarray(Image.open(io.BytesIO(base64.b64decode(curves["start"]["deletion"].partition(",")[2]))))
+    assert (gone == 0).all()
+    deletion = deepviz.evaluate(
+        small_models.volumes(), path, "grad-times-image", deepviz.metrics.Deletion(steps=20), target=1, controls=False
+    )
+    assert curves["curves"]["deletion"]["area"] == pytest.approx(deletion.values[0, 0, 0], abs=1e-6)
+    assert len(client.get(f"/api/results/{result}/checks/strip").json()["stages"]) == 3
+
+
+def test_channels_of_volumes_are_refused_in_one_line(serving, tmp_path):
+    client = serving(small_models.volumes(), photographs=[planted(tmp_path / "scan.npy")])
+    (photograph,) = client.get("/api/photographs").json()
+    answer = client.get(f"/api/models/small/photographs/{photograph['id']}/activations?layer=0")
+    assert answer.status_code == 422
+    assert answer.json()["detail"].startswith(
+        "layer '0' has maps (2, 6, 12, 16) of an input (1, 6, 12, 16): channels are"
+    )

@@ -17,6 +17,7 @@ from deepviz.files import encoded
 from deepviz.metrics.metric import judging
 from deepviz.models import LoadedModel, Prepared
 from deepviz.probe.session import Session
+from deepviz.render.slices import slice_picture
 from deepviz.results.dependence import Verdict, verdict_of
 from deepviz.results.explanation import ExplainedTarget, Explanation
 from deepviz.results.sanity import VERDICT, Sanity, seen
@@ -44,20 +45,24 @@ def curves_of(loaded: LoadedModel, image: Prepared, explanation: Explanation, ch
     Returns:
         For JSON: "curves" by metric, each with its points and area, and those of the random map; "picture", the
         model's input, and "start", by metric, what its pixels are exchanged with, as PNG; "when", a byte for each
-        pixel of them, row by row: the point at which it is exchanged.
+        pixel of them, row by row: the point at which it is exchanged. Of a volume or clip these are of the slice with
+        the most evidence, whose name is "of".
     """
+    index = explanation.best_slice if explanation.layout == "slices" else None
     inputs = inputs_of(loaded, [Item(image)])
     with judging(loaded.module, inputs, asked_of(explanation.target), output=loaded.kind) as session:
         areas = _areas(loaded, session, explanation)
         first = resolve_defaults(METRICS["deletion"], explanation.method)  # both take the pixels in the same order
         when = first.exchange(session, explanation.attribution[None])[0]
-        pictures = _pictures(loaded, session)
+        when = when if index is None else when[index]
+        pictures = _pictures(loaded, session, index)
     checks = {name: one["area"] for name, one in areas.items()}
     return {
         "steps": STEPS,
         "curves": {name: {**one, "chance": chance[name]} for name, one in areas.items()},
         "said": in_words({**checks, "of a random map": {name: one["area"] for name, one in chance.items()}}),
-        "size": [image.x.shape[2], image.x.shape[1]],
+        "size": [when.shape[1], when.shape[0]],
+        "of": "" if index is None else explanation.name_of(index),
         "when": base64.b64encode(when.to("cpu", torch.uint8).numpy().tobytes()).decode(),
         **pictures,
     }
@@ -78,18 +83,22 @@ def _areas(loaded: LoadedModel, session: Session, explanation: Explanation) -> A
     }
 
 
-def _pictures(loaded: LoadedModel, session: Session) -> dict[str, Any]:
-    """The input and what its pixels become, in the same colours: drawn as one, then cut."""
+def _pictures(loaded: LoadedModel, session: Session, index: int | None) -> dict[str, Any]:
+    """The input and what its pixels become, in the same colours: drawn as one, then cut; of a volume or clip one
+    slice."""
     starts = {name: session.reference(metric.baseline) for name, metric in METRICS.items()}
-    height = session.image().shape[2]
-    whole = loaded.prepare(torch.cat([session.image(), *starts.values()], 2)[0]).photo
+    drawn = [session.image(), *starts.values()]
+    length = drawn[0].shape[2]  # the height of an image, or the number of slices
+    whole = loaded.prepare(torch.cat(drawn, 2)[0]).photo
     if whole is None:
         return {"picture": None, "start": {}}
-    cut = [
-        data_url(encoded(whole.crop((0, top, whole.width, top + height))), "png")
-        for top in range(0, whole.height, height)
-    ]
-    return {"picture": cut[0], "start": dict(zip(starts, cut[1:], strict=True))}
+    tops = range(0, len(drawn) * length, length)
+    if index is None:
+        cut = [whole.crop((0, top, whole.width, top + length)) for top in tops]
+    else:
+        cut = [slice_picture(whole, first + index, len(drawn) * length) for first in tops]
+    picture, *others = (data_url(encoded(one), "png") for one in cut)
+    return {"picture": picture, "start": dict(zip(starts, others, strict=True))}
 
 
 @dataclass(frozen=True)
@@ -120,11 +129,12 @@ def strip_of(loaded: LoadedModel, image: Prepared, explanation: Explanation) -> 
     if recall(found.key).get(verdict_key(explanation)) is None:
         with suppress(OutputError):  # a cache that cannot be written costs time, nothing else
             remember(found)
+    index = explanation.best_slice if explanation.layout == "slices" else None
     stages = [
         {
             "share": share,
             "similarity": None if isnan(value) else float(value),
-            "picture": data_url(jpeg(seen(one), STRIP)),
+            "picture": data_url(jpeg(seen(one, index), STRIP)),
         }
         for share, value, one in zip(
             examined.shares, examined.similarities[VERDICT][0], examined.maps[0] or (), strict=True

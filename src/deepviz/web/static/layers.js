@@ -10,6 +10,12 @@ export const offeredLayers = (rows) => rows.filter((row) => row.default || !IDLE
 // What a layer is called where people read it; its name alone, once the tree does not have it.
 export const titleOf = (tree, name) => tree?.layers.find((row) => row.layer === name)?.title ?? name;
 
+/**
+ * A layer's grid in words: width × height of an image, depth × height × width of a volume.
+ * @param {number[]} grid
+ */
+export const sizeOf = (grid) => (grid.length === 2 ? grid.toReversed() : grid).join(" × ");
+
 // The layers that a slider stops at: few enough to aim at, from fine to coarse. All others are in the list below it.
 export function stops(layers) {
   const usable = layers.filter((row) => row.usable);
@@ -18,7 +24,7 @@ export function stops(layers) {
 }
 
 export function fineToCoarse(rows) {
-  const cells = (row) => (row.grid ? row.grid[0] * row.grid[1] : 0);
+  const cells = (row) => (row.grid ? row.grid.reduce((product, side) => product * side, 1) : 0);
   return rows.toSorted((a, b) => cells(b) - cells(a));
 }
 

@@ -1,7 +1,7 @@
 // The panel beside the comparison: model, classes, methods with their options, layer.
 
 import { $, element, focusedIn, percent } from "./elements.js";
-import { stops, titleOf } from "./layers.js";
+import { sizeOf, stops, titleOf } from "./layers.js";
 import { reachable, rove } from "./roving.js";
 
 export function drawModels(models, chosen, choose) {
@@ -218,7 +218,7 @@ export function drawLayers(tree, chosen, needed, choose) {
   $("layer-block").hidden = rows.length === 0;
   if (!rows.length) return;
   $("layer-block").classList.toggle("idle", !needed);
-  const grid = (row) => (row?.grid ? ` · ${row.grid[1]} × ${row.grid[0]}` : "");
+  const grid = (row) => (row?.grid ? ` · ${sizeOf(row.grid)}` : "");
   const named = chosen ?? tree.default;
   const usable = tree.layers.filter((row) => row.usable);
   const here = usable.find((row) => row.layer === named);
@@ -291,7 +291,7 @@ export function drawLayerList(tree, chosen, several, toggle) {
   const rows = [...shown, ...others].map((row) => {
     const on = chosen.includes(row.layer);
     const box = element("input", { type: "checkbox", id: `column-${row.layer}`, checked: on, onchange: () => toggle(row.layer) });
-    const grid = element("span", { class: "of" }, ` ${row.grid[1]} × ${row.grid[0]}`);
+    const grid = element("span", { class: "of" }, ` ${sizeOf(row.grid)}`);
     return element("li", { class: "method" }, element("div", { class: "method-head" }, box, element("label", { for: box.id, title: row.layer }, row.title, grid)));
   });
   keepFocus($("layer-list"), () => $("layer-list").replaceChildren(...rows));

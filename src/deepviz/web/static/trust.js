@@ -316,7 +316,7 @@ class Card {
   // The photograph as the model was given it at a share of the pixels.
   point(metric, share) {
     if (!this.curves) return;
-    const { steps, size, when, pixels, start, curves } = this.curves;
+    const { steps, size, when, pixels, start, curves, of } = this.curves;
     const step = Math.round(share * steps);
     const percent = Math.round((100 * step) / steps);
     for (const chart of this.charts) chart.point(chart.metric === metric ? step : null);
@@ -325,6 +325,7 @@ class Card {
       `${percent} % ${DONE[metric].short}: `,
       element("b", {}, points[step].toFixed(2)),
       ` (random map ${chance.points[step].toFixed(2)})`,
+      of ? `; ${of}` : "",
     );
     this.canvas.hidden = !pixels;
     if (!pixels) return;
@@ -335,7 +336,7 @@ class Card {
     const out = new Uint32Array(image.data.buffer);
     for (let i = 0; i < out.length; i++) out[i] = when[i] <= step ? after[i] : before[i];
     this.canvas.getContext("2d").putImageData(image, 0, 0);
-    this.canvas.setAttribute("aria-label", `The model's input with ${percent} % of its ${DONE[metric].said}, by ${this.title}`);
+    this.canvas.setAttribute("aria-label", `The model's input${of ? `, ${of},` : ""} with ${percent} % of its ${DONE[metric].said}, by ${this.title}`);
   }
 }
 
