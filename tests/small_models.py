@@ -11,8 +11,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import deepviz
+from deepviz.errors import TargetError
 from deepviz.methods import Method
-from deepviz.models import LoadedModel
+from deepviz.models import LoadedModel, TextEmbedder
 from deepviz.testing import Attended
 from objectives.planted import PlantedDetector, PlantedSegmenter
 
@@ -96,6 +97,28 @@ def volumes() -> LoadedModel:
 
 def volumes_as_stored() -> LoadedModel:
     return replace(volumes(), preprocess=deepviz.VolumePreprocess(window=(0, 1)))
+
+
+class MeanColour(nn.Module):
+    """The mean colour of an image, as its embedding."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.mean((2, 3))
+
+
+def colours() -> LoadedModel:
+    """A model of images and of texts of colours: a text's embedding is the mean of those of its words."""
+    names, table = ("red", "green", "blue"), nn.Embedding.from_pretrained(torch.eye(3))
+
+    def encode(texts: tuple[str, ...]) -> Tensor:
+        if unknown := [word for text in texts for word in text.split() if word not in names]:
+            raise TargetError(f"no colour is called {unknown[0]}")
+        return torch.stack(
+            [table(torch.tensor([names.index(word) for word in text.split()])[None])[0].mean(0) for text in texts]
+        )
+
+    embedder = TextEmbedder(table, encode, embedding=table, words=lambda tokens: [(names[one], 1) for one in tokens])
+    return LoadedModel(MeanColour(), "colours", PLAIN, output="embedding", texts=embedder)
 
 
 def without_preprocessing() -> nn.Module:

@@ -1098,3 +1098,36 @@ def test_a_volume_has_a_slider_that_turns_its_image_and_maps(visit, tmp_path):
     if shot:
         ui.screenshot(path=shot.replace(".png", "-two.png"))
     page.close(allowed=["/api/photographs?name=a.npy", "422"])
+
+
+def test_a_pair_of_images_and_the_words_of_a_text(visit, tmp_path):
+    """A model of embeddings predicts nothing: each image is compared with the other, and with a text that is typed."""
+    for colour in ("red", "teal"):
+        picture = Image.new("RGB", (32, 32), colour)
+        picture.paste("white", (8, 8, 20, 20))
+        picture.save(tmp_path / f"{colour}.png")
+    page = visit(create_app(small_models.colours(), [tmp_path / "red.png", tmp_path / "teal.png"]))
+    ui = page.page
+    page.until("document.querySelectorAll('.dv-row').length === 2")
+    headings = "[...document.querySelectorAll('.dv-head')].map((one) => one.innerText.replace('\\n', ' '))"
+    page.until("!document.querySelector('.dv-frame[aria-busy=true]')")
+    assert [one.split() for one in ui.evaluate(headings)] == [
+        ["red.png", "similar", "to", "teal.png"],
+        ["teal.png", "similar", "to", "red.png"],
+    ]
+    assert ui.get_attribute("#class-name", "placeholder") == "Type a text"
+    ui.fill("#class-name", "red blue")
+    ui.keyboard.press("Enter")
+    page.until("document.querySelectorAll('.dv-row').length === 3")
+    page.until("document.querySelectorAll('.dv-words:not([hidden]) span').length >= 2")
+    page.until("!document.querySelector('.dv-frame[aria-busy=true]')")
+    words = ui.locator(".dv-words:not([hidden])").first
+    assert words.inner_text().split()[::2] == ["red", "blue"]
+    first, second = (float(one.replace("−", "-")) for one in words.inner_text().split()[1::2])
+    assert first != second
+    colours = words.locator("span").evaluate_all("(all) => all.map((one) => getComputedStyle(one).borderBottomColor)")
+    assert len(set(colours)) == 2
+    if shot := os.environ.get("SHOT"):
+        words.scroll_into_view_if_needed()
+        ui.screenshot(path=shot)
+    page.close()

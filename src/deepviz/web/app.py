@@ -413,8 +413,11 @@ def _add_downloads(app: FastAPI, state: AppState) -> None:
     @app.get("/api/results/{result}")
     def result(result: ResultId) -> dict[str, Any]:
         """One map with its values and metadata."""
-        explanation = state.result(result).explanation
-        return record(explanation, bits=16 if explanation.layout == "slices" else 32) | advised(explanation)
+        one = state.result(result)
+        explanation = one.explanation
+        drawn = record(explanation, bits=16 if explanation.layout == "slices" else 32)
+        words = {} if one.words is None else {"words": words_of(one.words)}
+        return drawn | words | advised(explanation)
 
     @app.post("/api/snippets")
     def snippets(asked: Comparisons) -> dict[str, str]:
@@ -424,7 +427,7 @@ def _add_downloads(app: FastAPI, state: AppState) -> None:
 
     def _download(path: str, name: str, kind: str, make: Callable[[list[Explanation]], bytes], what: str) -> None:
         def download(asked: Results) -> Response:
-            explanations = [state.result(one).explanation for one in asked.results]
+            explanations = [each for one in asked.results for each in state.result(one).explanations]
             headers = {"Content-Disposition": f'attachment; filename="{name}"'}
             return Response(make(explanations), media_type=kind, headers=headers)
 
@@ -434,6 +437,11 @@ def _add_downloads(app: FastAPI, state: AppState) -> None:
     _download("/api/report", "deepviz-report.html", "text/html", report_page, "A self-contained page of some results.")
     _download("/api/data", "results.deepviz", "application/zip", packed, "Some results in the stored form.")
     _download("/api/sheet", "deepviz-sheet.png", "image/png", sheets, "Some results as one picture.")
+
+
+def words_of(explanation: Explanation) -> dict[str, Any]:
+    """The words of a text with their values, and the end of their scale."""
+    return {"values": [list(one) for one in explanation.word_values], "high": explanation.scale.high}
 
 
 async def _news(of: Job | Drawing, after: int | None) -> None:

@@ -11,10 +11,10 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from deepviz import catalog
 from deepviz.catalog import Option
-from deepviz.errors import MethodError
+from deepviz.errors import MethodError, TargetError
 from deepviz.methods import Method
 from deepviz.methods.method import View
-from deepviz.objectives import parse
+from deepviz.objectives import Similarity, parse
 from deepviz.objectives.classes import class_alone
 
 MOST = 2000
@@ -211,12 +211,17 @@ def _described_option(option: Option) -> dict[str, Any]:
 def target_of(given: int | str, labels: Sequence[str] | None) -> Target:
     """A class by its index, an expression as it is written with indices.
 
+    An image that others are compared with is one of the server's, by its id: no request names a file.
+
     Raises:
         TargetError: for what cannot be read.
     """
     if isinstance(given, int):
         return given
     objective = parse(given, labels)
+    for part in objective.parts():
+        if isinstance(part, Similarity) and isinstance(part.to, str) and not re.fullmatch(SHA256, part.to):
+            raise TargetError(f"{given}: an image to compare with is given by its id, not as a file; upload it")
     index = class_alone(objective)
     return str(objective) if index is None else index
 

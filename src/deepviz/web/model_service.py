@@ -14,13 +14,14 @@ from typing import Any, Generic, TypeVar
 
 from torch import Tensor
 
-from deepviz.errors import DeepVizError, ImageError, MissingExtra, ModelError
+from deepviz.errors import DeepVizError, ImageError, MissingExtra, ModelError, TargetError
 from deepviz.inside import Activations, LayerTree, viz_activations, viz_layers
 from deepviz.inside.loading import checked_channels, neutral_input
 from deepviz.methods import Method
 from deepviz.models import LoadedModel, Prepared, example_photo, open_photo
+from deepviz.models.predict import outputs_of
 from deepviz.models.weights import weights_hash
-from deepviz.objectives import Logit, parse
+from deepviz.objectives import Logit, Objective, Similarity, Text, parse
 from deepviz.objectives.bound import usual
 from deepviz.probe.outputs import WITHOUT_SCORES
 from deepviz.results.explanation import ExplainedTarget, Explanation
@@ -33,6 +34,7 @@ from deepviz.runs.checks import verdict_key
 from deepviz.runs.explain import explain_items
 from deepviz.runs.look import inputs_of, looked, predicted, written
 from deepviz.runs.verdicts import recall
+from deepviz.runs.words import explain_text_items
 from deepviz.web import trust
 from deepviz.web.forms import Target, result_key
 from deepviz.web.image_store import ImageStore
@@ -111,6 +113,7 @@ class Result:
         model: its id.
         explanation: the map.
         target: what was asked for: a class by its index, or an expression.
+        words: of a text the map on its words, if the model and the method have one.
     """
 
     id: str
@@ -118,6 +121,12 @@ class Result:
     model: str
     explanation: Explanation
     target: Target
+    words: Explanation | None = None
+
+    @property
+    def explanations(self) -> list[Explanation]:
+        """The map, and that on the words of a text."""
+        return [self.explanation] if self.words is None else [self.explanation, self.words]
 
 
 def result_bytes(result: Result) -> int:
@@ -209,6 +218,8 @@ class ModelService:
         return self._once(self._predictions, (photograph,), lambda: self._predict(photograph))
 
     def _predict(self, photograph: str) -> list[ExplainedTarget]:
+        if self.loaded.kind == "embedding":
+            return []
         return predicted(self.loaded, self.loaded.prepare(self.photographs.photo(photograph)), TOP)
 
     def probabilities(self, photograph: str) -> list[float]:
@@ -325,16 +336,41 @@ class ModelService:
         image = self.loaded.prepare(self.photographs.photo(photograph))
         # of a model with one number that number, which has no class to ask for
         known = {one.index: one.objective for one in self._predictions.get((photograph,)) or ()}
-        asked = tuple(parse(one) if isinstance(one, str) else known.get(one) or Logit(one) for one in targets)
+        asked = tuple(self._objective(one) if isinstance(one, str) else known.get(one) or Logit(one) for one in targets)
         (found,) = explain_items(self.loaded, [Item(image, asked)], [method], lenient=True, needed=False)
-        for target, explanation in zip(targets, found.outcomes, strict=True):
+        for target, objective, explanation in zip(targets, asked, found.outcomes, strict=True):
             if isinstance(explanation, Explanation):
                 result_id = result_key(self._network, photograph, method, target)
-                notes = {**explanation.notes, WEIGHTS: self.weights}
-                yield Result(result_id, photograph, self.id, replace(explanation, notes=notes), target)
+                explanation, words = explanation.noting({WEIGHTS: self.weights}), None
+                try:
+                    words = self._words(image, objective, method)
+                except TargetError as error:  # there is the map all the same
+                    told = (*explanation.notes.get("warnings", ()), f"no words: {error}")
+                    explanation = explanation.noting({"warnings": told})
+                yield Result(result_id, photograph, self.id, explanation, target, words)
         # after the others, which are kept
         for one in found.missing:
             raise NotApplicable(one.reason) if isinstance(one, Skipped) else ModelError(one.reason)
+
+    def _objective(self, expression: str) -> Objective:
+        """An expression, in which images of the server are given by their ids."""
+
+        def embedded(part: Objective) -> Objective:
+            if not isinstance(part, Similarity) or not isinstance(part.to, str):
+                return part
+            other = self.loaded.prepare(self.photographs.photo(part.to))
+            ((embedding, _),) = outputs_of(self.loaded.module, "embedding", [other.x])
+            return replace(part, to=embedding[0], name=part.name or other.name)
+
+        return parse(expression).replaced(embedded)
+
+    def _words(self, image: Prepared, objective: Objective, method: Method) -> Explanation | None:
+        """The map on the words of a text; None of anything else, and where there is none."""
+        if not isinstance(objective, Text) or self.loaded.texts is None or self.loaded.texts.embedding is None:
+            return None
+        (found,) = explain_text_items(self.loaded, [Item(image, (objective,))], [method], lenient=True)
+        one = next(iter(found.explanations), None)
+        return None if one is None else one.noting({WEIGHTS: self.weights})
 
     def checked(self, result: Result, part: Part) -> dict[str, Any]:
         """A part of the checks of a map; an "error" in words if it fails."""
@@ -382,11 +418,13 @@ class ModelService:
         """The classes of a row: those asked for, once each; the predicted one if none are.
 
         Raises:
-            TargetError: for a class that the model does not have.
+            TargetError: for a class that the model does not have, or if it predicts none.
         """
         if targets is not None:
             return list(dict.fromkeys(targets))
-        best = self.predictions(photograph)[0]
+        best = next(iter(self.predictions(photograph)), None)
+        if best is None:
+            raise TargetError(f"{self.loaded.name} embeds images and predicts nothing: choose another image, or a text")
         return [written(best) if best.index is None else best.index]
 
     def forget(self, photograph: str) -> None:
@@ -412,6 +450,8 @@ class ModelService:
             "source": self.loaded.source,
             "random": self.loaded.is_random,
             "labelled": self.loaded.labels is not None,
+            "embeds": self.loaded.kind == "embedding",
+            "texts": self.loaded.texts is not None,
         }
 
 

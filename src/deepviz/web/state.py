@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import warnings
 from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager, suppress
@@ -85,8 +86,9 @@ class AppState:
         photographs = self.first[:FIRST_IMAGES]
         methods = [catalog.method(name) for name in FIRST]
         cells = [Cell(one, None, method, n) for n, method in enumerate(methods) for one in photographs]
-        if cells:
-            self.opening = self.jobs.submit(next(iter(self.models.values())), cells)
+        service = next(iter(self.models.values()))
+        if cells and service.loaded.kind != "embedding":  # which predicts nothing
+            self.opening = self.jobs.submit(service, cells)
 
     def warm_up(self) -> None:
         """Find out what applies to the first model before anyone asks."""
@@ -116,10 +118,18 @@ class AppState:
     def _shown(self, asked: Comparison, row: Row) -> Shown:
         kept = self.photographs.info(row.photograph)
         targets = self._targets(asked, row)
+        if targets is not None:
+            targets = tuple(one if isinstance(one, int) else self._with_files(one) for one in targets)
         if kept.path is None:
             return Shown(kept.name, targets, uploaded=True)
         example = next((name for name in EXAMPLES if example_photo(name) == kept.path), None)
         return Shown(str(kept.path), targets, example)
+
+    def _with_files(self, expression: str) -> str:
+        """An expression with files in the place of images' ids."""
+        for kept in self.photographs.listed():
+            expression = expression.replace(kept.id, json.dumps(str(kept.path or kept.name))[1:-1])
+        return expression
 
     def cells(self, asked: Comparison) -> list[Cell]:
         """The work of a comparison, method by method, the images known to be there."""

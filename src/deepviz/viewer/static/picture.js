@@ -144,10 +144,17 @@ export class Picture {
       const share = Math.min(Math.max(value / high, signed ? -1 : 0), 1);
       const zero = signed ? 0.5 : 0;
       const end = zero + share * (1 - zero);
-      const drawn = lookup[codes[entry]];
-      const colour = drawn ? `rgb(${drawn & 255} ${(drawn >>> 8) & 255} ${(drawn >>> 16) & 255})` : "transparent";
+      const colour = colourOf(lookup[codes[entry]]);
       return { name, value: digits(value, 3), from: Math.min(zero, end), to: Math.max(zero, end), colour };
     });
+  }
+
+  // The words of a text, each with its value in words and its colour, on a scale of their own.
+  coloured(settings) {
+    const { signed, words } = this.record;
+    const lookup = this.lookup({ ...settings, threshold: 0 }, words.high, "map");
+    const codes = encode(Float32Array.from(words.values, ([, value]) => value), { high: words.high }, signed);
+    return words.values.map(([word, value], n) => ({ word, value: digits(value, 3), colour: colourOf(lookup[codes[n]]) }));
   }
 
   // The colours of the scale, as an ImageData one pixel high.
@@ -164,6 +171,8 @@ export class Picture {
     return Number.isNaN(value) ? "not seen" : digits(value, 3);
   }
 }
+
+const colourOf = (drawn) => (drawn ? `rgb(${drawn & 255} ${(drawn >>> 8) & 255} ${(drawn >>> 16) & 255})` : "transparent");
 
 const MARKED = ["rgb(255 221 0)", "rgb(235 235 235)"]; // the explained one, and others
 

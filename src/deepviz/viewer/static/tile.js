@@ -45,9 +45,10 @@ export class Tile {
     this.slider = make("input", { type: "range", min: 1, step: 1, "aria-label": "Slice" });
     this.slider.addEventListener("input", () => comparison.slide(this.photograph, Number(this.slider.value) - 1));
     this.bars = make("ol", { class: "dv-bars", hidden: true });
+    this.words = make("p", { class: "dv-words", hidden: true });
     this.sliced = make("output", { class: "dv-told" });
     this.slices = make("div", { class: "dv-slices", hidden: true }, this.slider, this.sliced);
-    this.element = make("figure", { class: "dv-tile" }, this.frame, this.slices, this.bars, caption);
+    this.element = make("figure", { class: "dv-tile" }, this.frame, this.slices, this.bars, this.words, caption);
     Object.assign(this.frame, { dvTile: this }); // to be found from an event
     Object.assign(this.element, { dvTile: this });
   }
@@ -94,6 +95,7 @@ export class Tile {
   describe(record, { title, detail, pending, reason, original, table, action, predictions }) {
     this.frame.hidden = Boolean(table || record?.bars);
     this.bars.hidden = !record?.bars;
+    this.words.hidden = !record?.words;
     setText(this.title, title ?? record?.method ?? "");
     setText(this.detail, detail ?? record?.caption ?? "");
     setText(this.warning, [record?.scale.note, ...(record?.warnings ?? [])].filter(Boolean).join("; "));
@@ -195,6 +197,7 @@ export class Tile {
     setText(this.high, digits(high));
     this.element.classList.toggle("dv-has-sign", signed);
     if (this.picture.record.bars) this.bars.replaceChildren(...this.picture.bars(settings, high).map(entryOf), ...rest(this.picture.record.bars));
+    if (this.picture.record.words) this.words.replaceChildren(...this.picture.coloured(settings).map(wordOf));
     this.busy(false);
   }
 
@@ -217,6 +220,13 @@ function entryOf({ name, value, from, to, colour }) {
   line.style.setProperty("--dv-to", String(to));
   line.style.setProperty("--dv-colour", colour);
   return line;
+}
+
+// A word of a text, above a line in the colour of its value.
+function wordOf({ word, value, colour }) {
+  const shown = make("span", { title: `${word}: ${value}` }, word, make("small", {}, value));
+  shown.style.setProperty("--dv-colour", colour);
+  return shown;
 }
 
 function rest({ shown, count }) {

@@ -1,7 +1,7 @@
 // The page: what is compared, asked of the server, and handed to the stage.
 
 import { Refused, get, upload, useToken } from "./api.js";
-import { choosable, classesOf, columns, difference, fillColumns, labelOf, offered, rows, takesLayer, targetsOf } from "./columns.js";
+import { choosable, classesOf, columns, difference, fillColumns, labelOf, modelShown, offered, rows, takesLayer, targetsOf, textTarget } from "./columns.js";
 import { Drawings } from "./drawing.js";
 import { $, announce, say, withChance, within } from "./elements.js";
 import { drawChannels, noChannels } from "./inside.js";
@@ -157,6 +157,10 @@ function redraw() {
   const active = info(view.active);
   $("classes-of").textContent = active ? `of ${active.name}` : "";
   const classes = active ? classesOf(view.active) : [];
+  const { embeds, texts } = modelShown() ?? {};
+  $("class-name").placeholder = texts ? "Type a text" : "Find another class";
+  $("classes-hint").textContent = texts ? "Add a second image, or type a text." : "Add a second image to compare it with.";
+  $("classes-hint").hidden = !embeds || !active || classes.length > 0 || targetsOf(view.active).length > 0;
   drawClasses(classes, active ? targetsOf(view.active) : [], (target) => labelOf(view.active, target), { pin, preview: (target) => preview.begin(target), leave: () => preview.leave() });
   drawVersus(classes.filter((one) => typeof one.index === "number").map((one) => [one.index, one.label]), view.versus, chooseVersus);
   drawBy(offered(), view.by, chooseBy);
@@ -241,11 +245,15 @@ function chooseDifference(two) {
 
 function find(index) {
   if (!view.active) return say("Choose an image first.", true);
+  if (typeof index === "number" && modelShown()?.texts) index = textTarget(String(index));
   if (!targetsOf(view.active).includes(index)) pin(index);
 }
 
 function refuse(text) {
-  if (/^\d+$/.test(text)) say(`There is no class ${text}: the model has ${known.labels.length}.`, true);
+  if (text && modelShown()?.texts) {
+    $("class-name").value = "";
+    find(textTarget(text));
+  } else if (/^\d+$/.test(text)) say(`There is no class ${text}: the model has ${known.labels.length}.`, true);
   else if (text) say("No class with that name.", true);
 }
 

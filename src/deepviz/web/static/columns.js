@@ -69,7 +69,18 @@ function title(one) {
   return [method(one.name)?.title ?? one.name, ...changed].join(", ");
 }
 
-export const classesOf = (photograph) => known.classes.get(`${view.model} ${photograph}`) ?? [];
+// The classes of an image; of a model of embeddings, which predicts none, how similar it is to each other image.
+export function classesOf(photograph) {
+  if (!modelShown()?.embeds) return known.classes.get(`${view.model} ${photograph}`) ?? [];
+  const others = view.photographs.filter((id) => id !== photograph);
+  return others.map((id) => ({ index: `similarity("${id}")`, label: `similar to ${info(id)?.name}`, probability: null }));
+}
+
+export const modelShown = () => known.models.find((one) => one.id === view.model);
+
+/** @param {string} text */
+export const textTarget = (text) => `text(${JSON.stringify(text)})`;
+const textIn = (target) => /^text\(("(?:[^"\\]|\\.)*")\)$/.exec(target)?.[1];
 
 export function targetsOf(photograph) {
   const pinned = view.targets[photograph];
@@ -83,6 +94,8 @@ export function labelOf(photograph, target) {
   const listed = classesOf(photograph).find((each) => each.index === target);
   if (listed) return listed.label;
   if (typeof target === "number") return known.labels[target] ?? `class ${target}`;
+  const text = textIn(target);
+  if (text) return `“${JSON.parse(text)}”`;
   return target.replaceAll(/logit\((\d+)\)/g, (_, index) => labelOf(photograph, Number(index)));
 }
 
