@@ -9,6 +9,7 @@ from deepviz.objectives.box import Box, Boxes, Detection, NothingDetected
 from deepviz.objectives.candidates import Candidates
 from deepviz.objectives.classes import Logit, Predicted, Probability
 from deepviz.objectives.expression import parse
+from deepviz.objectives.finer import Finer
 from deepviz.objectives.function import Function
 from deepviz.objectives.image import L2, TotalVariation
 from deepviz.objectives.layers import Channel, Direction, Diversity, Energy, Match, Neuron
@@ -16,6 +17,7 @@ from deepviz.objectives.objective import Choosing, Objective, Several, Sum
 from deepviz.objectives.output import Output
 from deepviz.objectives.pixels import NoRegion, Pixels, Region, Regions
 from deepviz.objectives.record import from_plain, to_plain
+from deepviz.objectives.rest import ReST
 from deepviz.objectives.similarity import Similarity
 from deepviz.objectives.text import Text
 from deepviz.probe.seen import Seen
@@ -32,6 +34,7 @@ __all__ = [
     "Direction",
     "Diversity",
     "Energy",
+    "Finer",
     "Function",
     "Logit",
     "Match",
@@ -43,6 +46,7 @@ __all__ = [
     "Pixels",
     "Predicted",
     "Probability",
+    "ReST",
     "Region",
     "Regions",
     "Seen",

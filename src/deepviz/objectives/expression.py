@@ -20,11 +20,13 @@ from deepviz.errors import DeepVizError, TargetError
 from deepviz.names import classes_called, find_label, nearest
 from deepviz.objectives.box import Box, Boxes, Detection
 from deepviz.objectives.classes import Logit, Predicted, Probability
+from deepviz.objectives.finer import Finer
 from deepviz.objectives.image import L2, TotalVariation
 from deepviz.objectives.layers import Channel, Diversity, Energy, Neuron
 from deepviz.objectives.objective import Objective, Sum, literal
 from deepviz.objectives.output import Output
 from deepviz.objectives.pixels import Pixels, Regions
+from deepviz.objectives.rest import ReST
 from deepviz.objectives.similarity import Similarity
 from deepviz.objectives.text import Text
 
@@ -33,6 +35,8 @@ CALLS: dict[str, Callable[..., Objective]] = {
     "label": Logit,
     "probability": Probability,
     "predicted": Predicted,
+    "rest": ReST,
+    "finer": Finer,
     "output": Output,
     "box": Box,
     "boxes": Boxes,
@@ -54,7 +58,7 @@ IN_PYTHON = ("direction", "match")
 ALL_BOXES = "all-boxes"
 LONGEST = 2000
 MOST_READINGS = 64
-OF_CLASSES = ("logit", "label", "probability", "box", "boxes", "pixels")
+OF_CLASSES = ("logit", "label", "probability", "rest", "finer", "box", "boxes", "pixels")
 """Calls whose first argument is a class, which needs no quotes: `box(traffic light)`."""
 _BARE = re.compile(r"^\s*([^\W\d][\w .'-]*?)\s*(?=,|$)")
 _NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?")

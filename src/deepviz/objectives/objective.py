@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import MISSING, dataclass, fields
@@ -294,11 +295,8 @@ def written(objective: Objective) -> str:
 
 
 def name_of(cls: type) -> str:
-    """The name of a class of objectives in an expression: "total-variation" for TotalVariation, "l2" for L2."""
-    parts = ""
-    for before, letter in zip(" " + cls.__name__, cls.__name__, strict=False):
-        parts += f"-{letter}" if letter.isupper() and before.islower() else letter
-    return parts.lower()
+    """The name of a class of objectives in an expression: "total-variation" for TotalVariation, "rest" for ReST."""
+    return re.sub(r"(?<=[a-z])(?=[A-Z][a-z])", "-", cls.__name__).lower()
 
 
 def literal(value: Any) -> str:

@@ -9,12 +9,14 @@ from deepviz.codec import Codec, NotStored
 from deepviz.errors import TargetError
 from deepviz.objectives.box import Box, Boxes, Detection
 from deepviz.objectives.classes import Logit, Predicted, Probability
+from deepviz.objectives.finer import Finer
 from deepviz.objectives.function import Function
 from deepviz.objectives.image import L2, TotalVariation
 from deepviz.objectives.layers import Channel, Direction, Diversity, Energy, Match, Neuron
 from deepviz.objectives.objective import Objective, Sum
 from deepviz.objectives.output import Output
 from deepviz.objectives.pixels import Pixels, Region, Regions
+from deepviz.objectives.rest import ReST
 from deepviz.objectives.similarity import Similarity
 from deepviz.objectives.text import Text
 
@@ -28,6 +30,7 @@ OBJECTIVES: dict[str, type[Objective]] = {
         Direction,
         Diversity,
         Energy,
+        Finer,
         Function,
         L2,
         Logit,
@@ -37,6 +40,7 @@ OBJECTIVES: dict[str, type[Objective]] = {
         Pixels,
         Predicted,
         Probability,
+        ReST,
         Region,
         Regions,
         Similarity,
