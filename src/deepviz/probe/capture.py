@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.overrides import BaseTorchFunctionMode
 
 from deepviz.errors import LayerError, ModelFailed
 from deepviz.inputs import Leaves
 from deepviz.names import nearest
-from deepviz.probe.gradient import Independent, backward, coverage_of, fresh_leaf, note_coverage
+from deepviz.probe.gradient import Independent, backward, coverage_of, curvature, fresh_leaf, note_coverage
 from deepviz.probe.layer_names import path_of, split_call
 from deepviz.probe.outputs import describe
 from deepviz.probe.rules import Rule
@@ -54,6 +55,22 @@ def _has(model: nn.Module, path: str) -> bool:
     return True
 
 
+def layer_curvature(session: Session, layer: str) -> tuple[Tensor, Tensor, Tensor]:
+    """The layer's output A, the gradient g = dS/dA, and the second derivative times A, H A with H = d^2 S/dA^2.
+
+    Attention is run by its plain formula, since fused kernels have no second derivative.
+
+    Returns:
+        A (n, ...); g and H A, (n, ...) or (n, K, ...) each, detached.
+
+    Raises:
+        LayerError: as `layer_gradient`.
+    """
+    with sdpa_kernel(SDPBackend.MATH):
+        A, dA, HA = _at(session, layer, curved=True)
+    return A, dA, HA
+
+
 def layer_gradient(session: Session, layer: str) -> tuple[Tensor, Tensor]:
     """The layer's output A and dS/dA for the rows of a chunk, with a graph only from the layer on.
 
@@ -67,13 +84,19 @@ def layer_gradient(session: Session, layer: str) -> tuple[Tensor, Tensor]:
     Raises:
         LayerError: if the layer is not called exactly once, or the score does not depend on it.
     """
+    A, dA = _at(session, layer)
+    return A, dA
+
+
+def _at(session: Session, layer: str, curved: bool = False) -> tuple[Tensor, ...]:
+    """A and dS/dA; with `curved` H A too."""
     with session.right_layouts(layer):
         if not session.known.past_no_grad:
             try:
-                return _above(session, layer)
+                return _above(session, layer, curved)
             except (_NoNewGraph, Independent, ModelFailed):
                 pass  # the graph of all layers may do, and says better why not
-        return session.depending(lambda: _along(session, layer))
+        return session.depending(lambda: _along(session, layer, curved))
 
 
 def layer_output(session: Session, layer: str) -> Tensor:
@@ -103,7 +126,7 @@ def _unrelated(layer: str) -> LayerError:
     return LayerError(f"the score does not depend on layer {layer!r}; choose another layer")
 
 
-def _above(session: Session, layer: str) -> tuple[Tensor, Tensor]:
+def _above(session: Session, layer: str, curved: bool = False) -> tuple[Tensor, ...]:
     found: list[Tensor] = []
 
     def start_graph(inputs: Any, output: Any) -> Any:
@@ -130,8 +153,11 @@ def _above(session: Session, layer: str) -> tuple[Tensor, Tensor]:
             values = session.read(seen)
     (leaf,) = found
     edge = torch.autograd.graph.get_gradient_edge(leaf)
+    answer = leaf.detach()
+    if curved:
+        return answer, *curvature(values, edge, answer)
     (gradient,) = backward(values, [edge])
-    return leaf.detach(), gradient
+    return answer, gradient
 
 
 def explained(output: Any, layer: str) -> Tensor:
@@ -159,14 +185,15 @@ def every_part_called(model: nn.Module, layer: str) -> AbstractContextManager[ob
     return BaseTorchFunctionMode() if fused else nullcontext()
 
 
-def _along(session: Session, layer: str) -> tuple[Tensor, Tensor]:
+def _along(session: Session, layer: str, curved: bool = False) -> tuple[Tensor, ...]:
     """As `_above`, with the graph of all layers."""
     found: list[tuple[Tensor, Any]] = []
     leaves = session.x.map(fresh_leaf)
     with answering(session.model, layer, _remembering(found, layer)):
         values = session.forward_with_rule(leaves, None)
     ((answer, edge),) = found
-    return answer, _to_layer(session, values, edge, leaves, layer)
+    gradient = _to_layer(session, values, edge, leaves, layer)
+    return (answer, *curvature(values, edge, answer)) if curved else (answer, gradient)
 
 
 def _to_layer(session: Session, values: Tensor, edge: Any, leaves: Leaves, layer: str) -> Tensor:

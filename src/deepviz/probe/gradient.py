@@ -90,14 +90,38 @@ def backward(values: Tensor, leaves: list[Any], keep: bool = False) -> list[Tens
     return [torch.stack(each, 1) for each in zip(*found, strict=True)]
 
 
-def differentiate(value: Tensor, leaves: list[Any], keep: bool = False) -> tuple[Tensor | None, ...]:
+def curvature(values: Tensor, edge: Any, A: Tensor) -> tuple[Tensor, Tensor]:
+    """g = d(values)/dA at a graph edge, and H A, the derivative of g along A: (n, ...) or (n, K, ...) each.
+
+    Raises:
+        Independent: if a score does not depend on it.
+    """
+    found = []
+    for column in values.unbind(1) if values.ndim == 2 else (values,):
+        if not column.requires_grad:
+            raise Independent("the score does not depend on the input in a differentiable way")
+        (g,) = differentiate(column.sum(), [edge], keep=True, graph=True)
+        if g is None:
+            raise Independent("the score does not depend on the input in a differentiable way")
+        HA = differentiate((g * A).sum(), [edge], keep=True)[0] if g.requires_grad else None
+        found.append((g.detach(), torch.zeros_like(g) if HA is None else HA))
+    if values.ndim == 1:
+        return found[0]
+    first, second = zip(*found, strict=True)
+    return torch.stack(first, 1), torch.stack(second, 1)
+
+
+def differentiate(
+    value: Tensor, leaves: list[Any], keep: bool = False, graph: bool = False
+) -> tuple[Tensor | None, ...]:
     """The gradients of one number with respect to tensors or graph edges, None where it does not depend on them.
+    `keep` the graph for another pass; with `graph` the gradients have one of their own.
 
     Raises:
         ModelFailed: if the model's own backward pass raises.
     """
     try:
-        return torch.autograd.grad(value, leaves, retain_graph=keep, allow_unused=True)
+        return torch.autograd.grad(value, leaves, retain_graph=keep, create_graph=graph, allow_unused=True)
     except torch.OutOfMemoryError:
         raise
     except Exception as error:

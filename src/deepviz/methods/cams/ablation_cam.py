@@ -1,19 +1,19 @@
 """Ablation-CAM: Desai and Ramaswamy 2020."""
 
 from dataclasses import dataclass
-from typing import Annotated, ClassVar, Literal
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from deepviz.methods.cams.layer_map import LayerMap, laid_out, positive, precise
+from deepviz.methods.cams.layer_map import EvidenceMap, laid_out, precise
 from deepviz.probe.above import Above
 from deepviz.probe.layers import Layer
 from deepviz.probe.session import Session
 
 
 @dataclass(frozen=True)
-class AblationCAM(LayerMap):
+class AblationCAM(EvidenceMap):
     """The feature maps of a layer, weighted by what the score loses without each: no gradient.
 
         w_k = (S_c - S_c^k) / S_c        S_c^k: the score with A_k = 0
@@ -41,17 +41,14 @@ class AblationCAM(LayerMap):
         torch.Size([2, 1, 6, 6])
     """
 
-    relu: Annotated[bool, "Keep only positive evidence, as in the paper; without it the map is signed."] = True
-
     title: ClassVar[str] = "Ablation-CAM"
     paper: ClassVar[str] = "Desai and Ramaswamy 2020, doi:10.1109/WACV45572.2020.9093360"
     cost: ClassVar[str] = "1 forward, and the forward above the layer for each channel"
     in_default_set: ClassVar[bool] = False
 
-    def map_at(self, session: Session, layer: Layer) -> Tensor:
-        """relu(sum_k w_k A_k)."""
-        cam = torch.stack([self._of_row(session, layer, row) for row in range(session.n)])
-        return positive(self, session, cam) if self.relu else cam
+    def evidence(self, session: Session, layer: Layer) -> Tensor:
+        """sum_k w_k A_k."""
+        return torch.stack([self._of_row(session, layer, row) for row in range(session.n)])
 
     def _of_row(self, session: Session, layer: Layer, row: int) -> Tensor:
         above = Above(session, layer, row)
@@ -76,8 +73,3 @@ class AblationCAM(LayerMap):
     def passes(self) -> float:
         """As for a layer of 512 channels, all of whose passes are whole ones: at most."""
         return 514.0 * len(self.layers or (None,))
-
-    @property
-    def view(self) -> Literal["positive", "sum"]:
-        """From zero up; signed without the ReLU."""
-        return "positive" if self.relu else "sum"

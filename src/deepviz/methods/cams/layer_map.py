@@ -138,32 +138,48 @@ class ActivationMap(LayerMap):
 
 
 @dataclass(frozen=True)
-class GradientMap(LayerMap):
-    """A map of what a layer returns and of the score's gradient there.
+class EvidenceMap(LayerMap):
+    """A map of evidence for what is explained, of which only the positive part is kept unless asked otherwise.
 
-    A subclass writes `combine`, the formula.
+    A subclass writes `evidence`, the map with its sign.
     """
 
     relu: Annotated[bool, "Keep only positive evidence, as in the paper; without it the map is signed."] = True
 
     def map_at(self, session: Session, layer: Layer) -> Tensor:
+        """relu(evidence)."""
+        cam = self.evidence(session, layer)
+        return positive(self, session, cam) if self.relu else cam
+
+    @abstractmethod
+    def evidence(self, session: Session, layer: Layer) -> Tensor:
+        """The signed map of one layer, (N, 1, *grid), or (N, K, 1, *grid) for K objectives."""
+
+    @property
+    def view(self) -> Literal["positive", "sum"]:
+        """From zero up; signed without the ReLU."""
+        return "positive" if self.relu else "sum"
+
+
+@dataclass(frozen=True)
+class GradientMap(EvidenceMap):
+    """A map of what a layer returns and of the score's gradient there.
+
+    A subclass writes `combine`, the formula.
+    """
+
+    def evidence(self, session: Session, layer: Layer) -> Tensor:
         """The formula for the rows of a chunk."""
 
         def chunk(part: Session) -> tuple[Tensor]:
             A, dA = layer_gradient(part, layer.name)
             return (combined(self, part, layer, A, dA),)
 
-        (cam,) = session.by_rows(chunk, graph=False)
-        return positive(self, session, cam) if self.relu else cam
+        return session.by_rows(chunk, graph=False)[0]
 
     @abstractmethod
     def combine(self, A: Tensor, dA: Tensor) -> Tensor:
         """The layer's output and dS/dA, (n, D, *grid) each -> (n, 1, *grid), before the ReLU."""
-
-    @property
-    def view(self) -> Literal["positive", "sum"]:
-        """From zero up; signed without the ReLU."""
-        return "positive" if self.relu else "sum"
 
 
 def combined(method: GradientMap, session: Session, layer: Layer, A: Tensor, dA: Tensor) -> Tensor:
