@@ -55,7 +55,7 @@ class Finer(OfClass, Choosing):
 
     def chosen(self, choice: Tensor) -> Objective:
         """S_c - gamma mean_d S_d of these classes."""
-        similar = tuple((-self.gamma / choice.shape[1], Logit(d)) for d in choice.long().unbind(1))
+        similar = tuple((-round(self.gamma / choice.shape[1], 12), Logit(d)) for d in choice.long().unbind(1))
         return Sum(((1.0, Logit(self.target)), *similar))
 
     def caption(self, label: Callable[[int], str] | None = None) -> str:
