@@ -508,6 +508,13 @@ def check_determinism(method: Method) -> None:
     expect(torch.equal(first, second), "the same call gives another map: draw from a generator of a seed option")
 
 
+def of_score(method: Method) -> Method:
+    """The same method reading the score where it would read a probability, which what a callable returns does not
+    have: that is an option `value`, "probability" or "score"."""
+    other: dict[str, Any] = {"value": "score"}
+    return replace(method, **other) if getattr(method, "value", None) == "probability" else method
+
+
 def check_targets(method: Method) -> None:
     """An index, a tensor (N,), one of (N, K), a callable, an objective and None agree."""
     model, x = network_for(method), images()
@@ -522,10 +529,12 @@ def check_targets(method: Method) -> None:
         "an index": label,
         "a tensor (1,)": torch.tensor([label], dtype=torch.int32),
         "an objective": Logit(label),
-        "a callable": lambda output: output[:, label],
     }
     for form, target in forms.items():
         same(_maps(method, model, one, target), first, 1e-9, f"None and {form}")
+    scored = of_score(method)
+    by_call = _maps(scored, model, one, lambda output: output[:, label])
+    same(by_call, _maps(scored, model, one), 1e-9, "None and a callable")
     several = torch.tensor([[0, 1], [1, 4], [2, 2]])
     together = _maps(method, model, x, several)
     expect(together.shape[:2] == (ROWS, 2), f"of (N, 2) targets the maps are {tuple(together.shape)}")

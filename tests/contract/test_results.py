@@ -7,6 +7,7 @@ from torch import nn
 from deepviz.errors import LayerError
 from deepviz.methods import SmoothGrad
 from deepviz.probe import chunks
+from deepviz.testing import of_score
 from networks import CASES, METHODS, VARIANTS, Case, all_scores, assert_same
 
 pytestmark = pytest.mark.filterwarnings("ignore::deepviz.errors.DeepVizWarning")
@@ -94,7 +95,8 @@ def test_the_default_target_is_the_predicted_class_however_it_is_given(method, c
         alone = x[row : row + 1]
         assert_same(by_default[row : row + 1], method(model, alone, label))
         assert_same(by_default[row : row + 1], method(model, alone, torch.tensor([label], dtype=torch.int32)))
-        assert_same(by_default[row : row + 1], method(model, alone, lambda output, k=label: all_scores(output)[:, k]))
+        scored = of_score(method)
+        assert_same(scored(model, alone), scored(model, alone, lambda output, k=label: all_scores(output)[:, k]))
 
 
 @variants

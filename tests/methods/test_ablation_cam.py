@@ -4,10 +4,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from deepviz.errors import ModelFailed
+from deepviz.errors import DeepVizWarning, ModelFailed
 from deepviz.methods import AblationCAM
 from networks import CASES, READABLE, assert_same
 
+pytestmark = pytest.mark.filterwarnings("ignore:.*the score is not positive")
 SIGNED = AblationCAM(layer="4", relu=False)
 
 
@@ -154,3 +155,45 @@ def test_modules_compute_again_afterwards_also_after_a_failure():
     assert not any("forward" in vars(module) for module in net.modules())
     assert torch.equal(AblationCAM(layer="1", relu=False)(net, x, 1), before)
     assert not any("forward" in vars(module) for module in net.modules())
+@torch.no_grad()
+def test_a_budget_leaves_out_the_channels_with_the_least_energy():
+    net, x = READABLE.model(), READABLE.images(2)
+    found = AblationCAM(layer="4", relu=False, channels=2).attribute(net, x, 1)
+    A = net[:5](x)
+    energy = A.square().sum((2, 3))
+    for row in range(2):
+        chosen = energy[row].topk(2).indices
+        S, cam = float(net(x)[row, 1]), 0
+        for k in chosen:
+            without = A[row : row + 1].clone()
+            without[:, k] = 0
+            cam = cam + (S - float(net[5:](without)[0, 1])) / S * A[row, k]
+        assert_same(found.maps[row, 0], cam, 1e-9)
+        share = float(energy[row, chosen].sum() / energy[row].sum())
+        assert float(found.notes.rows["energy of the channels"][row]) == pytest.approx(share, rel=1e-9)
+    assert found.notes.facts["channels"] == "2 of 4, those with the most energy"
+    assert AblationCAM(channels=2).passes() == 4
+
+
+def constant_score(value):
+    """One channel that adds its mean to a score that is otherwise `value`."""
+    net = nn.Sequential(nn.Conv2d(1, 1, 1, bias=False), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(1, 2)).double()
+    with torch.no_grad():
+        net[0].weight.fill_(1)
+        net[3].weight.fill_(1)
+        net[3].bias.fill_(value)
+    return net
+
+
+def test_a_score_that_is_not_positive_turns_the_map_around_and_is_warned_of():
+    """S = mean x + b: the channel speaks for the class, w = mean x / S."""
+    x = torch.stack([torch.full((1, 3, 3), 1.0), torch.full((1, 3, 3), 4.0)]).double()
+    method = AblationCAM(layer="0", relu=False)
+    assert_same(method(constant_score(1.0), x, 0)[:, 0, 0, 0], torch.tensor([0.5, 16 / 5], dtype=torch.float64), 1e-12)
+    with pytest.warns(DeepVizWarning, match="the score is not positive") as heard:
+        found = method.attribute(constant_score(-2.0), x, 0)
+    assert len(heard) == 1
+    assert_same(found.maps[:, 0, 0, 0], torch.tensor([-1.0, 8.0], dtype=torch.float64), 1e-12)
+    assert ["warnings" in found.notes.of(row) for row in range(2)] == [True, False]
+    with pytest.warns(DeepVizWarning, match="the score is not positive"):
+        assert_same(method(constant_score(-1.0), x[:1], 0)[:, 0, 0, 0], torch.tensor([1.0], dtype=torch.float64), 1e-12)

@@ -13,9 +13,12 @@ from deepviz.methods.cams.grad_cam import GradCAM
 from deepviz.methods.cams.grad_cam_plus_plus import GradCAMPlusPlus
 from deepviz.methods.cams.guided_grad_cam import GuidedGradCAM
 from deepviz.methods.cams.hi_res_cam import HiResCAM
+from deepviz.methods.cams.is_cam import ISCAM
 from deepviz.methods.cams.layer_cam import LayerCAM
 from deepviz.methods.cams.layer_map import ActivationMap, EvidenceMap, GradientMap, LayerMap
+from deepviz.methods.cams.score_cam import ScoreCAM
 from deepviz.methods.cams.shapley_cam import ShapleyCAM
+from deepviz.methods.cams.ss_cam import SSCAM
 from deepviz.methods.cams.x_grad_cam import XGradCAM
 from deepviz.methods.gradients.blur_ig import BlurIG
 from deepviz.methods.gradients.deconvolution import Deconvolution
@@ -53,6 +56,9 @@ __all__ = [  # noqa: RUF022
     "EigenGradCAM",
     "FEM",
     "AblationCAM",
+    "ScoreCAM",
+    "SSCAM",
+    "ISCAM",
     "ShapleyCAM",
     "ActivationMap",
     "EvidenceMap",

@@ -6,6 +6,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from deepviz.methods.cams.budget import Channels, counted, note_budget, strongest
 from deepviz.methods.cams.layer_map import EvidenceMap, laid_out, precise
 from deepviz.probe.above import Above
 from deepviz.probe.layers import Layer
@@ -24,9 +25,11 @@ class AblationCAM(EvidenceMap):
     Shapes: x (N, C, H, W) -> (N, 1, h, w), at the layer's own resolution; signals (N, C, L) and volumes
     (N, C, D, H, W) likewise. With `layers=`, (N, 1, H, W). Drawn by linear upsampling, divided by its maximum.
 
-    Errors: those of `GradCAM`. A warning where the score is not positive: dividing by it turns evidence around.
+    Errors: those of `GradCAM`. A warning where the score is not positive: dividing by it turns evidence around; where
+    it is zero, nothing is divided.
 
-    Pitfall: a pass through the layers above for each channel, of which a layer has hundreds. Channels that stand in for
+    Pitfall: a pass through the layers above for each channel, of which a layer has hundreds; `channels=` takes the
+    strongest, and leaves the others out of the map. Channels that stand in for
     each other lose little one at a time.
 
     Reference: Desai and Ramaswamy, "Ablation-CAM: Visual Explanations for Deep Convolutional Network via
@@ -41,6 +44,8 @@ class AblationCAM(EvidenceMap):
         torch.Size([2, 1, 6, 6])
     """
 
+    channels: Channels = None
+
     title: ClassVar[str] = "Ablation-CAM"
     paper: ClassVar[str] = "Desai and Ramaswamy 2020, doi:10.1109/WACV45572.2020.9093360"
     cost: ClassVar[str] = "1 forward, and the forward above the layer for each channel"
@@ -48,28 +53,39 @@ class AblationCAM(EvidenceMap):
 
     def evidence(self, session: Session, layer: Layer) -> Tensor:
         """sum_k w_k A_k."""
-        return torch.stack([self._of_row(session, layer, row) for row in range(session.n)])
+        cams, S, A = zip(*(self._of_row(session, layer, row) for row in range(session.n)), strict=True)
+        note_budget(session, torch.cat(A), strongest(torch.cat(A), self.channels))
+        negative = torch.stack(S).cpu() <= 0
+        if bool(negative.any()):
+            session.notes.warn(
+                f"{self.name}: the score is not positive, and the paper's division by it turns the map around, so that "
+                "it shows evidence against the class: use GradCAM, or explain a class with a positive score",
+                negative,
+            )
+        return torch.stack(cams)
 
-    def _of_row(self, session: Session, layer: Layer, row: int) -> Tensor:
+    def _of_row(self, session: Session, layer: Layer, row: int) -> tuple[Tensor, Tensor, Tensor]:
         above = Above(session, layer, row)
         grid = laid_out(session.take(torch.tensor([row])), layer, above.A)
-        places = grid.maps(torch.arange(above.A.numel()).view(above.A.shape).to(above.A.device)).flatten(2)[
-            0
-        ]  # of channel k in A
+        numbers = torch.arange(above.A.numel(), device=above.A.device).view(above.A.shape)
+        A = precise(grid.maps(above.A))
+        places = grid.maps(numbers).flatten(2)[0]  # of channel k in what the layer returns
+        chosen = strongest(A, self.channels)[0]
 
         def without(channels: slice) -> Tensor:
-            """A with one channel of each copy zero; the copy before the first is as it is."""
+            """What the layer returns with one channel of each copy zero; the copy before the first is as it is."""
             copies = above.copies(channels.stop - channels.start)
             for copy, k in zip(copies.flatten(1), range(channels.start - 1, channels.stop - 1), strict=True):
                 if k >= 0:
-                    copy[places[k]] = 0
+                    copy[places[chosen[k]]] = 0
             return copies
 
-        S = above.values(1 + len(places), without)
-        w = (S[:1] - S[1:]) / S[:1]  # w_k = (S - S^k) / S, (D,) or (D, K)
-        A = precise(grid.maps(above.A))[0]
-        return torch.einsum("d...,dp->...p", w.to(A), A.flatten(1)).view(*w.shape[1:], 1, *A.shape[1:])
+        S = above.values(1 + len(chosen), without)
+        w = torch.where(S[:1] != 0, (S[:1] - S[1:]) / S[:1], S[:1] - S[1:])  # w_k = (S - S^k) / S, (D,) or (D, K)
+        kept = A[0, chosen]
+        cam = torch.einsum("d...,dp->...p", w.to(A), kept.flatten(1)).view(*w.shape[1:], 1, *A.shape[2:])
+        return cam, S[0], A
 
     def passes(self) -> float:
         """As for a layer of 512 channels, all of whose passes are whole ones: at most."""
-        return 514.0 * len(self.layers or (None,))
+        return (2.0 + counted(self.channels)) * len(self.layers or (None,))
