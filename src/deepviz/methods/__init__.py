@@ -9,6 +9,7 @@ from deepviz.methods.cams.cam import CAM
 from deepviz.methods.cams.eigen_cam import EigenCAM
 from deepviz.methods.cams.eigen_grad_cam import EigenGradCAM
 from deepviz.methods.cams.fem import FEM
+from deepviz.methods.cams.full_grad import FullGrad
 from deepviz.methods.cams.grad_cam import GradCAM
 from deepviz.methods.cams.grad_cam_plus_plus import GradCAMPlusPlus
 from deepviz.methods.cams.guided_grad_cam import GuidedGradCAM
@@ -16,6 +17,7 @@ from deepviz.methods.cams.hi_res_cam import HiResCAM
 from deepviz.methods.cams.is_cam import ISCAM
 from deepviz.methods.cams.layer_cam import LayerCAM
 from deepviz.methods.cams.layer_map import ActivationMap, EvidenceMap, GradientMap, LayerMap
+from deepviz.methods.cams.recipro_cam import ReciproCAM
 from deepviz.methods.cams.score_cam import ScoreCAM
 from deepviz.methods.cams.shapley_cam import ShapleyCAM
 from deepviz.methods.cams.ss_cam import SSCAM
@@ -59,7 +61,9 @@ __all__ = [  # noqa: RUF022
     "ScoreCAM",
     "SSCAM",
     "ISCAM",
+    "ReciproCAM",
     "ShapleyCAM",
+    "FullGrad",
     "ActivationMap",
     "EvidenceMap",
     "GradientMap",
