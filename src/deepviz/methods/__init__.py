@@ -12,12 +12,14 @@ from deepviz.methods.cams.fem import FEM
 from deepviz.methods.cams.full_grad import FullGrad
 from deepviz.methods.cams.grad_cam import GradCAM
 from deepviz.methods.cams.grad_cam_plus_plus import GradCAMPlusPlus
+from deepviz.methods.cams.guided import Guided
 from deepviz.methods.cams.guided_grad_cam import GuidedGradCAM
 from deepviz.methods.cams.hi_res_cam import HiResCAM
 from deepviz.methods.cams.is_cam import ISCAM
 from deepviz.methods.cams.layer_cam import LayerCAM
 from deepviz.methods.cams.layer_map import ActivationMap, EvidenceMap, GradientMap, LayerMap
 from deepviz.methods.cams.recipro_cam import ReciproCAM
+from deepviz.methods.cams.refine_cam import RefineCAM
 from deepviz.methods.cams.score_cam import ScoreCAM
 from deepviz.methods.cams.shapley_cam import ShapleyCAM
 from deepviz.methods.cams.ss_cam import SSCAM
@@ -64,6 +66,8 @@ __all__ = [  # noqa: RUF022
     "ReciproCAM",
     "ShapleyCAM",
     "FullGrad",
+    "RefineCAM",
+    "Guided",
     "ActivationMap",
     "EvidenceMap",
     "GradientMap",

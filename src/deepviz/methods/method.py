@@ -216,7 +216,7 @@ class Method(Frozen, ABC):
         changed = [
             f"{field.name} {in_short(getattr(self, field.name))}"
             for field in fields(self)
-            if field.name not in ("of", *having(type(self), "layer"), *having(type(self), "layers"))
+            if field.name not in ("of", "cam", *having(type(self), "layer"), *having(type(self), "layers"))
             and _differs(getattr(self, field.name), field.default)
         ]
         return ", ".join([self.name, *changed])

@@ -90,6 +90,7 @@ CONSTRUCTION = "by construction"
 UNHEARD = "it was not called"
 _found: Memory[Layer | str] = Memory()
 _placed: Memory[Place] = Memory()
+_stages: Memory[list[Layer]] = Memory()
 _titles: Memory[dict[str, str]] = Memory()
 
 
@@ -378,6 +379,29 @@ def _outermost(one: LayerAnswer, answers: list[LayerAnswer]) -> LayerAnswer:
     # a module that is called in several places (one activation for all) has the name of the first of them
     outer = (other for other in same if not other.internal)
     return min(outer, key=lambda other: (is_call(other.name), other.name.count(".")))
+
+
+def choose_stages(session: Session) -> list[Layer]:
+    """The last layer with each size of map, from a quarter of the image's size down, earliest first; where there are
+    none of these, the layer that `choose_layer` finds. Found once, as that one is.
+
+    Raises:
+        LayerError: if there is none.
+    """
+    last = choose_layer(session, None)
+
+    def found() -> list[Layer]:
+        space = session.image().shape[2:]
+        stages: dict[Size, Layer] = {}
+        for one in probe_layers(session):
+            size = None if one.grid is None or not one.usable else one.grid.size
+            if one.grid is not None and size is not None and all(4 * n <= m for n, m in zip(size, space, strict=True)):
+                stages.pop(size, None)  # a size that comes again later stands there
+                stages[size] = Layer(one.name, one.grid, one.place)
+        return [last if isinstance(last.grid, Grid) and last.grid.size == size else one for size, one in stages.items()]
+
+    key = (session.state, session.inputs.signature(), session.score.question)
+    return _stages.once(session.model, key, found) or [last]
 
 
 def probe_layers(session: Session) -> list[LayerAnswer]:

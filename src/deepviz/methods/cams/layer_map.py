@@ -86,17 +86,17 @@ def joined(maps: list[Tensor], join: Join, rows: int) -> Tensor:
     """The maps of several layers, of one size, as one; the first `rows` axes are images and objectives."""
     if join == "sum":
         return torch.stack(maps).sum(0)
-    own = torch.stack([cam / _most(cam, rows) for cam in maps])
+    own = torch.stack([scaled(cam, rows) for cam in maps])
     # where evidence has a sign, what is strongest
     strongest = own.abs().argmax(0, keepdim=True)
     return own.gather(0, strongest)[0]
 
 
-def _most(cam: Tensor, rows: int) -> Tensor:
-    """The largest magnitude of each map, so that it divides the map; 1 where the map is zero."""
+def scaled(cam: Tensor, rows: int) -> Tensor:
+    """Each map divided by its largest magnitude; the first `rows` axes are images and objectives."""
     most = cam.flatten(rows).abs().amax(-1)
     most = torch.where(most > 0, most, torch.ones_like(most))
-    return most.view(*most.shape, *[1] * (cam.ndim - rows))
+    return cam / most.view(*most.shape, *[1] * (cam.ndim - rows))
 
 
 def enlarged(cam: Tensor, space: torch.Size) -> Tensor:
