@@ -22,8 +22,8 @@ class RefineCAM(Method):
 
         R = prod_l up(relu(M_l) / max M_l)
 
-    M_l is the map of `of` at layer l; up enlarges it linearly to the size of the image. Without `layers`, it is the last
-    layer with each size of map, from a quarter of the image's size down: the four stages of a ResNet.
+    M_l is the map of `of` at layer l; up enlarges it linearly to the size of the image. Without `layers`, the last
+    layer with each size of map is taken, from a quarter of the image's size down: the four stages of a ResNet.
 
     Shapes: x (N, C, H, W) -> (N, 1, H, W), between 0 and 1; signals (N, C, L) and volumes (N, C, D, H, W) likewise.
     Drawn from zero up.
