@@ -155,6 +155,8 @@ def test_modules_compute_again_afterwards_also_after_a_failure():
     assert not any("forward" in vars(module) for module in net.modules())
     assert torch.equal(AblationCAM(layer="1", relu=False)(net, x, 1), before)
     assert not any("forward" in vars(module) for module in net.modules())
+
+
 @torch.no_grad()
 def test_a_budget_leaves_out_the_channels_with_the_least_energy():
     net, x = READABLE.model(), READABLE.images(2)
