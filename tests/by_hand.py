@@ -101,3 +101,17 @@ def bilinear(values: np.ndarray, H: int, W: int) -> np.ndarray:
             up[i, j] = (1 - s) * ((1 - t) * values[i0, j0] + t * values[i0, j1])
             up[i, j] += s * ((1 - t) * values[i1, j0] + t * values[i1, j1])
     return up
+
+
+def score_cam(net, x, c, probability, factors=(1.0,), noise=None):
+    """Wang et al., algorithm 1, one channel at a time, with what follows the softmax written out."""
+    A = forward(net, x)[5]
+    f = []
+    for channel in A:
+        H = bilinear(channel, *x.shape[1:])
+        H = (H - H.min()) / (H.max() - H.min()) if H.max() > H.min() else 0 * H
+        masks = [factor * H for factor in factors] if noise is None else [H + e for e in noise]
+        z = [forward(net, x * mask)[-1] for mask in masks]
+        f.append(np.mean([np.exp(s[c]) / np.exp(s).sum() if probability else s[c] for s in z]))
+    w = np.exp(np.array(f)) / np.exp(np.array(f)).sum()
+    return sum(weight * channel for weight, channel in zip(w, A, strict=True)), 1 / (w**2).sum()

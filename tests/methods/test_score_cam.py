@@ -3,26 +3,11 @@ import pytest
 import torch
 from torch import nn
 
-from by_hand import array, bilinear, forward
-from deepviz.methods import ISCAM, SSCAM, ScoreCAM
-from deepviz.probe.seeds import generator_of
+from by_hand import array, score_cam
+from deepviz.methods import ScoreCAM
 from networks import CASES, READABLE, Case, assert_same
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*is all zero")
-
-
-def by_hand(net, x, c, probability, factors=(1.0,), noise=None):
-    """Wang et al., algorithm 1, one channel at a time, with what follows the softmax written out."""
-    A = forward(net, x)[5]
-    f = []
-    for channel in A:
-        H = bilinear(channel, *x.shape[1:])
-        H = (H - H.min()) / (H.max() - H.min()) if H.max() > H.min() else 0 * H
-        masks = [factor * H for factor in factors] if noise is None else [H + e for e in noise]
-        z = [forward(net, x * mask)[-1] for mask in masks]
-        f.append(np.mean([np.exp(s[c]) / np.exp(s).sum() if probability else s[c] for s in z]))
-    w = np.exp(np.array(f)) / np.exp(np.array(f)).sum()
-    return sum(weight * channel for weight, channel in zip(w, A, strict=True)), 1 / (w**2).sum()
 
 
 @pytest.mark.parametrize("value", ["probability", "score"])
@@ -32,25 +17,9 @@ def test_it_is_algorithm_1(seed, value):
     found = ScoreCAM(layer="4", value=value).attribute(net, x, 1)
     assert value in found.notes.facts["weights"]
     for row in range(2):
-        cam, effective = by_hand(net, array(x[row]), 1, value == "probability")
+        cam, effective = score_cam(net, array(x[row]), 1, value == "probability")
         assert_same(found.maps[row, 0], torch.from_numpy(np.maximum(cam, 0)), 1e-9)
         assert float(found.notes.rows["effective channels"][row]) == pytest.approx(effective, rel=1e-9)
-
-
-def test_integrated_masks_grow_to_full_strength():
-    net, x = READABLE.model(), READABLE.images(1)
-    found = ISCAM(layer="4", steps=4, value="score")(net, x, 1)
-    cam, _ = by_hand(net, array(x[0]), 1, False, (0.25, 0.5, 0.75, 1.0))
-    assert_same(found[0, 0], torch.from_numpy(cam), 1e-9)
-    assert_same(ISCAM(layer="4", steps=1)(net, x, 1), ScoreCAM(layer="4")(net, x, 1), 1e-12)
-
-
-def test_smoothed_masks_have_noise_of_their_own_sample():
-    net, x = READABLE.model(), READABLE.images(1)
-    noise = [0.3 * torch.randn((10, 12), generator=generator_of(7, i)).double().numpy() for i in range(3)]
-    found = SSCAM(layer="4", samples=3, noise=0.3, seed=7)(net, x, 1)
-    cam, _ = by_hand(net, array(x[0]), 1, True, noise=noise)
-    assert_same(found[0, 0], torch.from_numpy(cam), 1e-9)
 
 
 def trained_like():
