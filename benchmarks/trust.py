@@ -19,6 +19,7 @@ import sys
 import time
 import warnings
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -48,8 +49,24 @@ def sample(paths: list[Path], count: int) -> list[Path]:
     return [paths[round(index * (len(paths) - 1) / max(1, count - 1))] for index in range(min(count, len(paths)))]
 
 
+CHANNELS = 64
+"""The budget of methods that ask once for each channel of a layer."""
+
+
 def chosen() -> list[deepviz.methods.Method]:
-    return [cls() for cls in deepviz.catalog.METHODS.values()]
+    """Every method that applies to a network without attention; those of hundreds of passes with a budget."""
+    found = []
+    for cls in deepviz.catalog.METHODS.values():
+        budget: dict[str, Any] = {}
+        names = {option.name for option in deepviz.catalog.options(cls)}
+        if "channels" in names:
+            budget["channels"] = CHANNELS
+        if "channels" in names and "samples" in names:
+            budget["samples"] = 4
+        method = cls(**budget)
+        if not method.requires.attention:
+            found.append(method)
+    return found
 
 
 def sanity(loaded: LoadedModel, paths: list[Path]) -> Sanity:
