@@ -436,8 +436,8 @@ def flag_of(name, option):
     return f"--{name}-{option.flag}"
 
 
-@pytest.mark.parametrize("name", catalog.METHODS)
-def test_every_option_of_every_method_has_its_flag(explain, name):
+@pytest.mark.parametrize("name", catalog.default_set())
+def test_every_option_of_a_method_of_the_default_set_has_its_flag(explain, name):
     given = []
     for option in catalog.options(catalog.METHODS[name]):
         if option.kinds == (bool,):
@@ -481,7 +481,8 @@ def test_methods_with_options_as_they_are_written_everywhere(explain):
     assert code == 0
     told = [one["method"] for one in json.loads(out)["photographs"][0]["explanations"]]
     # what is said stays
-    assert told[1].startswith("SmoothGrad(of=GradCAM(layer='1', relu=True, grid=None, skip=None), samples=3")
+    assert told[1].startswith("SmoothGrad(of=GradCAM(layer='1', ")
+    assert "), samples=3" in told[1]
     assert told[2].startswith("SmoothGrad(of=Gradient(), samples=2")
     assert len(written()) == 4
 
