@@ -115,3 +115,12 @@ def test_values_from_text(cls, option, text, value):
 def test_text_that_is_no_value(cls, option, text, message):
     with pytest.raises(ValueError, match=message):
         options(cls)[option].parse(text)
+
+
+def test_a_family_stands_for_its_methods_but_those_of_thousands_of_passes():
+    cams = catalog.members("cams")
+    assert "layer-cam" in cams
+    assert "gradient" not in cams
+    assert set(catalog.families()["cams"]) - set(cams) == {"ss-cam", "is-cam"}
+    assert catalog.members("all") == catalog.default_set()
+    assert catalog.members("layer-cam") is None

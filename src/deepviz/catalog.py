@@ -196,6 +196,8 @@ def families() -> dict[str, list[str]]:
     return found
 
 
+MOST_PASSES = 1000
+"""Passes of one map, at most, of a method that a family's name stands for."""
 FAMILY_TITLES = {
     "gradients": "Gradients and paths",
     "cams": "Class activation maps",
@@ -211,8 +213,14 @@ def family_of(name: str) -> str:
 
 
 def members(name: str) -> list[str] | None:
-    """The methods that "all" (a chosen set) or the name of a family stands for; None for any other name."""
-    return default_set() if name == "all" else families().get(name)
+    """The methods that "all" (a chosen set) or the name of a family stands for; None for any other name.
+
+    Of a family, methods that take more than `MOST_PASSES` are left out: they are asked for by their own names.
+    """
+    if name == "all":
+        return default_set()
+    family = families().get(name)
+    return family and [one for one in family if METHODS[one]().passes() <= MOST_PASSES]
 
 
 def cheapest(cls: type[Method]) -> Method:

@@ -137,9 +137,10 @@ def _check_methods(arguments: Sequence[str]) -> None:
     if "deepviz.catalog" in sys.modules:
         return
     offered = (Path(__file__).parent.parent / "methods" / "__init__.py").read_text(encoding="utf-8")
-    imported = re.findall(r"^from deepviz\.methods\.\w+\.(\w+) import (\w+)", offered, re.MULTILINE)
-    names = [module.replace("_", "-") for module, _ in imported]
-    known = {name.lower() for pair in imported for name in (pair[0].replace("_", ""), pair[1])}
+    imported = re.findall(r"^from deepviz\.methods\.(\w+)\.(\w+) import (\w+)$", offered, re.MULTILINE)
+    names = [module.replace("_", "-") for _, module, _ in imported]
+    known = {name.lower() for family, module, cls in imported for name in (family, module.replace("_", ""), cls)}
+    known.add("all")
     for option, value in pairwise(arguments):
         bare = re.sub(r"[-_ ]", "", value.lower())
         if option in ("-m", "--method") and bare.isalnum() and bare not in known:

@@ -26,7 +26,9 @@ def methods(*, json: Annotated[bool, Parameter(negative="", help="Print as JSON.
         print(dumps({name: _described(name) for name in catalog.METHODS}, indent=2))
         return
     for family, names in catalog.families().items():
-        print(f"# {catalog.FAMILY_TITLES.get(family, family)}: -m {family} stands for all of them\n")
+        costly = [name for name in names if name not in (catalog.members(family) or [])]
+        but = f" but {' and '.join(costly)}, which take thousands of passes" if costly else ""
+        print(f"# {catalog.FAMILY_TITLES.get(family, family)}: -m {family} stands for all of them{but}\n")
         told: dict[str, catalog.Option] = {}
         for name in names:
             cls = catalog.METHODS[name]
