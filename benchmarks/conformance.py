@@ -161,6 +161,18 @@ class Library:
     def guided_cam(self, model: nn.Module, x: Tensor, target: Any, layer: str) -> Tensor:
         raise NotOffered
 
+    def feature_map(self, method: str, model: nn.Module, x: Tensor, target: Any, layer: str) -> Tensor:
+        """A map of the activations of a layer, (N, 1, h, w), by the name of `FEATURE_MAPS`."""
+        raise NotOffered
+
+    def expected(self, model: nn.Module, x: Tensor, target: int, baselines: Tensor) -> Tensor:
+        """Expected gradients of 20 samples, each with one of the baselines (M, C, H, W)."""
+        raise NotOffered
+
+    def le_grad(self, model: nn.Module, x: Tensor, target: int) -> Tensor:
+        """LeGrad of `Attending`, (N, 1, h, w)."""
+        raise NotOffered
+
     several_targets = False
     """Whether K classes a row, (N, K), are one call."""
     sets_eval_mode = False
@@ -209,6 +221,32 @@ class DeepViz(Library):
 
     def guided_cam(self, model, x, target, layer):
         return dv.GuidedGradCAM(layer=layer)(model, x, target)
+
+    maps = {  # noqa: RUF012
+        "CAM": dv.CAM(),
+        "Grad-CAM++": dv.GradCAMPlusPlus(),
+        "XGrad-CAM": dv.XGradCAM(),
+        "LayerCAM": dv.LayerCAM(),
+        "HiResCAM": dv.HiResCAM(),
+        "ShapleyCAM": dv.ShapleyCAM(),
+        "Ablation-CAM": dv.AblationCAM(),
+        "Score-CAM": dv.ScoreCAM(),
+        "IS-CAM": dv.ISCAM(steps=2),
+        "Eigen-CAM": dv.EigenCAM(),
+        "FEM": dv.FEM(k=2.0),
+        "FullGrad": dv.FullGrad(),
+    }
+
+    def feature_map(self, method, model, x, target, layer):
+        if method == "FullGrad":
+            return self.maps[method](model, x, target)
+        return replace(self.maps[method], layer=layer)(model, x, target)
+
+    def expected(self, model, x, target, baselines):
+        return dv.ExpectedGradients(baselines=list(baselines), samples=20)(model, x, target)
+
+    def le_grad(self, model, x, target):
+        return dv.LeGrad()(model, x, target)
 
 
 class Captum(Library):
@@ -288,6 +326,19 @@ class Captum(Library):
 
         return GuidedGradCam(model, model.get_submodule(layer)).attribute(x, target, interpolate_mode="bilinear")
 
+    def feature_map(self, method, model, x, target, layer):
+        from captum.attr import LayerGradientXActivation
+
+        if method != "HiResCAM":
+            raise NotOffered
+        found = LayerGradientXActivation(model, model.get_submodule(layer)).attribute(x, target)
+        return found.sum(1, keepdim=True).relu()
+
+    def expected(self, model, x, target, baselines):
+        from captum.attr import GradientShap
+
+        return GradientShap(model).attribute(x, baselines, n_samples=20, target=target)
+
 
 class GradCamPackage(Library):
     name, package, distribution = "grad-cam", "pytorch_grad_cam", "grad-cam"
@@ -324,6 +375,30 @@ class GradCamPackage(Library):
     def laid_cam(self, model, x, target, layer, lay):
         return self.cam(model, x, target, layer, lay=lay)
 
+    maps = {  # noqa: RUF012
+        "Grad-CAM++": "GradCAMPlusPlus",
+        "XGrad-CAM": "XGradCAM",
+        "LayerCAM": "LayerCAM",
+        "HiResCAM": "HiResCAM",
+        "ShapleyCAM": "ShapleyCAM",
+        "Ablation-CAM": "AblationCAM",
+        "Score-CAM": "ScoreCAM",
+        "Eigen-CAM": "EigenCAM",
+        "FEM": "FEM",
+        "FullGrad": "FullGrad",
+    }
+
+    def feature_map(self, method, model, x, target, layer):
+        import pytorch_grad_cam
+        from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
+
+        if method not in self.maps:
+            raise NotOffered
+        targets = [ClassifierOutputTarget(int(one)) for one in torch.as_tensor(target).expand(len(x))]
+        layers = [] if method == "FullGrad" else [model.get_submodule(layer)]
+        with getattr(pytorch_grad_cam, self.maps[method])(model=model, target_layers=layers) as cam:
+            return torch.from_numpy(cam(input_tensor=x.clone(), targets=targets)).unsqueeze(1)
+
 
 class TorchCAM(Library):
     name, package, distribution = "TorchCAM", "torchcam", "torchcam"
@@ -340,6 +415,36 @@ class TorchCAM(Library):
             given = {"targets": [target.row(number) for number in range(len(x))]}
         with GradCAM(model, layer, input_shape=tuple(x.shape[1:]), reshape_transform=lay) as extractor:
             (found,) = extractor(scores=model(x), normalized=False, **given)
+        return found.unsqueeze(1)
+
+    maps = {  # noqa: RUF012
+        "CAM": ("CAM", {"fc_layer": "head"}),
+        "Grad-CAM++": ("GradCAMpp", {}),
+        "XGrad-CAM": ("XGradCAM", {}),
+        "LayerCAM": ("LayerCAM", {}),
+        "Score-CAM": ("ScoreCAM", {}),
+        "IS-CAM": ("ISCAM", {"num_samples": 2}),
+    }
+
+    def feature_map(self, method, model, x, target, layer):
+        import torchcam.methods
+
+        if method not in self.maps:
+            raise NotOffered
+        name, options = self.maps[method]
+        classes = target.tolist() if isinstance(target, Tensor) else target
+        cls = getattr(torchcam.methods, name)
+        with cls(model, layer, input_shape=tuple(x.shape[1:]), **options) as extractor:
+            (found,) = extractor(class_idx=classes, scores=model(x), normalized=False)
+        found = found.unsqueeze(1).detach()
+        return found if method == "CAM" else found.relu()  # its maps are signed
+
+    def le_grad(self, model, x, target):
+        from torchcam.methods import LeGrad
+
+        grid = (x.shape[2] // 2, x.shape[3] // 2)
+        with LeGrad(model, "block", score_projection=model.above, prefix_tokens=0, grid_shape=grid) as extractor:
+            (found,) = extractor(class_idx=target, scores=model(x), normalized=False)
         return found.unsqueeze(1)
 
 
@@ -490,7 +595,8 @@ def raised_by(library: Library, raised: BaseException) -> bool:
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+    said = io.StringIO()
+    with warnings.catch_warnings(), contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
         warnings.simplefilter("ignore")
         yield
 
@@ -1835,6 +1941,285 @@ row("a volume or a clip, (N, C, D, H, W): Grad-CAM")(ask_space(3, 4, 5))
 row("a signal, (N, C, L): Grad-CAM")(ask_space(9))
 
 
+# ------------------------------------------------------------------------------- further class activation maps
+
+section("Further class activation maps, at a layer whose every position has a weight of its own, and LeGrad")
+
+
+class Placed(nn.Module):
+    """S = W bend(A) + b, A = relu(conv(x)): dS_c/dA is W_c where nothing is bent."""
+
+    def __init__(self, bend: Callable[[Tensor], Tensor] = lambda A: A, stride: int = 1) -> None:
+        super().__init__()
+        self.conv, self.relu = nn.Conv2d(2, 4, 3, stride, padding=1), nn.ReLU()
+        self.head, self.bend = nn.Linear(4 * 24 // stride**2, 3), bend
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.bend(self.relu(self.conv(x))).flatten(1))
+
+
+def placed(*given: Any, weight: float = 30.0, **options: Any) -> Any:
+    """`Placed` with positive scores, and so large that what a library adds to a denominator changes nothing."""
+    model = filled(Placed(*given, **options))
+    with torch.no_grad():
+        model.conv.bias.abs_()  # no channel is off everywhere
+        model.head.weight.mul_(weight)
+        model.head.bias.add_(10 * weight)
+    return model
+
+
+@dataclass(frozen=True)
+class AtLayer:
+    """What the formulas of the papers are made of."""
+
+    model: Any
+    x: Tensor
+    A: Tensor
+    """(N, D, h, w)."""
+    g: Tensor
+    """dS_c/dA without a bend, (1, D, h, w)."""
+    S: Tensor
+    """(N,)."""
+
+
+def at_layer(model: Any, x: Tensor) -> AtLayer:
+    with torch.no_grad():
+        A = model.relu(model.conv(x))
+        return AtLayer(model, x, A, model.head.weight[CLASS].view(1, *A.shape[1:]), model(x)[:, CLASS])
+
+
+def weighted(w: Tensor, A: Tensor) -> Tensor:
+    """relu(sum_k w_k A_k)."""
+    return (w * A).sum(1, keepdim=True).clip(0)
+
+
+def grad_cam_plus_plus(at: AtLayer) -> Tensor:
+    """w_k = sum_ij alpha_kij relu(g_kij), alpha = g^2 / (2 g^2 + g^3 sum_ab A_kab)."""
+    alpha = at.g**2 / (2 * at.g**2 + at.g**3 * at.A.sum((2, 3), keepdim=True))
+    return weighted((alpha * at.g.clip(0)).sum((2, 3), keepdim=True), at.A)
+
+
+def x_grad_cam(at: AtLayer) -> Tensor:
+    """w_k = sum_ij A_kij / (sum_ab A_kab) g_kij."""
+    return weighted((at.g * at.A).sum((2, 3), keepdim=True) / at.A.sum((2, 3), keepdim=True), at.A)
+
+
+def ablation_cam(at: AtLayer) -> Tensor:
+    """w_k = (S - S^k) / S, and S^k lacks what channel k adds."""
+    return weighted((at.g * at.A).sum((2, 3), keepdim=True) / at.S.view(-1, 1, 1, 1), at.A)
+
+
+def eigen_cam(at: AtLayer) -> Tensor:
+    """A, (h w, D) for each image, on its first right singular vector, which has no sign change since A >= 0."""
+    rows = at.A.flatten(2).transpose(1, 2)
+    v = torch.linalg.svd(rows, full_matrices=False)[2][:, 0].abs()
+    return torch.einsum("npd,nd->np", rows, v).view(len(rows), 1, *at.A.shape[2:])
+
+
+def fem(at: AtLayer) -> Tensor:
+    """sum_k mu_k [A_k >= mu_k + 2 sigma_k]."""
+    mu, sigma = at.A.mean((2, 3), keepdim=True), at.A.std((2, 3), correction=0, keepdim=True)
+    return (mu * (mu + 2 * sigma <= at.A)).sum(1, keepdim=True)
+
+
+FEATURE_MAPS: dict[str, tuple[str, Callable[[AtLayer], Tensor]]] = {
+    "Grad-CAM++": ("w = Σ α relu(g), α = g² / (2 g² + g³ Σ A)", grad_cam_plus_plus),
+    "XGrad-CAM": ("w = Σ A g / Σ A", x_grad_cam),
+    "LayerCAM": ("relu(Σ relu(g) A)", lambda at: weighted(at.g.clip(0), at.A)),
+    "HiResCAM": ("relu(Σ g A)", lambda at: weighted(at.g, at.A)),
+    "Ablation-CAM": ("w = (S - S without the channel) / S", ablation_cam),
+    "Eigen-CAM": ("A on its first principal component, not centred", eigen_cam),
+    "FEM": ("Σ mean(A) [A >= mean(A) + 2 σ]", fem),
+}
+
+
+def ask_feature_map(method: str) -> Callable[[Library], float]:
+    def ask(library: Library) -> float:
+        model, x = placed(), numbers(3, 2, 4, 6)
+        expected = FEATURE_MAPS[method][1](at_layer(model, x))
+        return cam_error(library, library.feature_map(method, model, x, CLASS, "relu"), expected)
+
+    return ask
+
+
+for _method, (_formula, _) in FEATURE_MAPS.items():
+    row(f"{_method}: {_formula}")(ask_feature_map(_method))
+
+
+@row("ShapleyCAM: the mean of g - H A / 2, for S = W (A + A² / 2)")
+def _(library: Library) -> float:
+    model, x = placed(lambda A: A + A**2 / 2), numbers(3, 2, 4, 6)
+    at = at_layer(model, x)
+    w = (at.g * (1 + at.A / 2)).mean((2, 3), keepdim=True)  # g = W (1 + A), H A = W A
+    return cam_error(library, library.feature_map("ShapleyCAM", model, x, CLASS, "relu"), weighted(w, at.A))
+
+
+def masked_cam(at: AtLayer, strengths: tuple[float, ...], probability: bool) -> Tensor:
+    """w = softmax_k mean_s f(s H_k x), H_k the channel at the image's size, then between 0 and 1."""
+    weights = []
+    for x, A in zip(at.x, at.A, strict=True):
+        H = F.interpolate(A[:, None], x.shape[1:], mode="bilinear") if A.shape[1:] != x.shape[1:] else A[:, None]
+        low, high = H.amin((2, 3), keepdim=True), H.amax((2, 3), keepdim=True)
+        with torch.no_grad():
+            outputs = [at.model(s * (H - low) / (high - low) * x) for s in strengths]
+        f = [(output.softmax(1) if probability else output)[:, CLASS] for output in outputs]
+        weights.append(torch.stack(f).mean(0).softmax(0))
+    return weighted(torch.stack(weights)[:, :, None, None], at.A)
+
+
+def ask_masked(method: str, strengths: tuple[float, ...] = (1.0,), stride: int = 1) -> Callable[[Library], float]:
+    def ask(library: Library) -> float:
+        model, x = placed(weight=1.0, stride=stride), numbers(3, 2, 4, 6)
+        found, at = library.feature_map(method, model, x, CLASS, "relu"), at_layer(model, x)
+        return min(enlarged_error(library, found, masked_cam(at, strengths, read)) for read in (True, False))
+
+    return ask
+
+
+def enlarged_error(library: Library, found: Tensor, expected: Tensor) -> float:
+    """grad-cam's maps are scaled, and then brought to the image's size."""
+    if not library.scaled_cam or found.shape == expected.shape:
+        return cam_error(library, found, expected)
+    low, high = expected.amin((1, 2, 3), keepdim=True), expected.amax((1, 2, 3), keepdim=True)
+    return error(found, F.interpolate((expected - low) / (high - low), found.shape[2:], mode="bilinear"))
+
+
+row("Score-CAM: w = softmax f(H x), f the probability or the logit, H = A between 0 and 1")(ask_masked("Score-CAM"))
+row("Score-CAM at a layer of half the image's size: H enlarged, then between 0 and 1")(
+    ask_masked("Score-CAM", stride=2)
+)
+row("IS-CAM of two steps: w = softmax of the mean of f(H x / 2) and f(H x)")(ask_masked("IS-CAM", (0.5, 1.0)))
+
+
+@row("CAM: Σ w A, signed, below average pooling and a linear layer")
+def _(library: Library) -> float:
+    model, x = filled(ConvNet()), numbers(3, 2, 4, 6)
+    return error(library.feature_map("CAM", model, x, CLASS, "relu"), cam_by_hand(model, x) * 24)
+
+
+@row("CAM where a normalisation stands between the pooling and the linear layer is not Σ w A", refusal=True)
+def _(library: Library) -> float:
+    class Normalised(ConvNet):
+        def forward(self, x: Tensor) -> Tensor:
+            return self.head(F.layer_norm(self.relu(self.conv(x)).mean((2, 3)), (4,)))
+
+    library.feature_map("CAM", filled(Normalised()), numbers(3, 2, 4, 6), CLASS, "relu")
+    raise Wrong("answered")
+
+
+@row("FullGrad: the input and every bias, each scaled as a layer or by channel")
+def _(library: Library) -> float:
+    model, x = placed(), numbers(3, 2, 4, 6)
+    at = at_layer(model, x)
+    on = at.g * (at.A > 0)
+    parts = (
+        x * F.conv_transpose2d(on, model.conv.weight.detach(), padding=1),
+        model.conv.bias.detach().view(1, -1, 1, 1) * on,
+    )
+
+    def psi(value: Tensor, axes: tuple[int, ...]) -> Tensor:
+        low, high = value.abs().amin(axes, keepdim=True), value.abs().amax(axes, keepdim=True)
+        return ((value.abs() - low) / (high - low)).sum(1, keepdim=True)
+
+    found = library.feature_map("FullGrad", model, x, CLASS, "relu")
+    return min(cam_error(library, found, sum(psi(part, axes) for part in parts)) for axes in ((1, 2, 3), (2, 3)))
+
+
+for _method in ("LayerCAM", "Ablation-CAM", "Score-CAM"):
+    row(f"{_method} of a batch, one class a row: what each image gives alone")(
+        each_alone(
+            lambda library, model, x, target, method=_method: library.feature_map(method, model, x, target, "relu"),
+            lambda: placed(weight=1.0),
+        )
+    )
+
+
+@row("Ablation-CAM: the model after success")
+def _(library: Library) -> float:
+    model = placed()
+    before = state(model)
+    library.feature_map("Ablation-CAM", model, numbers(3, 2, 4, 6), CLASS, "relu")
+    return unchanged(before, state(model))
+
+
+class AttentionBlock(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.self_attention = nn.MultiheadAttention(6, 2, batch_first=True)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        return tokens + self.self_attention(tokens, tokens, tokens, need_weights=False)[0]
+
+
+class Attending(nn.Module):
+    """Patches of 2 x 2, one layer of attention with two heads, the mean of the tokens, a linear layer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.patch, self.block, self.head = nn.Conv2d(2, 6, 2, stride=2), AttentionBlock(), nn.Linear(6, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.above(self.block(self.patch(x).flatten(2).transpose(1, 2)))
+
+    def above(self, tokens: Tensor) -> Tensor:
+        return self.head(tokens.mean(1))
+
+
+@row("LeGrad: the mean over heads and queries of relu(dS/dA), A the attention")
+def _(library: Library) -> float:
+    model, x = filled(Attending()), numbers(3, 2, 6, 8)
+    with torch.no_grad():
+        attention = model.block.self_attention
+        _, _, V = attention.in_proj_weight.chunk(3)
+        v = model.patch(x).flatten(2).transpose(1, 2) @ V.T + attention.in_proj_bias[12:]
+        w = model.head.weight[CLASS] @ attention.out_proj.weight
+    # S = w . mean_i sum_j A_hij v_hj: each of T = 12 queries has the slope w_h . v_hj / T
+    slopes = (v * w).unflatten(2, (2, 3)).sum(3) / 12
+    return error(library.le_grad(model, x, CLASS), slopes.clip(0).mean(2).view(3, 1, 3, 4))
+
+
+# --------------------------------------------------------------------------------------------- expected gradients
+
+section("Expected gradients: the mean of (x - x') times the gradient between x' and x")
+
+
+@row("linear network, baseline 0: x w exactly")
+def _(library: Library) -> float:
+    model, x = linear(), numbers(*IMAGES)
+    found = library.expected(model, x, CLASS, torch.zeros_like(x[:1]))
+    return error(found, x * model[1].weight[CLASS].view(x.shape[1:]))
+
+
+@row("linear network, two baselines a and b: (x - p a - (1 - p) b) w, with one p for all pixels")
+def _(library: Library) -> float:
+    model, x, (a, b) = linear(), numbers(*IMAGES), numbers(2, *IMAGES[1:], seed=3)
+    w = model[1].weight[CLASS].view(x.shape[1:]).detach()
+    mean = x - library.expected(model, x, CLASS, torch.stack([a, b])) / w
+    p = (((mean - b) * (a - b)).sum((1, 2, 3)) / (a - b).square().sum()).clip(0, 1).view(-1, 1, 1, 1)
+    return error(mean, p * a + (1 - p) * b)
+
+
+@row("expected gradients repeat themselves, without a seed set for all of torch or NumPy")
+def _(library: Library) -> float:
+    model, x = filled(Quadratic()), numbers(*IMAGES)
+    first, second = (library.expected(model, x, CLASS, torch.zeros_like(x[:1])) for _ in range(2))
+    return error(first, second)
+
+
+@row("expected gradients leave the random states of torch and NumPy alone")
+def _(library: Library) -> float:
+    model, x = filled(Quadratic()), numbers(*IMAGES)
+    before, kept = torch.get_rng_state(), np.random.get_state()
+    try:
+        library.expected(model, x, CLASS, torch.zeros_like(x[:1]))
+        after = np.random.get_state()
+        if not torch.equal(before, torch.get_rng_state()) or str(after) != str(kept):
+            raise Wrong("changed")
+    finally:
+        np.random.set_state(kept)
+    return 0.0
+
+
 # --------------------------------------------------------------------------------------------------------- the table
 
 
@@ -1918,7 +2303,9 @@ one image at a time, Captum's `internal_batch_size=1`, an image that requires gr
 it.
 
 What no row asks: a rectifier written as arithmetic (`h * (h > 0)`, `torch.where`) between ordinary ones is seen by
-none of these libraries, DeepViz included; it refuses only if no other rectifier is reached.
+none of these libraries, DeepViz included; it refuses only if no other rectifier is reached. Nor is anything
+asked about methods that no peer offers (attention rollout, generic attention, Recipro-CAM), about the random masks of
+SS-CAM and Smooth Grad-CAM++, or about Eigen-Grad-CAM, RefineCAM and Finer-CAM, which libraries define differently.
 
 """
 
