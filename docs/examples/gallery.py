@@ -9,17 +9,45 @@ import sys
 import warnings
 from pathlib import Path
 
-from PIL import Image
+from PIL import Image, ImageOps
 
 import deepviz
 
 FOLDER = Path(__file__).parent.parent / "_static" / "gallery"
-WIDTH = 900
+WIDTH, LIMIT = 900, 150_000
 
 
 def methods():
     cat = deepviz.example_photo("chelsea")
     return deepviz.sheet(deepviz.explain(None, cat, "all"))
+
+
+def gradients():
+    budgets = {"expected-gradients": "(samples=20)", "guided-ig": "(steps=50)", "smooth-grad": "(samples=20)"}
+    methods = [name + budgets.get(name, "") for name in deepviz.catalog.families()["gradients"]]
+    cat, coffee = deepviz.example_photo("chelsea"), deepviz.example_photo("coffee")
+    images = [(cat, None), (coffee, None), (cat_and_coffee(), "espresso")]
+    return stacked(deepviz.sheet(deepviz.explain(None, image, methods, target=target)) for image, target in images)
+
+
+def every_cam():
+    budgets = {"ablation-cam": "(channels=64)", "score-cam": "(channels=64)"}
+    budgets |= {"ss-cam": "(channels=64, samples=4)", "is-cam": "(channels=64, steps=4)"}
+    return [name + budgets.get(name, "") for name in deepviz.catalog.families()["cams"]]
+
+
+def cams():
+    cat = deepviz.example_photo("chelsea")
+    return deepviz.sheet(deepviz.explain(None, cat, every_cam()))
+
+
+def cams_of_a_cup():
+    coffee = deepviz.example_photo("coffee")
+    return deepviz.sheet(deepviz.explain(None, coffee, every_cam()))
+
+
+def cams_of_two_objects():
+    return deepviz.sheet(deepviz.explain(None, cat_and_coffee(), every_cam(), target="espresso"))
 
 
 def another_image():
@@ -86,9 +114,27 @@ def sanity():
 
 
 ALL = (
-    methods, another_image, classes, contrast, contact_sheet, layers,
+    methods, gradients, cams, cams_of_a_cup, cams_of_two_objects,
+    another_image, classes, contrast, contact_sheet, layers,
     generated, dream, inversion, activations, filters, curves, sanity,
 )  # fmt: skip
+
+
+def cat_and_coffee():
+    """The middle of both images, one above the other."""
+    whole = Image.new("RGB", (448, 448))
+    for place, name in enumerate(("chelsea", "coffee")):
+        whole.paste(ImageOps.fit(Image.open(deepviz.example_photo(name)), (448, 224)), (0, 224 * place))
+    return whole
+
+
+def stacked(sheets):
+    """Sheets of one width, one below the other."""
+    sheets = list(sheets)
+    whole = Image.new("RGB", (sheets[0].width, sum(sheet.height for sheet in sheets)))
+    for place, sheet in enumerate(sheets):
+        whole.paste(sheet, (0, sum(above.height for above in sheets[:place])))
+    return whole
 
 
 def picture(figure):
@@ -98,6 +144,16 @@ def picture(figure):
     return Image.open(file)
 
 
+def small(image):
+    """The JPEG file of the best quality below `LIMIT` bytes."""
+    for quality in (82, 74, 66, 58):
+        file = io.BytesIO()
+        image.save(file, "JPEG", quality=quality, optimize=True)
+        if len(file.getvalue()) < LIMIT:
+            break
+    return file.getvalue()
+
+
 def main():
     warnings.simplefilter("ignore", deepviz.DeepVizWarning)
     for make in ALL:
@@ -105,7 +161,7 @@ def main():
             image = make().convert("RGB")
             if image.width > WIDTH:
                 image = image.resize((WIDTH, round(image.height * WIDTH / image.width)), Image.Resampling.LANCZOS)
-            image.save(FOLDER / f"{make.__name__}.jpg", quality=82, optimize=True)
+            (FOLDER / f"{make.__name__}.jpg").write_bytes(small(image))
 
 
 if __name__ == "__main__":
