@@ -151,4 +151,5 @@ def test_doctor_of_a_depth_model_tries_the_methods_on_a_point(capsys):
     assert run(["doctor", "small_models:no_class_scores"]) == 0
     said = capsys.readouterr().out
     assert "at=(x, y)" in said
-    assert "does not apply" not in said
+    refused = [line.split(": ")[1] for line in said.splitlines() if line.strip().startswith("does not apply")]
+    assert refused == ["cam", "attention-rollout, generic-attention, le-grad, token-similarity"]

@@ -796,8 +796,11 @@ def test_each_method_says_what_it_is(visit):
     page.drawn(8)
     ui = page.page
     assert ui.locator("details[data-method=attention-rollout]").count() == 0  # this network has no attention
+    for family in ui.locator("#methods .family > details > summary").all():
+        family.click()
     assert "computes no attention" in ui.inner_text("#why-attention-rollout")
-    for name in set(deepviz.catalog.METHODS) - set(small_models.ATTENTION):
+    assert "one linear layer" in ui.inner_text("#why-cam")
+    for name in set(deepviz.catalog.METHODS) - set(small_models.ATTENTION) - {"cam"}:
         about = ui.locator(f"details[data-method={name}]")
         about.locator("summary").click()
         assert deepviz.catalog.summary(deepviz.catalog.METHODS[name]) in about.inner_text()

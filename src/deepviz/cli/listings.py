@@ -35,7 +35,7 @@ def methods(*, json: Annotated[bool, Parameter(negative="", help="Print as JSON.
             print(f"{name}: {catalog.summary(cls)}")
             print(f"    cost: {cls.cost}; {cls.paper}")
             given = catalog.options(cls)
-            as_above = [option.name for option in given if told.get(option.name) == option]
+            as_above = [option.name for option in given if told.get(option.name) == option and not cls.in_default_set]
             told = {option.name: option for option in given} | told
             if as_above:
                 print(f"    {', '.join(as_above)}: as above")
