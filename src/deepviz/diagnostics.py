@@ -14,6 +14,10 @@ from torch import Tensor
 from deepviz.errors import DeepVizWarning
 
 Index = int | tuple[int, int]
+OBJECTIVE = "objective"
+"""The fact about what a map explains, where that is nothing that was asked."""
+NO_CLASS = "none: the map is the same for every class"
+"""What it says of a method that knows no class."""
 PACKAGE = os.path.join(Path(__file__).parent, "")
 
 

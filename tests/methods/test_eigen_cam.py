@@ -3,7 +3,8 @@ import pytest
 import torch
 from torch import nn
 
-from deepviz.methods import EigenCAM
+import deepviz
+from deepviz.methods import EigenCAM, GradCAM
 from networks import READABLE, Case, assert_same
 
 
@@ -48,3 +49,10 @@ def test_one_pattern_in_all_channels_is_that_pattern():
     model = nn.Sequential(Pattern(), nn.Flatten(), nn.Linear(3 * 16, 2)).double()
     x = torch.rand(2, 1, 4, 4, dtype=torch.float64)
     assert_same(EigenCAM(layer="0")(model, x, 0), 3 * x, 1e-9)
+
+
+def test_its_caption_says_that_it_knows_no_class():
+    (found,) = deepviz.explain(READABLE.model(torch.float32), torch.rand(2, 10, 12), EigenCAM(layer="4"), target=1)
+    assert "the same for every class" in found.caption
+    (other,) = deepviz.explain(READABLE.model(torch.float32), torch.rand(2, 10, 12), GradCAM("4", relu=False), target=1)
+    assert "every class" not in other.caption

@@ -22,6 +22,7 @@ from PIL import Image
 from torch import Tensor
 
 from deepviz import catalog
+from deepviz.diagnostics import NO_CLASS, OBJECTIVE
 from deepviz.errors import OutputError
 from deepviz.files import PICTURES, encoded, write_bytes, write_picture
 from deepviz.geometry import Geometry
@@ -375,8 +376,10 @@ class Explanation:
 
     @property
     def detail(self) -> str:
-        """Which input, of several, the layer, if one was explained, and whether the model's weights are random."""
-        return joined(self.input, self.layer_title, self._randomness)
+        """Which input, of several, the layer, if one was explained, whether the map knows a class, and whether the
+        model's weights are random."""
+        same = "the same for every class" if self.notes.get(OBJECTIVE) == NO_CLASS else ""
+        return joined(self.input, self.layer_title, same, self._randomness)
 
     @property
     def _randomness(self) -> str:

@@ -9,6 +9,7 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
+from deepviz.diagnostics import NO_CLASS, OBJECTIVE
 from deepviz.methods.method import Method
 from deepviz.methods.needs import Needs
 from deepviz.probe.attention import Attentions, attended, attentions_of, by_head, check_target
@@ -71,7 +72,7 @@ class ClasslessMap(TokenMap):
         """The formula, once for all objectives."""
         with torch.no_grad():
             numbers = self.of_forward(session, found)
-        session.notes.facts["objective"] = "none: the map is the same for every class"
+        session.notes.facts[OBJECTIVE] = NO_CLASS
         return numbers[:, None].expand(-1, *session.score.shape, -1) if session.several else numbers
 
     @abstractmethod

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from deepviz import options
+from deepviz.diagnostics import NO_CLASS, OBJECTIVE
 from deepviz.errors import LayerError
 from deepviz.methods.method import Method
 from deepviz.methods.needs import Needs
@@ -125,7 +126,7 @@ class ActivationMap(LayerMap):
 
         session.decide()
         (cam,) = session.by_rows(chunk, graph=False)
-        session.notes.facts["objective"] = "none: the map is the same for every class"
+        session.notes.facts[OBJECTIVE] = NO_CLASS
         return cam.unsqueeze(1).expand(-1, *session.score.shape, *cam.shape[1:]) if session.several else cam
 
     @abstractmethod
