@@ -101,7 +101,9 @@ def _as_rst(directive: SphinxDirective, text: str) -> list[nodes.Node]:
 
 
 def _as_code(text: str) -> str:
-    return re.sub(r"(?<!`)`([^`]+)`(?!`)", r"``\1``", text)
+    # a | would begin a substitution
+    parts = re.split(r"(`[^`]+`)", text)
+    return "".join(f"`{part}`" if part.startswith("`") else part.replace("|", r"\|") for part in parts)
 
 
 class MethodList(SphinxDirective):
