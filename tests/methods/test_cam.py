@@ -41,16 +41,23 @@ def test_grad_cam_and_hi_res_cam_are_the_same_divided_by_the_number_of_positions
     assert_same(HiResCAM(relu=False)(model, x, 1), cam, 1e-12)
 
 
+def always_on():
+    layer = nn.Linear(8, 8)
+    nn.init.constant_(layer.bias, 3)
+    return layer
+
+
 @pytest.mark.parametrize(
     "above",
     [
         lambda: [nn.Flatten(), nn.Linear(8 * 80, 5)],  # every position has a weight of its own
         lambda: [nn.AdaptiveMaxPool2d(1), nn.Flatten(), nn.Linear(8, 5)],
         lambda: [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 9), nn.Tanh(), nn.Linear(9, 5)],
+        lambda: [nn.AdaptiveAvgPool2d(1), nn.Flatten(), always_on(), nn.ReLU(), nn.Linear(8, 5)],
         lambda: [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.LayerNorm(8), nn.Linear(8, 5)],
         lambda: [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 5), nn.Tanh()],
     ],
-    ids=["flatten", "maximum", "two layers", "normalised", "bounded"],
+    ids=["flatten", "maximum", "two layers", "units that are on for these images", "normalised", "bounded"],
 )
 def test_anything_else_above_the_layer_is_refused(above):
     case = Case(lambda: nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), *above()), (3, 10, 12))

@@ -171,7 +171,12 @@ def grid_of(layer: Layer, answer: Tensor, rows: int) -> Grid | Rearranged:
     Raises:
         LayerError: if it answered with another shape than in the place check.
     """
-    if isinstance(layer.grid, Nowhere) or not layer.grid.fits(tuple(answer.shape), rows):
+    if isinstance(layer.grid, Nowhere):
+        raise LayerError(
+            f"layer {layer.name!r} is called for this image, but not for the noise that its place is looked for with: "
+            "choose a layer that is always called (see: deepviz layers)"
+        )
+    if not layer.grid.fits(tuple(answer.shape), rows):
         raise LayerError(
             f"layer {layer.name!r} returns {tuple(answer.shape)} for {rows} images, which is not "
             f"{layer.grid} as for one: choose another layer (see: deepviz layers)"

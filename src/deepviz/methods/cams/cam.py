@@ -18,6 +18,8 @@ from deepviz.probe.state import Memory
 
 TOLERANCE, HALF_TOLERANCE = 1e-3, 5e-2
 """How far from a mean and a linear layer the rounding of float32, and of half precision, may seem."""
+FAR = 1000
+"""Times what the layer returns: so far off, units that are all on, or all off, no longer look linear."""
 _bent: Memory[float] = Memory()
 
 
@@ -96,7 +98,7 @@ def _weighted(A: Tensor, dA: Tensor) -> tuple[Tensor, Tensor]:
 def _curvature(session: Session, layer: Layer) -> float:
     """How far the score is from linear in what the layer returns: S(B) - S(A) against dS/dA (B - A), for row 0."""
     A, dA = layer_gradient(session.take(torch.tensor([0])), layer.name)
-    B = -0.5 * A.flip(tuple(range(1, A.ndim)))
+    B = -FAR * A.flip(tuple(range(1, A.ndim)))
     at_A, at_B = Above(session, layer, 0).values(2, lambda chunk: torch.stack([A, B])[chunk]).unbind(0)
     dA = dA if session.several else dA.unsqueeze(1)
     expected = (dA[0] * (B - A)).flatten(1).sum(1).to(at_A.dtype).view_as(at_A)
