@@ -10,6 +10,7 @@ import deepviz
 
 ALL = [
     "BandPreprocess",
+    "BlackBox",
     "DeepDream",
     "DeepVizError",
     "DeepVizWarning",

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
         example_photo,
         load_model,
     )
+    from deepviz.probe.black_box import BlackBox
     from deepviz.results.evaluation import Evaluation
     from deepviz.results.explanation import Explanation, sheet
     from deepviz.results.figures import save_figure
@@ -52,6 +53,7 @@ _MODULES = ("catalog", "methods", "metrics", "objectives", "synthesis", "testing
 _HOMES = (
     "errors",
     "inputs",
+    "probe.black_box",
     "models",
     "results.explanation",
     "api",
@@ -68,6 +70,7 @@ _HOMES = (
 
 __all__ = [
     "BandPreprocess",
+    "BlackBox",
     "DeepDream",
     "DeepVizError",
     "DeepVizWarning",

@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
+import numpy as np
 from torch import Tensor, nn
 
 from deepviz import catalog
@@ -74,7 +75,8 @@ def explain(
     """Explain a model's predictions for images with one or several methods.
 
     Args:
-        model: an `nn.Module`, a `LoadedModel`, a name ("timm:resnet50"), or None for the bundled model.
+        model: an `nn.Module`, a `LoadedModel`, a name ("timm:resnet50"), or None for the bundled model. For methods
+            that need forward passes alone, also any callable from a batch to scores (see `BlackBox`).
         images: a path, PIL image, array (H, W, 3) or tensor (C, H, W), or several of them; a tensor (N, C, H, W) is
             N images. With a `VolumePreprocess`, `BandPreprocess` or `VideoPreprocess` a path of what that reads; of
             volumes, a folder with a DICOM series is one. Tensors are taken as already preprocessed. Also a signal
@@ -369,7 +371,7 @@ def _items(
 
 
 def _loaded(model: Model, images: Images, preprocess: Any, output: Kind) -> LoadedModel:
-    if isinstance(images, (nn.Module, LoadedModel)):
+    if isinstance(images, (nn.Module, LoadedModel)) or (callable(images) and isinstance(model, (Tensor, np.ndarray))):
         raise TypeError("model and image are swapped: the order is (model, image)")
     return load_model(model, preprocess=preprocess, output=None if output == "auto" else output)
 

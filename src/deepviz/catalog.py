@@ -25,7 +25,7 @@ import deepviz.metrics
 from deepviz.errors import MethodError
 from deepviz.methods.method import Method
 from deepviz.metrics.metric import Metric
-from deepviz.names import callable_name, nearest
+from deepviz.names import callable_name, nearest, stem
 from deepviz.options import Annotation, Frozen, Ge, Kind, annotated, content, digest, having, identity
 from deepviz.spelling import Call, Several, Word, Written, written
 
@@ -147,11 +147,6 @@ class Option:
 
 class _OtherKind(Exception):
     """What was written is no value of this kind."""
-
-
-def stem(cls: type[Any]) -> str:
-    """The one name of a method or metric in commands, pages and files: that of its module, `grad-cam`."""
-    return cls.__module__.rsplit(".", 1)[-1].replace("_", "-")
 
 
 def _found(package: types.ModuleType, kind: type[Any]) -> dict[str, type[Any]]:

@@ -19,6 +19,7 @@ __all__ = [
     "ModelError",
     "ModelFailed",
     "NoAttention",
+    "NoGradient",
     "NotInImage",
     "NothingApplies",
     "NothingOverridden",
@@ -69,6 +70,10 @@ class LayerError(DeepVizError, ValueError):
 
 class NoAttention(LayerError):
     """A model without attention between image and score, or with attention that a method is not defined for."""
+
+
+class NoGradient(ModelError):
+    """A model of which only the outputs are known, asked for a method that needs a gradient or a layer."""
 
 
 class MethodError(DeepVizError, LookupError):

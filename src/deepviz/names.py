@@ -79,6 +79,11 @@ def callable_name(function: Any) -> str:
     return str(getattr(function, "__name__", type(function).__name__)).strip("<>")
 
 
+def stem(cls: type[Any]) -> str:
+    """The one name of a method or metric in commands, pages and files: that of its module, `grad-cam`."""
+    return cls.__module__.rsplit(".", 1)[-1].replace("_", "-")
+
+
 def renamed_keywords(**names: str) -> Callable[[T], T]:
     """A decorator of a function or class that still accepts former names of keywords, with a DeprecationWarning.
 

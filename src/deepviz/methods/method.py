@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields, replace
+from inspect import isabstract
 from operator import le
 from typing import Any, ClassVar, Literal
 
@@ -12,12 +13,14 @@ import torch
 from torch import Tensor, nn
 
 from deepviz.diagnostics import Diagnostics
-from deepviz.errors import ImageError, MethodError, ModelError
+from deepviz.errors import ImageError, MethodError, ModelError, NoGradient
 from deepviz.inputs import Inputs, Leaves, is_image_like, plain_tensor
 from deepviz.methods.needs import Needs
-from deepviz.names import callable_name
+from deepviz.names import callable_name, stem
 from deepviz.objectives.bound import Bound, bind
 from deepviz.options import Frozen, digest, having
+from deepviz.probe.black_box import BlackBox, as_module
+from deepviz.probe.borrow import original
 from deepviz.probe.outputs import Kind
 from deepviz.probe.reference import Colours, resolve_baselines
 from deepviz.probe.session import Session, opened
@@ -73,7 +76,8 @@ class Method(Frozen, ABC):
         """The attribution of what `target` says to `x`.
 
         Args:
-            model: any `nn.Module`; it is left exactly as it was.
+            model: any `nn.Module`; it is left exactly as it was. For methods that need forward passes alone also any
+                callable from a batch to scores (see `BlackBox`).
             x: (N, C, H, W), as the model takes it (normalised); not written to. In general a tensor, a tuple
                 (positional) or a mapping (keywords) of tensors, each with N rows, image-like ones (N, C, *space) with
                 one to three spatial axes; floating ones are explained. Or an `Inputs`.
@@ -91,6 +95,7 @@ class Method(Frozen, ABC):
 
         Raises:
             TypeError: if model and image are swapped.
+            NoGradient: for a callable, if it needs more than forward passes.
             ImageError: for a signal or volume, if it does not take these.
             TargetError: for a class that the model does not have.
             MethodError: if the method itself returns maps of a wrong shape.
@@ -103,7 +108,8 @@ class Method(Frozen, ABC):
         self, model: nn.Module, x: Any, target: Any = None, *, extra: Any = None, output: Kind = "auto"
     ) -> Attribution:
         """As a call, with the explained classes and the notes (layer, coverage, completeness gap, warnings)."""
-        inputs, score = asked(model, x, target, extra)
+        model, inputs, score = asked(model, x, target, extra)
+        _check_black_box(model, self.requires)
         with opened(model, inputs, score, output, check=self.requires != Needs()) as session:
             self._check_spatial(session.x)
             found = self.maps(session)
@@ -234,11 +240,37 @@ def in_short(value: object) -> str:
     return callable_name(value) if callable(value) and not isinstance(value, Frozen) else str(value)
 
 
-def asked(model: object, x: Any, target: Any, extra: Any = None) -> tuple[Inputs, Bound]:
-    """The inputs of a call, and what is explained of each row."""
+def asked(model: object, x: Any, target: Any, extra: Any = None) -> tuple[nn.Module, Inputs, Bound]:
+    """The model of a call as a module, its inputs, and what is explained of each row."""
     with torch.inference_mode(False):
-        inputs = check_arguments(model, x, extra)
-        return inputs, bind(target, inputs.n)
+        module = as_module(model)
+        inputs = check_arguments(module, x, extra)
+        return module, inputs, bind(target, inputs.n)
+
+
+def _check_black_box(model: nn.Module, needs: Needs) -> None:
+    """Refuse a model of which only the outputs are known, if more is needed.
+
+    Raises:
+        NoGradient: naming the methods of the catalog that need forward passes alone.
+    """
+    module = original(model)
+    if not isinstance(module, BlackBox) or needs.black_box:
+        return
+    names = [stem(cls) for cls in _concrete_methods() if cls().requires.black_box]
+    known = f" ({', '.join(names)})" if names else ""
+    raise NoGradient(
+        f"{module.name} is {needs.missing_from(module.kind)}: use a method that needs forward passes only{known}"
+    )
+
+
+def _concrete_methods() -> Iterator[type[Method]]:
+    import deepviz.methods as every  # this module is part of it
+
+    for name in every.__all__:
+        value = getattr(every, name)
+        if isinstance(value, type) and issubclass(value, Method) and not isabstract(value):
+            yield value
 
 
 def check_arguments(model: object, x: Any, extra: Any = None) -> Inputs:
@@ -248,10 +280,10 @@ def check_arguments(model: object, x: Any, extra: Any = None) -> Inputs:
         TypeError: for anything but a module and tensors, or if they are swapped.
         ValueError: for tensors that are not finite floats with one row per image.
     """
-    if isinstance(model, Tensor) and isinstance(x, nn.Module):
+    if isinstance(model, Tensor) and callable(x):
         raise TypeError("model and image are swapped: the order is (model, x, target)")
     if not isinstance(model, nn.Module):
-        raise TypeError(f"model must be an nn.Module, got {type(model).__name__}")
+        raise TypeError(f"model must be an nn.Module, or a callable from a batch to scores, got {type(model).__name__}")
     if isinstance(x, Inputs):
         if extra is not None:
             raise TypeError("x is an Inputs, which holds its own extra: give extra= there")

@@ -45,6 +45,18 @@ class Needs:
         """Whether any callable will do as a model."""
         return not (self.gradient or self.layer or self.rectifier or self.attention)
 
+    def missing_from(self, kind: str) -> str:
+        """What it asks for that "a plain function" has not, in words; "" for a black-box method.
+
+        Example:
+            >>> Needs(gradient=True, layer=True).missing_from("a plain function")
+            'a plain function, which has no gradient and no layers'
+        """
+        words = {"gradient": "gradient", "layer": "layers", "rectifier": "rectifiers", "attention": "attention"}
+        asked = [f"no {word}" for name, word in words.items() if getattr(self, name)]
+        *most, last = asked or [""]
+        return f"{kind}, which has {' and '.join(filter(None, [', '.join(most), last]))}" if asked else ""
+
     def __str__(self) -> str:
         """In words: "forward, gradient"."""
         words = ("forward", "gradient", "layer", "rectifier", "pooling", "attention")

@@ -66,7 +66,8 @@ class Metric(Frozen, ABC):
         """One value for each row.
 
         Args:
-            model: any `nn.Module` that returns class scores (N, K); it is left exactly as it was.
+            model: any `nn.Module` that returns class scores (N, K), left exactly as it was; or a callable that does,
+                for metrics that need forward passes alone.
             x: (N, C, H, W), as the model takes it (normalised); not written to. Of volumes and clips (N, C, D, H, W),
                 where `spatial` says so; what is said of pixels then holds for voxels.
             attribution: the maps that are judged, (N, C, H, W), or (N, 1, h, w) of a layer, which are enlarged
@@ -172,7 +173,7 @@ def judging(model: nn.Module, x: Any, target: Any, extra: Any = None, output: Ki
     Raises:
         ValueError: for several targets a row, or an input that is neither an image nor a volume.
     """
-    inputs, score = asked(model, x, target, extra)
+    model, inputs, score = asked(model, x, target, extra)
     if score.shape:
         raise ValueError(f"a metric judges one target per row, (N,), got {score.shape[0]} per row")
     with opened(model, inputs, score, output, check=False) as session:

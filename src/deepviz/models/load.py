@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,12 +21,13 @@ from deepviz.models.loaded import RANDOM, LoadedModel
 from deepviz.models.preprocess import Preprocess
 from deepviz.models.preprocessing import Given, preprocessing
 from deepviz.models.weights import StoredWeights, non_finite, read_weights
+from deepviz.probe.black_box import BlackBox, as_module
 from deepviz.probe.borrow import original
 from deepviz.probe.outputs import Kind, check_kind, stated_kind
 
 
 def load_model(
-    spec: str | nn.Module | LoadedModel | None = None,
+    spec: str | nn.Module | LoadedModel | Callable[..., Any] | None = None,
     *,
     weights: str | os.PathLike[str] | None = None,
     preprocess: Given | None = None,
@@ -42,6 +43,7 @@ def load_model(
             folder), "smp:ARCH/ENCODER", "open_clip:ARCH/TAG" (the image encoder), "ultralytics:NAME.yaml",
             "package.module:factory" (a function that returns a module or a `LoadedModel`, called without arguments, or
             with `num_classes=`); an `nn.Module`, of which detectors and segmenters of these libraries are recognised; a
+            callable from a batch to scores, which becomes a `BlackBox`; a `torch.export.ExportedProgram`; a
             `LoadedModel`.
         weights: None for the source's pretrained ones, or those that a given module has; "random"; or a file,
             .safetensors or written by `torch.save`, of which only tensors are read: a state dict, or a checkpoint that
@@ -106,15 +108,18 @@ def _arguments(loaded: LoadedModel, said: dict[str, Any]) -> dict[str, Any]:
 
 
 def _resolved(
-    spec: str | nn.Module | LoadedModel | None, weights: str | None, num_classes: int | None
+    spec: str | nn.Module | LoadedModel | Callable[..., Any] | None, weights: str | None, num_classes: int | None
 ) -> tuple[LoadedModel, bool]:
     """The model with its weights, and whether its module was made here."""
+    spec = as_module(spec)
     if isinstance(spec, (nn.Module, LoadedModel)):
         if num_classes is not None:
             raise ModelError("num_classes is for a model that is built here; a module has its number of classes")
         return _given(spec, weights, "module")
     if spec is None or spec == "bundled":
         return _built(sources.bundled, "EfficientNet-Lite0", "bundled", weights, num_classes), True
+    if isinstance(spec, type):
+        raise ModelError(f"a model is an instance, got the class {spec.__name__}: give {spec.__name__}(...)")
     if not isinstance(spec, str):
         raise ModelError(f"{sources.FORMS}; got {type(spec).__name__}")
     source, colon, name = spec.partition(":")
@@ -170,6 +175,9 @@ def _given(
         model = _of_module(model, source)
     if weights is None:
         return model, False
+    inner = original(model.module)
+    if isinstance(inner, BlackBox):
+        raise ModelError(f"{model.name} is {inner.kind}, whose weights are not known: leave out weights={weights!r}")
     if weights == RANDOM:
         raise ModelError(f"{model.name} comes with its weights; build it with random weights to explain those")
     stored = read_weights(weights)
@@ -183,6 +191,8 @@ def _of_module(module: nn.Module, source: str) -> LoadedModel:
     if isinstance(module, Adapted):
         return LoadedModel(module, type(module.deepviz_model).__name__, source=source)
     inner = original(module)
+    if isinstance(inner, BlackBox):
+        return LoadedModel(module, inner.name, source=source)
     found = sources.known_model(inner)
     if found is None:
         return LoadedModel(module, type(module).__name__, source=source)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from deepviz.errors import DeepVizError, ImageError, TargetError, in_one_line
 from deepviz.geometry import Geometry
-from deepviz.inputs import plain_tensor
+from deepviz.inputs import Inputs, plain_tensor
 from deepviz.models.images import ENDINGS, SUFFIXES, Photo, PhotoSource, Reads, ending, open_photo, shown
 from deepviz.models.labels import find_label
 from deepviz.models.predict import Prediction, detections_of, outputs_of, regions_of
@@ -23,6 +23,7 @@ from deepviz.models.stored import FilePreprocess, Ready
 from deepviz.models.texts import TextEmbedder
 from deepviz.objectives.candidates import Found
 from deepviz.objectives.embedder import TextEmbeddings
+from deepviz.probe.black_box import BlackBox
 from deepviz.probe.borrow import original
 from deepviz.probe.outputs import Kind, Reading, check_kind, stated_kind
 
@@ -73,7 +74,7 @@ class LoadedModel:
     """A model and what is known about it.
 
     Args:
-        module: takes (N, C, H, W).
+        module: takes (N, C, H, W); a callable that is no module is a `BlackBox`.
         name: as captions show it.
         preprocess: image -> input; a `Preprocess`, or a callable from a PIL image to a tensor (C, H, W); of files of
             their own kind a `VolumePreprocess`, `BandPreprocess` or `VideoPreprocess`.
@@ -223,9 +224,21 @@ class LoadedModel:
 
     @property
     def home(self) -> tuple[torch.device, torch.dtype]:
-        """Where the model's parameters are, and their floating type; CPU and float32 if it has none."""
+        """Where the model's parameters are, and their floating type; CPU and float32 if it has none. A function that
+        was moved says so."""
+        module = original(self.module)
+        if isinstance(module, BlackBox) and module.home is not None:
+            return module.home
         first = next((p for p in self.module.parameters() if p.is_floating_point()), None)
         return (torch.device("cpu"), torch.float32) if first is None else (first.device, first.dtype)
+
+    def at_home(self, inputs: Inputs) -> Inputs:
+        """Inputs on the model's device and in its type; those of a function that was not moved stay where they are."""
+        device, dtype = self.home
+        module = original(self.module)
+        if isinstance(module, BlackBox) and module.home is None and next(module.parameters(), None) is None:
+            device = inputs.leaves[0].device
+        return inputs.to(device, dtype)
 
     @property
     def reads(self) -> Reads:
@@ -247,12 +260,15 @@ class LoadedModel:
             return self._prepare_file(self.preprocess, source)
         if isinstance(source, Tensor):
             return self._prepare_tensor(plain_tensor(source))
+        if self._takes_arrays and isinstance(source, np.ndarray) and source.dtype.kind == "f":
+            return self._prepare_tensor(torch.from_numpy(source.copy()))
         if isinstance(source, Ready):
             raise ImageError(f"{source.name} was read for another model: {self.name} takes pictures")
         self._check_is_picture(source)
         if self.preprocess is None:
+            arrays = " and arrays (C, H, W) of floats" if self._takes_arrays else ""
             raise ImageError(
-                f"{self.name} has no preprocessing, so it takes only tensors; for images pass "
+                f"{self.name} has no preprocessing, so it takes only tensors{arrays}; for images pass "
                 "preprocess=deepviz.Preprocess(224, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225)), or on the "
                 "command line --preprocess imagenet"
             )
@@ -282,6 +298,11 @@ class LoadedModel:
         if self.labels is None:
             raise TargetError(f"{self.name} has no labels: give a class index instead of {label!r}, or labels=")
         return find_label(label, self.labels)
+
+    @property
+    def _takes_arrays(self) -> bool:
+        """Whether arrays of floats are inputs that are prepared already, as tensors are: of a function of arrays."""
+        return self.preprocess is None and isinstance(original(self.module), BlackBox)
 
     def _prepare_file(self, preprocess: FilePreprocess, source: Any) -> Prepared:
         """The input for a file, or a tensor, of a model whose preprocessing reads files."""

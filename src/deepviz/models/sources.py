@@ -32,7 +32,7 @@ from deepviz.names import nearest
 from deepviz.probe.outputs import Kind, stated_kind
 
 FORMS = (
-    "a model is a module, 'bundled', 'timm:NAME', 'torchvision:NAME', 'hf:ID', 'smp:ARCH/ENCODER', "
+    "a model is a module, a callable, 'bundled', 'timm:NAME', 'torchvision:NAME', 'hf:ID', 'smp:ARCH/ENCODER', "
     "'open_clip:ARCH/TAG', 'ultralytics:NAME.yaml' or 'package.module:factory'"
 )
 IMAGENET = 1000

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from deepviz.diagnostics import Diagnostics
 from deepviz.errors import DeepVizError, ModelError, ModelFailed, TargetFailed
 from deepviz.inputs import Inputs
+from deepviz.probe.black_box import BlackBox
 
 T = TypeVar("T")
 X = TypeVar("X", Tensor, Inputs)
@@ -37,7 +38,9 @@ class Call:
         cannot have that (`in_layout`). A model that reads the strides of its input and computes something else by
         them is not noticed: it is explained as it answers to this layout.
         """
-        last = x.ndim == 4 and x.device.type == "cpu" and self.model not in _contiguous_only
+        # a function that fails is not to be called again for another layout
+        free = not isinstance(self.model, BlackBox) and self.model not in _contiguous_only
+        last = x.ndim == 4 and x.device.type == "cpu" and free
         return x.contiguous(memory_format=torch.channels_last if last else torch.contiguous_format)
 
     def in_layout(self, x: X, compute: Callable[[X], T]) -> T:
@@ -98,6 +101,8 @@ class Call:
         """The next step, where the model lacks or keeps what should go along with the rows."""
         if isinstance(error, TypeError) and "required positional argument" in str(error):
             return "; what the model takes beside x is given as extra="
+        if isinstance(self.model, torch.fx.GraphModule) and "Guard failed" in str(error) and "size()[0]" in str(error):
+            return "; it was exported for that number of rows: export it for one row, or any number (dynamic_shapes)"
         n = x.n if isinstance(x, Inputs) else len(x)
         for name, module in self.model.named_modules():
             for key, value in vars(module).items():

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from deepviz.errors import ModelError, in_one_line
 from deepviz.inputs import Inputs
+from deepviz.probe.black_box import BlackBox
 from deepviz.probe.borrow import borrowed, original
 from deepviz.probe.seeds import check_seed, generator_of
 
@@ -37,6 +38,19 @@ class Randomised:
     share: float
 
 
+def check_has_weights(model: nn.Module) -> None:
+    """Refuse a model of which only the outputs are known.
+
+    Raises:
+        ModelError: for a function without parameters.
+    """
+    model = original(model)
+    if isinstance(model, BlackBox) and next(model.parameters(), None) is None:
+        raise ModelError(
+            f"{model.name} is {model.kind}, whose weights are not known, so they cannot be randomised: give the module"
+        )
+
+
 def randomised(
     model: nn.Module, x: Tensor | Inputs, *, stages: int | None = None, cascading: bool = True, seed: int = 0
 ) -> Iterator[Randomised]:
@@ -59,6 +73,7 @@ def randomised(
         ModelError: if the model has no parameters, is scripted, or cannot be copied.
     """
     check_seed(seed)
+    check_has_weights(model)
     model = original(model)
     if any(isinstance(module, torch.jit.ScriptModule) for module in model.modules()):
         raise ModelError(

@@ -82,6 +82,11 @@ def _found(session: Session) -> Habits:
         if n > 1:
             # what fails as a whole too says so of the whole; in the layout in which it just failed
             session.with_notes(one.notes).values_at_once()
+            if session.survey.graphs:
+                raise ModelError(
+                    f"the model takes {n} rows and not one: it was traced or exported for that number, so its rows "
+                    "cannot be changed one by one; export it for one row, or any number (dynamic_shapes)"
+                ) from None
             raise ModelError(_by_place(f"it takes these {n} rows together and fails on one of them alone")) from None
         raise
     if n == 1:

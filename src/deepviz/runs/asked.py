@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeGuard, TypeVar
 
@@ -25,7 +25,7 @@ from deepviz.models.leaves import prepared_leaves
 from deepviz.objectives import Objective, Target, bind
 
 V = TypeVar("V", Method, Metric)
-Model = LoadedModel | nn.Module | str | None
+Model = LoadedModel | nn.Module | Callable[..., Any] | str | None
 ImageLike = str | os.PathLike[str] | Image.Image | Tensor | Inputs | Any
 Images = ImageLike | Iterable[ImageLike]
 Methods = Literal["all"] | str | Method | Iterable[Method | str]

@@ -10,7 +10,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from deepviz.diagnostics import Diagnostics, warn
-from deepviz.errors import ImageError, LayerError, ModelError, NothingOverridden, in_one_line
+from deepviz.errors import ImageError, LayerError, ModelError, NoGradient, NothingOverridden, in_one_line
 from deepviz.files import versions
 from deepviz.inputs import Inputs
 from deepviz.methods.method import Method
@@ -131,7 +131,7 @@ class _Explaining:
         except Exception as error:  # a method of another package may raise anything
             if not self.lenient:
                 raise
-            applies = not isinstance(error, (NothingOverridden, LayerError, ImageError))
+            applies = not isinstance(error, (NothingOverridden, LayerError, ImageError, NoGradient))
             if not applies or rows.is_one:
                 return rows.missing(method, error, Failed if applies else Skipped)
         # outside the handler, so that the failed attempt's tensors are no longer held by its traceback

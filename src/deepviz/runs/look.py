@@ -37,8 +37,10 @@ from deepviz.objectives.classes import class_alone
 from deepviz.objectives.objective import Sum
 from deepviz.objectives.pixels import regions
 from deepviz.options import Frozen, Ge
+from deepviz.probe.black_box import BlackBox
+from deepviz.probe.borrow import original
 from deepviz.probe.gradient import fresh_leaf
-from deepviz.probe.outputs import WITHOUT_SCORES, Reading, best_classes, class_maps, read_outputs
+from deepviz.probe.outputs import ENOUGH, WITHOUT_SCORES, Reading, best_classes, class_maps, read_outputs
 from deepviz.probe.seen import Seen
 from deepviz.probe.session import Session, opened
 from deepviz.results.explanation import Detected, ExplainedTarget
@@ -96,11 +98,28 @@ class Look:
     @property
     def remarks(self) -> tuple[str, ...]:
         """What is odd about the model as a whole, one sentence each."""
-        labels = self.loaded.labels
-        if self.reading is None or labels is None or len(labels) == self.reading.classes:
+        if self.reading is None:
             return ()
-        what = f"{len(labels)} labels for the {self.reading.classes} classes of {self.loaded.name}"
-        return (f"{what}: names may be wrong",)
+        return tuple(filter(None, [self._labels_remark(self.reading), self._black_box_remark(self.reading)]))
+
+    def _labels_remark(self, reading: Reading) -> str:
+        labels = self.loaded.labels
+        if labels is None or len(labels) == reading.classes:
+            return ""
+        return f"{len(labels)} labels for the {reading.classes} classes of {self.loaded.name}: names may be wrong"
+
+    def _black_box_remark(self, reading: Reading) -> str:
+        """That outputs may be independent probabilities, which only the graph of a module tells."""
+        module = original(self.loaded.module)
+        guessed = isinstance(module, BlackBox) and reading.kind == "logits" and reading.assumed
+        if not guessed or self.outputs is None or self.outputs.numel() < ENOUGH:
+            return ""
+        if not bool(((self.outputs >= 0) & (self.outputs <= 1)).all()):
+            return ""
+        return (
+            f"all outputs of {module.name} lie between 0 and 1 and are read as logits: if they are the probabilities "
+            "of independent labels, state output='multi-label'; of one class, output='probabilities'"
+        )
 
     def predictions(self, row: int) -> tuple[tuple[str, float], ...]:
         """(label, probability) of the best classes, and of those that are compared, best first."""
@@ -414,9 +433,9 @@ def inputs_of(loaded: LoadedModel, items: Sequence[Item]) -> Inputs:
     rows = torch.tensor([item.input_row for item in items])
     if first.leaves:
         assert first.inputs is not None
-        return first.inputs.rows(rows).to(*loaded.home)
+        return loaded.at_home(first.inputs.rows(rows))
     x = torch.stack([item.image.x for item in items])
-    return Inputs(x, None if first.inputs is None else first.inputs.rows(rows).extra).to(*loaded.home)
+    return loaded.at_home(Inputs(x, None if first.inputs is None else first.inputs.rows(rows).extra))
 
 
 def objectives_of(items: Sequence[Item]) -> tuple[Objective, ...] | None:

@@ -18,7 +18,7 @@ from deepviz.methods import Method
 from deepviz.metrics.similarity import SIMILARITIES
 from deepviz.models import LoadedModel
 from deepviz.options import Frozen, Ge, Seed
-from deepviz.probe.randomise import randomised
+from deepviz.probe.randomise import check_has_weights, randomised
 from deepviz.results.explanation import Explanation
 from deepviz.results.outcomes import Failed, Missing, Outcome
 from deepviz.results.sanity import RandomizationResult
@@ -90,6 +90,7 @@ class _Randomizing:
 
     def results(self, asked: Randomization) -> list[RandomizationResult]:
         """The maps of each target, from the trained network to the random one."""
+        check_has_weights(self.loaded.module)
         (found,) = explain_items(self.loaded, [self.item], self.methods, lenient=True, progress=self.progress)
         for outcomes in found.by_target:
             self.histories.append([[one] if isinstance(one, Explanation) else None for one in outcomes])
