@@ -161,9 +161,11 @@ def test_deletion_and_insertion_of_a_function_are_those_of_its_module():
 
 
 def test_weights_of_a_function_cannot_be_randomised_or_loaded():
-    with pytest.raises(ModelError, match="is a plain function, whose weights are not known, so they cannot be random"):
+    with pytest.raises(
+        ModelError, match="is a plain function, whose weights are out of reach, so they cannot be random"
+    ):
         deepviz.sanity_check(linear.forward, x, [Zeroed()])
-    with pytest.raises(ModelError, match="whose weights are not known: leave out weights='random'"):
+    with pytest.raises(ModelError, match="whose weights are out of reach: leave out weights='random'"):
         deepviz.load_model(linear.forward, weights="random")
 
 

@@ -49,6 +49,7 @@ EXTRAS = {
     "geo": ("tifffile", "imagecodecs"),
     "video": ("av",),
     "regions": ("skimage",),
+    "onnx": ("onnxruntime",),
 }
 _NAMES = 5
 """Labels that are listed."""

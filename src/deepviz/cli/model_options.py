@@ -19,7 +19,9 @@ from deepviz.probe.outputs import Kind, Stated
 
 Model = Annotated[
     str | None,
-    Parameter(help="bundled, timm:NAME, torchvision:NAME, hf:ID, open_clip:ARCH/TAG or package.module:factory."),
+    Parameter(
+        help="bundled, timm:NAME, torchvision:NAME, hf:ID, open_clip:ARCH/TAG, onnx:FILE or package.module:factory."
+    ),
 ]
 Weights = Annotated[str | None, Parameter(help="A .safetensors, .pt or .pth file, or 'random'.")]
 Labels = Annotated[str | None, Parameter(help="A .txt (one label a line) or .json file of class names.")]

@@ -368,7 +368,10 @@ def _check_maps(method: Method, maps: Tensor, session: Session) -> None:
             "in half precision try float32, else look for a division or square root at zero in the model"
         )
     where = "input, or the layer returns zeros" if method.coarse else "input"
+    because = f"no gradient reaches the {where} (saturated or dead units, or a constant score)"
+    if method.requires.black_box:
+        because = "no change of the input changes the score"
     session.notes.warn_of_zero(
-        f"{method.name} is all zero: no gradient reaches the {where} (saturated or dead units, or a constant score)",
+        f"{method.name} is all zero: {because}",
         ((lowest == 0) & (highest == 0)).cpu(),
     )

@@ -41,10 +41,10 @@ def load_model(
     Args:
         spec: None or "bundled" for the bundled EfficientNet-Lite0; "timm:NAME", "torchvision:NAME", "hf:ID" (or a
             folder), "smp:ARCH/ENCODER", "open_clip:ARCH/TAG" (the image encoder), "ultralytics:NAME.yaml",
-            "package.module:factory" (a function that returns a module or a `LoadedModel`, called without arguments, or
-            with `num_classes=`); an `nn.Module`, of which detectors and segmenters of these libraries are recognised; a
-            callable from a batch to scores, which becomes a `BlackBox`; a `torch.export.ExportedProgram`; a
-            `LoadedModel`.
+            "onnx:FILE", "package.module:factory" (a function that returns a module or a `LoadedModel`, called without
+            arguments, or with `num_classes=`); an `nn.Module`, of which detectors and segmenters of these libraries are
+            recognised; a `torch.export.ExportedProgram`; a callable from a batch to scores, which becomes a `BlackBox`;
+            a `LoadedModel`.
         weights: None for the source's pretrained ones, or those that a given module has; "random"; or a file,
             .safetensors or written by `torch.save`, of which only tensors are read: a state dict, or a checkpoint that
             holds one (Lightning's, timm's). Prefixes such as "model." are understood.
@@ -148,7 +148,15 @@ def _built(build: sources.Build, name: str, source: str, weights: str | None, nu
     words = built.weights if weights is None else RANDOM if stored is None else stored.name
     notes += built.notes
     return LoadedModel(
-        built.module, name, built.preprocess, built.labels, words, source, built.output, notes, built.texts
+        built.module,
+        built.name or name,
+        built.preprocess,
+        built.labels,
+        words,
+        source,
+        built.output,
+        notes,
+        built.texts,
     )
 
 
@@ -177,7 +185,7 @@ def _given(
         return model, False
     inner = original(model.module)
     if isinstance(inner, BlackBox):
-        raise ModelError(f"{model.name} is {inner.kind}, whose weights are not known: leave out weights={weights!r}")
+        raise ModelError(f"{model.name} is {inner.kind}, whose weights are out of reach: leave out weights={weights!r}")
     if weights == RANDOM:
         raise ModelError(f"{model.name} comes with its weights; build it with random weights to explain those")
     stored = read_weights(weights)

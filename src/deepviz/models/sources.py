@@ -22,6 +22,7 @@ from deepviz.models.adapted import Adapted, KnownModel
 from deepviz.models.hub import constructed, first_line, no_waiting_for_the_hub
 from deepviz.models.labels import hf_labels, imagenet_labels
 from deepviz.models.loaded import LoadedModel
+from deepviz.models.onnx_file import OnnxModel
 from deepviz.models.preprocess import Preprocess
 from deepviz.models.segmenters import by_queries, import_smp, known_segmenter, oneformer_task, smp
 from deepviz.models.texts import TextEmbedder
@@ -33,7 +34,7 @@ from deepviz.probe.outputs import Kind, stated_kind
 
 FORMS = (
     "a model is a module, a callable, 'bundled', 'timm:NAME', 'torchvision:NAME', 'hf:ID', 'smp:ARCH/ENCODER', "
-    "'open_clip:ARCH/TAG', 'ultralytics:NAME.yaml' or 'package.module:factory'"
+    "'open_clip:ARCH/TAG', 'ultralytics:NAME.yaml', 'onnx:FILE' or 'package.module:factory'"
 )
 IMAGENET = 1000
 """Classes of ImageNet-1k."""
@@ -43,7 +44,8 @@ IMAGENET = 1000
 class Built:
     """What a source gives: a transform that is still to be read; `weights` names the pretrained ones, for captions,
     `output` what the module returns, `texts` how a model of images and texts embeds these, `notes` what was assumed,
-    `per_class` how many outputs its last layer has for each class."""
+    `per_class` how many outputs its last layer has for each class, `name` what to call it, if not as it was asked
+    for."""
 
     module: nn.Module
     preprocess: Preprocess | Callable[[Image.Image], Any] | None
@@ -53,6 +55,7 @@ class Built:
     texts: TextEmbedder | None = None
     notes: tuple[str, ...] = ()
     per_class: int = 1
+    name: str = ""
 
 
 Build = Callable[[str, bool, int | None], Built]
@@ -283,6 +286,16 @@ def from_ultralytics(name: str, pretrained: bool, num_classes: int | None = None
     return Built(found.module, found.preprocess, found.labels, "", stated_kind(found.module))
 
 
+def from_onnx(path: str, pretrained: bool, num_classes: int | None = None) -> Built:
+    """An ONNX file: its graph, with the labels and preprocessing that its metadata state."""
+    if not pretrained:
+        raise ModelError(f"'onnx:{path}' holds its weights: leave out weights=")
+    module = OnnxModel(Path(path))
+    graph = module.graph
+    preprocess, labels = graph.preprocess(), graph.labels()
+    return Built(module, preprocess, labels, "ONNX file", notes=tuple(graph.notes), name=module.name)
+
+
 def from_factory(spec: str, num_classes: int | None = None) -> nn.Module | LoadedModel:
     """What `factory()`, or `factory(num_classes=...)`, of "package.module:factory" returns."""
     factory = factory_of(spec)
@@ -331,11 +344,14 @@ SOURCES: dict[str, Build] = {
     "smp": from_smp,
     "open_clip": from_open_clip,
     "ultralytics": from_ultralytics,
+    "onnx": from_onnx,
 }
 
 
 def unknown(spec: str) -> ModelError:
     """The error for a name without a source, with models of such names where there are any."""
+    if Path(spec).suffix.lower() == ".onnx":
+        return ModelError(f"{spec} is a file; did you mean 'onnx:{spec}'?")
     if Path(spec).is_file():
         return ModelError(f"{spec} is a file; give the model, and the file as its weights; {FORMS}")
     known = []

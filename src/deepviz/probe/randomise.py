@@ -47,7 +47,8 @@ def check_has_weights(model: nn.Module) -> None:
     model = original(model)
     if isinstance(model, BlackBox) and next(model.parameters(), None) is None:
         raise ModelError(
-            f"{model.name} is {model.kind}, whose weights are not known, so they cannot be randomised: give the module"
+            f"{model.name} is {model.kind}, whose weights are out of reach, so they cannot be randomised: give the "
+            "module that it was made from"
         )
 
 
