@@ -274,7 +274,7 @@ def test_factory_with_a_number_of_classes(factories, tmp_path):
 @pytest.mark.parametrize(
     ("spec", "message"),
     [
-        ("dv_factories:nothing", "must return an nn.Module or a LoadedModel, got NoneType"),
+        ("dv_factories:nothing", "must return an nn.Module, a callable or a LoadedModel, got NoneType"),
         ("dv_factories:broken", "'dv_factories:broken' failed: 'no data'"),
         ("dv_factories:number", "not a function but int"),
         ("dv_factories:absent", "cannot be imported"),

@@ -11,7 +11,7 @@ from torch import nn
 
 import deepviz
 from deepviz import Preprocess, load_model
-from deepviz.errors import ImageError, MissingExtra, ModelError, NoGradient
+from deepviz.errors import GenerationError, ImageError, MissingExtra, ModelError, NoGradient
 from deepviz.methods import Method, Needs
 from deepviz.probe.randomise import randomised
 
@@ -160,12 +160,18 @@ def test_preprocessing_is_read_from_its_metadata(file, props):
     assert any("squashed into 8 x 8" in note for note in loaded.notes)
 
 
+def test_what_is_assumed_of_images_is_not_said_where_it_is_given(file):
+    written(file, props={"mean": "[0.5]", "std": "[0.2]"})
+    loaded = load_model(f"onnx:{file}", preprocess=Preprocess(8))
+    assert not loaded.notes
+    assert not load_model(load_model(f"onnx:{file}"), preprocess=Preprocess(8)).notes
+
+
 def test_without_preprocessing_it_takes_tensors_and_says_so(file, tmp_path):
     Image.new("RGB", (16, 9), "red").save(tmp_path / "red.png")
     loaded = load_model(written(file, ("N", 3, 8, 6)))
     assert loaded.preprocess is None
-    assert any("preprocess=deepviz.Preprocess((8, 6), mean=..., std=...)" in note for note in loaded.notes)
-    with pytest.raises(ImageError, match="has no preprocessing"):
+    with pytest.raises(ImageError, match=r"no preprocessing, .* pass preprocess=deepviz.Preprocess\(\(8, 6\), mean"):
         deepviz.explain(loaded, tmp_path / "red.png", Columns())
     with pytest.raises(
         ModelError, match=r"net.onnx takes images \(N, 3, 8, 6\), got \(1, 3, 8, 8\): give another size"
@@ -218,6 +224,12 @@ def test_it_has_no_gradient_and_its_weights_stay(file):
         next(randomised(loaded.module, x))
     with pytest.raises(ModelError, match="holds its weights: leave out weights="):
         load_model(f"onnx:{file}", weights="random")
+
+
+def test_no_image_can_be_generated_for_it(file):
+    loaded = load_model(written(file), preprocess=Preprocess(8))
+    with pytest.raises(GenerationError, match=r"net.onnx is an ONNX graph, which has no gradient, by which"):
+        deepviz.ImageGenerator(loaded, 0, steps=1)()
 
 
 def test_another_file_is_another_network(file, tmp_path):

@@ -225,6 +225,18 @@ def test_a_module_that_was_exported_for_several_rows_says_so(rows):
         deepviz.explain(exported(rows), y, Zeroed())
 
 
+def test_a_factory_may_return_a_function_or_an_exported_program(tmp_path, monkeypatch):
+    (tmp_path / "of_mine.py").write_text(
+        "def scores(x):\n    return x.mean((2, 3))\n\ndef factory():\n    return scores\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    loaded = deepviz.load_model("of_mine:factory")
+    assert isinstance(loaded.module, deepviz.BlackBox)
+    assert torch.allclose(loaded.module(x), x.mean((2, 3)))
+    with pytest.raises(ModelError, match=r"torch.export.load\('net.pt2'\), on the command line by"):
+        deepviz.load_model("net.pt2")
+
+
 def test_swapped_arguments_and_classes():
     with pytest.raises(TypeError, match="swapped"):
         deepviz.explain(x, linear.forward, Zeroed())

@@ -44,7 +44,7 @@ def serve(
         Parameter(
             negative="",
             help=(
-                "bundled, timm:NAME, torchvision:NAME, hf:ID, open_clip:ARCH/TAG or package.module:factory; "
+                "bundled, timm:NAME, torchvision:NAME, hf:ID, open_clip:ARCH/TAG, onnx:FILE or package.module:factory; "
                 "repeat for several."
             ),
         ),

@@ -18,6 +18,7 @@ from deepviz.models import sources
 from deepviz.models.adapted import Adapted
 from deepviz.models.labels import read_labels
 from deepviz.models.loaded import RANDOM, LoadedModel
+from deepviz.models.onnx_file import OnnxModel
 from deepviz.models.preprocess import Preprocess
 from deepviz.models.preprocessing import Given, preprocessing
 from deepviz.models.weights import StoredWeights, non_finite, read_weights
@@ -215,6 +216,10 @@ def _of_module(module: nn.Module, source: str) -> LoadedModel:
 def _with_preprocess(loaded: LoadedModel, given: Given | None, own: bool) -> LoadedModel:
     """The model with the preprocessing that is given, that of its source, or the one that its module speaks of."""
     notes: tuple[str, ...] = ()
+    module = original(loaded.module)
+    if isinstance(module, OnnxModel):  # what is assumed of an image holds as long as no preprocessing is given
+        kept = tuple(note for note in loaded.notes if note not in module.graph.assumed)
+        loaded = replace(loaded, notes=(*kept, *(module.graph.assumed if given is None else ())))
     source: Given | None = loaded.preprocess if own or loaded.preprocess is None else None
     if given is None and source is None and loaded.preprocess is None:
         found = sources.preprocess_of(original(loaded.module))

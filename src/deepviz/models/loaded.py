@@ -266,11 +266,13 @@ class LoadedModel:
             raise ImageError(f"{source.name} was read for another model: {self.name} takes pictures")
         self._check_is_picture(source)
         if self.preprocess is None:
+            module = original(self.module)
+            size = 224 if not isinstance(module, BlackBox) or module.size is None else module.size
             arrays = " and arrays (C, H, W) of floats" if self._takes_arrays else ""
             raise ImageError(
                 f"{self.name} has no preprocessing, so it takes only tensors{arrays}; for images pass "
-                "preprocess=deepviz.Preprocess(224, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225)), or on the "
-                "command line --preprocess imagenet"
+                f"preprocess=deepviz.Preprocess({size}, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225)), or on "
+                "the command line --preprocess imagenet"
             )
         photo = source if isinstance(source, Photo) else open_photo(source)
         if isinstance(self.preprocess, Preprocess):

@@ -54,6 +54,9 @@ class OnnxModel(BlackBox):
         graph = Graph(path)
         super().__init__(graph, takes="array", name=path.name, kind="an ONNX graph")
         self.graph = graph
+        sides = graph.shape[2:]
+        if len(sides) == 2 and None not in sides:
+            self.size = sides[0] if sides[0] == sides[1] else sides
         # which network this is, for what knows networks by their weights
         digest = hashlib.sha256(path.read_bytes()).digest()
         self.register_buffer("file_sha256", torch.tensor(list(digest), dtype=torch.uint8))
@@ -76,7 +79,8 @@ class Graph:
         shape: of its input, (N, C, H, W) whatever its layout; None for a side that may be any.
         pixels: whether it takes whole pixels, 0..255.
         metadata: what its exporter wrote, by key.
-        notes: what was assumed, one sentence each.
+        notes: what was read or assumed, one sentence each.
+        assumed: what was assumed of its preprocessing, one sentence each.
     """
 
     def __init__(self, path: Path) -> None:
@@ -85,6 +89,7 @@ class Graph:
         self.inputs = self._session.get_inputs()
         self.metadata: dict[str, str] = dict(self._session.get_modelmeta().custom_metadata_map)
         self.notes: list[str] = []
+        self.assumed: tuple[str, ...] = ()
         if not self.inputs or self.inputs[0].type not in _TYPES:
             taken = ", ".join(f"{one.name} {one.type}" for one in self.inputs) or "nothing"
             raise ModelError(f"{path.name} takes {taken}: the first input must be an image, of {', '.join(_TYPES)}")
@@ -186,29 +191,26 @@ class Graph:
         return str(floats[0])
 
     def preprocess(self) -> Preprocess | None:
-        """The preprocessing that its metadata state; None if they do not, with a note."""
+        """The preprocessing that its metadata state; None if they do not. What is assumed is in `assumed`."""
+        self.assumed = ()
         channels, size = self._channels_and_size()
         mean, std = self._numbers(_MEANS), self._numbers(_STDS)
         said = mean is not None and std is not None and len(mean) == len(std)
         if not size or channels not in (1, 3) or not (said or self.pixels or self._is_ultralytics_classifier):
-            what = f"({size[0]}, {size[1]})" if size else "224"
-            self.notes.append(
-                "the file does not say what becomes of an image: for images give "
-                f"preprocess=deepviz.Preprocess({what}, mean=..., std=...)"
-            )
             return None
         square = size[0] if size[0] == size[1] else size
+        assumed = [f"images are squashed into {size[0]} x {size[1]}, since it does not say what is cropped"]
         if self._is_ultralytics_classifier:
             zeros, ones = (0.0,) * channels, (1.0,) * channels
             return Preprocess(square, crop=1.0, mean=zeros, std=ones)
         if mean is None or std is None or len(mean) != len(std):
             mean, std = (0.0,) * channels, (1 / 255,) * channels
-            self.notes.append("pixels from 0 to 255 in the order red, green, blue are assumed, since it takes bytes")
+            assumed.append("pixels from 0 to 255 in the order red, green, blue are assumed, since it takes bytes")
         elif max(*mean, *std) > 2:  # of pixels from 0 to 255
             mean, std = tuple(one / 255 for one in mean), tuple(one / 255 for one in std)
         if len(mean) == 1 < channels:
             mean, std = mean * channels, std * channels
-        self.notes.append(f"images are squashed into {size[0]} x {size[1]}, since it does not say what is cropped")
+        self.assumed = tuple(assumed)
         return Preprocess(square, crop=None, mean=mean, std=std)
 
     @property

@@ -30,6 +30,7 @@ from deepviz.models.torchvision_shim import import_timm, import_torchvision
 from deepviz.models.two_towers import TWO_TOWERS, hf_texts, image_embedding, open_clip_texts
 from deepviz.models.weights import read_weights
 from deepviz.names import nearest
+from deepviz.probe.black_box import as_module
 from deepviz.probe.outputs import Kind, stated_kind
 
 FORMS = (
@@ -297,7 +298,7 @@ def from_onnx(path: str, pretrained: bool, num_classes: int | None = None) -> Bu
 
 
 def from_factory(spec: str, num_classes: int | None = None) -> nn.Module | LoadedModel:
-    """What `factory()`, or `factory(num_classes=...)`, of "package.module:factory" returns."""
+    """What `factory()`, or `factory(num_classes=...)`, of "package.module:factory" returns; a function as a module."""
     factory = factory_of(spec)
     if num_classes is not None and not takes_num_classes(factory):
         raise ModelError(
@@ -309,8 +310,9 @@ def from_factory(spec: str, num_classes: int | None = None) -> nn.Module | Loade
         raise
     except Exception as error:
         raise ModelError(f"{spec!r} failed: {first_line(error)}") from error
+    made = as_module(made)
     if not isinstance(made, (nn.Module, LoadedModel)):
-        raise ModelError(f"{spec!r} must return an nn.Module or a LoadedModel, got {type(made).__name__}")
+        raise ModelError(f"{spec!r} must return an nn.Module, a callable or a LoadedModel, got {type(made).__name__}")
     return made
 
 
@@ -352,6 +354,11 @@ def unknown(spec: str) -> ModelError:
     """The error for a name without a source, with models of such names where there are any."""
     if Path(spec).suffix.lower() == ".onnx":
         return ModelError(f"{spec} is a file; did you mean 'onnx:{spec}'?")
+    if Path(spec).suffix.lower() == ".pt2":
+        return ModelError(
+            f"{spec} is an exported program, which torch reads by running what the file says: if you trust it, give "
+            f"torch.export.load({spec!r}), on the command line by 'package.module:factory'"
+        )
     if Path(spec).is_file():
         return ModelError(f"{spec} is a file; give the model, and the file as its weights; {FORMS}")
     known = []

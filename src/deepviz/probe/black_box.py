@@ -39,6 +39,9 @@ class BlackBox(nn.Module):
         name: what to call it; by default its own name.
         kind: what it is, in messages.
 
+    Attributes:
+        size: of the images that it takes, where that is known, as `Preprocess` has it.
+
     `BlackBox(f).to("cuda")` moves what is given to it there; else inputs stay where they are.
 
     Example:
@@ -65,6 +68,7 @@ class BlackBox(nn.Module):
         self.function = function
         self.name = name or callable_name(function)
         self.kind = kind
+        self.size: Any = None
         self.home: tuple[torch.device, torch.dtype] | None = None
         # in a dictionary, since attributes are part of what a model is, and this is found out on the way
         self._found: dict[str, Any] = {"takes": "tensor" if isinstance(function, nn.Module) else takes, "most": None}

@@ -14,6 +14,7 @@ from deepviz.inputs import Inputs
 from deepviz.models import LoadedModel
 from deepviz.models.weights import non_finite
 from deepviz.objectives.objective import Objective
+from deepviz.probe.black_box import BlackBox
 from deepviz.probe.call import Call
 from deepviz.probe.chunks import spans
 from deepviz.probe.gradient import differentiate, fresh_leaf
@@ -154,6 +155,11 @@ class Ascent:
             # without a graph there is nothing to differentiate at all
             (by_pixel,) = differentiate(values.sum(), [seen]) if values.requires_grad else (None,)
             if by_pixel is None:
+                if isinstance(self.call.model, BlackBox):
+                    raise GenerationError(
+                        f"{self.call.model.name} is {self.call.model.kind}, which has no gradient, by which images are "
+                        "generated: give the module that it was made from"
+                    )
                 raise GenerationError(
                     f"the objective ({self.objectives[rows.start]}) does not depend on the image in a differentiable "
                     "way (no_grad or detach inside the model?): choose another layer"
