@@ -11,10 +11,11 @@ from PIL import Image
 from torch import nn
 
 import deepviz
-from deepviz import catalog
+from deepviz import BlackBox, catalog
 from deepviz.errors import DeepVizWarning, ImageError, ModelError, NoGradient
 from deepviz.methods import Gradient, GradTimesImage, Method, Needs
 from deepviz.metrics import Deletion, Insertion
+from deepviz.objectives import Box, Candidates
 from deepviz.results.outcomes import Failed
 from deepviz.runs.asked import items_of
 from deepviz.runs.explain import explain_items
@@ -191,6 +192,35 @@ def test_a_module_whose_core_is_not_torch():
     assert torch.allclose(Zeroed()(Core(), x, 2), expected, atol=1e-6)
     with pytest.raises(ModelError, match="Core"):
         deepviz.explain(Core(), x, Gradient())
+
+
+def test_a_detector_that_is_a_function():
+    cells = torch.tensor([[0, 0, 3, 6], [3, 0, 6, 6.0]])
+
+    def halves(x):
+        return np.stack([x[..., :3].mean((1, 2, 3)), x[..., 3:].mean((1, 2, 3))], 1)
+
+    def read(scores):
+        logits = scores.float()[..., None]
+        return Candidates(cells.expand(len(scores), 2, 4), logits, logits.sigmoid(), threshold=0.1)
+
+    brighter = torch.cat([x[:1, ..., :3], x[:1, ..., 3:] + 1], -1)
+    model = deepviz.detector(BlackBox(halves, takes="array"), read)
+    (found,) = deepviz.explain(model, brighter, Zeroed(), target=Box())
+    assert tuple(found.target.box) == (3, 0, 6, 6)
+    # the logit of the right half is its mean, of 54 values
+    expected = torch.cat([torch.zeros(6, 3), brighter[0, ..., 3:].sum(0) / 54], -1)
+    assert torch.allclose(found.attribution[0], expected, atol=1e-6)
+    with pytest.raises(NoGradient, match="halves is a plain function"):
+        deepviz.explain(model, brighter, Gradient(), target=Box())
+
+
+def test_results_of_a_function_are_stored(tmp_path):
+    found = deepviz.explain(of_arrays, x[0], Zeroed(), target=1, output="logits")
+    deepviz.save_explanations(found, tmp_path / "found.deepviz")
+    (again,) = deepviz.load_explanations(tmp_path / "found.deepviz")
+    assert torch.allclose(again.attribution, found[0].attribution, atol=1e-3)  # stored in half precision
+    assert again.model == "of_arrays (as given)"
 
 
 def exported(rows, dynamic=None):

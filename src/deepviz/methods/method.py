@@ -19,8 +19,7 @@ from deepviz.methods.needs import Needs
 from deepviz.names import callable_name, stem
 from deepviz.objectives.bound import Bound, bind
 from deepviz.options import Frozen, digest, having
-from deepviz.probe.black_box import BlackBox, as_module
-from deepviz.probe.borrow import original
+from deepviz.probe.black_box import as_module, black_box_of
 from deepviz.probe.outputs import Kind
 from deepviz.probe.reference import Colours, resolve_baselines
 from deepviz.probe.session import Session, opened
@@ -254,13 +253,13 @@ def _check_black_box(model: nn.Module, needs: Needs) -> None:
     Raises:
         NoGradient: naming the methods of the catalog that need forward passes alone.
     """
-    module = original(model)
-    if not isinstance(module, BlackBox) or needs.black_box:
+    function = black_box_of(model)
+    if function is None or needs.black_box:
         return
     names = [stem(cls) for cls in _concrete_methods() if cls().requires.black_box]
     known = f" ({', '.join(names)})" if names else ""
     raise NoGradient(
-        f"{module.name} is {needs.missing_from(module.kind)}: use a method that needs forward passes only{known}"
+        f"{function.name} is {needs.missing_from(function.kind)}: use a method that needs forward passes only{known}"
     )
 
 

@@ -10,6 +10,7 @@ from torch import nn
 
 from deepviz.models.preprocess import Preprocess
 from deepviz.objectives.candidates import Candidates
+from deepviz.probe.black_box import as_module
 from deepviz.probe.outputs import Kind
 
 
@@ -68,11 +69,11 @@ class KnownModel:
     notes: tuple[str, ...] = ()
 
 
-def detector(model: nn.Module, read: Callable[[Any], Candidates]) -> nn.Module:
+def detector(model: nn.Module | Callable[..., Any], read: Callable[[Any], Candidates]) -> nn.Module:
     """A detector of your own, to be explained: its output is read as `Candidates`.
 
     Args:
-        model: takes images (N, C, H, W).
+        model: takes images (N, C, H, W); any callable, for methods that need forward passes alone.
         read: from the output of the model to the candidates of the N images.
 
     Example:
@@ -93,4 +94,4 @@ def detector(model: nn.Module, read: Callable[[Any], Candidates]) -> nn.Module:
     def run(model: nn.Module, *args: Any, **kwargs: Any) -> Candidates:
         return read(model(*args, **kwargs))
 
-    return Adapted(model, run, "detections")
+    return Adapted(as_module(model), run, "detections")

@@ -22,7 +22,7 @@ from deepviz.models.onnx_file import OnnxModel
 from deepviz.models.preprocess import Preprocess
 from deepviz.models.preprocessing import Given, preprocessing
 from deepviz.models.weights import StoredWeights, non_finite, read_weights
-from deepviz.probe.black_box import BlackBox, as_module
+from deepviz.probe.black_box import BlackBox, as_module, black_box_of
 from deepviz.probe.borrow import original
 from deepviz.probe.outputs import Kind, check_kind, stated_kind
 
@@ -184,9 +184,11 @@ def _given(
         model = _of_module(model, source)
     if weights is None:
         return model, False
-    inner = original(model.module)
-    if isinstance(inner, BlackBox):
-        raise ModelError(f"{model.name} is {inner.kind}, whose weights are out of reach: leave out weights={weights!r}")
+    function = black_box_of(model.module)
+    if function is not None:
+        raise ModelError(
+            f"{model.name} is {function.kind}, whose weights are out of reach: leave out weights={weights!r}"
+        )
     if weights == RANDOM:
         raise ModelError(f"{model.name} comes with its weights; build it with random weights to explain those")
     stored = read_weights(weights)
@@ -198,7 +200,9 @@ def _given(
 def _of_module(module: nn.Module, source: str) -> LoadedModel:
     """A module with what it says of itself."""
     if isinstance(module, Adapted):
-        return LoadedModel(module, type(module.deepviz_model).__name__, source=source)
+        inner = module.deepviz_model
+        name = inner.name if isinstance(inner, BlackBox) else type(inner).__name__
+        return LoadedModel(module, name, source=source)
     inner = original(module)
     if isinstance(inner, BlackBox):
         return LoadedModel(module, inner.name, source=source)

@@ -23,7 +23,7 @@ from deepviz.models.stored import FilePreprocess, Ready
 from deepviz.models.texts import TextEmbedder
 from deepviz.objectives.candidates import Found
 from deepviz.objectives.embedder import TextEmbeddings
-from deepviz.probe.black_box import BlackBox
+from deepviz.probe.black_box import black_box_of
 from deepviz.probe.borrow import original
 from deepviz.probe.outputs import Kind, Reading, check_kind, stated_kind
 
@@ -226,17 +226,17 @@ class LoadedModel:
     def home(self) -> tuple[torch.device, torch.dtype]:
         """Where the model's parameters are, and their floating type; CPU and float32 if it has none. A function that
         was moved says so."""
-        module = original(self.module)
-        if isinstance(module, BlackBox) and module.home is not None:
-            return module.home
+        function = black_box_of(self.module)
+        if function is not None and function.home is not None:
+            return function.home
         first = next((p for p in self.module.parameters() if p.is_floating_point()), None)
         return (torch.device("cpu"), torch.float32) if first is None else (first.device, first.dtype)
 
     def at_home(self, inputs: Inputs) -> Inputs:
         """Inputs on the model's device and in its type; those of a function that was not moved stay where they are."""
         device, dtype = self.home
-        module = original(self.module)
-        if isinstance(module, BlackBox) and module.home is None and next(module.parameters(), None) is None:
+        function = black_box_of(self.module)
+        if function is not None and function.home is None and next(function.parameters(), None) is None:
             device = inputs.leaves[0].device
         return inputs.to(device, dtype)
 
@@ -266,8 +266,8 @@ class LoadedModel:
             raise ImageError(f"{source.name} was read for another model: {self.name} takes pictures")
         self._check_is_picture(source)
         if self.preprocess is None:
-            module = original(self.module)
-            size = 224 if not isinstance(module, BlackBox) or module.size is None else module.size
+            function = black_box_of(self.module)
+            size = 224 if function is None or function.size is None else function.size
             arrays = " and arrays (C, H, W) of floats" if self._takes_arrays else ""
             raise ImageError(
                 f"{self.name} has no preprocessing, so it takes only tensors{arrays}; for images pass "
@@ -304,7 +304,7 @@ class LoadedModel:
     @property
     def _takes_arrays(self) -> bool:
         """Whether arrays of floats are inputs that are prepared already, as tensors are: of a function of arrays."""
-        return self.preprocess is None and isinstance(original(self.module), BlackBox)
+        return self.preprocess is None and black_box_of(self.module) is not None
 
     def _prepare_file(self, preprocess: FilePreprocess, source: Any) -> Prepared:
         """The input for a file, or a tensor, of a model whose preprocessing reads files."""

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from deepviz.errors import DeepVizError, ModelError, ModelFailed, in_one_line
 from deepviz.inputs import plain_tensor
 from deepviz.names import callable_name
+from deepviz.probe.borrow import original
 
 Takes = Literal["auto", "tensor", "array"]
 """What a function is called with: torch tensors or NumPy arrays; "auto" finds out at the first call."""
@@ -184,6 +185,13 @@ class BlackBox(nn.Module):
             row = int(odd.nonzero()[0])
             raise ModelError(f"{self.name} returned NaN or infinity for row {row} of {len(scores)}: check the input")
         return scores
+
+
+def black_box_of(model: nn.Module) -> BlackBox | None:
+    """The function that a model is, also where its output is read as that of a detector; None if it is a network."""
+    module = original(model)
+    module = getattr(module, "deepviz_model", module)
+    return module if isinstance(module, BlackBox) else None
 
 
 def as_module(model: Any) -> Any:

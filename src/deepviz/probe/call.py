@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from deepviz.diagnostics import Diagnostics
 from deepviz.errors import DeepVizError, ModelError, ModelFailed, TargetFailed
 from deepviz.inputs import Inputs
-from deepviz.probe.black_box import BlackBox
+from deepviz.probe.black_box import black_box_of
 
 T = TypeVar("T")
 X = TypeVar("X", Tensor, Inputs)
@@ -39,7 +39,7 @@ class Call:
         them is not noticed: it is explained as it answers to this layout.
         """
         # a function that fails is not to be called again for another layout
-        free = not isinstance(self.model, BlackBox) and self.model not in _contiguous_only
+        free = self.model not in _contiguous_only and black_box_of(self.model) is None
         last = x.ndim == 4 and x.device.type == "cpu" and free
         return x.contiguous(memory_format=torch.channels_last if last else torch.contiguous_format)
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from deepviz.errors import ModelError, in_one_line
 from deepviz.inputs import Inputs
-from deepviz.probe.black_box import BlackBox
+from deepviz.probe.black_box import black_box_of
 from deepviz.probe.borrow import borrowed, original
 from deepviz.probe.seeds import check_seed, generator_of
 
@@ -44,11 +44,11 @@ def check_has_weights(model: nn.Module) -> None:
     Raises:
         ModelError: for a function without parameters.
     """
-    model = original(model)
-    if isinstance(model, BlackBox) and next(model.parameters(), None) is None:
+    function = black_box_of(model)
+    if function is not None and next(function.parameters(), None) is None:
         raise ModelError(
-            f"{model.name} is {model.kind}, whose weights are out of reach, so they cannot be randomised: give the "
-            "module that it was made from"
+            f"{function.name} is {function.kind}, whose weights are out of reach, so they cannot be randomised: give "
+            "the module that it was made from"
         )
 
 

@@ -37,8 +37,7 @@ from deepviz.objectives.classes import class_alone
 from deepviz.objectives.objective import Sum
 from deepviz.objectives.pixels import regions
 from deepviz.options import Frozen, Ge
-from deepviz.probe.black_box import BlackBox
-from deepviz.probe.borrow import original
+from deepviz.probe.black_box import black_box_of
 from deepviz.probe.gradient import fresh_leaf
 from deepviz.probe.outputs import ENOUGH, WITHOUT_SCORES, Reading, best_classes, class_maps, read_outputs
 from deepviz.probe.seen import Seen
@@ -110,14 +109,15 @@ class Look:
 
     def _black_box_remark(self, reading: Reading) -> str:
         """That outputs may be independent probabilities, which only the graph of a module tells."""
-        module = original(self.loaded.module)
-        guessed = isinstance(module, BlackBox) and reading.kind == "logits" and reading.assumed
-        if not guessed or self.outputs is None or self.outputs.numel() < ENOUGH:
+        function = black_box_of(self.loaded.module)
+        if function is None or reading.kind != "logits" or not reading.assumed:
+            return ""
+        if self.outputs is None or self.outputs.numel() < ENOUGH:
             return ""
         if not bool(((self.outputs >= 0) & (self.outputs <= 1)).all()):
             return ""
         return (
-            f"all outputs of {module.name} lie between 0 and 1 and are read as logits: if they are the probabilities "
+            f"all outputs of {function.name} lie between 0 and 1 and are read as logits: if they are the probabilities "
             "of independent labels, state output='multi-label'; of one class, output='probabilities'"
         )
 

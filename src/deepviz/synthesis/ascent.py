@@ -14,7 +14,7 @@ from deepviz.inputs import Inputs
 from deepviz.models import LoadedModel
 from deepviz.models.weights import non_finite
 from deepviz.objectives.objective import Objective
-from deepviz.probe.black_box import BlackBox
+from deepviz.probe.black_box import black_box_of
 from deepviz.probe.call import Call
 from deepviz.probe.chunks import spans
 from deepviz.probe.gradient import differentiate, fresh_leaf
@@ -155,9 +155,10 @@ class Ascent:
             # without a graph there is nothing to differentiate at all
             (by_pixel,) = differentiate(values.sum(), [seen]) if values.requires_grad else (None,)
             if by_pixel is None:
-                if isinstance(self.call.model, BlackBox):
+                function = black_box_of(self.call.model)
+                if function is not None:
                     raise GenerationError(
-                        f"{self.call.model.name} is {self.call.model.kind}, which has no gradient, by which images are "
+                        f"{function.name} is {function.kind}, which has no gradient, by which images are "
                         "generated: give the module that it was made from"
                     )
                 raise GenerationError(
