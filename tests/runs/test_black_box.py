@@ -267,6 +267,15 @@ def test_a_factory_may_return_a_function_or_an_exported_program(tmp_path, monkey
         deepviz.load_model("net.pt2")
 
 
+def test_an_error_of_the_function_stands_alone():
+    with pytest.raises(ModelError, match=r"again on row 0 of it: ValueError: no$"):
+        deepviz.explain(raising, x[:2], Zeroed())
+
+
+def raising(x):
+    raise ValueError("no")
+
+
 def test_swapped_arguments_and_classes():
     with pytest.raises(TypeError, match="swapped"):
         deepviz.explain(x, linear.forward, Zeroed())

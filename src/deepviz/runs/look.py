@@ -349,7 +349,9 @@ def check_top_k(top_k: int, targets: tuple[Objective, ...] | None) -> None:
 
 
 def _hint(module: nn.Module) -> str:
-    """How to give what the model takes, if that is no image; "" for a model of images."""
+    """How to give what the model takes, if that is no image; "" for a model of images, or a function."""
+    if black_box_of(module) is not None:
+        return ""
     modules = list(module.modules())
     if any(isinstance(one, nn.Conv3d) for one in modules):
         return "it takes volumes: one volume (C, D, H, W) is given with a batch axis in front, x[None]"
