@@ -53,6 +53,7 @@ ALL = [
     "synthesis",
     "testing",
     "viz_activations",
+    "viz_attention",
     "viz_backprop",
     "viz_channels",
     "viz_deconvolution",
@@ -97,6 +98,7 @@ SIGNATURES = {
     "preprocess=None, extra=None",
     "inversion": "model, photo, layer, *, preprocess=None, extra=None, options",
     "viz_activations": "model, image, layer, channels=None, *, preprocess=None",
+    "viz_attention": "model, image, layer=None, at=None, *, preprocess=None",
     "viz_channels": "model, layer, channels, photos=None, *, most=6, preprocess=None, progress=None, "
     "drawn=None, looked=None, options",
     "viz_filters": "model, layer=None, *, preprocess=None",

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     )
     from deepviz.errors import DeepVizError, DeepVizWarning
     from deepviz.inputs import Inputs, shared
-    from deepviz.inside import viz_activations, viz_channels, viz_filters, viz_layers
+    from deepviz.inside import viz_activations, viz_attention, viz_channels, viz_filters, viz_layers
     from deepviz.models import (
         BandPreprocess,
         LoadedModel,
@@ -113,6 +113,7 @@ __all__ = [
     "synthesis",
     "testing",
     "viz_activations",
+    "viz_attention",
     "viz_backprop",
     "viz_channels",
     "viz_deconvolution",

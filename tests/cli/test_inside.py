@@ -5,7 +5,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import small_models
 from deepviz.cli import run
+from deepviz.inside import viz_attention
 
 MODEL = ["--model", "small_models:good"]
 
@@ -38,6 +40,31 @@ def test_activations(command):
         drawn.load()
 
 
+VIT = ["--model", "small_models:transformer"]
+
+
+def test_attention_of_a_patch(command):
+    code, out, err = command(
+        "attention", "photos/0.png", "--layer", "1.layers.1", "--head", "1", "--at", "0,2", *VIT, "--json"
+    )
+    told = json.loads(out)
+    assert (code, err) == (0, "")
+    assert (told["layers"], told["grid"]) == (["1.layers.0", "1.layers.1"], [8, 8])
+    row = told["rows"]["1.layers.1"]
+    assert row["of"] == "patch 0, 2"
+    found = viz_attention(small_models.transformer(), "photos/0.png")
+    assert np.allclose(row["image"], found.row(0, 2, head=1), atol=1e-6)
+    with Image.open(told["file"]) as drawn:
+        assert drawn.size == viz_attention(small_models.transformer(), "photos/0.png", at=(0, 2)).sheet(1).size
+
+
+def test_attention_of_all_layers(command):
+    code, out, err = command("attention", "photos/0.png", *VIT)
+    assert (code, err) == (0, "")
+    assert out.startswith("0.png, 1.layers.0, 1.layers.1: what patch 4, 4 attends to, mean over heads\n")
+    assert Path(out.splitlines()[1].strip()).is_file()
+
+
 def test_channels_beside_photographs(command):
     arguments = ["--layer", "0", "--channels", "0-1", "--photos", "photos", "--steps", "2"]
     code, out, err = command("channels", *arguments, *MODEL)
@@ -68,10 +95,16 @@ def test_filters(command):
         (["channels", "--layer", "0", "--channels", "x"], 2, "--channels"),
         (["channels", "--layer", "0", "--photos", "nowhere"], 3, "nowhere"),
         (["filters", "--layer", "nowhere"], 3, "nowhere"),
+        (["attention", "photos/0.png"], 3, "computes no attention on the image"),
+        (["attention", "photos/0.png", *VIT, "--layer", "0"], 3, "layers that do: 1.layers.0, 1.layers.1"),
+        (["attention", "photos/0.png", *VIT, "--at", "8,0"], 3, "the grid is 8 x 8"),
+        (["attention", "photos/0.png", *VIT, "--at", "here"], 2, "--at takes a patch such as 3,5"),
+        (["attention", "photos/0.png", *VIT, "--head", "9"], 3, "head 9"),
     ],
 )
 def test_mistakes(command, arguments, code, words):
-    found, out, err = command(*arguments, *MODEL)
+    model = [] if "--model" in arguments else MODEL
+    found, out, err = command(*arguments, *model)
     assert (found, out) == (code, "")
     assert err.count("\n") == 1, err
     assert words in err

@@ -65,6 +65,9 @@ def application() -> App:
     app.command("deepviz.cli.generate:dream", name="dream", help="DeepDream: amplify a layer's activations.")
     app.command("deepviz.cli.inside:activations", name="activations", help="Show a layer's feature maps for an image.")
     app.command(
+        "deepviz.cli.inside:attention", name="attention", help="Show what a transformer's patches and tokens attend to."
+    )
+    app.command(
         "deepviz.cli.inside:channels",
         name="channels",
         help="Visualise a layer's channels: generated images and most activating patches.",

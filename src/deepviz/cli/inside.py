@@ -1,7 +1,8 @@
-"""`deepviz activations`, `deepviz channels` and `deepviz filters`: what the inner layers look like."""
+"""`deepviz activations`, `attention`, `channels` and `filters`: what the inner layers look like."""
 
 from __future__ import annotations
 
+import re
 import sys
 import warnings
 from json import dumps
@@ -10,14 +11,14 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from deepviz.cli import INTERRUPTED, OK, PARTLY
+from deepviz.cli import INTERRUPTED, OK, PARTLY, UsageError
 from deepviz.cli.generate import FOLDER, GENERATOR, Json, Output, channel_list, drawing
 from deepviz.cli.model_options import NOTHING_SAID, Device, LoadingOptions, Model, Weights, check_device, loaded_model
 from deepviz.cli.photographs import stem
 from deepviz.cli.progress import progress_bar
 from deepviz.errors import DeepVizWarning
 from deepviz.files import probe_folder
-from deepviz.inside import viz_activations, viz_channels, viz_filters
+from deepviz.inside import viz_activations, viz_attention, viz_channels, viz_filters
 from deepviz.models import example_photo, find_images
 from deepviz.models.images import FoundImages
 from deepviz.probe.memory import keep_memory
@@ -55,6 +56,68 @@ def activations(
         best = ", ".join(f"{channel} ({strength:.3g})" for channel, strength in list(strengths.items())[:5])
         print(f"{path.name}, {found.named}: strongest channels {best}\n  {page}")
     return OK
+
+
+def attention(
+    photo: str | None = None,
+    *,
+    layer: Annotated[
+        str | None, Parameter(help="A layer of attention, or a block with one; by default all, a map for each.")
+    ] = None,
+    head: Annotated[
+        int | None, Parameter(help="One head; by default the mean over heads and, of a single layer, every head.")
+    ] = None,
+    at: Annotated[
+        str | None,
+        Parameter(
+            help="Whose row: a patch by row and column, such as 3,5, or a token by its position, such as 0; by default "
+            "the class token, or the patch in the middle."
+        ),
+    ] = None,
+    model: Model = None,
+    weights: Weights = None,
+    device: Device = None,
+    output: Output = FOLDER,
+    json: Json = False,
+    loading: LoadingOptions = NOTHING_SAID,
+) -> int:
+    """Show what a patch or token of a transformer attends to, by layer and head, overlaid on the image."""
+    if photo is None:
+        print("deepviz: no image given; using the bundled example", file=sys.stderr)
+    place = None if at is None else _place(at)
+    check_device(device)
+    probe_folder(output)
+    path = Path(photo) if photo else example_photo()
+    found = viz_attention(loaded_model(model, weights, device=device, loading=loading), path, layer, place)
+    drawn = list(found.matrices)
+    page = found.save(output / f"{stem(path)}_{_file_name(drawn[0] if len(drawn) == 1 else '')}_attention.png", head)
+    if json:
+        rows = {
+            name: {
+                "of": found.called(None, name),
+                "image": found.row_of(None, head, name).tolist(),
+                "special": found.on_special(None, head, name),
+            }
+            for name in drawn
+        }
+        told = {"layers": found.layers, "grid": found.grid.size, "head": head, "rows": rows, "file": str(page)}
+        print(dumps(told, indent=2))
+    else:
+        which = "mean over heads" if head is None else f"head {head}"
+        print(f"{path.name}, {found.named}: what {found.called()} attends to, {which}\n  {page}")
+    return OK
+
+
+def _place(text: str) -> tuple[int, int] | int:
+    """ "3,5" or "0" as a patch or a token's position.
+
+    Raises:
+        UsageError: if it is neither.
+    """
+    match = re.fullmatch(r"\s*(\d+)\s*(?:,\s*(\d+)\s*)?", text)
+    if match is None:
+        raise UsageError(f"--at takes a patch such as 3,5 or a token such as 0, got {text!r}")
+    return int(match[1]) if match[2] is None else (int(match[1]), int(match[2]))
 
 
 def channels(

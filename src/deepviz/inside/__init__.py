@@ -1,6 +1,7 @@
-"""What the inner layers look like: their tree, their maps of an image, their kernels, what activates them most."""
+"""What the inner layers look like: their tree, maps and attention of an image, kernels, what activates them most."""
 
 from deepviz.inside.activations import Activations, viz_activations
+from deepviz.inside.attention import Attention, viz_attention
 from deepviz.inside.channels import Channels, viz_channels
 from deepviz.inside.examples import Example, Examples, dataset_examples
 from deepviz.inside.filters import Filters, viz_filters
@@ -9,6 +10,7 @@ from deepviz.inside.tree import LayerRow, LayerTree, viz_layers
 
 __all__ = [
     "Activations",
+    "Attention",
     "Channels",
     "Example",
     "Examples",
@@ -18,6 +20,7 @@ __all__ = [
     "ReceptiveField",
     "dataset_examples",
     "viz_activations",
+    "viz_attention",
     "viz_channels",
     "viz_filters",
     "viz_layers",
