@@ -15,6 +15,7 @@ from deepviz.errors import TargetError
 from deepviz.methods import Method
 from deepviz.models import LoadedModel, TextEmbedder
 from deepviz.testing import Attended
+from networks import TinyViT
 from objectives.planted import PlantedDetector, PlantedSegmenter
 
 PREPROCESS = deepviz.Preprocess(32, crop=0.8)
@@ -193,6 +194,11 @@ def transformer() -> LoadedModel:
     """Two layers of attention between patches of 4 x 4."""
     layers = (nn.Conv2d(3, 8, 4, stride=4), Attended(8), nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(32, 5))
     return _loaded(seeded(nn.Sequential(*layers)))
+
+
+def class_token() -> LoadedModel:
+    """Two layers of attention between patches of 4 x 4 and a class token, in two heads."""
+    return replace(_loaded(seeded(TinyViT(patches=64))), name="tokens")
 
 
 def no_map() -> LoadedModel:

@@ -973,6 +973,156 @@ def test_no_tab_violates_a_rule_of_axe(visit, monkeypatch, tmp_path, scheme, wid
     page.close()
 
 
+def test_attention_of_the_patch_under_the_pointer(visit):
+    """The Inside tab: layers and heads of attention, rows by pointer, keys and token, without further requests."""
+    loaded = small_models.class_token()
+    page = visit(create_app([loaded, small_models.good()]), viewport={"width": 1440, "height": 900})
+    page.until("document.getElementById('job').hidden && document.querySelector('.dv-tile')")
+    ui = page.page
+    ui.click("#tab-inside")
+    page.until("!document.getElementById('inside-of').hidden")
+    ui.locator("#inside-of label", has_text="Attention").click()
+    page.until("document.querySelectorAll('.heads label').length === 3")
+    assert ui.locator("#channels").is_hidden()
+    assert ui.locator("#attention-layer option").all_inner_texts() == ["blocks.0.attn", "blocks.1.attn"]
+    asked = len(page.requests)
+
+    photo = deepviz.example_photo("chelsea")
+    found = deepviz.viz_attention(loaded, photo, -1)
+    frame = ui.locator(".attended")
+
+    def told(at, head=None):
+        """What the page is to say of a row."""
+        row = found.row_of(at, head)
+        where = "The class token" if isinstance(at, int) else f"Patch in row {at[0]}, column {at[1]}"
+        of = "mean over heads" if head is None else f"head {head}"
+        share = round(100 * float(row.sum()))
+        return (
+            f"{where}, {of}, {share} % on patches, {100 - share} % on the class token, largest {float(row.max()):.2g}"
+        )
+
+    def says(at, head=None):
+        page.until(f"document.querySelector('.attended').ariaValueText === {told(at, head)!r}")
+
+    def pixels():
+        return ui.evaluate("document.querySelector('.attended canvas').toDataURL()")
+
+    says((4, 4))
+    shown = frame.bounding_box()
+    across, down = (shown["width"] / found.image.width, shown["height"] / found.image.height)
+    left, top, right, bottom = found.geometry.box
+
+    def over(y, x):
+        cell = ((right - left) / 8, (bottom - top) / 8)
+        ui.mouse.move(
+            shown["x"] + across * (left + cell[0] * (x + 0.5)), shown["y"] + down * (top + cell[1] * (y + 0.5))
+        )
+
+    before = pixels()
+    over(0, 0)
+    says((0, 0))
+    assert pixels() != before
+    over(7, 2)
+    says((7, 2))
+    ui.mouse.move(shown["x"] + 2, shown["y"] + 2)  # the model does not see this corner
+    says((7, 2))
+    frame.focus()
+    for key, at in [("ArrowUp", (6, 2)), ("ArrowRight", (6, 3)), ("Home", (6, 0)), ("ArrowLeft", (6, 0))]:
+        ui.keyboard.press(key)
+        says(at)
+    assert frame.get_attribute("aria-valuenow") == "48"
+
+    ui.locator(".heads label", has_text="head 1").click()
+    says((6, 0), head=1)
+    ui.select_option("#attention-row", label="the class token")
+    says(0, head=1)
+    over(3, 3)
+    says(0, head=1)  # stays while the pointer moves
+    ui.mouse.down()
+    says((3, 3), head=1)
+    ui.mouse.up()
+    assert len(page.requests) == asked, "a row asks the server nothing"
+
+    ui.locator("#tree [data-layer='blocks.0']").click()
+    found = deepviz.viz_attention(loaded, photo, 0)
+    says((3, 3), head=1)
+    assert ui.input_value("#attention-layer") == "blocks.0.attn"
+    ui.select_option("#attention-layer", "blocks.1.attn")
+    found = deepviz.viz_attention(loaded, photo, 1)
+    says((3, 3), head=1)
+    link = ui.evaluate("location.href")
+    ui.goto("about:blank")
+    ui.goto(link)
+    page.until("document.querySelectorAll('.heads label').length === 3")
+    assert ui.input_value("#attention-layer") == "blocks.1.attn"
+    ui.select_option("#model", "small")
+    page.until("document.getElementById('inside-of').hidden")
+    page.until("document.querySelectorAll('#channels figure').length === 8")
+    assert ui.locator("#no-attention").is_hidden(), "no layer of this model is called attention"
+    page.close()
+
+
+def test_why_a_model_with_windows_shows_no_attention(visit):
+    class WindowAttention(torch.nn.Module):
+        """Four rows of patches attend within each other."""
+
+        def forward(self, tokens):
+            windows = tokens.unflatten(1, (4, 16)).flatten(0, 1)[:, None]
+            mixed = torch.nn.functional.scaled_dot_product_attention(windows, windows, windows)
+            return tokens + mixed[:, 0].unflatten(0, (-1, 4)).flatten(1, 2)
+
+    class Tokens(torch.nn.Module):
+        def forward(self, maps):
+            return maps.flatten(2).transpose(1, 2)
+
+    class Mean(torch.nn.Module):
+        def forward(self, tokens):
+            return tokens.square().mean(1)
+
+    layers = (torch.nn.Conv2d(3, 8, 4, stride=4), Tokens(), WindowAttention(), Mean(), torch.nn.Linear(8, 5))
+    loaded = replace(small_models.good(), module=small_models.seeded(torch.nn.Sequential(*layers)))
+    page = visit(create_app(loaded))
+    page.until("document.getElementById('job').hidden && document.querySelector('.dv-tile')")
+    page.page.click("#tab-inside")
+    page.until("!document.getElementById('no-attention').hidden")
+    text = page.page.inner_text("#no-attention")
+    assert re.match(r"Attention is not shown: 2 computes attention within 4 windows of 16 tokens, .*\.$", text)
+    assert page.page.locator("#inside-of").is_hidden()
+    page.close()
+
+
+def test_attention_that_could_not_be_fetched_is_asked_for_again(visit):
+    page = visit(create_app(small_models.class_token()))
+    page.until("document.getElementById('job').hidden && document.querySelector('.dv-tile')")
+    ui = page.page
+    failing = [True]
+    ui.route("**/attention?*", lambda route: route.abort() if failing[0] else route.continue_())
+    ui.click("#tab-inside")
+    ui.locator("#inside-of label", has_text="Attention").click()
+    again = ui.get_by_role("button", name="Try again")
+    again.wait_for()
+    failing[0] = False
+    again.click()
+    page.until("document.querySelectorAll('.heads label').length === 3")
+    assert again.count() == 0
+    page.close(allowed=["ERR_FAILED"])
+
+
+@pytest.mark.parametrize("width", [1440, 400])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_attention_violates_no_rule_of_axe(visit, scheme, width):
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="axe-playwright-python is not installed")
+    app = create_app(small_models.class_token())
+    page = visit(app, viewport={"width": width, "height": 900}, color_scheme=scheme)
+    page.until("document.getElementById('job').hidden && document.querySelector('.dv-tile')")
+    page.page.click("#tab-inside")
+    page.page.locator("#inside-of label", has_text="Attention").click()
+    page.until("document.querySelectorAll('.heads label').length === 3")
+    page.page.wait_for_timeout(300)
+    assert axe.Axe().run(page.page, options=RULES).response["violations"] == []
+    page.close()
+
+
 def test_without_the_token_the_page_says_what_it_needs(visit, chromium, serving):
     app = create_app(small_models.good(), token="a token")
     link = serving(app)

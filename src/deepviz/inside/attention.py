@@ -14,14 +14,16 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from deepviz.errors import LayerError
+from deepviz.errors import LayerError, NoAttention
 from deepviz.files import encoded, write_picture
 from deepviz.geometry import Geometry
 from deepviz.inside.activations import COARSE
 from deepviz.inside.loading import ImageLike, Model, asked, figure, on_its_device, picture_of, take_model
+from deepviz.models import LoadedModel, Prepared
 from deepviz.names import nearest
 from deepviz.probe.attention import AttentionLayer, Attentions, attended, attentions_of, by_head
 from deepviz.probe.borrow import borrowed
+from deepviz.probe.call import Call
 from deepviz.probe.capture import layer_name
 from deepviz.probe.grid import Grid
 from deepviz.probe.layer_names import numbered
@@ -270,8 +272,8 @@ def viz_attention(
 
     Raises:
         NoAttention: if the model has no attention on the image, computes it in windows, merges tokens between layers,
-            changes the matrices after the softmax, or its tokens do not lie on the image.
-        LayerError: if there is no such layer or patch, or the input is a signal or volume.
+            changes the matrices after the softmax, or its tokens do not lie on the image; of a signal or volume.
+        LayerError: if there is no such layer or patch.
         ImageError, ModelError: as for `deepviz.explain`.
 
     Example:
@@ -284,13 +286,7 @@ def viz_attention(
     loaded, call = take_model(model, image, preprocess)
     prepared = loaded.prepare(image)
     with borrowed(call.model):
-        session = asked(call, on_its_device(prepared.x[None], call.model), loaded.kind)
-        found = session.depending(lambda: attentions_of(session))
-        if len(found.grid.size) != 2:
-            raise LayerError(
-                f"the tokens lie as {found.grid} in an input {tuple(prepared.x.shape)}: attention is drawn of images "
-                "alone; for signals and volumes use 'attention-rollout'"
-            )
+        session, found = _looked_for(loaded, call, prepared)
         names, every = _named(found)
         wanted = list(range(len(every))) if layer is None else [_find(layer, names, call.model)]
         matrices = _matrices(session, found, [every[number] for number in wanted])
@@ -310,6 +306,34 @@ def viz_attention(
         source=prepared.name,
     )
     return replace(made, at=_checked_at(at, made))
+
+
+def attention_layers(loaded: LoadedModel, image: Prepared) -> tuple[str, ...]:
+    """The names of the layers of attention, as `viz_attention` finds them, without their matrices.
+
+    Raises:
+        NoAttention, ModelError: as `viz_attention` does.
+    """
+    loaded, call = take_model(loaded)
+    with borrowed(call.model):
+        _, found = _looked_for(loaded, call, image)
+    return tuple(_named(found)[0])
+
+
+def _looked_for(loaded: LoadedModel, call: Call, image: Prepared) -> tuple[Session, Attentions]:
+    """What is asked of the model about the image, and its layers of attention.
+
+    Raises:
+        NoAttention: if there are none, or their tokens do not lie on a plane.
+    """
+    session = asked(call, on_its_device(image.x[None], call.model), loaded.kind)
+    found = session.depending(lambda: attentions_of(session))
+    if len(found.grid.size) != 2:
+        raise NoAttention(
+            f"the tokens lie as {found.grid} in an input {tuple(image.x.shape)}: attention is drawn of images alone; "
+            "for signals and volumes use 'attention-rollout'"
+        )
+    return session, found
 
 
 def _named(found: Attentions) -> tuple[list[str], list[AttentionLayer]]:

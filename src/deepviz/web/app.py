@@ -185,6 +185,13 @@ def _add_listings(app: FastAPI, state: AppState) -> None:
         with service.admitted():
             return service.layers().to_dict()
 
+    @app.get("/api/models/{model}/attention")
+    def attention_layers(model: ModelName) -> dict[str, Any]:
+        """The layers of attention, by name; the reason if there are none that can be shown."""
+        service = state.model(model)
+        with service.admitted():
+            return service.attention_layers()
+
     @app.get("/api/models/{model}/labels")
     def labels(model: ModelName) -> list[str]:
         """The names of the classes, by index; empty if they have none."""
@@ -284,6 +291,13 @@ def _add_images(app: FastAPI, state: AppState, limits: Limits) -> None:
                 for one in shown
             ],
         }
+
+    @app.get("/api/models/{model}/photographs/{photograph}/attention")
+    def attention(model: ModelName, photograph: ImageId, layer: Annotated[LayerName, Query()]) -> dict[str, Any]:
+        """What each patch attends to in a layer, by head: a byte for each pair of patches, in base64."""
+        service = state.model(model)
+        with service.admitted():
+            return service.attention(photograph, layer)
 
     @app.post("/api/models/{model}/peaks")
     def peaks(model: ModelName, wanted: Peaks) -> list[dict[str, Any]]:

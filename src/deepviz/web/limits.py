@@ -24,6 +24,7 @@ class Limits:
         cells: maps that one job may ask for.
         drawings: of channels, under way or paused; more are answered with 429.
         channels: that one drawing may ask for.
+        attention_bytes: of a layer's rows; of more, the mean over heads alone.
     """
 
     upload_bytes: int = 32 * MIB
@@ -38,3 +39,4 @@ class Limits:
     cells: int = 256
     drawings: int = 4
     channels: int = 8
+    attention_bytes: int = 8 * MIB

@@ -14,8 +14,9 @@ from typing import Any, Generic, TypeVar
 
 from torch import Tensor
 
-from deepviz.errors import DeepVizError, ImageError, MissingExtra, ModelError, TargetError
-from deepviz.inside import Activations, LayerTree, viz_activations, viz_layers
+from deepviz.errors import DeepVizError, ImageError, MissingExtra, ModelError, NoAttention, TargetError
+from deepviz.inside import Activations, LayerTree, viz_activations, viz_attention, viz_layers
+from deepviz.inside.attention import attention_layers
 from deepviz.inside.loading import checked_channels, neutral_input
 from deepviz.methods import Method
 from deepviz.models import LoadedModel, Prepared, example_photo, open_photo
@@ -36,6 +37,7 @@ from deepviz.runs.look import inputs_of, looked, predicted, written
 from deepviz.runs.verdicts import recall
 from deepviz.runs.words import explain_text_items
 from deepviz.web import trust
+from deepviz.web.attention import PackedAttention, packed
 from deepviz.web.forms import Target, result_key
 from deepviz.web.image_store import ImageStore
 from deepviz.web.limits import Limits
@@ -53,6 +55,10 @@ FIGURES = 16384
 
 PEAKS = 4 * 2**20
 """Cached largest activations, one number for each channel of a layer and image."""
+
+
+ATTENTION = 64 * 2**20
+"""Bytes of cached rows of attention."""
 
 
 class Busy(DeepVizError):
@@ -156,12 +162,14 @@ class ModelService:
     _waiting: int = 0
     _tree: LayerTree | None = None
     _reasons: dict[str, str] | None = None
+    _attended: dict[str, Any] | None = None
 
     def __post_init__(self) -> None:
         self.weights = weights_hash(self.loaded.module)
         self._predictions: LRUCache[list[ExplainedTarget]] = LRUCache(REMEMBERED)
         self._chances: LRUCache[list[float]] = LRUCache(REMEMBERED)
         self._activations: LRUCache[Activations] = LRUCache(4)
+        self._attention: LRUCache[PackedAttention] = LRUCache(ATTENTION, lambda one: one.size)
         self._peaks: LRUCache[Tensor] = LRUCache(PEAKS, Tensor.numel)
         self._chance: LRUCache[trust.Areas] = LRUCache(REMEMBERED)
         self._checks: LRUCache[dict[str, Any]] = LRUCache(REMEMBERED)
@@ -255,6 +263,35 @@ class ModelService:
         if known is None:
             known = viz_activations(self.loaded, self.photographs.photo(photograph), layer)
         return known.maps.amax((1, 2))
+
+    def attention_layers(self) -> dict[str, Any]:
+        """The names of the layers of attention between the image's tokens, or the reason why there are none."""
+        if self._attended is None:
+            with self._lock:
+                if self._attended is None:
+                    try:
+                        names = attention_layers(self.loaded, self._example())
+                        self._attended = {"layers": list(names), "reason": ""}
+                    except DeepVizError as error:
+                        self._attended = {"layers": [], "reason": " ".join(str(error).split())}
+        return self._attended
+
+    def attention(self, photograph: str, layer: str) -> dict[str, Any]:
+        """The rows of attention of a layer, for an image; a "reason" in words if there are none for this image.
+
+        Raises:
+            LayerError: if there is no such layer.
+            UnknownImage: if the server does not have the image.
+        """
+        photo = self.photographs.photo(photograph)
+
+        def compute() -> PackedAttention:
+            try:
+                return packed(viz_attention(self.loaded, photo, layer), self.limits.attention_bytes)
+            except NoAttention as error:
+                return PackedAttention({"reason": " ".join(str(error).split())}, 4096)
+
+        return self._once(self._attention, (photograph, layer), compute).described
 
     def _once(self, answers: LRUCache[T], key: Hashable, compute: Callable[[], T]) -> T:
         found = answers.get(key)
@@ -433,6 +470,7 @@ class ModelService:
             self._predictions,
             self._chances,
             self._activations,
+            self._attention,
             self._peaks,
             self._chance,
             self._checks,

@@ -1,12 +1,13 @@
 // The page: what is compared, asked of the server, and handed to the stage.
 
 import { Refused, get, upload, useToken } from "./api.js";
+import { AttentionView, layerOf } from "./attention.js";
 import { choosable, classesOf, columns, difference, fillColumns, labelOf, modelShown, offered, rows, takesLayer, targetsOf, textTarget } from "./columns.js";
 import { Drawings } from "./drawing.js";
 import { $, announce, say, withChance, within } from "./elements.js";
 import { drawChannels, noChannels } from "./inside.js";
 import { lastDrawable, offeredLayers } from "./layers.js";
-import { drawBy, drawClasses, drawDifference, drawLayerList, drawLayers, drawMethods, drawModels, drawVersus } from "./panel.js";
+import { drawBy, drawClasses, drawDifference, drawInsideOf, drawLayerList, drawLayers, drawMethods, drawModels, drawVersus } from "./panel.js";
 import * as permalink from "./permalink.js";
 import { Preview } from "./preview.js";
 import { Results } from "./results.js";
@@ -41,7 +42,7 @@ const work = new Work(results, {
 });
 const preview = new Preview(results, { show: (shown) => stage?.preview(shown && { ...shown, cells: [...shown.cells, ...differenceCells(shown.photograph, shown.target)] }), failed: tell });
 let token = "";
-let stage, trust, drawings, strip, tree;
+let stage, trust, drawings, strip, tree, attention;
 
 addEventListener("DOMContentLoaded", open);
 addEventListener("hashchange", () => {
@@ -81,6 +82,7 @@ async function open() {
     tree = new LayerTree(chooseInside);
     new ClassSearch({ labels: () => known.labels, chances: probabilities, choose: find, refuse });
     drawings = new Drawings(tell);
+    attention = new AttentionView($("of-attention"), { choose: chooseInside, failed: tell });
     trust = new Trust($("believed"), $("verdicts"), { metrics: start.metrics, told: showJob, failed: tell });
     selectTab(view.tab, false);
     await useModel(view.model);
@@ -444,10 +446,31 @@ function lost(id, error, photograph) {
 
 let inside = ""; // the model, image and layer that the Inside tab shows
 
+// The layers of attention of the model; asked for once, when the Inside tab is looked at.
+async function askForAttention(model) {
+  if (known.attention.has(model)) return;
+  known.attention.set(model, { layers: [], reason: "" }); // until they are known
+  try {
+    known.attention.set(model, await get(`models/${model}/attention`));
+    if (view.tab === "inside" && view.model === model) drawInside();
+  } catch (error) {
+    known.attention.delete(model);
+    tell(error);
+  }
+}
+
 function drawInside() {
+  askForAttention(view.model);
+  const attended = known.attention.get(view.model) ?? { layers: [], reason: "" };
+  drawInsideOf(attended, known.tree, view.of, chooseInsideOf);
+  const attending = view.of === "attention" && attended.layers.length > 0;
+  $("of-channels").hidden = attending;
+  $("of-attention").hidden = !attending;
   const layers = known.tree.layers.filter((row) => row.grid);
   const layer = layers.some((row) => row.layer === view.inside) ? view.inside : (view.layer ?? lastDrawable(layers));
-  tree.show(known.tree.layers, layer);
+  const attentive = attending ? layerOf(attended.layers, view.inside) : null;
+  tree.show(known.tree.layers, attentive ?? layer);
+  if (attending) return attention.show(view.model, info(view.active) ?? null, attended.layers, attentive);
   if (!view.active) {
     drawings.stop();
     inside = "";
@@ -468,6 +491,12 @@ function lookInto(id) {
   view.active = id;
   changedPhotographs(`Activations for ${info(id).name}`);
   strip.reveal(id);
+}
+
+function chooseInsideOf(of) {
+  view.of = of;
+  remember();
+  drawInside();
 }
 
 function chooseInside(name) {
@@ -582,7 +611,7 @@ function wireOnce() {
 // The first thing of a part of the page that can have the focus.
 function skipTo(part) {
   const places = { images: "#photographs [tabindex='0']", classes: "#classes [tabindex='0']", methods: "#methods input:enabled" };
-  const maps = { compare: "#stage .dv-frame", inside: "#channels button", trust: "#believed [tabindex='0']" };
+  const maps = { compare: "#stage .dv-frame", inside: "#of-channels:not([hidden]) #channels button, #of-attention:not([hidden]) .attended", trust: "#believed [tabindex='0']" };
   const empty = { images: "file", classes: "class-name" };
   const place = document.querySelector(places[part] ?? maps[view.tab]);
   (place ?? $(empty[part] ?? view.tab)).focus();

@@ -262,6 +262,21 @@ export function drawBy(offered, chosen, choose) {
   keepFocus($("by"), () => $("by").replaceChildren(...boxes));
 }
 
+const INSIDE = [["channels", "Channels"], ["attention", "Attention"]];
+
+// What the Inside tab shows of a layer, where there is a choice: of a model with attention. Why not is said where the
+// layers' classes suggest that there is some.
+export function drawInsideOf({ layers, reason }, tree, chosen, choose) {
+  $("inside-of").hidden = layers.length === 0;
+  const boxes = INSIDE.map(([name, title]) => {
+    const box = element("input", { type: "radio", name: "inside-of", id: `inside-of-${name}`, checked: name === chosen, onchange: () => choose(name) });
+    return element("label", { for: box.id }, box, element("span", {}, title));
+  });
+  keepFocus($("inside-of"), () => $("inside-of").replaceChildren(...boxes));
+  $("no-attention").hidden = !reason || !tree.layers.some((row) => /attention/i.test(row.type));
+  $("no-attention").textContent = `Attention is not shown: ${reason}.`;
+}
+
 // Of which two of the columns, pairs of a key and a title, the difference is a column too; `chosen`: two keys, or null.
 export function drawDifference(columns, chosen, choose) {
   $("difference-block").hidden = columns.length < 2;

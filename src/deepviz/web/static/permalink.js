@@ -76,6 +76,7 @@ export function restore(said, lost) {
   if (other && !more.length) view.difference = [one, other];
   view.layers = strings(said.layers);
   if (typeof said.inside === "string") view.inside = said.inside;
+  if (["channels", "attention"].includes(said.of)) view.of = said.of;
   if (TABS.includes(said.tab)) view.tab = said.tab;
   view.look = said.look ?? null;
   return true;

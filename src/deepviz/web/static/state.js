@@ -45,6 +45,7 @@ export const known = {
   /** @type {string[]} */ labels: [],
   predictions: new Map(), // by model and image: a promise of the best classes
   classes: new Map(), // likewise, those that are there
+  /** @type {Map<string, {layers: string[], reason: string}>} */ attention: new Map(), // by model: its layers of attention
   chances: new Map(), // likewise, a promise of the probability of each class
 };
 
@@ -61,6 +62,7 @@ export const view = {
   /** @type {string[]} */ layers: [],
   tab: "compare",
   /** @type {string | null} */ inside: null,
+  of: "channels", // what the Inside tab shows of the layer: these, or "attention"
   look: null,
 };
 
