@@ -115,3 +115,34 @@ def test_biases_of_tokens_are_in_the_sum_alone():
         for layer in (model.head, model.norm):
             layer.bias += 1  # of the class token: it has no place
     assert_same(FullGrad()(model, x, 1), found, 1e-12)
+
+
+class Windows(nn.Module):
+    """A linear layer and a convolution see the four quarters of an image as rows of their own, or tokens first."""
+
+    def __init__(self, quarters_first):
+        super().__init__()
+        self.conv, self.head = nn.Conv2d(3, 4, 3, padding=1), nn.Linear(4, 5)
+        self.own, self.linear = nn.Conv2d(4, 4, 1), nn.Linear(4, 4)
+        self.norm = nn.BatchNorm1d(4)
+        self.quarters_first = quarters_first
+
+    def forward(self, x):
+        h = self.conv(x).relu()
+        n, c, height, width = h.shape
+        h = h.view(n, c, 2, height // 2, 2, width // 2).permute(2, 4, 0, 1, 3, 5)  # (2, 2, N, C, h, w)
+        h = self.own(h.reshape(4 * n, c, height // 2, width // 2)).relu().mean((2, 3))
+        h = h.view(4, n, c) if self.quarters_first else h.view(4, n, c).transpose(0, 1).reshape(4 * n, c)
+        h = self.linear(h).relu()
+        h = h if self.quarters_first else h.view(n, 4, c).transpose(0, 1)
+        return self.head(self.norm(h.permute(1, 2, 0)).mean(2))
+
+
+@pytest.mark.parametrize("quarters_first", [True, False])
+def test_biases_of_windows_are_summed_for_the_image_they_are_of(quarters_first):
+    windows = Case(lambda: Windows(quarters_first))
+    model, x = windows.model(), windows.images(4)  # as many as there are quarters
+    found = FullGrad().attribute(model, x, torch.tensor([0, 1, 2, 3]))
+    assert float(found.notes.rows["completeness gap"].max()) < 1e-9
+    for row in range(4):
+        assert_same(found.maps[row : row + 1], FullGrad()(model, x[row : row + 1], row), 1e-9)

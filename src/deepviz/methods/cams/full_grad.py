@@ -27,7 +27,8 @@ class FullGrad(Method):
     b_l is the bias of layer l at each position of its output, of convolutions, linear layers and normalisation (of
     batch normalisation that of its whole affine map). The first line is an equation for networks that are piecewise
     linear. scaled(|v|) has its minimum at 0 and its maximum at 1, over all of a layer's output as in the authors' code,
-    or for each channel, as the paper's formula can be read. Biases of layers without positions are in the sum alone.
+    or for each channel, as the paper's formula can be read. Biases of layers without positions on the image, such as
+    those that see it in windows, are in the sum alone.
 
     Shapes: x (N, C, H, W) -> (N, 1, H, W), without sign; signals (N, C, L) and volumes (N, C, D, H, W) likewise.
     The notes hold "completeness gap", |S_c - the sum| / |S_c|. Drawn from zero up.
@@ -62,16 +63,23 @@ class FullGrad(Method):
         image = session.image()
         place = next(place for place, leaf in enumerate(session.x) if leaf is image)
 
-        def chunk(part: Session) -> tuple[Tensor, Tensor, Tensor]:
+        def chunk(part: Session) -> tuple[Tensor, ...]:
             leaves = part.x.map(fresh_leaf)
             with part.right_layouts("biases"), biases_added(part.model) as biases:
                 S = part.forward_with_rule(leaves, None)
                 found = []
                 for k, score in enumerate(S.unbind(1) if part.several else (S,)):
                     inputs, added = shares(part, score, leaves, biases, keep=part.several and k < S.shape[1] - 1)
-                    shown = [inputs[place], *(share for share, bias in zip(added, biases, strict=True) if bias.mapped)]
+                    if part.n > 1 and not all(_rows_first(share, part.n) for share in added):
+                        rows = [chunk(part.take(torch.tensor([row]))) for row in range(part.n)]
+                        return tuple(map(torch.cat, zip(*rows, strict=True)))
+                    shown = [inputs[place]]
+                    for share, bias in zip(added, biases, strict=True):
+                        if bias.mapped and (len(share), share.ndim) == (part.n, image.ndim):
+                            shown.append(share)
                     R = torch.stack([self._psi(share, image.shape[2:]) for share in shown]).sum(0)
-                    found.append((R, torch.stack([share.flatten(1).sum(1) for share in (*inputs, *added)]).sum(0)))
+                    sums = [share.reshape(part.n, -1).sum(1) for share in (*inputs, *added)]
+                    found.append((R, torch.stack(sums).sum(0)))
             R, total = (torch.stack(each, 1) if part.several else each[0] for each in zip(*found, strict=True))
             return R, total, S.detach()
 
@@ -101,6 +109,12 @@ class FullGrad(Method):
     def view(self) -> View:
         """From zero up."""
         return "positive"
+
+
+def _rows_first(share: Tensor, n: int) -> bool:
+    """Whether the first axis is that of n > 1 images: not of windows or frames, nor, where it cannot be told, of
+    tokens."""
+    return len(share) == n and not (share.ndim == 3 and share.shape[1] == n)
 
 
 def shares(
