@@ -1,6 +1,6 @@
 """Does DeepViz explain the architectures that people use? Each of them, with random weights, against slow oracles.
 
-    python benchmarks/zoo.py [--only PATTERN] [--part 1/4] [--keep FILE] [--write] [--check-layouts]
+    python benchmarks/zoo.py [--only PATTERN] [--part 1/4] [--keep FILE] [--write] [--check-layouts | --methods]
 
 The architectures stand in `architectures.py`, each with what an oracle must know about it and DeepViz is not told:
 which layers hold the last feature map, and how their output lies on the image. What is asked of each of them:
@@ -21,6 +21,8 @@ is wrong.
 
 `--check-layouts` verifies the oracle's layouts themselves: for each cell of the grid, the gradient of its channels
 with respect to the image is strongest at that cell. It is slow, and needs no method of DeepViz.
+
+`--methods` asks every method of the catalog instead: see `zoo_methods.py`.
 """
 
 from __future__ import annotations
@@ -686,6 +688,7 @@ def main() -> int:
     parser.add_argument("--only", default="", help="a regular expression for names")
     parser.add_argument("--part", default="1/1", help="2/4: the second of four parts")
     parser.add_argument("--check-layouts", action="store_true", help="verify the oracles' layouts instead")
+    parser.add_argument("--methods", action="store_true", help="ask every method of the catalog instead")
     parser.add_argument("--keep", type=Path, help="a file of answers: what it has is not asked again")
     parser.add_argument("--write", action="store_true", help="write ZOO.md, which the documentation includes")
     given = parser.parse_args()
@@ -694,6 +697,10 @@ def main() -> int:
     chosen = [one for one in ARCHITECTURES if re.search(given.only, one.name)][part - 1 :: parts]
     if given.check_layouts:
         return check_layouts(chosen)
+    if given.methods:
+        import zoo_methods
+
+        return zoo_methods.main(chosen, given.keep, given.write)
     now, known = code(), {}
     if given.keep is not None and given.keep.exists():
         known = {one.name: one for one in map(Judged.read, given.keep.read_text().splitlines()) if one.code == now}
@@ -712,7 +719,9 @@ def main() -> int:
         print(f"{one.name}: {judged[-1].verdict}: {said}", flush=True)
     print(summary(judged))
     if given.write:
-        (HERE / "ZOO.md").write_text(page(judged))
+        written = HERE / "ZOO.md"
+        _, begins, methods = written.read_text().partition("## Every method")
+        written.write_text(page(judged) + ("\n" + begins + methods if begins else ""))
     return 1 if any(one.verdict in ("wrong", "not asked") for one in judged) else 0
 
 

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 import torch
 from hypothesis import given
@@ -5,8 +7,8 @@ from hypothesis import strategies as st
 from torch import nn
 
 from deepviz.errors import DeepVizWarning, ModelFailed
-from deepviz.methods import AblationCAM
-from networks import CASES, READABLE, assert_same
+from deepviz.methods import CAM, AblationCAM, ReciproCAM
+from networks import CASES, READABLE, Case, assert_same
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*the score is not positive")
 SIGNED = AblationCAM(layer="4", relu=False)
@@ -199,3 +201,33 @@ def test_a_score_that_is_not_positive_turns_the_map_around_and_is_warned_of():
     assert ["warnings" in found.notes.of(row) for row in range(2)] == [True, False]
     with pytest.warns(DeepVizWarning, match="the score is not positive"):
         assert_same(method(constant_score(-1.0), x[:1], 0)[:, 0, 0, 0], torch.tensor([1.0], dtype=torch.float64), 1e-12)
+
+
+class Pooled(nn.Module):
+    """A backbone as those of transformers: it returns its feature map and, made of it, what the classifier takes."""
+
+    class Backbone(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.stages = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(inplace=True))
+
+        def forward(self, x):
+            h = self.stages(x)
+            return {"last": h, "pooled": h.mean((2, 3))}
+
+    def __init__(self):
+        super().__init__()
+        self.backbone, self.head = self.Backbone(), nn.Linear(4, 5)
+
+    def forward(self, x):
+        return self.head(self.backbone(x)["pooled"])
+
+
+@pytest.mark.parametrize("method", [AblationCAM(relu=False), ReciproCAM(value="score"), CAM()], ids=str)
+def test_a_layer_that_returns_what_is_made_of_its_map_is_changed_before_that(method):
+    model, x = Case(Pooled).model(), Case(Pooled).images(2)
+    found, inner = (
+        replace(method, layer=layer).attribute(model, x, 1).maps for layer in ("backbone", "backbone.stages")
+    )
+    assert float((inner.amax((2, 3)) - inner.amin((2, 3))).min()) > 0
+    assert_same(found, inner, 1e-9)

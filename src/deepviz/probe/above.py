@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import threading
+import weakref
+from collections import Counter
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import ExitStack, nullcontext
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from deepviz.errors import DeepVizError
-from deepviz.probe.capture import answering, every_part_called, explained, with_tensor
+from deepviz.probe.capture import answering, every_part_called, explained, spatial_tensor, with_tensor
 from deepviz.probe.chunks import RowBuffer, in_chunks
 from deepviz.probe.grid import Grid
+from deepviz.probe.layer_names import path_of
 from deepviz.probe.layers import Layer
 from deepviz.probe.replay import Axes, Below
 from deepviz.probe.state import Memory
@@ -27,6 +32,7 @@ ROWS, MOST_ROWS, NUMBERS = 8, 64, 2**22
 Make = Callable[[slice], Tensor]
 
 _known: Memory[Axes | None] = Memory()
+_makers: Memory[str] = Memory()
 
 
 class Above:
@@ -46,6 +52,11 @@ class Above:
         session.decide()  # on the inputs as they are
         self.session, self.layer, self.row = session, layer, row
         self._below = self._take(1).in_layout(lambda part: Below(part, layer.name))
+        if not isinstance(self._below.output, Tensor):
+            key = (session.state, session.inputs.signature(), layer.name)
+            name = _makers.once(session.model, key, lambda: self._take(1).in_layout(lambda part: _maker(part, layer)))
+            self.layer = replace(layer, name=name)
+            self._below = self._take(1).in_layout(lambda part: Below(part, name))
         self.A = explained(self._below.output, layer.name)
         """What the layer returns, one row."""
 
@@ -124,3 +135,48 @@ class Above:
                 return laid.value(laid.look(), value)
 
         return self._take(len(copies)).in_layout(run)
+
+
+def _maker(session: Session, layer: Layer) -> str:
+    """The outermost module inside a layer that returns the layer's feature map and nothing else, or the layer itself.
+
+    A layer that returns several tensors has often made the others of it, such as the pooled one that the classifier of
+    a model of transformers takes: another feature map must be in its place before.
+    """
+    path, owner = path_of(layer.name), threading.get_ident()
+    calls: Counter[str] = Counter()
+    returned: list[tuple[str, bool, weakref.ref[Tensor]]] = []
+    maker = layer.name
+
+    def hear(name: str) -> Callable[[nn.Module, Any, Any], None]:
+        def hook(module: nn.Module, inputs: Any, output: Any) -> None:
+            answer = spatial_tensor(output)
+            if threading.get_ident() == owner:
+                calls[name] += 1
+                if answer is not None:
+                    returned.append((f"{name}#{calls[name]}", isinstance(output, Tensor), weakref.ref(answer)))
+
+        return hook
+
+    def look_back(inputs: Any, output: Any) -> None:
+        nonlocal maker
+        answer, outer = spatial_tensor(output), path
+        for name, alone, tensor in reversed(returned):
+            if tensor() is not answer:
+                continue
+            if not name.startswith(f"{outer}."):
+                break  # what returned it earlier, before a module that works in place
+            outer = path_of(name)
+            if alone:
+                maker = name
+                break
+
+    with ExitStack() as stack:
+        for name, module in session.model.named_modules():
+            if name.startswith(f"{path}."):
+                stack.callback(module.register_forward_hook(hear(name)).remove)
+        stack.enter_context(torch.no_grad())
+        stack.enter_context(every_part_called(session.model, layer.name))
+        stack.enter_context(answering(session.model, layer.name, look_back))
+        session.look()
+    return maker
