@@ -146,3 +146,39 @@ def test_biases_of_windows_are_summed_for_the_image_they_are_of(quarters_first):
     assert float(found.notes.rows["completeness gap"].max()) < 1e-9
     for row in range(4):
         assert_same(found.maps[row : row + 1], FullGrad()(model, x[row : row + 1], row), 1e-9)
+
+
+class ChannelsNormalised(nn.LayerNorm):
+    """As ConvNeXt's: of the channels of (N, C, H, W)."""
+
+    def forward(self, x):
+        return super().forward(x.movedim(1, -1)).movedim(-1, 1)
+
+
+@pytest.mark.filterwarnings("ignore:FullGrad")
+@pytest.mark.parametrize("width", [6, 4])
+def test_a_layer_normalisation_that_turns_the_axes_around_adds_its_bias_to_channels(width):
+    """As long as the channels or not: the last axis is not theirs."""
+
+    def build():
+        model = nn.Sequential(
+            nn.Conv2d(3, 4, 1, bias=False), ChannelsNormalised(4), nn.Flatten(), nn.Linear(16 * width, 5)
+        )
+        nn.init.normal_(model[1].weight)
+        nn.init.normal_(model[1].bias)
+        return model
+
+    one = Case(build)
+    model, x = one.model(), one.images(2)[..., :4, :width]
+    found = FullGrad().attribute(model, x, 1)
+    (dx,) = torch.autograd.grad(model(leaf := x.clone().requires_grad_())[:, 1].sum(), leaf)
+    w = model[3].weight[1].view(1, 4, 4, width)
+    shares = [(x * dx), w * model[1].bias.view(1, 4, 1, 1)]
+    total = sum(share.flatten(1).sum(1) for share in shares) + model[3].bias[1]
+    S = model(x)[:, 1]
+    assert_same(found.notes.rows["completeness gap"], ((S - total) / S).abs().detach(), 1e-9)
+    expected = 0
+    for share in shares:
+        low, high = (edge.view(-1, 1, 1, 1) for edge in share.abs().flatten(1).aminmax(dim=1))
+        expected = expected + ((share.abs() - low) / (high - low)).sum(1, keepdim=True)
+    assert_same(found.maps, expected.detach(), 1e-9)

@@ -48,7 +48,9 @@ def biases_added(model: nn.Module) -> Iterator[list[Bias]]:
         bias = _of(module)
         if bias is None:
             return
-        mapped = isinstance(module, (_ConvNd, _BatchNorm, nn.GroupNorm)) and output.ndim > 2
+        mapped = output.ndim > 2 and (
+            isinstance(module, (_ConvNd, _BatchNorm, nn.GroupNorm)) or _normalises_channels(module, output)
+        )
         after = output.ndim - 2 if mapped else 0
         edge = torch.autograd.graph.get_gradient_edge(output)
         found.append(Bias(bias.detach().reshape(*bias.shape, *[1] * after), edge, mapped))
@@ -59,6 +61,25 @@ def biases_added(model: nn.Module) -> Iterator[list[Bias]]:
     finally:
         for handle in handles:
             handle.remove()
+
+
+def _normalises_channels(module: nn.Module, output: Tensor) -> bool:
+    """Whether layer normalisation is of axis 1: a subclass may turn the axes around, as ConvNeXt's does.
+
+    Where the last axis is as long, the values tell: less the bias, by the weight, they sum to zero over the axis.
+    """
+    if not isinstance(module, nn.LayerNorm) or type(module) is nn.LayerNorm or len(module.normalized_shape) != 1:
+        return False
+    (channels,) = module.normalized_shape
+    if output.shape[1] != channels or output.shape[-1] != channels:
+        return output.shape[1] == channels
+
+    def sums(axis: int) -> float:
+        shape = [-1 if axis == own else 1 for own in range(output.ndim)]
+        scale = 1 if module.weight is None else module.weight.view(shape)
+        return float(((output.detach() - module.bias.view(shape)) / scale).sum(axis).abs().nanmean())
+
+    return sums(1) < sums(output.ndim - 1)
 
 
 def _of(module: nn.Module) -> Tensor | None:
