@@ -21,6 +21,7 @@ def _load(name):
 
 zoo = _load("zoo")
 ARCHITECTURES = {one.name: one for one in _load("architectures").ARCHITECTURES}
+zoo_methods = _load("zoo_methods")
 QUICK = (
     "timm test_byobnet",
     "timm test_convnext",
@@ -51,6 +52,25 @@ def _one_thread():
 def test_nothing_is_wrong(name):
     judged = zoo.Judged(name, zoo.judge(ARCHITECTURES[name]))
     assert judged.verdict in ("right", "refused"), {question: str(cell) for question, cell in judged.cells.items()}
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["timm test_byobnet", "transformers ViTForImageClassification", "transformers ConvNextForImageClassification"],
+)
+def test_no_method_is_wrong(name):
+    cells, _ = zoo_methods.judge(ARCHITECTURES[name])
+    assert {key: str(cell) for key, cell in cells.items() if cell.verdict not in ("right", "refused")} == {}
+    by_formula = [key for key, cell in cells.items() if (cell.verdict, cell.detail) == ("right", "")]
+    assert len(by_formula) >= 24  # the others are refused, zero, or of stages whose layout is not in the table
+
+
+def test_a_method_that_takes_another_gradient_is_told(monkeypatch):
+    from deepviz.methods import HiResCAM
+
+    monkeypatch.setattr(HiResCAM, "combine", lambda self, A, dA: (dA.abs() * A).sum(1, keepdim=True))
+    cells, _ = zoo_methods.judge(ARCHITECTURES["transformers ViTForImageClassification"], ["hi-res-cam", "grad-cam"])
+    assert [cell.verdict for cell in cells.values()] == ["wrong", "right"]
 
 
 def test_a_wrong_layout_is_told():
