@@ -341,6 +341,21 @@ class Queries(TinyViT):
         return self.head(self.blocks[1](queries).mean(1))
 
 
+class AsManyQueries(TinyViT):
+    """As many queries as tokens attend to these, to each other, and to the tokens again."""
+
+    def __init__(self):
+        super().__init__()
+        self.queries = nn.Parameter(torch.randn(1, 12, 8))
+        self.first, self.second = (nn.MultiheadAttention(8, 2, batch_first=True) for _ in range(2))
+
+    def forward(self, x):
+        tokens = self.blocks[0](self.patch(x).flatten(2).transpose(1, 2))
+        queries = self.queries + self.first(self.queries.expand(len(x), -1, -1), tokens, tokens)[0]
+        queries = self.blocks[1](queries)
+        return self.head((queries + self.second(queries, tokens, tokens)[0]).mean(1))
+
+
 class SideBySide(TinyViT):
     """Two layers of attention see the same tokens, and are added."""
 
@@ -362,6 +377,10 @@ REFUSED = {
     "merged tokens": (Merging, r"merges or adds tokens between its layers \(12, 6 tokens\)"),
     "tokens in another order": (Shuffled, "tokens that blocks.1.attn attends to were not found on the image"),
     "queries of a detector": (Queries, "merges or adds tokens|4 queries attend to 12 keys"),
+    "as many queries as tokens": (
+        AsManyQueries,
+        "the queries of second come from blocks.1.attn, but the tokens that they attend to do not",
+    ),
     "layers side by side": (SideBySide, "blocks.0.attn and blocks.1.attn are computed side by side"),
     "an untrained classifier": (Untrained, "no gradient arrives at its last layer of attention"),
     "a traced module": (

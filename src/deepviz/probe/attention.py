@@ -704,10 +704,11 @@ def _layers(
 
 
 def _check_sequence(chosen: list[_Heard], named: dict[_Heard, str]) -> None:
-    """Each layer sees what the one before it attended to.
+    """Each layer attends to what the one before it returned.
 
     Raises:
-        NoAttention: if two are computed side by side, as of two crops of an image.
+        NoAttention: if two are computed side by side, as of two crops of an image, or the queries of a decoder attend
+            to the tokens again.
     """
     for before, after in pairwise(chosen):
         # not the sum, which is the same whatever is attended to
@@ -716,6 +717,13 @@ def _check_sequence(chosen: list[_Heard], named: dict[_Heard, str]) -> None:
             raise NoAttention(
                 f"{named[before]} and {named[after]} are computed side by side, and only layers that follow each other "
                 "are followed; use GradCAM"
+            )
+        v = after.one.v
+        (gradient,) = differentiate(v.square().sum(), [before.one.A], keep=True) if v.requires_grad else (None,)
+        if gradient is None:
+            raise NoAttention(
+                f"the queries of {named[after]} come from {named[before]}, but the tokens that they attend to do not "
+                "(a decoder?), and only layers that follow each other are followed; use GradCAM"
             )
 
 
