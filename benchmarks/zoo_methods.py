@@ -679,25 +679,32 @@ def generic_attention(truths: Truths, found: Tensor, notes: Any) -> Tensor:
     )
 
 
-def blocks_of(truths: Truths, count: int) -> list[nn.Module]:
-    """The one list of as many modules as there are layers of attention."""
+def blocks_of(truths: Truths, A: list[Tensor]) -> list[nn.Module]:
+    """The one list of as many modules as there are layers of attention that return these tokens."""
     lists = [
         list(module)
         for module in truths.model.modules()
-        if isinstance(module, (nn.ModuleList, nn.Sequential)) and len(module) == count
+        if isinstance(module, (nn.ModuleList, nn.Sequential)) and len(module) == len(A)
     ]
-    lists = [one for one in lists if all(any(True for _ in block.children()) for block in one)]
-    if not lists:
-        raise NoTruth
-    return lists[0]
+    shapes: dict[nn.Module, tuple[int, ...]] = {}
+
+    def remember(module: nn.Module, inputs: Any, output: Any) -> None:
+        shapes[module] = tuple(zoo.first_tensor(output).shape)
+
+    transformer(truths, lambda: [block.register_forward_hook(remember) for one in lists for block in one])
+    of_tokens = sorted((len(truths.images), A[0].shape[-1]))
+    for one in lists:
+        if all(len(shape) == 3 and sorted(shape[:2]) == of_tokens for shape in (shapes.get(each, ()) for each in one)):
+            return one
+    raise NoTruth
 
 
 @oracle("le-grad")
 def le_grad(truths: Truths, found: Tensor, notes: Any) -> Tensor:
-    count = len(transformer(truths)[0])
-    blocks = blocks_of(truths, count)
+    attended, _ = transformer(truths)
+    blocks = blocks_of(truths, attended)
     E = []
-    for number in range(count):
+    for number in range(len(attended)):
         Z: list[Tensor] = []
 
         def remember(module: nn.Module, inputs: Any, output: Any, Z: list[Tensor] = Z) -> None:
@@ -722,7 +729,7 @@ def token_similarity(truths: Truths, found: Tensor, notes: Any) -> Tensor:
     Z: list[Tensor] = []
     A, scores = transformer(truths)
     _, read = read_tokens(A, scores)
-    blocks = blocks_of(truths, len(A))
+    blocks = blocks_of(truths, A)
 
     def remember(module: nn.Module, inputs: Any, output: Any) -> None:
         Z.append(zoo.first_tensor(output).detach().clone())
@@ -755,7 +762,7 @@ def refused_rightly(truths: Truths, key: str, refusal: DeepVizError) -> bool:
     if isinstance(refusal, NoAttention):
         return any(re.search(reason, text) and holds(softmaxes(truths)) for reason, holds in NO_ATTENTION.items())
     if isinstance(refusal, LayerError):
-        if "default layer" in one.refused and "layer" in METHODS[key].needs.__dict__:
+        if "default layer" in one.refused and small(key).requires.layer:
             return True
         return key == "cam" and not linear_above(truths)
     return False
@@ -831,6 +838,7 @@ NO_ATTENTION: dict[str, Callable[[list[tuple[int, ...]]], bool]] = {
     r"within \d+ windows": in_windows,
     r"merges or adds tokens": of_lengths,
     r"queries attend to \d+ keys": of_others,
+    r"the queries of \S+ come from": lambda shapes: len(shapes) > 2,  # as many queries as tokens
 }
 """Refusals of methods of attention, and what must then hold of the softmaxes in the graph."""
 
