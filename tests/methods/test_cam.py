@@ -63,3 +63,32 @@ def test_anything_else_above_the_layer_is_refused(above):
     case = Case(lambda: nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), *above()), (3, 10, 12))
     with pytest.raises(LayerError, match=r"one linear layer, but what follows layer '1' is something else \(off by"):
         CAM(layer="1")(case.model(), case.images(2), 1)
+
+
+class TokensFirst(nn.Module):
+    """(L, N, D) below the mean over tokens, or below the class of the first of them."""
+
+    def __init__(self, mean):
+        super().__init__()
+        self.patch, self.tokens, self.head = nn.Conv2d(3, 6, 4, 4), nn.Linear(6, 8), nn.Linear(8, 5)
+        self.mean = mean
+
+    def forward(self, x):
+        tokens = self.tokens(self.patch(x).flatten(2).permute(2, 0, 1).relu())
+        return self.head(tokens.mean(0) if self.mean else (tokens[0] * tokens.mean(0)).relu())
+
+
+@pytest.mark.parametrize("target", [1, torch.tensor([[1, 2], [0, 4]])], ids=["one", "two"])
+def test_tokens_may_come_first(target):
+    model, x = (case := Case(lambda: TokensFirst(True), (3, 12, 16))).model(), case.images(2)
+    found = CAM(layer="tokens")(model, x, target)
+    A = model.tokens(model.patch(x).flatten(2).permute(2, 0, 1).relu())
+    w = model.head.weight[torch.as_tensor(target).expand(2) if isinstance(target, int) else target]
+    expected = torch.einsum("lnd,n...d->n...l", A, w).unflatten(-1, (3, 4)).unsqueeze(-3)
+    assert_same(found, expected.detach(), 1e-9)
+
+
+def test_tokens_first_below_something_else_are_refused():
+    model, x = (case := Case(lambda: TokensFirst(False), (3, 12, 16))).model(), case.images(2)
+    with pytest.raises(LayerError, match="is something else"):
+        CAM(layer="tokens")(model, x, 1)

@@ -101,6 +101,7 @@ def _curvature(session: Session, layer: Layer) -> float:
     B = -FAR * A.flip(tuple(range(1, A.ndim)))
     at_A, at_B = Above(session, layer, 0).values(2, lambda chunk: torch.stack([A, B])[chunk]).unbind(0)
     dA = dA if session.several else dA.unsqueeze(1)
-    expected = (dA[0] * (B - A)).flatten(1).sum(1).to(at_A.dtype).view_as(at_A)
+    # the only row may be in the second axis, objectives are beside the first
+    expected = (dA * (B - A).unsqueeze(1)).movedim(1, 0).flatten(1).sum(1).to(at_A.dtype).view_as(at_A)
     size = torch.maximum(torch.maximum(at_A.abs(), at_B.abs()), expected.abs()).max()
     return float((at_B - at_A - expected).abs().max() / size.clamp_min(torch.finfo(size.dtype).tiny))
