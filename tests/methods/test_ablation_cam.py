@@ -207,25 +207,40 @@ class Pooled(nn.Module):
     """A backbone as those of transformers: it returns its feature map and, made of it, what the classifier takes."""
 
     class Backbone(nn.Module):
-        def __init__(self):
+        def __init__(self, stages):
             super().__init__()
-            self.stages = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(inplace=True))
+            self.stages = stages
 
         def forward(self, x):
             h = self.stages(x)
+            h = h if isinstance(h, torch.Tensor) else h[0]
             return {"last": h, "pooled": h.mean((2, 3))}
 
-    def __init__(self):
+    class Pair(nn.Module):
+        """A layer with a skip connection past it, beside which nothing is made of the sum."""
+
+        def __init__(self):
+            super().__init__()
+            self.first, self.second = nn.Conv2d(3, 4, 3), nn.Conv2d(4, 4, 1)
+
+        def forward(self, x):
+            h = self.first(x).relu()
+            return h + self.second(h), None
+
+    def __init__(self, pair):
         super().__init__()
-        self.backbone, self.head = self.Backbone(), nn.Linear(4, 5)
+        plain = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(inplace=True))
+        self.backbone, self.head = self.Backbone(self.Pair() if pair else plain), nn.Linear(4, 5)
 
     def forward(self, x):
         return self.head(self.backbone(x)["pooled"])
 
 
+@pytest.mark.parametrize("pair", [False, True])
 @pytest.mark.parametrize("method", [AblationCAM(relu=False), ReciproCAM(value="score"), CAM()], ids=str)
-def test_a_layer_that_returns_what_is_made_of_its_map_is_changed_before_that(method):
-    model, x = Case(Pooled).model(), Case(Pooled).images(2)
+def test_a_layer_that_returns_what_is_made_of_its_map_is_changed_before_that(method, pair):
+    case = Case(lambda: Pooled(pair))
+    model, x = case.model(), case.images(2)
     found, inner = (
         replace(method, layer=layer).attribute(model, x, 1).maps for layer in ("backbone", "backbone.stages")
     )

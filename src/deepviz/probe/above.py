@@ -138,7 +138,8 @@ class Above:
 
 
 def _maker(session: Session, layer: Layer) -> str:
-    """The outermost module inside a layer that returns the layer's feature map and nothing else, or the layer itself.
+    """The outermost module inside a layer that returns the layer's feature map and nothing else; or the innermost that
+    returns it, which may be the layer itself.
 
     A layer that returns several tensors has often made the others of it, such as the pooled one that the classifier of
     a model of transformers takes: another feature map must be in its place before.
@@ -166,9 +167,8 @@ def _maker(session: Session, layer: Layer) -> str:
                 continue
             if not name.startswith(f"{outer}."):
                 break  # what returned it earlier, before a module that works in place
-            outer = path_of(name)
+            outer, maker = path_of(name), name
             if alone:
-                maker = name
                 break
 
     with ExitStack() as stack:
