@@ -861,7 +861,7 @@ class Asked:
         except NotOffered as missing:
             return Cell("wrong", f"{type(missing.__cause__).__name__}: {in_short(missing)}")
         except DeepVizError as refusal:
-            said = f"{type(refusal).__name__}: {in_short(refusal)}"
+            said = f"{type(refusal).__name__}: {' '.join(str(refusal).split())}".replace("|", "/")
             return Cell("refused" if refused_rightly(self.truths, key, refusal) else "wrong", said)
         except Exception as raised:
             where = traceback.extract_tb(raised.__traceback__)[-1]
@@ -982,24 +982,25 @@ def ask(chosen: Sequence[Architecture], keep: Path | None, now: str) -> list[Jud
 
 
 def general(reason: str) -> str:
-    """A refusal without the names and numbers of one model."""
-    reason = re.sub(r"'[\w.#]+'", "...", reason.partition(": ")[2])
-    reason = re.sub(r"\b[a-z_0-9]+(\.[\w]+)+\b", "...", reason)
-    return re.sub(r"\([^()]*\d[^()]*\)", "(...)", re.sub(r"\b\d+(\.\d+)?(e[+-]\d+)?\b", "n", reason))
+    """What a refusal says first, without the names and numbers of one model."""
+    first = re.split(r": |; |, which | \(off by", reason.partition(": ")[2])[0]
+    first = re.sub(r"'[\w.#]+'|\b[a-z_0-9]+(\.\w+)+\b", "...", first)
+    return re.sub(r"\b\d+\b", "n", first)
 
 
 def section(judged: Sequence[Judged]) -> str:
     """The text of ZOO.md from `BEGINS` on."""
     cells = [(key, cell) for one in judged for key, cell in one.cells.items()]
     counts = Counter(cell.verdict for _, cell in cells)
-    said = ", ".join(f"{counts[one]} {one}" for one in ("right", "refused", "wrong", "not asked"))
+    said = ", ".join(f"{counts[one]} {one}" for one in VERDICTS)
+    others = [one for one in VERDICTS[1:] if counts[one]]
     rows = []
     for key, method in METHODS.items():
         own = [cell for one, cell in cells if one == key]
         bare = sum(cell.verdict == "right" and cell.detail == BY_ROWS for cell in own)
         right = sum(cell.verdict == "right" for cell in own)
-        others = (str(sum(cell.verdict == one for cell in own)) for one in VERDICTS[1:])
-        rows.append([method.title or method.__name__, str(right - bare), str(bare), *others])
+        rest = (str(sum(cell.verdict == one for cell in own)) for one in others)
+        rows.append([method.title or method.__name__, str(right - bare), str(bare), *rest])
     reasons: dict[str, Counter[str]] = {}
     for key, cell in cells:
         if cell.verdict == "refused":
@@ -1019,7 +1020,7 @@ def section(judged: Sequence[Judged]) -> str:
                 f"**{len(METHODS)} methods on {len(judged)} architectures, {len(cells)} cells: {said}.** Asked at the "
                 f"commit of {zoo.written_on()}.",
                 INTRODUCTION,
-                zoo.table(["", "formula", "rows alone", *VERDICTS[1:]], rows),
+                zoo.table(["", "formula", "rows alone", *others], rows),
                 zoo.table(["refused since", "methods", "architectures"], why),
                 zoo.table(["", "right", "refused"], each),
             )
