@@ -838,6 +838,7 @@ NO_ATTENTION: dict[str, Callable[[list[tuple[int, ...]]], bool]] = {
     r"within \d+ windows": in_windows,
     r"merges or adds tokens": of_lengths,
     r"queries attend to \d+ keys": of_others,
+    r"is in no module that computes its attention alone": lambda shapes: any(map(is_square, shapes)),
     r"talking heads": lambda shapes: any(map(is_square, shapes)),
     r"the queries of \S+ come from": lambda shapes: len(shapes) > 2,  # as many queries as tokens
 }
