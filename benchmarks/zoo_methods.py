@@ -1038,7 +1038,7 @@ of them alone, the map is finite, and:
 - **formula**: for the first image it equals the method's formula, by plain autograd, hooks and loops, to
   {zoo.TOLERANCE[torch.float64]:.0e} of the largest value in float64.
 - **rows alone**: this formula cannot be evaluated here without knowing more of the architecture.
-- **refused**: an error in one line that says why, where the graph of a plain forward pass has what it names: no
+- **refused**: an error in one line that says why; the graph of a plain forward pass has what most of them name: no
   rectifier, no softmax over tokens, attention in windows, a score that is no linear function of the layer's mean.
 - **not asked**: Recipro-CAM where the layer has more than {MOST_CELLS} cells.
 
