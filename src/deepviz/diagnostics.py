@@ -33,13 +33,15 @@ class Diagnostics:
     """Collects, during one call, what its results need to say about themselves.
 
     `facts` hold for the whole call ("layer": "layer4"), `rows` for one row, or one row and target, each
-    ("completeness gap": a tensor (N,) or (N, K)). Warnings are sentences: `general` ones about the whole call (keys
-    alone, in order), `particular` ones with a boolean mask of the rows that they concern.
+    ("completeness gap": a tensor (N,) or (N, K)), `maps` for each value of a map ("standard error": a tensor
+    (N, 1, *grid) or (N, K, 1, *grid)). Warnings are sentences: `general` ones about the whole call (keys alone, in
+    order), `particular` ones with a boolean mask of the rows that they concern.
     """
 
     def __init__(self) -> None:
         self.facts: dict[str, Any] = {}
         self.rows: dict[str, Tensor] = {}
+        self.maps: dict[str, Tensor] = {}
         self.general: dict[str, None] = {}
         self.particular: dict[str, Tensor] = {}
         self._zero: Tensor | None = None

@@ -11,7 +11,7 @@ from deepviz.errors import DeepVizWarning
 from deepviz.methods import Gradient, GradTimesImage
 from deepviz.metrics import ROAD, Deletion, Insertion
 from deepviz.metrics.curves import ranks
-from deepviz.metrics.imputation import imputed
+from deepviz.probe.imputation import imputed
 from deepviz.probe.reference import reference
 from networks import CASES, assert_same
 

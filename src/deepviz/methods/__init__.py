@@ -36,6 +36,15 @@ from deepviz.methods.gradients.smooth_grad import SmoothGrad
 from deepviz.methods.gradients.xrai import XRAI
 from deepviz.methods.method import Attribution, Method
 from deepviz.methods.needs import Needs
+from deepviz.methods.perturbation.feature_ablation import FeatureAblation
+from deepviz.methods.perturbation.hsic import HSIC
+from deepviz.methods.perturbation.kernel_shap import KernelSHAP
+from deepviz.methods.perturbation.lime import LIME
+from deepviz.methods.perturbation.occlusion import Occlusion
+from deepviz.methods.perturbation.perturbation_map import PerturbationMap, SampledMap
+from deepviz.methods.perturbation.rise import RISE
+from deepviz.methods.perturbation.shapley_sampling import ShapleySampling
+from deepviz.methods.perturbation.sobol import Sobol
 
 # in the order of the catalog: sheets, forms and tables follow it
 __all__ = [  # noqa: RUF022
@@ -76,6 +85,16 @@ __all__ = [  # noqa: RUF022
     "GenericAttention",
     "LeGrad",
     "TokenSimilarity",
+    "Occlusion",
+    "FeatureAblation",
+    "RISE",
+    "ShapleySampling",
+    "KernelSHAP",
+    "LIME",
+    "Sobol",
+    "HSIC",
+    "PerturbationMap",
+    "SampledMap",
     "Attribution",
     "Method",
     "Needs",

@@ -24,9 +24,9 @@ from deepviz.probe.outputs import Kind
 from deepviz.probe.reference import Colours, resolve_baselines
 from deepviz.probe.session import Session, opened
 
-View = Literal["magnitude", "sum", "positive"]
+View = Literal["magnitude", "sum", "positive", "range"]
 """How a map becomes a picture: the maximum of |.| over channels, the signed sum over channels, or as it is, from
-zero up."""
+zero up, or from its lowest value up."""
 SPACES = {1: "signals (N, C, L)", 2: "images (N, C, H, W)", 3: "volumes (N, C, D, H, W)"}
 """Inputs by their number of spatial axes, in words."""
 

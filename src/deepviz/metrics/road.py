@@ -10,9 +10,9 @@ from torch import Tensor
 
 from deepviz.methods.method import Method
 from deepviz.metrics.curves import CurveMetric, falling
-from deepviz.metrics.imputation import imputed
 from deepviz.metrics.metric import Better, ChannelsOption, per_pixel
 from deepviz.options import Ge, Seed
+from deepviz.probe.imputation import imputed
 from deepviz.probe.session import Precision, Session, Value
 
 

@@ -226,6 +226,8 @@ class Explanation:
 
     def _combined(self, maps: Tensor) -> Tensor:
         """The values that are drawn of maps with a channel axis in front."""
+        if self.method.view == "range":
+            return maps.sum(0) - maps.sum(0).min()
         return maps.abs().amax(0) if self.method.view == "magnitude" else maps.sum(0)
 
     @cached_property

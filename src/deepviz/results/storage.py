@@ -16,7 +16,7 @@ import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import torch
@@ -413,7 +413,7 @@ class _Reader:
 def _method_of(result: dict[str, Any]) -> Method:
     """The method itself, if it can be made here and is drawn as it was; else what stands in for it."""
     held, view, coarse = dict(_first_version(result["method"])), result["view"], bool(result["coarse"])
-    if view not in ("magnitude", "sum", "positive"):
+    if view not in get_args(View):
         raise ValueError(f"view {view!r}")
     try:
         method: Method = METHODS.decode(held)

@@ -157,9 +157,10 @@ READING: dict[View, str] = {
     "magnitude": "Bright pixels are those where a small change moves the score most, up or down.",
     "sum": "Signed: one colour marks what raises the score, the other what lowers it; the legend is below each map.",
     "positive": "Bright areas raise the score; what lowers it is not drawn.",
+    "range": "Bright areas raise the score the most; the darkest raise it least, or lower it.",
 }
 """How a map is read, by how it is drawn."""
-COARSE = " The map has no more cells than the layer, enlarged: its edges are not those of things."
+COARSE = " The map has few cells, enlarged: its edges are not those of things."
 
 
 def address_of(paper: str) -> str:

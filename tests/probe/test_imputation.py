@@ -5,9 +5,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deepviz.metrics import imputation
 from deepviz.metrics.curves import ranks
-from deepviz.metrics.imputation import imputed
+from deepviz.probe import imputation
+from deepviz.probe.imputation import imputed
 from networks import assert_same
 
 
