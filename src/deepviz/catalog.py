@@ -207,15 +207,21 @@ def family_of(name: str) -> str:
     return next((family for family, names in families().items() if name in names), "others")
 
 
-def members(name: str) -> list[str] | None:
+def members(name: str, budget: int | None = None) -> list[str] | None:
     """The methods that "all" (a chosen set) or the name of a family stands for; None for any other name.
 
-    Of a family, methods that take more than `MOST_PASSES` are left out: they are asked for by their own names.
+    Of a family, methods that take more than `MOST_PASSES`, with `budget` if they take one, are left out: they are asked
+    for by their own names.
     """
     if name == "all":
         return default_set()
     family = families().get(name)
-    return family and [one for one in family if METHODS[one]().passes() <= MOST_PASSES]
+
+    def passes(name: str) -> float:
+        usual = METHODS[name]()
+        return (usual if budget is None else usual.with_budget(budget)).passes()
+
+    return family and [one for one in family if passes(one) <= MOST_PASSES]
 
 
 def cheapest(cls: type[Method]) -> Method:

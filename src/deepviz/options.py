@@ -4,8 +4,8 @@ An option is a dataclass field whose annotation says all there is to know about 
 
     steps: Annotated[int, Ge(1), "Points on the path."] = 50
 
-Bounds are `Ge`, `Gt`, `Le` and `Lt`; a role (`Layer`, `GridOption`, `Seed`, `Baseline`, `Baselines`) says what the
-option is for, whatever the field is called. `Frozen` checks all of them in the constructor, and compares by content.
+Bounds are `Ge`, `Gt`, `Le` and `Lt`; a role (`Layer`, `GridOption`, `Seed`, `Baseline`, `Budget`) says what the option
+is for, whatever the field is called. `Frozen` checks all of them in the constructor, and compares by content.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ __all__ = [
     "Baseline",
     "Baselines",
     "Bound",
+    "Budget",
     "Colour",
     "Frozen",
     "Ge",
@@ -115,7 +116,7 @@ class Infinite:
 class Role:
     """What an option is for, as a mark in its annotation."""
 
-    name: Literal["layer", "layers", "grid", "seed", "baseline", "baselines"]
+    name: Literal["layer", "layers", "grid", "seed", "baseline", "baselines", "budget"]
 
 
 Layer = Annotated[
@@ -145,6 +146,8 @@ SkipOption = Annotated[
 """What to leave out of a sequence of tokens."""
 Seed = Annotated[int, Ge(0), Le(2**32 - 1), Role("seed")]
 """The seed of a value's random numbers; torch keeps 32 bits of it."""
+Budget = Annotated[int, Ge(1), Role("budget"), "Forward passes of one image; with a tolerance, at most so many."]
+"""How many forward passes a method may spend on one image."""
 Colour = Literal["black", "grey", "white", "mean"]
 """A colour in pixel space."""
 Baseline = Annotated[float | Tensor | Literal["blur"] | Colour, Role("baseline")]

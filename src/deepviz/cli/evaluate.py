@@ -270,7 +270,7 @@ class Run:
             warnings.simplefilter("always", DeepVizWarning)
             total = self.photographs.total * each
 
-            def step(what: str, done: int) -> None:
+            def step(what: str, done: float) -> None:
                 bar.show(what, (self.images + len(self.photographs.failed)) * each + done, total)
 
             under_way: list[tuple[Path, Of]] = []

@@ -35,6 +35,7 @@ from deepviz.cli.targets import Target, is_contrast, parsed_targets
 from deepviz.errors import DeepVizWarning, ModelError, TargetError
 from deepviz.files import probe_folder, write_picture
 from deepviz.methods import Method
+from deepviz.methods.perturbation.perturbation_map import INTERRUPTED
 from deepviz.models import LoadedModel, Prepared, example_photo
 from deepviz.models.weights import weights_hash
 from deepviz.objectives import Objective, Similarity, Text
@@ -51,6 +52,7 @@ from deepviz.runs.asked import Item
 from deepviz.runs.checks import checked
 from deepviz.runs.explain import explain_items
 from deepviz.runs.pairs import explain_both, merged
+from deepviz.runs.runner import Progress
 from deepviz.runs.words import with_words
 from deepviz.viewer import report as write_report
 
@@ -77,6 +79,12 @@ def explain(
     target: Target = None,
     top_k: Annotated[int, Parameter(help="Explain this many of the best predictions.")] = 1,
     layer: Annotated[str | None, Parameter(help="Layer for the methods that take one; see deepviz layers.")] = None,
+    budget: Annotated[
+        int | None,
+        Parameter(
+            help="Forward passes of one image, for all methods that take such a number, to compare at equal cost."
+        ),
+    ] = None,
     device: Device = None,
     output_kind: OutputKind = "auto",
     output: Annotated[Path, Parameter(alias="-o", help="Folder for the results.")] = Path("deepviz-out"),
@@ -137,7 +145,7 @@ def explain(
         raise UsageError(f"--check is for maps of one image: leave it out, or {'--pair' if pair else '--words'}")
     if title is not None and html is None:
         raise UsageError("--title is the heading of the HTML report: give --html as well")
-    methods = built(method or catalog.default_set(), options, layer)
+    methods = built(method or catalog.default_set(), options, layer, budget)
     check_device(device)
     if f".{format}" in FIGURES:
         check_matplotlib()
@@ -225,7 +233,7 @@ def _items(
             yield item
 
 
-Showing = Callable[[Callable[[str, int], None]], Iterator[ImageOutcomes]]
+Showing = Callable[[Progress], Iterator[ImageOutcomes]]
 """Results one by one, which tell the method under way and the maps that are done of the images under way."""
 
 
@@ -256,7 +264,7 @@ def _check_texts(target: tuple[Objective, ...] | None) -> None:
 def _with_words(report: Report, loaded: LoadedModel, images: Showing) -> Showing:
     """Each image with the words of its texts."""
 
-    def found(progress: Callable[[str, int], None]) -> Iterator[ImageOutcomes]:
+    def found(progress: Progress) -> Iterator[ImageOutcomes]:
         for one in images(progress):
             try:
                 yield with_words(loaded, one)
@@ -284,7 +292,7 @@ def _pairs(
 ) -> Showing:
     """Each image with the other one."""
 
-    def found(progress: Callable[[str, int], None]) -> Iterator[ImageOutcomes]:
+    def found(progress: Progress) -> Iterator[ImageOutcomes]:
         for image in report.photographs.prepared(loaded):
             progress(image.name, 0)
             try:
@@ -315,6 +323,8 @@ def _write_all(
                 message = report.write(one)
                 if not quiet:
                     progress.say(message)
+                if any(INTERRUPTED in each.notes for each in one.explanations):
+                    raise KeyboardInterrupt
         except KeyboardInterrupt:
             done = f"interrupted: {len(report.done)} of {report.photographs.total} images are in {report.output}"
             raise KeyboardInterrupt(done) from None

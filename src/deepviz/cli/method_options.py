@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, make_dataclass
 from typing import Annotated, Any
@@ -47,23 +48,46 @@ MethodOptions: type[Any] = make_dataclass(
 MethodOptions.__module__ = __name__  # what make_dataclass leaves there keeps cyclopts from looking inside
 
 
-def built(names: list[str], given: Any, layer: str | None) -> list[Method]:
+def built(names: list[str], given: Any, layer: str | None, budget: int | None = None) -> list[Method]:
     """The methods by name, with the options that were given on the command line.
 
     Raises:
-        UsageError: for an unknown method, a value that an option does not take, or an option that none of the methods
-            has.
+        UsageError: for an unknown method, a value that an option does not take, an option that none of the methods
+            has, or a budget that does not suffice.
     """
     flags = {name: value for name, value in vars(given).items() if value is not None}
     builder = _Builder(flags, layer)
-    several = [member for name in names for member in catalog.members(name) or [name]]
-    methods = [builder.method(name) for name in dict.fromkeys(several)]
+    if budget is not None and budget < 1:
+        raise UsageError(f"--budget is a number of forward passes, at least 1, got {budget}")
+    several = [member for name in names for member in catalog.members(name, budget) or [name]]
+    methods = [_within_budget(builder.method(name), budget) for name in dict.fromkeys(several)]
     for name in flags.keys() - builder.used:
         flag = name.replace("_", "-")
         raise UsageError(f"--{flag} has no effect: its method isn't selected; the methods are {', '.join(names)}")
     if layer is not None and "layer" not in builder.used:
         raise UsageError(f"--layer is for methods that take one, not for {', '.join(names)}")
     return methods
+
+
+def _within_budget(method: Method, budget: int | None) -> Method:
+    """The method with so many passes; it is told if it takes more, having no such option.
+
+    Raises:
+        UsageError: if so few will not do.
+    """
+    if budget is None:
+        return method
+    try:
+        method = method.with_budget(budget)
+    except ValueError as error:
+        raise UsageError(f"--budget {budget}: {method.name}: {error}") from None
+    if method.passes() > budget:
+        print(
+            f"deepviz: {method} takes about {method.passes():.0f} passes, more than the budget of {budget}, which it "
+            "has no option for",
+            file=sys.stderr,
+        )
+    return method
 
 
 METRICS = list(catalog.METRICS)

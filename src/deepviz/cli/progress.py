@@ -31,7 +31,7 @@ class Bar:
         self._task: TaskID | None = None
         self._started = monotonic()
 
-    def show(self, what: str, done: int, total: int) -> None:
+    def show(self, what: str, done: float, total: int) -> None:
         """Show what is next, in words, and how much is done."""
         if self._task is None:
             self._task = self._bar.add_task("", total=total)

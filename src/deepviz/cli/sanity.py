@@ -204,7 +204,7 @@ class Run:
             warnings.simplefilter("ignore", DeepVizWarning)
             total = self.photographs.total * each
 
-            def step(what: str, done: int) -> None:
+            def step(what: str, done: float) -> None:
                 progress.show(what, (self.images + len(self.photographs.failed)) * each + done, total)
 
             for one in randomize_items(

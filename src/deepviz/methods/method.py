@@ -187,6 +187,11 @@ class Method(Frozen, ABC):
         }
         return self._with(changed, lambda method: method.with_layer(layer))
 
+    def with_budget(self, passes: int) -> Method:
+        """The same method with so many forward passes wherever it, or a method inside it, takes a budget."""
+        changed = dict.fromkeys(having(type(self), "budget"), passes)
+        return self._with(changed, lambda method: method.with_budget(passes))
+
     def layers_by_name(self, model: nn.Module) -> Method:
         """The same method with layers given as modules by their names, as results hold them.
 

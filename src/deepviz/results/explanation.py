@@ -26,7 +26,8 @@ from deepviz.diagnostics import NO_CLASS, OBJECTIVE
 from deepviz.errors import OutputError
 from deepviz.files import PICTURES, encoded, write_bytes, write_picture
 from deepviz.geometry import Geometry
-from deepviz.methods.method import Method
+from deepviz.methods.method import Method, View
+from deepviz.methods.perturbation.perturbation_map import ERROR
 from deepviz.objectives import Function, Objective, Output, Region
 from deepviz.objectives.record import HELD
 from deepviz.render import Scale, Tile, colour_bar, fitted, grey, place, resized
@@ -62,12 +63,14 @@ from deepviz.render.slices import (
 from deepviz.render.text import drawable, percent, spelled
 from deepviz.render.words import Field, on_fields
 
-Picture = Literal["overlay", "heatmap", "grey"]
+Picture = Literal["overlay", "heatmap", "grey", "error"]
 Layout = Literal["image", "slices", "signal", "table", "words"]
 """How values lie on a picture: (C, H, W) as they are; (C, D, H, W) slice by slice; (C, L) along a line; those of a
 text's tokens on its words; anything else as bars."""
 ARRAYS = (".npz", ".safetensors")
 GIF = ".gif"
+SHOWN = "shown"
+"""The note of a map that is not of values but, as it says, of their standard errors."""
 PAIR = "pair"
 """The note with the names of two images, of maps of what makes them similar."""
 LARGEST_REPR = 250_000
@@ -173,6 +176,7 @@ class Explanation:
         detections: what a detector found in the image, best first.
         columns: the names of a table's columns, if they are known.
         words: of a text, its words in order.
+        standard_error: of a method that draws at random, that of each value of `attribution`.
     """
 
     attribution: Tensor
@@ -190,6 +194,7 @@ class Explanation:
     detections: tuple[Detected, ...] = ()
     columns: tuple[str, ...] = ()
     words: tuple[Word, ...] = ()
+    standard_error: Tensor | None = None
 
     @property
     def layer(self) -> str | None:
@@ -205,7 +210,7 @@ class Explanation:
     def signed(self) -> bool:
         """Whether the drawn values have a sign: as the method's do, and those of a table, which has no channels to take
         the largest magnitude of."""
-        return self.method.view == "sum" or (self.layout == "table" and self.method.view == "magnitude")
+        return self.view == "sum" or (self.layout == "table" and self.view == "magnitude")
 
     @cached_property
     def values(self) -> NDArray[np.float32]:
@@ -226,9 +231,9 @@ class Explanation:
 
     def _combined(self, maps: Tensor) -> Tensor:
         """The values that are drawn of maps with a channel axis in front."""
-        if self.method.view == "range":
+        if self.view == "range":
             return maps.sum(0) - maps.sum(0).min()
-        return maps.abs().amax(0) if self.method.view == "magnitude" else maps.sum(0)
+        return maps.abs().amax(0) if self.view == "magnitude" else maps.sum(0)
 
     @cached_property
     def volume(self) -> NDArray[np.float32]:
@@ -317,6 +322,7 @@ class Explanation:
         return replace(
             self,
             attribution=maps.select(1 + axis, index).contiguous(),
+            standard_error=None,
             image=picture,
             geometry=Geometry.whole(picture.size),
             space=None,
@@ -340,7 +346,7 @@ class Explanation:
     def word_values(self) -> tuple[tuple[str, float], ...]:
         """The words of a text, each with its value: the sum over its tokens, of magnitudes the largest."""
         of_words = self.attribution[0].double().split([word.tokens for word in self.words]) if self.words else ()
-        values = [float(of.max() if self.method.view == "magnitude" else of.sum()) for of in of_words]
+        values = [float(of.max() if self.view == "magnitude" else of.sum()) for of in of_words]
         return tuple((word.text, value) for word, value in zip(self.words, values, strict=True))
 
     @property
@@ -454,9 +460,40 @@ class Explanation:
 
     def picture(self, view: Picture = "overlay") -> Image.Image:
         """One of the views, by name."""
-        if view == "overlay":
-            return self.overlay()
-        return self.heatmap() if view == "heatmap" else self.grey()
+        match view:
+            case "overlay":
+                return self.overlay()
+            case "heatmap":
+                return self.heatmap()
+            case "grey":
+                return self.grey()
+            case "error":
+                return self.error()
+
+    @property
+    def view(self) -> View:
+        """How the map becomes a picture: as the method says; standard errors from zero up."""
+        return "positive" if SHOWN in self.notes else self.method.view
+
+    @property
+    def of_error(self) -> Explanation:
+        """The standard errors as a map of their own.
+
+        Raises:
+            OutputError: if the method draws nothing at random.
+        """
+        if self.standard_error is None:
+            raise OutputError(f"{self.title} draws nothing at random, so its map has no standard error")
+        return replace(self, attribution=self.standard_error, standard_error=None, notes={**self.notes, SHOWN: ERROR})
+
+    def error(self, *, cmap: str | None = None, opacity: float | None = None) -> Image.Image:
+        """The standard error of each value on the image, on the scale of the map: where it is as bright as the map, the
+        map says nothing.
+
+        Raises:
+            OutputError: if the method draws nothing at random.
+        """
+        return self.of_error.overlay(cmap=cmap, scale=Scale(0.0, self.scale.high, signed=False), opacity=opacity)
 
     def _composed(self, drawn: Callable[[Explanation], Image.Image], marked: bool = True) -> Image.Image:
         """The slices that are shown in one picture, each as `drawn` has it; `marked`: with what the map says."""
@@ -501,8 +538,10 @@ class Explanation:
             "overlay": lambda one: one.overlay(scale=self.scale),
             "heatmap": lambda one: one.heatmap(scale=self.scale),
             "grey": lambda one: grey(one.values, self.signed, self.scale),
+            "error": lambda one: one.overlay(scale=Scale(0.0, self.scale.high, signed=False)),
         }
-        slices = map(self.slice_at, range(self.depth))
+        source = self.of_error if view == "error" else self
+        slices = map(source.slice_at, range(self.depth))
         return played(
             (self.name_of(number), one._drawn_at(playing_size(one.image.size), views[view]))
             for number, one in enumerate(slices)
@@ -557,16 +596,20 @@ class Explanation:
             return write_bytes(path, self._played(view))
         if suffix == ".npz":
             buffer = io.BytesIO()
-            np.savez_compressed(
-                buffer, attribution=self.attribution.numpy(), metadata=np.array(json.dumps(self.metadata()))
-            )
+            arrays: dict[str, Any] = {name: values.numpy() for name, values in self._arrays.items()}
+            np.savez_compressed(buffer, **arrays, metadata=np.array(json.dumps(self.metadata())))
             return write_bytes(path, buffer.getvalue())
         if suffix == ".safetensors":
             from safetensors.torch import save
 
-            tensors = {"attribution": self.attribution.contiguous()}
+            tensors = {name: values.contiguous() for name, values in self._arrays.items()}
             return write_bytes(path, save(tensors, {"deepviz": json.dumps(self.metadata())}))
         raise OutputError(f"{path}: the ending must be one of {', '.join((*PICTURES, GIF, *FIGURES, *ARRAYS))}")
+
+    @property
+    def _arrays(self) -> dict[str, Tensor]:
+        errors = {} if self.standard_error is None else {"standard_error": self.standard_error}
+        return {"attribution": self.attribution, **errors}
 
     def metadata(self) -> dict[str, Any]:
         """Everything but the arrays, as plain values for JSON."""

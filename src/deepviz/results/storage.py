@@ -103,10 +103,10 @@ def packed(explanations: Sequence[Explanation]) -> bytes:
         results = []
         for number, explanation in enumerate(explanations):
             name = f"maps/{number}.u16"
-            low, high, levels = quantised(explanation.attribution.numpy(), LEVELS)
-            _add(archive, name, levels.astype("<u2").tobytes(), zipfile.ZIP_DEFLATED)
             result = _described(explanation) | {"photograph": photographs.index(explanation.image)}
-            result["map"] = {"file": name, "shape": list(explanation.attribution.shape), "low": low, "high": high}
+            result["map"] = _add_map(archive, name, explanation.attribution)
+            if explanation.standard_error is not None:
+                result["standard error"] = _add_map(archive, f"errors/{number}.u16", explanation.standard_error)
             results.append(result)
         for entry, picture in zip(photographs.entries, photographs.pictures, strict=True):
             _add(archive, entry["file"], encoded(picture), zipfile.ZIP_STORED)
@@ -120,6 +120,13 @@ def packed(explanations: Sequence[Explanation]) -> bytes:
         text = json.dumps(header, ensure_ascii=False, allow_nan=False, indent=1)
         _add(archive, "header.json", text.encode(), zipfile.ZIP_DEFLATED)
     return buffer.getvalue()
+
+
+def _add_map(archive: zipfile.ZipFile, name: str, values: Tensor) -> dict[str, Any]:
+    """Write a map; where it is, and what its whole numbers stand for."""
+    low, high, levels = quantised(values.numpy(), LEVELS)
+    _add(archive, name, levels.astype("<u2").tobytes(), zipfile.ZIP_DEFLATED)
+    return {"file": name, "shape": list(values.shape), "low": low, "high": high}
 
 
 def quantised(values: NDArray[Any], levels: int) -> tuple[float, float, NDArray[np.float64]]:
@@ -396,7 +403,15 @@ class _Reader:
                 Detected(str(label), _finite(score), _box(box)) for label, score, box in result.get("detections", ())
             ),
             words=_words(result),
+            standard_error=self.error(result),
         )
+
+    def error(self, result: dict[str, Any]) -> Tensor | None:
+        """The standard errors of a result's map, if there are any."""
+        entry = result.get("standard error")
+        if entry is not None and entry["shape"] != result["map"]["shape"]:
+            raise ValueError(f"standard errors {entry['shape']} of a map {result['map']['shape']}")
+        return None if entry is None else self.map(entry)
 
     def map(self, entry: dict[str, Any]) -> Tensor:
         shape = tuple(map(_natural, entry["shape"]))

@@ -4,21 +4,33 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import takewhile
+from threading import Event
 from typing import Any
 
 from PIL import Image
 from torch import Tensor, nn
 
 from deepviz.diagnostics import Diagnostics, warn
-from deepviz.errors import ImageError, LayerError, ModelError, NoGradient, NothingOverridden, in_one_line
+from deepviz.errors import (
+    DeepVizError,
+    ImageError,
+    LayerError,
+    ModelError,
+    NoGradient,
+    NothingOverridden,
+    in_one_line,
+)
 from deepviz.files import versions
 from deepviz.inputs import Inputs
 from deepviz.methods.method import Method
+from deepviz.methods.perturbation.perturbation_map import ERROR, INTERRUPTED
 from deepviz.models import LoadedModel, Prepared, Preprocess
 from deepviz.models.stored import FilePreprocess
 from deepviz.objectives import Objective, Several
 from deepviz.probe.borrow import original
 from deepviz.probe.outputs import WITHOUT_SCORES
+from deepviz.probe.progress import Watcher, watched
 from deepviz.results.explanation import ExplainedTarget, Explanation
 from deepviz.results.outcomes import Failed, ImageOutcomes, Missing, Outcome, Skipped
 from deepviz.runs.asked import Item
@@ -28,6 +40,7 @@ from deepviz.runs.runner import OnError, Progress, batches, run
 ROWS = 8
 UNSEEN = (128, 128, 128)
 """The picture under a map whose input has neither one nor three channels."""
+NOT_BEGUN = "the work was interrupted before it began"
 IMAGE_ALONE = "it explains the image-like input alone"
 
 
@@ -63,7 +76,9 @@ def explain_items(
     work = _Explaining(loaded, named, top_k, lenient, needed, progress)
     several = loaded.kind in WITHOUT_SCORES and top_k != 1  # of these an image may have fewer
     together = batches(items, _alike, 1 if several else ROWS)
-    yield from run(together, work.outcomes, on_error=on_error, sinks=sinks)
+    # Ctrl-C in a long method leaves the map so far, and ends the work after it
+    going_on = takewhile(lambda _: not work.interrupted.is_set(), together)
+    yield from run(going_on, work.outcomes, on_error=on_error, sinks=sinks)
 
 
 def _alike(item: Item) -> Hashable:
@@ -84,6 +99,7 @@ class _Explaining:
     needed: bool
     progress: Progress | None
     warned: set[str] = field(default_factory=set)
+    interrupted: Event = field(default_factory=Event)
 
     def outcomes(self, batch: Sequence[Item]) -> list[ImageOutcomes]:
         """What came of images of one size."""
@@ -94,15 +110,28 @@ class _Explaining:
         rows = _Rows(self.loaded, batch, inputs, look.objectives, targets, look.remarks, look.assumed)
         by_method = []
         for position, method in enumerate(self.methods):
+            if self.interrupted.is_set():
+                by_method.append(
+                    rows.missing(method, DeepVizError("the work was interrupted before it began"), Skipped)
+                )
+                continue
             if self.progress is not None:
                 self.progress(str(method), position * len(batch))
-            by_method.append(self._of_method(method, rows))
+            with watched(self._watcher(str(method), position, len(batch))):
+                by_method.append(self._of_method(method, rows))
         found = [self._image(item, look, row, by_method) for row, item in enumerate(batch)]
         self._warn(rows, found)
         if self.needed:
             for one in found:
                 one.check()
         return found
+
+    def _watcher(self, method: str, position: int, images: int) -> Watcher | None:
+        """Tells the progress of one method, in the middle of it."""
+        progress = self.progress
+        if progress is None:
+            return None
+        return lambda done, total, _: progress(f"{method}, pass {done} of {total}", images * (position + done / total))
 
     def _image(self, item: Item, look: Look, row: int, by_method: list[_Found]) -> ImageOutcomes:
         outcomes = (
@@ -127,7 +156,10 @@ class _Explaining:
         A target that the model does not have was refused before, by the look at the rows.
         """
         try:
-            return rows.explained(method)
+            found = rows.explained(method)
+            if any(isinstance(one, Explanation) and INTERRUPTED in one.notes for one in found[0][0]):
+                self.interrupted.set()
+            return found
         except Exception as error:  # a method of another package may raise anything
             if not self.lenient:
                 raise
@@ -233,6 +265,7 @@ class _Rows:
             space=part.space,
             input=part.input,
             columns=item.inputs.columns_of(part.input or "x") if item.leaves and item.inputs is not None else (),
+            standard_error=found.error_of(row),
         )
 
 
@@ -246,7 +279,18 @@ class Maps:
 
     def notes_of(self, row: int) -> dict[str, Any]:
         """The notes of one row's map."""
-        return self.notes.of(row if self.column is None else (row, self.column))
+        return self.notes.of(self._index(row))
+
+    def error_of(self, row: int) -> Tensor | None:
+        """The standard error of each value of one row's map; None for a method that draws nothing at random."""
+        errors = self.notes.maps.get(ERROR)
+        # of a method inside another, the errors are not those of the map
+        if errors is None or errors.shape[-self.maps[row].ndim :] != self.maps[row].shape:
+            return None
+        return errors[self._index(row)].detach().float().cpu()
+
+    def _index(self, row: int) -> int | tuple[int, int]:
+        return row if self.column is None else (row, self.column)
 
 
 def maps_of(

@@ -9,8 +9,8 @@ from deepviz.errors import DeepVizError, ModelError, NotInImage
 
 T = TypeVar("T")
 R = TypeVar("R")
-Progress = Callable[[str, int], None]
-"""Takes what is next, in words, and how many units of work of the items under way are done."""
+Progress = Callable[[str, float], None]
+"""Takes what is next, in words, and how many units of work of the items under way are done, a long one by parts."""
 OnError = Callable[[T, DeepVizError], None]
 """Takes an item that nothing comes of, and the error."""
 

@@ -11,7 +11,7 @@ from deepviz.methods.method import View
 from deepviz.methods.perturbation.cells import Cells, partition
 from deepviz.methods.perturbation.masking import Masking
 from deepviz.methods.perturbation.perturbation_map import ROUND, Estimate, SampledMap
-from deepviz.options import Ge
+from deepviz.options import Budget, Ge
 from deepviz.probe.seeds import generator_of
 
 
@@ -47,7 +47,7 @@ class HSIC(SampledMap):
     """
 
     cells: Cells = 7
-    max_passes: Annotated[int, Ge(4), "Forward passes of one image; with a tolerance, at most so many."] = 1500
+    max_passes: Annotated[Budget, Ge(4)] = 1500
 
     title: ClassVar[str] = "HSIC"
     paper: ClassVar[str] = "Novello et al. 2022, arXiv:2206.06219"

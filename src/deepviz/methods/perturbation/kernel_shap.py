@@ -13,7 +13,7 @@ from deepviz.methods.perturbation.cells import Cells, partition
 from deepviz.methods.perturbation.masking import Masking
 from deepviz.methods.perturbation.perturbation_map import ROUND, Estimate, SampledMap
 from deepviz.methods.perturbation.surrogate import fitted
-from deepviz.options import Ge
+from deepviz.options import Budget, Ge
 from deepviz.probe.seeds import generator_of
 
 
@@ -50,7 +50,7 @@ class KernelSHAP(SampledMap):
     """
 
     cells: Cells = 7
-    max_passes: Annotated[int, Ge(2), "Forward passes of one image; with a tolerance, at most so many."] = 1000
+    max_passes: Annotated[Budget, Ge(2)] = 1000
 
     title: ClassVar[str] = "KernelSHAP"
     paper: ClassVar[str] = "Lundberg and Lee 2017, arXiv:1705.07874"

@@ -12,7 +12,7 @@ from deepviz.methods.perturbation.cells import Cells, partition
 from deepviz.methods.perturbation.masking import Masking
 from deepviz.methods.perturbation.perturbation_map import ROUND, Estimate, SampledMap
 from deepviz.methods.perturbation.surrogate import fitted
-from deepviz.options import Ge, Gt
+from deepviz.options import Budget, Ge, Gt
 from deepviz.probe.seeds import generator_of
 
 
@@ -47,7 +47,7 @@ class LIME(SampledMap):
     """
 
     cells: Cells = "superpixels"
-    max_passes: Annotated[int, Ge(3), "Forward passes of one image; with a tolerance, at most so many."] = 1000
+    max_passes: Annotated[Budget, Ge(3)] = 1000
     width: Annotated[float, Gt(0), "Width of the kernel: how near the image the model is to hold."] = 0.25
     ridge: Annotated[float, Ge(0), "Penalty of the squared values."] = 1.0
 

@@ -14,7 +14,7 @@ from deepviz.errors import MethodError
 from deepviz.methods.method import Method
 from deepviz.methods.needs import Needs
 from deepviz.methods.perturbation.masking import Masking, Read, Replacement, SoftReplacement, replacements
-from deepviz.options import Ge, Gt, Seed
+from deepviz.options import Budget, Gt, Seed
 from deepviz.probe.progress import tell
 from deepviz.probe.session import Session
 
@@ -101,7 +101,7 @@ class PerturbationMap(Method):
                     complete = len(found) == session.n
                     tell(done, most, (lambda: self._joined(list(found.values()), session)) if complete else None)
         except KeyboardInterrupt:
-            if len(found) < session.n:
+            if len(found) < session.n or not under_way:
                 raise
             done = max(found[row].passes for row in under_way)
             session.notes.facts[INTERRUPTED] = f"after {done} forward passes of at most {round(self.passes())}"
@@ -127,7 +127,7 @@ class SampledMap(PerturbationMap):
     """
 
     baseline: SoftReplacement = 0.0
-    max_passes: Annotated[int, Ge(1), "Forward passes of one image; with a tolerance, at most so many."] = 2000
+    max_passes: Budget = 2000
     tolerance: Annotated[
         float | None,
         Gt(0),
@@ -166,7 +166,7 @@ class SampledMap(PerturbationMap):
 
 
 def _is_sure(estimate: Estimate, tolerance: float) -> bool:
-    """Whether all maps are as sure as that; not before a round is done, since an error from few passes is one itself."""
+    """Whether all maps are as sure as that; not before a round is done, since so few passes do not tell."""
     return estimate.passes >= ROUND and float(estimate.relative_error.max()) <= tolerance
 
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from deepviz.methods.method import View
 from deepviz.methods.perturbation.masking import Masking, Read
 from deepviz.methods.perturbation.perturbation_map import ROUND, Estimate, SampledMap
-from deepviz.options import Ge, Gt, Lt
+from deepviz.options import Budget, Ge, Gt, Lt
 from deepviz.probe.seeds import generator_of
 
 MODES = {1: "linear", 2: "bilinear", 3: "trilinear"}
@@ -53,7 +53,7 @@ class RISE(SampledMap):
     value: Read = "probability"
     cells: Annotated[int, Ge(1), "Cells of a mask along each axis."] = 7
     keep: Annotated[float, Gt(0), Lt(1), "Probability that a cell is kept."] = 0.5
-    max_passes: Annotated[int, Ge(2), "Forward passes of one image; with a tolerance, at most so many."] = 4000
+    max_passes: Annotated[Budget, Ge(2)] = 4000
 
     title: ClassVar[str] = "RISE"
     paper: ClassVar[str] = "Petsiuk et al. 2018, arXiv:1806.07421"

@@ -11,7 +11,7 @@ from deepviz.methods.method import View
 from deepviz.methods.perturbation.cells import Cells, partition
 from deepviz.methods.perturbation.masking import Masking
 from deepviz.methods.perturbation.perturbation_map import ROUND, Estimate, SampledMap
-from deepviz.options import Ge
+from deepviz.options import Budget, Ge
 from deepviz.probe.seeds import generator_of
 
 
@@ -48,7 +48,7 @@ class ShapleySampling(SampledMap):
     """
 
     cells: Cells = 7
-    max_passes: Annotated[int, Ge(2), "Forward passes of one image; with a tolerance, at most so many."] = 2000
+    max_passes: Annotated[Budget, Ge(2)] = 2000
 
     title: ClassVar[str] = "Shapley sampling"
     paper: ClassVar[str] = "Castro et al. 2009, doi:10.1016/j.cor.2008.04.004"

@@ -11,7 +11,7 @@ from deepviz.methods.method import View
 from deepviz.methods.perturbation.cells import Cells, partition
 from deepviz.methods.perturbation.masking import Masking
 from deepviz.methods.perturbation.perturbation_map import Estimate, SampledMap
-from deepviz.options import Ge
+from deepviz.options import Budget, Ge
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class Sobol(SampledMap):
     """
 
     cells: Cells = 8
-    max_passes: Annotated[int, Ge(2), "Forward passes of one image; with a tolerance, at most so many."] = 2112
+    max_passes: Annotated[Budget, Ge(2)] = 2112
 
     title: ClassVar[str] = "Sobol indices"
     paper: ClassVar[str] = "Fel et al. 2021, arXiv:2111.04138"
