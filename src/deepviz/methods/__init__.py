@@ -32,6 +32,7 @@ from deepviz.methods.gradients.gradient import Gradient
 from deepviz.methods.gradients.guided_backprop import GuidedBackprop
 from deepviz.methods.gradients.guided_ig import GuidedIG
 from deepviz.methods.gradients.integrated_gradients import IntegratedGradients
+from deepviz.methods.gradients.meaningful_perturbation import MeaningfulPerturbation
 from deepviz.methods.gradients.smooth_grad import SmoothGrad
 from deepviz.methods.gradients.xrai import XRAI
 from deepviz.methods.method import Attribution, Method
@@ -56,6 +57,7 @@ __all__ = [  # noqa: RUF022
     "BlurIG",
     "GuidedIG",
     "XRAI",
+    "MeaningfulPerturbation",
     "GradTimesImage",
     "SmoothGrad",
     "GradCAM",
