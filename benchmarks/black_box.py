@@ -77,6 +77,18 @@ def methods(passes: int) -> dict[str, PerturbationMap]:
     }
 
 
+def contestants(
+    model: nn.Module, x: Tensor, stem: str, method: PerturbationMap, spent: int, passes: int
+) -> Contestants:
+    copies, chunk = x.expand(spent, -1, -1, -1), chunk_rows(model, x, graph=False)
+    peers = of_captum(model, x, passes)
+    return {
+        "raw": lambda: raw_forward(model, copies, chunk),
+        "DeepViz": lambda: method(model, x, CLASS),
+        **({"Captum": peers[stem]} if stem in peers else {}),
+    }
+
+
 def minima(contestants: Contestants, rounds: int) -> dict[str, float]:
     """The least CPU seconds of each, interleaved."""
     best = dict.fromkeys(contestants, float("inf"))
@@ -103,22 +115,12 @@ def main() -> None:
     rows = []
     for name in given.models:
         model = build(name, "cpu")
-        chunk = chunk_rows(model, x, graph=False)
-        peers = of_captum(model, x, given.passes)
         for stem, method in methods(given.passes).items():
             spent = int(method.attribute(model, x, CLASS).notes.rows["forward passes"].max())
-            copies = x.expand(spent, -1, -1, -1)
-            contestants: Contestants = {
-                "raw": lambda copies=copies: raw_forward(model, copies, chunk),
-                "DeepViz": lambda method=method: method(model, x, CLASS),
-                **({"Captum": peers[stem]} if stem in peers else {}),
-            }
-            best = minima(contestants, given.rounds)
-            each = 1000 * best["raw"] / spent
+            best = minima(contestants(model, x, stem, method, spent, given.passes), given.rounds)
+            each = f"{1000 * best['raw'] / spent:.1f} ms"
             captum = f"{best['Captum'] / best['DeepViz']:.2f}" if "Captum" in best else ""
-            rows.append(
-                [name, method.title, str(spent), f"{each:.1f} ms", f"{best['DeepViz'] / best['raw']:.2f}", captum]
-            )
+            rows.append([name, method.title, str(spent), each, f"{best['DeepViz'] / best['raw']:.2f}", captum])
             print(*rows[-1], flush=True)
     head = ["model", "method", "forward passes", "one raw pass", "DeepViz / raw", "Captum / DeepViz"]
     text = (
