@@ -84,8 +84,9 @@ def explain(
             Folders are searched with their sub-folders. Of a generator, a torch `Dataset` and a `DataLoader`, which
             may also give pairs (image, label), the images are explained; a `DataLoader` gives batches, the others one
             image at a time.
-        methods: "all", a method, its name ("grad-cam"), or several of these. Of "all", methods that do not apply to
-            the model, or fail, are left out with a warning.
+        methods: "all", a family ("cams"), a method, its name ("grad-cam"), or several of these. Of "all" and of a
+            family, methods that do not apply to the model, or fail, are left out with a warning. "all" is a set of
+            eight; of a model that is a plain function, those that need forward passes alone.
         target: a class index, a label ("tiger cat"), an array or tensor (N,) of indices, one per image, an objective
             such as `Logit(281) - Logit(282)`, a callable from the model's raw output to one score per row, or a list:
             all of them for every image. None: the predicted.
@@ -115,8 +116,9 @@ def explain(
         >>> [e.title for e in deepviz.explain(net, torch.rand(3, 8, 8), ["gradient", "grad-times-image"])]
         ['Gradient', 'Gradient × image']
     """
-    chosen = choose_methods(methods, layer)
+    choose_methods(methods, layer)  # before any work, if there is no such method
     loaded, items = _items(model, images, target, preprocess, extra, output)
+    chosen = choose_methods(methods, layer, loaded.is_black_box)
     found = explain_items(loaded, items, chosen, top_k=top_k, lenient=is_all(methods))
     return Explanations(outcome for image in found for outcome in image.outcomes)
 
@@ -145,8 +147,9 @@ def explain_each(
         >>> next(deepviz.explain_each(net, images, "gradient")).title
         'Gradient'
     """
-    chosen = choose_methods(methods, layer)
+    choose_methods(methods, layer)
     loaded = _loaded(model, images, preprocess, output)
+    chosen = choose_methods(methods, layer, loaded.is_black_box)
     items = each_item(loaded, images, target, extra)
     found = explain_items(loaded, items, chosen, top_k=top_k, lenient=is_all(methods))
     return (one for image in found for one in image.explanations)
@@ -301,6 +304,7 @@ def evaluate(
     """
     chosen, by = choose_methods(methods), choose_metrics(metrics)
     loaded, items = _items(model, images, target, preprocess, extra, output)
+    chosen = choose_methods(methods, black_box=loaded.is_black_box)
     if boxes is not None and len(boxes) != len(items):
         raise TargetError(f"{len(boxes)} lists of boxes for {len(items)} images: give one for each")
     if boxes is not None:

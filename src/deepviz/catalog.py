@@ -177,8 +177,11 @@ def register(cls: type[Method]) -> str:
     return name
 
 
-def default_set() -> list[str]:
-    """The methods that "all" stands for, by name."""
+def default_set(black_box: bool = False) -> list[str]:
+    """The methods that "all" stands for, by name; of a model that is a plain function, the family of those that need
+    forward passes alone."""
+    if black_box:
+        return members("perturbation") or []
     return [name for name, cls in METHODS.items() if cls.in_default_set]
 
 

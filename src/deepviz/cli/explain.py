@@ -160,6 +160,8 @@ def explain(
             probe_folder(html.parent)
         keep_memory()
         loaded = loaded_model(model, weights, labels, device, output_kind, loading)
+        if method is None and loaded.is_black_box:
+            methods = built(catalog.default_set(black_box=True), options, layer, budget)
         photographs.narrow(loaded.reads)
         table = read_extra(extra, photographs.paths)
         wanted = parsed_targets(target, loaded)

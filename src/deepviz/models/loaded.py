@@ -23,7 +23,7 @@ from deepviz.models.stored import FilePreprocess, Ready
 from deepviz.models.texts import TextEmbedder
 from deepviz.objectives.candidates import Found
 from deepviz.objectives.embedder import TextEmbeddings
-from deepviz.probe.black_box import black_box_of
+from deepviz.probe.black_box import BlackBox, black_box_of
 from deepviz.probe.borrow import original
 from deepviz.probe.outputs import Kind, Reading, check_kind, stated_kind
 
@@ -216,6 +216,11 @@ class LoadedModel:
             "" if self.output == "auto" else self.output,
         ]
         return f"LoadedModel({', '.join(filter(None, [f'{self.name} ({self.weights})', *known]))})"
+
+    @property
+    def is_black_box(self) -> bool:
+        """Whether it is a plain function, of which forward passes alone can be asked."""
+        return isinstance(original(self.module), BlackBox)
 
     @property
     def is_random(self) -> bool:

@@ -229,8 +229,10 @@ def _files(path: str | os.PathLike[str], reads: Reads) -> Iterator[ImageLike]:
     yield from found.paths
 
 
-def choose_methods(methods: Methods, layer: str | nn.Module | None = None) -> list[Method]:
+def choose_methods(methods: Methods, layer: str | nn.Module | None = None, black_box: bool = False) -> list[Method]:
     """The methods asked for, as values; `layer` goes to those that take one, also inside others.
+
+    `black_box`: whether the model is a plain function, of which "all" means other methods.
 
     Raises:
         MethodError: for a name that does not exist, with the nearest ones.
@@ -238,7 +240,8 @@ def choose_methods(methods: Methods, layer: str | nn.Module | None = None) -> li
         TypeError: for a class instead of a value, or a set.
         ValueError: if there is none.
     """
-    asked = (catalog.members(methods) if isinstance(methods, str) else None) or methods
+    members = catalog.members(methods) if isinstance(methods, str) else None
+    asked = catalog.default_set(black_box) if methods == "all" else members or methods
     several = [
         _value(one, Method, "methods", also="'all', ")  # type: ignore[type-abstract]
         for one in (_ordered(asked, "methods") if _is_many(asked) else [asked])
