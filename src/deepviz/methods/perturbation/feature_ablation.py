@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from deepviz.methods.method import View
@@ -54,7 +55,7 @@ class FeatureAblation(PerturbationMap):
         R = torch.zeros(image.clean.shape[1], parts.count, dtype=torch.float64)
 
         def masks(chunk: slice) -> Tensor:
-            return parts.masks(1 - torch.eye(parts.count)[start:stop][chunk])
+            return parts.masks(1 - F.one_hot(torch.arange(start, stop)[chunk], parts.count).float())
 
         for start in range(0, parts.count, ROUND):
             stop = min(start + ROUND, parts.count)

@@ -90,8 +90,10 @@ def dependence(s: Tensor, f: Tensor) -> tuple[Tensor, Tensor]:
     ones_k = (sums.square() - n) / 2
     crossed = (sums * (rows @ s) - total) / 2
     R = (trace + ones_k * total / ((n - 1) * (n - 2)) - 2 * crossed / (n - 2)) / (n * (n - 3))
-    # a U-statistic of pairs, once L is centred: its variance is that of the mean of a pair's values given one of the
-    # two, which is zero where there is no dependence, and that of the pairs themselves
+    # once L is centred, a mean over pairs: its variance is 4/n that of a pair's mean given one of the two, which is
+    # zero where there is no dependence, and 2/(n (n - 1)) that of a pair. The first is estimated by n means of n - 1
+    # pairs each, whose variance has 1/(n - 1) of the second in it. This is rather too large for parts that hardly
+    # matter, which is as it should be: their values are skewed, and the lower ones have smaller estimated errors
     centred = L - rows[:, None] / (n - 2) - rows[None, :] / (n - 2) + total / ((n - 1) * (n - 2))
     centred.fill_diagonal_(0)
     of_one = s * (centred @ s) / 2 / (n - 1)

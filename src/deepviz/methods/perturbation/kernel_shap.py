@@ -60,12 +60,17 @@ class KernelSHAP(SampledMap):
         """R and its standard errors, from a sample that grows; or from all combinations."""
         parts = partition(image.x, self.cells)
         d = parts.count
-        start, change = image.empty, image.clean - image.empty  # S(0), S(x) - S(0): (1, K)
+        start = image.empty  # S(0), (1, K)
+        change = image.clean - start
+        if d == 1:
+            yield Estimate(parts.maps(change.T), 2, parts.maps(torch.zeros_like(change.T)))
+            return
         if 2**d <= self.max_passes:
             z, w = _all_combinations(d)
             S = image.values(len(z), lambda chunk: parts.masks(z[chunk])) - start
-            R, _ = _constrained(z, S, w, change)
-            yield Estimate(parts.maps(R), 2**d, parts.maps(torch.zeros_like(R)))
+            exact = _constrained(z, S, w, change)
+            assert exact is not None
+            yield Estimate(parts.maps(exact[0]), 2**d, parts.maps(torch.zeros_like(exact[0])))
             return
         most = (self.max_passes - 2) // 2
         if most <= d:
@@ -79,9 +84,10 @@ class KernelSHAP(SampledMap):
             drawn.append(z)
             # by the constraint, S(1 - z) says as much about z: both in one observation, which are independent
             found.append((S + change - T) / 2)
-            if numbers.stop > d:
-                z, y = torch.cat(drawn), torch.cat(found)
-                R, errors = _constrained(z, y, torch.ones(len(z)), change)
+            z = torch.cat(drawn)
+            fit = _constrained(z, torch.cat(found), torch.ones(len(z)), change) if len(z) > d else None
+            if fit is not None:
+                R, errors = fit
                 yield Estimate(parts.maps(R), 2 + 2 * len(z), parts.maps(errors))
 
     @property
@@ -90,16 +96,18 @@ class KernelSHAP(SampledMap):
         return "sum"
 
 
-def _constrained(z: Tensor, y: Tensor, w: Tensor, change: Tensor) -> tuple[Tensor, Tensor]:
-    """argmin_b sum w (y - z b)^2 with sum b = change, and its standard errors, (K, d) each.
+def _constrained(z: Tensor, y: Tensor, w: Tensor, change: Tensor) -> tuple[Tensor, Tensor] | None:
+    """argmin_b sum w (y - z b)^2 with sum b = change, and its standard errors, (K, d) each; None if z does not
+    determine b.
 
-    b = change/d + b' with sum b' = 0; what is left of y is fitted by z less its mean, which lies in that plane.
+    b = change/d + b' with sum b' = 0; what is left of y is fitted by z less its mean, which lies in that plane. A
+    penalty of (sum b')^2, which is 0, makes the system regular.
     """
     d = z.shape[1]
     z, w = z.double(), w.double()
     share = z.mean(1, keepdim=True)
-    b, errors = fitted(z - share, y - share * change, w, torch.zeros(d, d, dtype=torch.float64))
-    return change.T / d + b, errors
+    fit = fitted(z - share, y - share * change, w, torch.ones(d, d, dtype=torch.float64))
+    return fit and (change.T / d + fit[0], fit[1])
 
 
 def _combination(d: int, seed: int, number: int) -> Tensor:

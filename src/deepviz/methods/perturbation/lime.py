@@ -25,13 +25,13 @@ class LIME(SampledMap):
 
     z says which of the d parts are there, each with probability 1/2; the others are replaced by the baseline. D is the
     cosine distance of z from the whole image. The kernel, its width and the ridge are those of the authors' code for
-    images.
+    images, which replaces a part by its own mean colour.
 
     Shapes: x (N, C, H, W) -> (N, 1, h, w) for h x w cells, (N, 1, H, W) for other parts; signals (N, C, L) and volumes
     (N, C, D, H, W) likewise. In units of the score. Drawn with its sign. The notes hold "standard error", relative to
     the map: that of the coefficients, robust to the spread of the residuals (White 1980, HC3).
 
-    Errors: those of `FeatureAblation`.
+    Errors: MethodError if without a ridge `max_passes` does not suffice to fit d values; those of `FeatureAblation`.
 
     Pitfall: the map depends on the kernel's width and on the parts: try others. The ridge draws all values towards
     zero, the more, the fewer samples there are.
@@ -59,6 +59,8 @@ class LIME(SampledMap):
         """b and its standard errors, from a sample that grows; the first of it is the whole image."""
         parts = partition(image.x, self.cells)
         d = parts.count
+        if not self.ridge and self.max_passes < d + 2:
+            raise self.too_few(d + 2, d)
         penalty = torch.diag(torch.tensor([0.0, *[self.ridge] * d], dtype=torch.float64))
         drawn, found = [torch.ones(1, d)], [image.clean]
         for first in range(1, self.max_passes, ROUND):
@@ -69,8 +71,10 @@ class LIME(SampledMap):
             z = torch.cat(drawn).double()
             D = 1 - (z.mean(1)).sqrt()
             w = (-(D.square()) / self.width**2).exp().sqrt()
-            b, errors = fitted(torch.cat([torch.ones(len(z), 1), z], 1), torch.cat(found), w, penalty)
-            yield Estimate(parts.maps(b[:, 1:]), numbers.stop, parts.maps(errors[:, 1:]))
+            fit = fitted(torch.cat([torch.ones(len(z), 1), z], 1), torch.cat(found), w, penalty)
+            if fit is not None and (self.ridge or len(z) > d + 1):
+                b, errors = fit
+                yield Estimate(parts.maps(b[:, 1:]), numbers.stop, parts.maps(errors[:, 1:]))
 
     @property
     def view(self) -> View:

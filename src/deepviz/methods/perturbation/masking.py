@@ -65,7 +65,12 @@ class Masking:
 
         def make(chunk: slice) -> Tensor:
             m = masks(chunk).to(x)
-            return torch.lerp(b, x, m) if b is not None else imputed(x.expand(len(m), *x.shape[1:]), m[:, 0] == 0)
+            if b is not None:
+                return torch.lerp(b, x, m)
+            removed = m[:, 0] == 0
+            if bool(removed.flatten(1).all(1).any()):
+                raise ImageError("baseline='inpainted' fills what is taken away from what is left, and nothing is left")
+            return imputed(x.expand(len(m), *x.shape[1:]), removed)
 
         rows = torch.full((count,), self.row)
         return self._table(self.session.ask(rows, make, self.value))

@@ -30,7 +30,7 @@ class Occlusion(PerturbationMap):
     Shapes: x (N, C, H, W) -> (N, 1, H, W); signals (N, C, L) and volumes (N, C, D, H, W) likewise. In units of the
     score. Drawn with its sign: covering a distraction raises the score.
 
-    Errors: see `Method.__call__`.
+    Errors: ImageError if "inpainted" is to fill a window that covers the whole image.
 
     Pitfall: evidence that occurs twice is not missed when one is covered, and a covered window may look like something
     else. Windows smaller than the object show edges, larger ones blur the place.
@@ -52,6 +52,14 @@ class Occlusion(PerturbationMap):
     title: ClassVar[str] = "Occlusion"
     paper: ClassVar[str] = "Zeiler and Fergus 2013, arXiv:1311.2901"
     cost: ClassVar[str] = "1 forward, and 1 for each window"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.stride is not None and self.stride > self.window:
+            raise ValueError(
+                f"stride must be at most the window, or some pixels are never covered: got stride {self.stride} and "
+                f"window {self.window}"
+            )
 
     def estimates(self, image: Masking) -> Iterator[Estimate]:
         """The mean fall over the windows of each pixel, after some more windows; 0 where there was none yet."""

@@ -141,7 +141,12 @@ class SampledMap(PerturbationMap):
             yield estimate
             if self.tolerance is not None and _is_sure(estimate, self.tolerance):
                 return
-        if estimate is not None and self.tolerance is not None:
+        if estimate is None:
+            raise MethodError(
+                f"{self.name} cannot tell the parts of the image apart by {self.max_passes} forward passes: allow more "
+                "(max_passes=), or cut the image into fewer parts (cells=)"
+            )
+        if self.tolerance is not None and float(estimate.relative_error.max()) > self.tolerance:
             image.session.notes.warn(
                 f"{self.name} has a standard error of {float(estimate.relative_error.max()):.0%} after "
                 f"max_passes={self.max_passes}, more than the tolerance of {self.tolerance:.0%}: allow more passes, or "
@@ -166,7 +171,7 @@ class SampledMap(PerturbationMap):
 
 
 def _is_sure(estimate: Estimate, tolerance: float) -> bool:
-    """Whether all maps are as sure as that; not before a round is done, since so few passes do not tell."""
+    """Whether all maps are as sure as that; not before a round is done: an error from few passes is one itself."""
     return estimate.passes >= ROUND and float(estimate.relative_error.max()) <= tolerance
 
 

@@ -26,9 +26,9 @@ class RISE(SampledMap):
 
         S(p) = 1/(N E[M]) sum_i f(x * M_i) M_i(p)
 
-    A mask is a grid of `cells` + 1 cells along each axis, each 1 with probability `keep`, else 0, enlarged linearly and
-    shifted by up to a cell; E[M] = `keep`. f is the probability of the class, as in the paper. With a baseline other
-    than 0, x M + b (1 - M) takes the place of x * M.
+    A mask is a grid of `cells` values along each axis, each 1 with probability `keep`, else 0, enlarged linearly to one
+    cell more than the image and cropped to it at a random place; E[M] = `keep`. f is the probability of the class, as
+    in the paper. With a baseline other than 0, x M + b (1 - M) takes the place of x * M.
 
     Shapes: x (N, C, H, W) -> (N, 1, H, W); signals (N, C, L) and volumes (N, C, D, H, W) likewise. In units of f: the
     expected f where the pixel is kept. Drawn from its lowest value up, since all values share the mean of f. The notes
