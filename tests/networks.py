@@ -24,6 +24,7 @@ from deepviz.methods import (
     IntegratedGradients,
     SmoothGrad,
 )
+from deepviz.methods.perturbation.perturbation_map import SampledMap
 from deepviz.objectives.bound import bind
 from deepviz.probe.borrow import borrowed
 from deepviz.probe.call import Call
@@ -272,7 +273,9 @@ CASES = {
 }
 
 
-EVERY = {stem: small(method) for stem, method in catalog.METHODS.items()}
+FEW = {"cells": 2, "max_passes": 40}
+"""Of methods that draw what they take away: a few passes are not enough for the default's many parts."""
+EVERY = {stem: small(cls, **(FEW if issubclass(cls, SampledMap) else {})) for stem, cls in catalog.METHODS.items()}
 KINDS = ("eigen-cam", "ablation-cam")
 """Beside the default set: one method of what a layer returns, and one of changed outputs of a layer."""
 METHODS = {stem: method for stem, method in EVERY.items() if method.in_default_set or stem in KINDS}

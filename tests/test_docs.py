@@ -163,13 +163,13 @@ def test_links_between_the_files_lead_somewhere():
 
 def test_the_worked_example_is_exact_on_a_linear_model(monkeypatch):
     monkeypatch.syspath_prepend(ROOT / "docs" / "examples")
-    monkeypatch.delitem(sys.modules, "occlusion", raising=False)
-    occlusion = catalog.find("occlusion:Occlusion")(patch=4)
+    monkeypatch.delitem(sys.modules, "covered_patches", raising=False)
+    covered = catalog.find("covered_patches:CoveredPatches")(patch=4)
     model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3 * 8 * 12, 5)).double()
     x = torch.rand(2, 3, 8, 12, dtype=torch.float64)
-    falls = occlusion(model, x, target=torch.tensor([[1, 4], [0, 2]]))
+    falls = covered(model, x, target=torch.tensor([[1, 4], [0, 2]]))
     assert falls.shape == (2, 2, 1, 2, 3)
-    check_method(catalog.find("occlusion:Occlusion")(patch=5))
+    check_method(catalog.find("covered_patches:CoveredPatches")(patch=5))
     change = model(x) - model(0 * x)
     torch.testing.assert_close(falls.sum((-3, -2, -1)), change.gather(1, torch.tensor([[1, 4], [0, 2]])))
 

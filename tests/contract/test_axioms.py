@@ -70,6 +70,15 @@ KNOWN_FAILURES = {
     ("sensitivity", "guided-grad-cam"): SATURATES,
     ("evidence against", "guided-backprop"): CLAMPS,
     ("evidence against", "deconvolution"): CLAMPS,
+    ("linearity", "rise"): "it reads the probability",
+    ("linearity", "sobol"): "a share of the variance",
+    ("linearity", "hsic"): "a dependence, whatever its form",
+    ("completeness", "occlusion"): "windows overlap, and what lies in two is missed twice or not at all",
+    ("completeness", "feature-ablation"): "what two parts do together is missed twice or not at all",
+    ("completeness", "rise"): NO_UNIT,
+    ("completeness", "lime"): "its linear model is free to have an intercept, and is drawn to zero",
+    ("completeness", "sobol"): NO_UNIT,
+    ("completeness", "hsic"): NO_UNIT,
     **dict.fromkeys(((axiom, stem) for axiom, stems in LAYER_METHODS.items() for stem in stems.split()), BY_DEFINITION),
 }
 image = Case(lambda: None, (2, 8, 9))

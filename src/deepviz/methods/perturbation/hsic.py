@@ -32,7 +32,7 @@ class HSIC(SampledMap):
 
     Errors: those of `FeatureAblation`.
 
-    Pitfall: it says that a part matters, not whether it speaks for the class or against it.
+    Pitfall: it says that a part matters, not whether it is evidence for the class or against it.
 
     Reference: Novello, Fel and Vigouroux, "Making Sense of Dependence: Efficient Black-box Explanations Using
     Dependence Measure" (2022), arXiv:2206.06219; estimate: Song, Smola, Gretton, Bedo and Borgwardt, "Feature Selection

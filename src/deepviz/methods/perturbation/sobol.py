@@ -32,7 +32,7 @@ class Sobol(SampledMap):
 
     Errors: MethodError if `max_passes` does not suffice for two pairs of points; those of `FeatureAblation`.
 
-    Pitfall: an index says that a part matters, not whether it speaks for the class or against it.
+    Pitfall: an index says that a part matters, not whether it is evidence for the class or against it.
 
     Reference: Fel, Cadene, Chalvidal, Cord, Vigouroux and Serre, "Look at the Variance! Efficient Black-box
     Explanations with Sobol-based Sensitivity Analysis" (2021), arXiv:2111.04138.

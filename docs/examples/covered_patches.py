@@ -1,4 +1,4 @@
-"""Occlusion: Zeiler and Fergus 2013."""
+"""The fall of the score for each covered patch: Zeiler and Fergus 2013."""
 
 import math
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from deepviz.probe.session import Session
 
 
 @dataclass(frozen=True)
-class Occlusion(Method):
+class CoveredPatches(Method):
     """How much the class score falls when a patch of the image is covered.
 
         R_ij = S_c(x) - S_c(x with patch ij set to 0)
@@ -27,13 +27,13 @@ class Occlusion(Method):
     Example:
         >>> import torch
         >>> linear = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3 * 8 * 8, 2))
-        >>> Occlusion(patch=4)(linear, torch.rand(1, 3, 8, 8), target=1).shape
+        >>> CoveredPatches(patch=4)(linear, torch.rand(1, 3, 8, 8), target=1).shape
         torch.Size([1, 1, 2, 2])
     """
 
     patch: Annotated[int, Ge(1), "Side of a patch, in pixels of the model's input."] = 32
 
-    title: ClassVar[str] = "Occlusion"
+    title: ClassVar[str] = "Covered patches"
     paper: ClassVar[str] = "Zeiler and Fergus 2013, arXiv:1311.2901"
     cost: ClassVar[str] = "1 forward for every patch"
     needs: ClassVar[Needs] = Needs(forward=True)
