@@ -24,6 +24,8 @@ INTERRUPTED = "interrupted"
 """The fact about a map that Ctrl-C ended, with how far it came."""
 ROUND = 64
 """Forward passes between two looks at how sure the map is, about."""
+NOISE = 0.5
+"""The standard error, relative to the map, above which the map is mostly noise."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,7 +76,9 @@ class PerturbationMap(Method):
         spent = torch.tensor([one.passes for one in found])
         notes.rows["forward passes"] = spent.view(-1, *[1] * several).expand(session.n, *session.score.shape)
         if found[0].errors is not None:
-            notes.rows["standard error"] = torch.stack([_of_row(one.relative_error, several) for one in found])
+            relative = torch.stack([_of_row(one.relative_error, several) for one in found])
+            self._warn_of_noise(relative, session)
+            notes.rows["standard error"] = relative
             notes.maps[ERROR] = torch.stack([_of_row(one.errors, several) for one in found])  # type: ignore[arg-type]
         return self._joined(found, session)
 
@@ -109,6 +113,17 @@ class PerturbationMap(Method):
                 f"{self.name} was interrupted {session.notes.facts[INTERRUPTED]}: this is the map so far"
             )
         return [found[row] for row in range(session.n)]
+
+    def _warn_of_noise(self, relative: Tensor, session: Session) -> None:
+        """Warn of maps whose standard error, relative to the map, is above `NOISE`; `tolerance` has a warning of its
+        own."""
+        noisy = relative > NOISE
+        if bool(noisy.any()) and getattr(self, "tolerance", None) is None:
+            session.notes.warn(
+                f"the standard error of {self.name} is more than {NOISE:.0%} of the map, which is mostly noise: allow "
+                "more passes (max_passes), or cut the image into fewer parts (cells)",
+                noisy,
+            )
 
     def _joined(self, found: list[Estimate], session: Session) -> Tensor:
         return torch.stack([_of_row(one.maps, session.several) for one in found]).to(session.image().device)

@@ -1,0 +1,46 @@
+"""What a method that draws at random says of how sure its map is."""
+
+import pytest
+import torch
+from torch import nn
+
+from deepviz.errors import DeepVizWarning
+from deepviz.methods import RISE
+
+
+class Corner(nn.Module):
+    """Two classes, of which the second is likely as far as the upper left corner is bright."""
+
+    def forward(self, x):
+        bright = 20 * x[:, :, :8, :8].mean((1, 2, 3)) - 5
+        return torch.stack([torch.zeros_like(bright), bright], 1)
+
+
+def test_a_map_that_is_mostly_noise_is_warned_of_and_others_are_not():
+    # the model says the same to every masked black image: all that varies there is how often a pixel was kept
+    x = torch.stack([torch.ones(1, 32, 32), torch.zeros(1, 32, 32)])
+    with pytest.warns(
+        DeepVizWarning, match=r"the standard error of RISE is more than 50% of the map.*max_passes.*cell"
+    ):
+        found = RISE(cells=4, max_passes=2048).attribute(Corner(), x, 1)
+    errors = found.notes.rows["standard error"]
+    assert errors[0] < 0.3 < 0.8 < errors[1]
+    assert "warnings" not in found.notes.of(0)
+    assert len(found.notes.of(1)["warnings"]) == 1
+
+
+def test_each_class_of_an_image_is_warned_of_by_itself():
+    """A class is noise to a model that does not look; another is not."""
+    x = torch.ones(1, 1, 32, 32)
+    targets = [lambda said: said[:, 1].sigmoid(), lambda said: 1 + 0 * said[:, 1]]
+    with pytest.warns(DeepVizWarning, match="mostly noise"):
+        found = RISE(cells=4, max_passes=2048, value="score").attribute(Corner(), x, targets)
+    assert "warnings" not in found.notes.of((0, 0))
+    assert "warnings" in found.notes.of((0, 1))
+
+
+def test_who_gave_a_tolerance_is_told_of_that_alone():
+    with pytest.warns(DeepVizWarning) as said:
+        RISE(cells=4, max_passes=128, tolerance=0.01)(Corner(), torch.ones(1, 1, 32, 32), 1)
+    assert len(said) == 1
+    assert "more than the tolerance of 1%" in str(said[0].message)
