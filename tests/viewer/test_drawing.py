@@ -252,6 +252,41 @@ def test_the_photograph_alone_is_untouched(draw):
     assert difference(pixels, explanation.image).max() == 0
 
 
+def estimated(kind):
+    """A map with standard errors, one of them larger than the scale of the map."""
+    explanation = explained(kind)
+    errors = explanation.attribution.abs().sum(0, keepdim=True).flip(-1) / 3
+    errors[0, 0, 0] = 2 * explanation.scale.high
+    return replace(explanation, standard_error=errors)
+
+
+@pytest.mark.parametrize("bits", [32, 16])
+@pytest.mark.parametrize("kind", ["fine signed", "coarse", "coarse signed"])
+def test_standard_errors_are_drawn_on_the_scale_of_the_map(draw, kind, bits):
+    explanation = estimated(kind)
+    pixels, _ = draw(explanation, bits=bits, view="error")
+    off = difference(pixels, explanation.error()) > 1
+    scale = Scale(0.0, explanation.scale.high, signed=False)
+    assert off.mean() < 0.02 if bits == 16 else not (off & ~on_a_border(explanation.of_error, scale)).any()
+
+
+def test_standard_errors_of_a_slice(draw):
+    explanation = volume()
+    explanation = replace(explanation, standard_error=explanation.attribution.abs().flip(1))
+    scale = Scale(0.0, explanation.scale.high, signed=False)
+    flat = explanation.of_error.slice_at(4)
+    pixels, _ = draw(explanation, slice=4, view="error")
+    off = difference(pixels, flat.overlay(scale=scale)) > 1
+    assert not (off & ~on_a_border(flat, scale)).any()
+
+
+def test_a_map_that_is_not_estimated_has_no_errors_to_draw(draw):
+    explanation = explained("coarse signed")
+    assert "errors" not in record(explanation)
+    pixels, _ = draw(explanation, view="error")
+    assert difference(pixels, explanation.image).max() == 0
+
+
 @pytest.mark.parametrize("percentile", [30, 90])
 def test_the_threshold_leaves_the_largest_magnitudes(draw, percentile):
     explanation = explained("coarse signed", "whole")

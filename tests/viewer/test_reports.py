@@ -14,7 +14,7 @@ from PIL import Image
 from deepviz import Explanation
 from deepviz.errors import OutputError
 from deepviz.geometry import Geometry
-from deepviz.methods import GradCAM, Gradient, GradTimesImage, IntegratedGradients, SmoothGrad
+from deepviz.methods import RISE, GradCAM, Gradient, GradTimesImage, IntegratedGradients, SmoothGrad
 from deepviz.render import Scale
 from deepviz.render import colour as colours
 from deepviz.results.explanation import ExplainedTarget
@@ -372,6 +372,53 @@ def test_pointing_at_one_tile_reads_all_tiles_of_its_photograph(opened):
     assert told == pytest.approx(float(expected), rel=0.02)
     page.mouse.move(1, 1)
     page.wait_for_function("() => document.querySelectorAll('.dv-pointed').length === 0")
+
+
+def estimated(**notes):
+    """A map of 7 x 7 cells that is drawn with its sign, of which the errors are a tenth."""
+    one = explained(GradCAM(relu=False), **notes)
+    return replace(one, attribution=one.attribution.abs(), standard_error=one.attribution.abs() / 10)
+
+
+def test_standard_errors_are_a_view_where_a_map_has_them(visit, tmp_path):
+    notes = {"standard error": 0.125, "forward passes": 4096}
+    sampled = estimated(**notes)
+    page = visit.open(report([sampled, replace(explained(GradTimesImage()), image=sampled.image)], tmp_path / "r")).page
+    tiles = page.locator(".dv-tile:not(.dv-original)")
+    assert "standard error 12.5 %, 4,096 passes" in tiles.nth(0).inner_text()
+    assert "standard error" not in tiles.nth(1).inner_text()
+    assert "standard error: 12.5 %" in page.locator("section.dv-table", has_text="Values and checks").inner_text()
+    box = tiles.nth(0).locator(".dv-frame").bounding_box()
+    page.mouse.move(box["x"] + 0.5 * box["width"], box["y"] + 0.5 * box["height"])
+    page.wait_for_function("() => document.querySelectorAll('.dv-pointed').length === 3")
+    value, error = tiles.nth(0).locator(".dv-value").inner_text().split(" ± ")
+    assert float(error) == pytest.approx(float(value) / 10, rel=0.05)
+    assert "±" not in tiles.nth(1).locator(".dv-value").inner_text()
+
+    before = settled(page)
+    page.get_by_label("Standard error of each value").check(force=True)
+    after = settled(page)
+    assert after[1] != before[1]
+    assert tiles.nth(0).locator(".dv-scale span").first.inner_text() == "0", "errors have no sign"
+    assert tiles.nth(0).locator(".dv-wait").is_hidden()
+    assert tiles.nth(1).locator(".dv-wait").inner_text() == "no standard error"
+    page.get_by_role("radio", name="Overlay").check(force=True)
+    assert settled(page) == before
+    assert page.locator(".dv-wait:visible").count() == 0
+    assert visit.complaints == []
+
+
+def test_maps_without_errors_have_no_such_view(opened):
+    assert opened.page.locator(".dv-view-error").is_hidden()
+
+
+def test_a_map_from_its_lowest_value_up_says_so():
+    assert "from the lowest up" in report_page([explained(RISE())]).decode()
+
+
+def test_errors_of_few_cells_are_small_in_a_report():
+    few, none = estimated(), replace(estimated(), standard_error=None)
+    assert len(report_page([few])) - len(report_page([none])) < 600
 
 
 def test_pointing_outside_of_what_the_model_saw(opened):

@@ -384,10 +384,19 @@ class Explanation:
 
     @property
     def detail(self) -> str:
-        """Which input, of several, the layer, if one was explained, whether the map knows a class, and whether the
-        model's weights are random."""
+        """Which input, of several, the layer, if one was explained, whether the map knows a class, how sure a map is
+        that is estimated, and whether the model's weights are random."""
         same = "the same for every class" if self.notes.get(OBJECTIVE) == NO_CLASS else ""
-        return joined(self.input, self.layer_title, same, self._randomness)
+        return joined(self.input, self.layer_title, same, self.sureness, self._randomness)
+
+    @property
+    def sureness(self) -> str:
+        """Of a map that is estimated, its standard error, relative to the map, and what it took: "standard error 12 %,
+        1,024 passes"; "" of others."""
+        if self.standard_error is None or not isinstance(relative := self.notes.get(ERROR), float):
+            return ""
+        passes = self.notes.get("forward passes")
+        return f"{ERROR} {percent(relative)}" + (f", {passes:,} passes" if isinstance(passes, int) else "")
 
     @property
     def _randomness(self) -> str:

@@ -16,8 +16,10 @@ from PIL import Image
 
 from deepviz import catalog
 from deepviz.files import encoded
+from deepviz.methods.perturbation.perturbation_map import ERROR
 from deepviz.objectives import Logit, Output
 from deepviz.render.bars import shown_entries
+from deepviz.render.text import percent
 from deepviz.results.explanation import ExplainedTarget, Explanation
 from deepviz.results.storage import Photographs, plain_value, quantised, without_profile
 
@@ -33,7 +35,7 @@ NOTES = {
     "overridden": "rectifiers that took the method's rule",
     "not overridden": "activations that did not",
     "points": "gradients along the path",
-    "standard error": "standard error of the mean map, relative",
+    "standard error": "standard error, relative to the map",
 }
 """Names of notes that say little to one who does not know the method."""
 
@@ -76,13 +78,14 @@ def record(explanation: Explanation, *, bits: Bits = 32) -> dict[str, Any]:
         "seen": explanation.seen,
         **_slices(explanation),
         **_bars(explanation),
-        "map": _map(explanation, bits),
+        "map": _map(explanation, bits, scale.high),
+        **_errors(explanation, bits),
         "boxes": [{"box": list(one.box), "text": one.text, "explained": one.explained} for one in explanation.boxes],
         "region": _region(explanation),
         "warnings": list(map(str, explanation.notes.get("warnings", ()))),
         "checks": str(explanation.notes.get("checks", {}).get("in words", "")),
         "notes": [
-            [NOTES.get(name, str(name)), words(value)]
+            [NOTES.get(name, str(name)), told(name, value)]
             for name, value in explanation.notes.items()
             if name not in SHOWN_ELSEWHERE
         ],
@@ -118,7 +121,15 @@ def _bars(explanation: Explanation) -> dict[str, Any]:
     return {"bars": {"shown": shown, "count": len(values)}}
 
 
-def _map(explanation: Explanation, bits: Bits) -> dict[str, Any]:
+def _errors(explanation: Explanation, bits: Bits) -> dict[str, Any]:
+    """The standard errors of a map that is estimated, packed like the map, for the same scale."""
+    if explanation.standard_error is None or explanation.layout == "words":  # errors of tokens are not those of words
+        return {}
+    return {"errors": _map(explanation.of_error, bits, explanation.scale.high)}
+
+
+def _map(explanation: Explanation, bits: Bits, high: float) -> dict[str, Any]:
+    """The values that are drawn, for a scale up to `high`."""
     if explanation.layout == "slices":  # one after the other
         values = np.ascontiguousarray(explanation.volume, np.float32)
         values = _averaged(values, MOST) if bits == 8 else values
@@ -126,7 +137,7 @@ def _map(explanation: Explanation, bits: Bits) -> dict[str, Any]:
         values = np.ascontiguousarray(explanation.values, np.float32)
     size: dict[str, Any] = {"size": [values.shape[-1], values.shape[-2]], "bits": bits}
     if bits == 8 and values.size > FEW:
-        return size | _small(values, explanation.scale.high)
+        return size | _small(values, high)
     if bits == 16:
         low, high, levels = quantised(values, 65535)
         size |= {"low": low, "high": high, "levels": 65535}
@@ -198,6 +209,16 @@ def _asked(target: ExplainedTarget) -> Any:
     if target.objective is not None:
         return target.objective
     return (target.label, target.function) if target.index is None else Logit(target.index)
+
+
+def told(name: str, value: Any) -> str:
+    """A note's value in words.
+
+    Example:
+        >>> told("standard error", 0.12345), told("points", 50)
+        ('12.3 %', '50')
+    """
+    return percent(value) if name == ERROR and isinstance(value, float) else words(value)
 
 
 def words(value: Any) -> str:

@@ -18,12 +18,12 @@ from PIL import Image
 
 from deepviz import catalog
 from deepviz.files import write_bytes
-from deepviz.methods.method import Method
+from deepviz.methods.method import Method, View
 from deepviz.render.text import percent
 from deepviz.results.explanation import Explanation, remarks
 from deepviz.results.storage import WEIGHTS, Photographs, StoredMethod, without_profile
 from deepviz.viewer.assets import bundle, static_files
-from deepviz.viewer.records import record, rows, words
+from deepviz.viewer.records import record, rows, told, words
 
 SIDE = 640
 """Longer side of an image in the report, in pixels."""
@@ -124,7 +124,10 @@ def _packed(data: dict[str, Any]) -> str:
         if photograph not in told:
             told.add(photograph)
             elements.append(_element(f"image-{photograph}", data["photographs"][photograph].pop("source")))
-        maps = [tile["record"]["map"].pop("data") if tile["record"] else None for tile in row["tiles"]]
+        records = [tile["record"] or {} for tile in row["tiles"]]
+        # the maps of all tiles, then their errors
+        packed = [one.get(part) for part in ("map", "errors") for one in records]
+        maps = [one and one.pop("data") for one in packed]
         elements.append(_element(f"maps-{number}", maps))
     return "\n".join(elements)
 
@@ -204,10 +207,11 @@ def _jpeg(picture: Image.Image, side: int) -> str:
     return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 
-VIEWS = {
+VIEWS: dict[View, str] = {
     "magnitude": "the largest magnitude over the channels",
     "sum": "the signed sum over the channels",
     "positive": "the values as they are, from zero up",
+    "range": "the values as they are, from the lowest up",
 }
 
 
@@ -324,7 +328,7 @@ def _found(explanations: Sequence[Explanation]) -> tuple[Sequence[str], list[Seq
             one.layer or "",
             f"{one.scale.low:.3g} to {one.scale.high:.3g}" + (f", {one.scale.note}" if one.scale.note else ""),
             ", ".join(f"{word} {value:.3g}" for word, value in one.word_values),
-            "; ".join(f"{name}: {words(value)}" for name, value in one.notes.items() if name not in _ELSEWHERE),
+            "; ".join(f"{name}: {told(name, value)}" for name, value in one.notes.items() if name not in _ELSEWHERE),
             one.notes.get("checks", {}).get("in words", ""),
             "; ".join(map(str, one.notes.get("warnings", ()))),
         )

@@ -168,7 +168,12 @@ export class Comparison {
 
   has() {
     const records = this.tiles.map((tile) => tile.tile?.record).filter(Boolean);
-    return { signed: records.some((one) => one.signed), unsigned: records.some((one) => !one.signed) || !records.length };
+    const drawn = records.filter((one) => !(this.settings.view === "error" && one.errors)); // which have no sign
+    return {
+      signed: drawn.some((one) => one.signed),
+      unsigned: drawn.length < records.length || drawn.some((one) => !one.signed) || !records.length,
+      errors: records.some((one) => one.errors),
+    };
   }
 
   section(id) {

@@ -4,15 +4,24 @@ const VERSION = 1;
 
 // The map of a record: { width, height, values: Float32Array }; of a volume or clip the values of all slices.
 export async function decode(record) {
+  return decodePart(record, record.map);
+}
+
+// The standard errors of a record's map, likewise; null where there are none.
+export async function decodeErrors(record) {
+  return record.errors ? decodePart(record, record.errors) : null;
+}
+
+async function decodePart(record, part) {
   if (record.version > VERSION) throw new Error(`the result has form ${record.version}, this page reads up to ${VERSION}`);
-  const { size, bits, packing, data, values } = record.map;
+  const { size, bits, packing, data, values } = part;
   if (values) return { width: size[0], height: size[1], values };
   const bytes = await unpack(packing, typeof data === "function" ? await data() : data);
   const [width, height] = size;
   const count = width * height * (record.slices?.count ?? 1);
   if (bytes.byteLength !== (count * bits) / 8) throw new Error(`the map is not ${width} × ${height}`);
   if (bits === 32) return { width, height, values: floats(bytes, count) };
-  return { width, height, values: bits === 16 ? evenly(bytes, count, record.map) : roots(bytes, record.map) };
+  return { width, height, values: bits === 16 ? evenly(bytes, count, part) : roots(bytes, part) };
 }
 
 // Whole numbers of 16 bits, from the lowest value to the highest.

@@ -6,10 +6,11 @@ import { place, scaledBox } from "./place.js";
 import { digits, magnitudes, percentile } from "./scale.js";
 
 export class Picture {
-  // `map` is the decoded map of `record`.
-  constructor(record, map) {
+  // `map` is the decoded map of `record`, `errors` that of the standard errors of its values, if there are any.
+  constructor(record, map, errors = null) {
     this.record = record;
     this.map = map;
+    this.errors = errors && new Picture({ ...record, signed: false }, errors);
     this.width = 0;
     this.height = 0;
     this.slice = 0;
@@ -30,6 +31,14 @@ export class Picture {
     this.codes = null;
     this.kept.delete("field");
     this.kept.delete("contours");
+    this.errors?.release();
+  }
+
+  // The picture of the standard errors, laid as this one is; null where there are none.
+  get error() {
+    const { errors, width, height, slice } = this;
+    if (errors && this.photo && !errors.placed) errors.lay(new Uint8ClampedArray(this.photo.buffer), width, height, slice);
+    return errors;
   }
 
   // The values that are drawn: those of the map, or of one slice of it.
@@ -44,6 +53,7 @@ export class Picture {
     this.width = this.height = 0;
     this.placed = this.photo = this.base = this.image = this.out = this.codes = null;
     this.kept.clear();
+    this.errors?.release();
   }
 
   // What is computed once and kept under a name, as long as `key` stays the same.
@@ -62,7 +72,11 @@ export class Picture {
 
   // Draw into the context of a canvas of the same size. `high`: the end of the scale.
   draw(context, settings, high) {
-    if (settings.view === "image") {
+    if (settings.view === "error" && this.errors) {
+      this.error.draw(context, { ...settings, ...AS_ERRORS }, high);
+      return;
+    }
+    if (settings.view === "image" || settings.view === "error") {
       this.out.set(this.photo);
     } else {
       if (!this.codes || this.high !== high) {
@@ -74,7 +88,7 @@ export class Picture {
       else blend(this.out, this.codes, lookup, this.base);
     }
     context.putImageData(this.image, 0, 0);
-    if (settings.contours && settings.view !== "image") context.drawImage(this.contours(settings, high), 0, 0);
+    if (settings.contours && !["image", "error"].includes(settings.view)) context.drawImage(this.contours(settings, high), 0, 0);
     this.outline(context);
     this.boxes(context);
   }
@@ -136,6 +150,7 @@ export class Picture {
 
   // The bars of a table's entries: each with its name, its value, where it begins and ends as shares of the width, and its colour.
   bars(settings, high) {
+    if (settings.view === "error" && this.errors) return this.errors.bars({ ...settings, ...AS_ERRORS }, high);
     const { signed, bars } = this.record;
     const lookup = this.lookup({ ...settings, threshold: 0 }, high, "map");
     const codes = encode(this.map.values, { high }, signed);
@@ -145,7 +160,7 @@ export class Picture {
       const zero = signed ? 0.5 : 0;
       const end = zero + share * (1 - zero);
       const colour = colourOf(lookup[codes[entry]]);
-      return { name, value: digits(value, 3), from: Math.min(zero, end), to: Math.max(zero, end), colour };
+      return { name, value: withError(value, this.errors?.map.values[entry]), from: Math.min(zero, end), to: Math.max(zero, end), colour };
     });
   }
 
@@ -159,6 +174,7 @@ export class Picture {
 
   // The colours of the scale, as an ImageData one pixel high.
   drawBar(context, settings, high) {
+    if (settings.view === "error" && this.errors) return this.errors.drawBar(context, { ...settings, ...AS_ERRORS }, high);
     context.putImageData(bar(this.lookup(settings, high, "map"), context.canvas.width), 0, 0);
   }
 
@@ -168,9 +184,14 @@ export class Picture {
     const row = Math.min(Math.floor(y * this.height), this.height - 1);
     const value = this.placed?.[row * this.width + column];
     if (value === undefined) return "";
-    return Number.isNaN(value) ? "not seen" : digits(value, 3);
+    return Number.isNaN(value) ? "not seen" : withError(value, this.error?.placed[row * this.width + column]);
   }
 }
+
+const AS_ERRORS = { view: "overlay", sign: "both" }; // they have no sign
+
+// A value in words, with its standard error if it has one.
+const withError = (value, error) => digits(value, 3) + (error === undefined ? "" : ` ± ${digits(error)}`);
 
 const colourOf = (drawn) => (drawn ? `rgb(${drawn & 255} ${(drawn >>> 8) & 255} ${(drawn >>> 16) & 255})` : "transparent");
 

@@ -26,7 +26,10 @@ data.photographs.forEach((photograph) => {
 });
 data.rows.forEach(({ tiles }, n) => {
   const maps = once(() => stored(`maps-${n}`));
-  tiles.forEach(({ record }, k) => record && (record.map.data = async () => (await maps())[k]));
+  tiles.forEach(({ record }, k) => {
+    if (record) record.map.data = async () => (await maps())[k];
+    if (record?.errors) record.errors.data = async () => (await maps())[tiles.length + k];
+  });
 });
 globalThis.comparison = showEmbedded(document.getElementById("comparison"), data);
 contents(document.getElementById("contents"), globalThis.comparison, data);

@@ -6,7 +6,7 @@ import { PAINT } from "./tables.js";
 
 /**
  * @typedef {object} Settings
- * @property {string} view  "overlay", "map" or "image".
+ * @property {string} view  "overlay", "map", "error" or "image".
  * @property {number} opacity  From 0 to 1.
  * @property {number} threshold  Percentile of the magnitudes below which nothing is drawn.
  * @property {string} colours
@@ -31,12 +31,13 @@ export const DEFAULTS = Object.freeze({
 });
 
 const CHOICES = {
-  view: { overlay: "Overlay", map: "Map", image: "Image" },
+  view: { overlay: "Overlay", map: "Map", error: "Error", image: "Image" },
   sign: { both: "± both", positive: "+", negative: "−", magnitude: "|x|" },
   scale: { row: "Each row", own: "Each map", method: "Each method", all: "All" },
   size: { s: "S", m: "M", l: "L" },
 };
 const SPOKEN = {
+  error: "Standard error of each value",
   both: "Both signs", positive: "Positive values only", negative: "Negative values only", magnitude: "Magnitude",
   s: "Small", m: "Medium", l: "Large",
   row: "One scale for the maps of a method and model in a row", own: "A scale for each map", method: "One scale for each method", all: "One scale for all maps",
@@ -101,11 +102,12 @@ export class Toolbar {
   }
 
   // Bring the controls in line with settings, and leave out what no map on the page has use for.
-  show(settings, has = { signed: true, unsigned: true }) {
+  show(settings, has = { signed: true, unsigned: true, errors: false }) {
     for (const [name, update] of Object.entries(this.inputs)) update(settings[name]);
     const magnitude = settings.sign === "magnitude";
     this.element.classList.toggle("dv-unsigned", !has.signed);
     this.element.classList.toggle("dv-signed", !has.unsigned && !magnitude);
+    this.element.classList.toggle("dv-no-errors", !has.errors && settings.view !== "error");
     this.element.classList.toggle("dv-plain", settings.view === "image");
   }
 
@@ -135,7 +137,7 @@ export class Toolbar {
       const input = make("input", { type: "radio", name: group, value, "aria-label": SPOKEN[value] ?? text });
       input.addEventListener("change", () => this.change({ [name]: value }));
       inputs.push(input);
-      return make("label", { title: SPOKEN[value] ?? text }, input, make("span", {}, text));
+      return make("label", { title: SPOKEN[value] ?? text, class: `dv-${name}-${value}` }, input, make("span", {}, text));
     });
     this.inputs[name] = (value) => {
       for (const input of inputs) input.checked = input.value === value;

@@ -1,6 +1,6 @@
 // One tile of the comparison: a picture, its caption, its scale.
 
-import { decode } from "./decode.js";
+import { decode, decodeErrors } from "./decode.js";
 import { freshId, make, setText } from "./elements.js";
 import { Picture } from "./picture.js";
 import { digits } from "./scale.js";
@@ -111,7 +111,7 @@ export class Tile {
     this.element.classList.toggle("dv-original", Boolean(original));
     this.element.classList.toggle("dv-pending", !record && Boolean(pending));
     this.element.classList.toggle("dv-failed", !record && !pending && !original);
-    setText(this.wait, record || pending || original ? "" : (reason ?? "no map"));
+    setText(this.wait, record || pending || original ? this.lack(record) : (reason ?? "no map"));
     const told = original ? title : `${title ?? ""}: ${reason || "computing"}`;
     const about = record ? `${record.method}: ${record.caption}, on ${record.source}` : told;
     this.frame.setAttribute("aria-label", about);
@@ -190,7 +190,9 @@ export class Tile {
     }
     const { settings } = this.comparison;
     const high = this.comparison.highOf(this);
-    const { signed } = this.picture.record;
+    const errors = settings.view === "error";
+    const signed = this.picture.record.signed && !errors;
+    setText(this.wait, this.lack(this.picture.record));
     this.picture.draw(this.context, settings, high);
     this.picture.drawBar(this.bar.getContext("2d"), settings, high);
     setText(this.low, signed ? digits(-high) : "0");
@@ -199,6 +201,13 @@ export class Tile {
     if (this.picture.record.bars) this.bars.replaceChildren(...this.picture.bars(settings, high).map(entryOf), ...rest(this.picture.record.bars));
     if (this.picture.record.words) this.words.replaceChildren(...this.picture.coloured(settings).map(wordOf));
     this.busy(false);
+  }
+
+  // What a map lacks that the view draws.
+  lack(record) {
+    const lacks = this.comparison.settings.view === "error" && record && !record.errors;
+    this.element.classList.toggle("dv-lacking", Boolean(lacks));
+    return lacks ? "no standard error" : "";
   }
 
   // Mark a point of the photograph (shares of its width and height); null takes the mark away.
@@ -240,5 +249,5 @@ function prediction({ label, told, share }) {
 }
 
 export async function pictureOf(record) {
-  return new Picture(record, await decode(record));
+  return new Picture(record, await decode(record), await decodeErrors(record));
 }
