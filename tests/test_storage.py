@@ -19,7 +19,7 @@ import deepviz
 from deepviz import DeepVizError, Explanation, catalog, load_explanations, save_explanations
 from deepviz.errors import MethodError, OutputError, StoredError
 from deepviz.geometry import Geometry
-from deepviz.methods import GradCAM, Gradient, IntegratedGradients, Method, SmoothGrad
+from deepviz.methods import RISE, GradCAM, Gradient, IntegratedGradients, Method, SmoothGrad
 from deepviz.results.explanation import ExplainedTarget
 from deepviz.results.storage import WEIGHTS, StoredMethod, packed, unpacked
 from small_models import good, network
@@ -474,3 +474,28 @@ def test_a_stored_method_is_a_value():
     one = StoredMethod("a:B", "{}", "B", "sum", True, "gone")
     assert one == replace(one)
     assert (str(one), one.view, one.coarse) == ("B", "sum", True)
+
+
+def test_standard_errors_come_back_to_half_a_step_and_make_the_same_picture():
+    values = torch.rand(1, 6, 7, generator=torch.Generator().manual_seed(1))
+    errors = values.flip(-1).square() / 4
+    one = replace(explained(values, RISE(), **{"standard error": 0.25, "forward passes": 640}), standard_error=errors)
+    content = packed([one, explained()])
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        assert "errors/0.u16" in archive.namelist()
+        assert "errors/1.u16" not in archive.namelist()
+    found, other = unpacked(content, "results.deepviz")
+    assert found.standard_error.numpy() == pytest.approx(errors.numpy(), abs=float(errors.max()) / 65535)
+    assert other.standard_error is None
+    assert (found.detail, found.method) == ("standard error 25.0 %, 640 passes", RISE())
+    assert np.abs(np.asarray(found.error()).astype(int) - np.asarray(one.error())).max() <= 3
+
+
+def test_standard_errors_of_another_shape_than_the_map_are_refused():
+    one = replace(explained(torch.rand(1, 6, 7), RISE()), standard_error=torch.rand(1, 6, 7))
+    content = packed([one])
+
+    def turned(header):
+        header["results"][0]["standard error"]["shape"] = [1, 7, 6]
+
+    assert "standard errors [1, 7, 6] of a map [1, 6, 7]" in refused(changed(content, header=turned))

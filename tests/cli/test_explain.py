@@ -20,6 +20,7 @@ from deepviz.cli import run
 from deepviz.cli.model_options import loaded_model
 from deepviz.models import LoadedModel
 from deepviz.models.images import RECORD
+from deepviz.results.storage import load_explanations
 from processes import in_a_process
 from small_models import PREPROCESS, good, network
 
@@ -98,6 +99,36 @@ def test_the_bundled_model(explain):
     code, out, _ = explain("-m", "gradient", "--target", "tiger cat")
     assert code == 0
     assert "cat" in out.split(",")[0]
+
+
+# --- maps that are estimated
+
+SAMPLED = ["--model", "small_models:good", "-m", "rise(cells=2)", "--budget", 600]
+
+
+def test_standard_errors_are_drawn_on_request(explain):
+    code, out, _ = explain("cat.png", *SAMPLED, "-m", "gradient", "--error", "--json")
+    assert code == 0
+    assert written() == ["cat/gradient.png", "cat/rise.png", "cat/rise_error.png", "cat/sheet.png"]
+    rise, gradient = sorted(json.loads(out)["photographs"][0]["explanations"], key=lambda one: "error" not in one)
+    assert rise["error"].endswith("cat/rise_error.png")
+    assert rise["notes"]["forward passes"] == 600
+    assert "error" not in gradient
+    explain("cat.png", *SAMPLED, "--format", "deepviz", "-o", "stored")
+    (stored,) = load_explanations("stored/cat/explanations.deepviz")
+    stored.save("error.png", view="error")
+    with Image.open("error.png") as drawn, Image.open("deepviz-out/cat/rise_error.png") as first:
+        assert np.abs(np.asarray(drawn).astype(int) - np.asarray(first)).max() <= 3  # stored in 16 bits
+
+
+def test_without_the_request_there_is_no_such_picture(explain):
+    explain("cat.png", *SAMPLED)
+    assert written() == ["cat/rise.png", "cat/sheet.png"]
+
+
+def test_no_method_that_draws_at_random(explain):
+    assert_one_line(explain("cat.png", *QUICK, "-m", "occlusion", "--error"), 2, "--error", "such as -m rise")
+    assert not Path("deepviz-out").exists()
 
 
 # --- photographs that are none

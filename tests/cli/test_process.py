@@ -205,6 +205,43 @@ def test_a_process_that_is_told_to_end_keeps_what_is_done(here):
     assert not list(here.rglob("*.part"))
 
 
+def test_ctrl_c_in_the_middle_of_a_map_keeps_what_it_is_so_far(here):
+    """Methods and images after it are not begun; the folder holds what went through the model together."""
+    names = [f"{number}.png" for number in range(9)]
+    for name in names:
+        shutil.copy("cat.png", name)
+    (here / "mine.py").write_text(
+        "from pathlib import Path\nfrom small_models import good\n"
+        "def watched():\n"
+        "    loaded = good()\n"
+        "    passes = []\n"
+        "    def seen(*_):\n"
+        "        passes.append(1)\n"
+        "        if len(passes) == 100:\n"
+        "            Path('under-way').touch()\n"
+        "    loaded.module.register_forward_hook(seen)\n"
+        "    return loaded\n"
+    )
+    methods = ["-m", "rise(max_passes=1000000)", "-m", "gradient"]
+    process = started("explain", *names, *methods, "--model", "mine:watched", "--json", "--format", "npz")
+    code, out, err = stopped_after(process, here / "under-way")
+    assert code == 130, err
+    found = json.loads(out)
+    assert found["interrupted"] is True
+    assert [entry["photograph"] for entry in found["photographs"]] == names[:8]
+    for entry in found["photographs"]:
+        (rise,) = entry["explanations"]
+        passes = rise["notes"]["forward passes"]
+        assert 64 <= passes < 1_000_000
+        assert rise["notes"]["interrupted"].endswith("forward passes of at most 1000000")
+        assert entry["left_out"] == {"Gradient": "the work was interrupted before it began"}
+        with np.load(rise["file"]) as stored:
+            assert np.isfinite(stored["attribution"]).all()
+            assert stored["standard_error"].shape == stored["attribution"].shape
+    told = [line for line in err.splitlines() if " after " not in line]
+    assert told == ["deepviz: interrupted: 8 of 9 images are in deepviz-out"]
+
+
 def test_two_runs_at_once_share_a_folder(here):
     for folder in ("one", "two"):
         (here / folder).mkdir()

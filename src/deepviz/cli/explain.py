@@ -35,7 +35,7 @@ from deepviz.cli.targets import Target, is_contrast, parsed_targets
 from deepviz.errors import DeepVizWarning, ModelError, TargetError
 from deepviz.files import probe_folder, write_picture
 from deepviz.methods import Method
-from deepviz.methods.perturbation.perturbation_map import INTERRUPTED
+from deepviz.methods.perturbation.perturbation_map import INTERRUPTED, SampledMap
 from deepviz.models import LoadedModel, Prepared, example_photo
 from deepviz.models.weights import weights_hash
 from deepviz.objectives import Objective, Similarity, Text
@@ -119,6 +119,13 @@ def explain(
         bool,
         Parameter(negative="", help="Check each map against a random map and against a network with random weights."),
     ] = False,
+    error: Annotated[
+        bool,
+        Parameter(
+            negative="",
+            help="Also draw the standard errors of estimated maps, on the scale of each map: METHOD_error.png.",
+        ),
+    ] = False,
     resume: Annotated[
         bool, Parameter(negative="", help="Leave out images whose results of the same question are there already.")
     ] = False,
@@ -146,13 +153,18 @@ def explain(
     if title is not None and html is None:
         raise UsageError("--title is the heading of the HTML report: give --html as well")
     methods = built(method or catalog.default_set(), options, layer, budget)
+    if error and not any(isinstance(one, SampledMap) for one in methods):
+        raise UsageError(
+            "--error draws standard errors, and none of these methods draws anything at random: leave it out, or give "
+            "one that does, such as -m rise"
+        )
     check_device(device)
     if f".{format}" in FIGURES:
         check_matplotlib()
     if not photos:
         print("deepviz: no image given; using the bundled example", file=sys.stderr)
     photographs = Photographs.found(photos or (str(example_photo()),))
-    report = Report(photographs, output, format, scale, keep=html is not None)
+    report = Report(photographs, output, format, scale, error, keep=html is not None)
     stopped: KeyboardInterrupt | None = None
     if photographs.paths:
         probe_folder(output)
@@ -172,7 +184,7 @@ def explain(
         if words:
             _check_texts(wanted)
         along: dict[str, Any] = {} if table is None else {"extra": table.digest}
-        flags = {"pair": pair, "words": words, "explain extra": explain_extra}
+        flags = {"pair": pair, "words": words, "explain extra": explain_extra, "error": error}
         along |= {name: True for name, given in flags.items() if given}
         report.records.question.update(asked_of_each(loaded, methods, wanted) | asked | along)
         if resume:
@@ -298,9 +310,13 @@ def _pairs(
         for image in report.photographs.prepared(loaded):
             progress(image.name, 0)
             try:
-                yield merged(*explain_both(loaded, image, other, methods, measure=measure, lenient=lenient))
+                both = merged(*explain_both(loaded, image, other, methods, measure=measure, lenient=lenient))
             except (ModelError, TargetError) as error:
                 report.photographs.fail(image, error)
+                continue
+            yield both
+            if _is_partial(both):
+                return
 
     return found
 
@@ -315,6 +331,7 @@ def _write_all(
         total = report.photographs.total * len(methods)
         # shared results state of which weights they are
         known = {WEIGHTS: weights_hash(loaded.module)} if report.keep or report.format == "deepviz" else {}
+        stopped = False
         try:
             for one in found(lambda what, done: progress.show(what, report.finished * len(methods) + done, total)):
                 if known:
@@ -325,11 +342,17 @@ def _write_all(
                 message = report.write(one)
                 if not quiet:
                     progress.say(message)
-                if any(INTERRUPTED in each.notes for each in one.explanations):
-                    raise KeyboardInterrupt
+                stopped = stopped or _is_partial(one)  # of images that went through the model together, all are
+            if stopped:
+                raise KeyboardInterrupt
         except KeyboardInterrupt:
             done = f"interrupted: {len(report.done)} of {report.photographs.total} images are in {report.output}"
             raise KeyboardInterrupt(done) from None
+
+
+def _is_partial(found: ImageOutcomes) -> bool:
+    """Whether Ctrl-C ended the work in the middle of one of its maps."""
+    return any(INTERRUPTED in each.notes for each in found.explanations)
 
 
 @dataclass
@@ -341,6 +364,7 @@ class Report:
         output: the folder of the results, with a folder for each image.
         format: of the single maps.
         scale: of the colours on a sheet.
+        error: whether to draw standard errors, where there are any.
         keep: whether to keep the explanations, for a page of all.
     """
 
@@ -348,6 +372,7 @@ class Report:
     output: Path
     format: str
     scale: Literal["own", "shared"] = "own"
+    error: bool = False
     keep: bool = False
     kept: list[Explanation] = field(default_factory=list)
     done: list[dict[str, Any]] = field(default_factory=list)
@@ -382,14 +407,20 @@ class Report:
         taken: set[str] = set()
         if self.keep:
             self.kept += found.explanations
+        names = [own_name(_file_stem(explanation, several), taken) for explanation in found.explanations]
         if self.format == "deepviz":
             files = [save_explanations(found.explanations, folder / "explanations.deepviz")] * len(found.explanations)
         else:
             files = [
-                explanation.save(folder / f"{own_name(_file_stem(explanation, several), taken)}.{self.format}")
-                for explanation in found.explanations
+                explanation.save(folder / f"{name}.{self.format}")
+                for name, explanation in zip(names, found.explanations, strict=True)
             ]
-        self.done.append({"photograph": str(photograph), **_entry(found, page, files)})
+        errors = {
+            number: explanation.save(folder / f"{names[number]}_error.png", view="error")
+            for number, explanation in enumerate(found.explanations)
+            if self.error and explanation.standard_error is not None
+        }
+        self.done.append({"photograph": str(photograph), **_entry(found, page, files, errors)})
         self.records.finish(folder, photograph, self.done[-1])
         message = _message(found, page, len(files))
         if folder in self.records.occupied:
@@ -420,13 +451,17 @@ def _file_stem(explanation: Explanation, several: bool) -> str:
     return f"{index}{label}_{method}"
 
 
-def _entry(found: ImageOutcomes, page: Path, files: list[Path]) -> dict[str, Any]:
+def _entry(found: ImageOutcomes, page: Path, files: list[Path], errors: dict[int, Path]) -> dict[str, Any]:
     return {
         "predictions": [{"label": label, "probability": probability} for label, probability in found.predictions],
         "sheet": str(page),
         "explanations": [
-            {**explanation.metadata(), "file": str(file)}
-            for explanation, file in zip(found.explanations, files, strict=True)
+            {
+                **explanation.metadata(),
+                "file": str(file),
+                **({"error": str(errors[number])} if number in errors else {}),
+            }
+            for number, (explanation, file) in enumerate(zip(found.explanations, files, strict=True))
         ],
         "left_out": _left_out(found),
     }
