@@ -38,12 +38,16 @@ from deepviz.testing import (
     network,
     small,
 )
-from networks import ATTENTION, VARIANTS
+from networks import ATTENTION, EVERY, VARIANTS
 from strangers.layer_cam import LayerCAM
 from strangers.rise import RISE
 
+PERTURBATION = {stem: EVERY[stem] for stem in ("occlusion", "rise", "kernel-shap", "hsic")}
 METHODS = (
-    VARIANTS | ATTENTION | {"a stranger's of a layer": LayerCAM(), "a stranger's black box": RISE(masks=5, cells=3)}
+    VARIANTS
+    | ATTENTION
+    | PERTURBATION
+    | {"a stranger's of a layer": LayerCAM(), "a stranger's black box": RISE(masks=5, cells=3)}
 )
 REGION = {"inside": torch.tensor([1, 1, 5, 6])}
 METRICS = {

@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 import torch
-from deepviz.metrics.imputation import imputed
 
 from deepviz.methods import Gradient
 from deepviz.metrics import Deletion, FaithfulnessCorrelation
 from deepviz.metrics.curves import ranks
+from deepviz.probe.imputation import imputed
 from networks import CASES, Case, plain
 
 quantus = pytest.importorskip("quantus")

@@ -1,4 +1,4 @@
-"""How far a long computation is, told to whoever watches; nobody has to."""
+"""How far a long computation is, told to a watcher if there is one."""
 
 from __future__ import annotations
 
