@@ -148,8 +148,9 @@ def _value(method: str, option: Option, given: str | MethodForm) -> Any:
     except ValueError as error:
         raise MethodError(f"{method}: {error}") from None
     for number in value if isinstance(value, tuple) else [value]:
-        if isinstance(number, int) and abs(number) > MOST:
-            raise MethodError(f"{method}: {option.name} must be at most {MOST} here, got {given}")
+        most = max(MOST, option.default) if isinstance(option.default, int) else MOST
+        if isinstance(number, int) and abs(number) > most:
+            raise MethodError(f"{method}: {option.name} must be at most {most} here, got {given}")
     return value
 
 
