@@ -10,8 +10,12 @@ from torch import Tensor
 
 Watcher = Callable[[int, int, Callable[[], Tensor] | None], None]
 """Takes how many passes are done, of how many at most, and, where there is one, a function that gives the maps so far.
-An error that it raises ends the computation."""
+An error that it raises ends the computation; `Stopped` does so without being taken for a failure."""
 _watcher: ContextVar[Watcher | None] = ContextVar("watcher", default=None)
+
+
+class Stopped(Exception):
+    """Nobody wants the result of a computation any more."""
 
 
 @contextmanager

@@ -24,13 +24,13 @@ from deepviz.errors import (
 from deepviz.files import versions
 from deepviz.inputs import Inputs
 from deepviz.methods.method import Method
-from deepviz.methods.perturbation.perturbation_map import ERROR, INTERRUPTED
+from deepviz.methods.perturbation.perturbation_map import ERROR, INTERRUPTED, PerturbationMap
 from deepviz.models import LoadedModel, Prepared, Preprocess
 from deepviz.models.stored import FilePreprocess
 from deepviz.objectives import Objective, Several
 from deepviz.probe.borrow import original
 from deepviz.probe.outputs import WITHOUT_SCORES
-from deepviz.probe.progress import Watcher, watched
+from deepviz.probe.progress import Stopped, Watcher, watched
 from deepviz.results.explanation import ExplainedTarget, Explanation
 from deepviz.results.outcomes import Failed, ImageOutcomes, Missing, Outcome, Skipped
 from deepviz.runs.asked import Item
@@ -38,6 +38,8 @@ from deepviz.runs.look import Look, inputs_of, looked, objectives_of, placed
 from deepviz.runs.runner import OnError, Progress, batches, run
 
 ROWS = 8
+SO_FAR = "so far"
+"""The note of a map under way: "320 of 4,000 passes"."""
 UNSEEN = (128, 128, 128)
 """The picture under a map whose input has neither one nor three channels."""
 NOT_BEGUN = "the work was interrupted before it began"
@@ -55,6 +57,7 @@ def explain_items(
     progress: Progress | None = None,
     on_error: OnError[Item] | None = None,
     sinks: Sequence[Callable[[ImageOutcomes], None]] = (),
+    so_far: SoFar | None = None,
 ) -> Iterator[ImageOutcomes]:
     """`explain` for images that are already prepared, one result at a time.
 
@@ -71,9 +74,10 @@ def explain_items(
         progress: is called before each method, with the images times methods that are done of the images under way.
         on_error: takes an item that the model has no finite scores for, and the others go on.
         sinks: take each result.
+        so_far: is called after each round of passes of a long method; see `SoFar`.
     """
     named = tuple(method.layers_by_name(original(loaded.module)) for method in methods)
-    work = _Explaining(loaded, named, top_k, lenient, needed, progress)
+    work = _Explaining(loaded, named, top_k, lenient, needed, progress, so_far)
     several = loaded.kind in WITHOUT_SCORES and top_k != 1  # of these an image may have fewer
     together = batches(items, _alike, 1 if several else ROWS)
     # Ctrl-C in a long method leaves the map so far, and ends the work after it
@@ -98,6 +102,7 @@ class _Explaining:
     lenient: bool
     needed: bool
     progress: Progress | None
+    so_far: SoFar | None = None
     warned: set[str] = field(default_factory=set)
     interrupted: Event = field(default_factory=Event)
 
@@ -117,7 +122,7 @@ class _Explaining:
                 continue
             if self.progress is not None:
                 self.progress(str(method), position * len(batch))
-            with watched(self._watcher(str(method), position, len(batch))):
+            with watched(self._watcher(method, position, rows)):
                 by_method.append(self._of_method(method, rows))
         found = [self._image(item, look, row, by_method) for row, item in enumerate(batch)]
         self._warn(rows, found)
@@ -126,12 +131,22 @@ class _Explaining:
                 one.check()
         return found
 
-    def _watcher(self, method: str, position: int, images: int) -> Watcher | None:
+    def _watcher(self, method: Method, position: int, rows: _Rows) -> Watcher | None:
         """Tells the progress of one method, in the middle of it."""
-        progress = self.progress
-        if progress is None:
+        progress, so_far, images = self.progress, self.so_far, len(rows.items)
+        if progress is None and so_far is None:
             return None
-        return lambda done, total, _: progress(f"{method}, pass {done} of {total}", images * (position + done / total))
+
+        def watch(done: int, total: int, maps: Callable[[], Tensor] | None) -> None:
+            if progress is not None:
+                progress(f"{method}, pass {done} of {total}", images * (position + done / total))
+            if so_far is not None:
+                # the maps of a method inside another are not those of the method
+                own = isinstance(method, PerturbationMap) and isinstance(rows.inputs.x, Tensor)
+                note = f"{done:,} of {total:,} passes"
+                so_far(None if maps is None or not own else lambda: rows.under_way(method, maps(), note))
+
+        return watch
 
     def _image(self, item: Item, look: Look, row: int, by_method: list[_Found]) -> ImageOutcomes:
         outcomes = (
@@ -161,7 +176,7 @@ class _Explaining:
                 self.interrupted.set()
             return found
         except Exception as error:  # a method of another package may raise anything
-            if not self.lenient:
+            if not self.lenient or isinstance(error, Stopped):
                 raise
             applies = not isinstance(error, (NothingOverridden, LayerError, ImageError, NoGradient))
             if not applies or rows.is_one:
@@ -180,6 +195,9 @@ class _Explaining:
                 warn(text)
 
 
+SoFar = Callable[[Callable[[], list[Explanation]] | None], None]
+"""Is called again and again while a long method is under way, with a function that gives the maps so far, by image,
+then objective, each with the note "so far"; None where there are none. Raising `Stopped` ends the work."""
 _Found = list[list[list[Outcome]]]
 """What came of one method: by row, objective and explained input."""
 
@@ -227,6 +245,21 @@ class _Rows:
             ]
             for row, item in enumerate(self.items)
         ]
+
+    def under_way(self, method: Method, maps: Tensor, note: str) -> list[Explanation]:
+        """The maps (N, [K,] ...) that a method has so far."""
+        several = len(self.objectives) > 1
+        if len(maps) != len(self.items) or (several and maps.shape[1] != len(self.objectives)):
+            return []  # all together failed: these are of one of them, tried again
+        by_objective = maps.unbind(1) if several else (maps,)
+        told = Diagnostics()
+        told.facts[SO_FAR] = note
+        outcomes = (
+            self._outcome(item, item.image, method, self.targets[row][k], row, Maps(of_objective, told, None))
+            for row, item in enumerate(self.items)
+            for k, of_objective in enumerate(by_objective)
+        )
+        return [one for one in outcomes if isinstance(one, Explanation)]
 
     def missing(self, method: Method, error: Exception, kind: Callable[..., Missing]) -> _Found:
         """Why there are no maps of the method."""

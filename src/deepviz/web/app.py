@@ -329,7 +329,7 @@ def _add_jobs(app: FastAPI, state: AppState) -> None:
 
     @app.delete("/api/jobs/{job}")
     def cancel(job: JobId) -> dict[str, Any]:
-        """Stop a job before its next map; finished maps are kept."""
+        """Stop a job before its next map, or round of passes; finished maps are kept."""
         found = _job(job)
         found.cancel()
         return found.status()
@@ -426,8 +426,8 @@ def _add_checks(app: FastAPI, state: AppState) -> None:
 def _add_downloads(app: FastAPI, state: AppState) -> None:
     @app.get("/api/results/{result}")
     def result(result: ResultId) -> dict[str, Any]:
-        """One map with its values and metadata."""
-        one = state.result(result)
+        """One map with its values and metadata; also one under way, until there is more of it."""
+        one = state.drawn(result)
         explanation = one.explanation
         drawn = record(explanation, bits=16 if explanation.layout == "slices" else 32)
         words = {} if one.words is None else {"words": words_of(one.words)}

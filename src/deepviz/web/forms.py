@@ -19,6 +19,8 @@ from deepviz.objectives.classes import class_alone
 
 MOST = 2000
 """The largest whole number that an option takes here, which bounds the work of one request."""
+MOST_PASSES = 20_000
+"""The most passes of one map, which bound it too; also the largest budget."""
 SHA256 = r"^[0-9a-f]{64}$"
 
 Target = int | str
@@ -120,6 +122,11 @@ def method_of(form: MethodForm, layer: str | None = None) -> Method:
         method = cls(**values)
     except (TypeError, ValueError) as error:
         raise MethodError(f"{form.name}: {error}") from None
+    if method.passes() > MOST_PASSES:
+        raise MethodError(
+            f"{method} takes about {method.passes():,.0f} passes through the model, and at most {MOST_PASSES:,} are "
+            "possible here: run it with deepviz explain"
+        )
     return method if layer is None else method.with_layer(layer)
 
 
@@ -147,8 +154,8 @@ def _value(method: str, option: Option, given: str | MethodForm) -> Any:
         value = option.parse(given)
     except ValueError as error:
         raise MethodError(f"{method}: {error}") from None
+    most = MOST_PASSES if option.role == "budget" else MOST
     for number in value if isinstance(value, tuple) else [value]:
-        most = max(MOST, option.default) if isinstance(option.default, int) else MOST
         if isinstance(number, int) and abs(number) > most:
             raise MethodError(f"{method}: {option.name} must be at most {most} here, got {given}")
     return value

@@ -4,20 +4,28 @@ from __future__ import annotations
 
 import secrets
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from queue import Empty, Full, Queue
 from threading import Lock, Thread
+from time import monotonic
 from typing import Any, Literal, Protocol
 
 from deepviz.errors import DeepVizError
 from deepviz.methods import Method
+from deepviz.probe.progress import Stopped
+from deepviz.runs.explain import SO_FAR
 from deepviz.runs.runner import run
 from deepviz.web.forms import Target
 from deepviz.web.limits import Limits
 from deepviz.web.model_service import Busy, ModelService, NotApplicable, Result
 from deepviz.web.trust import Part
 
+BETWEEN = 1.0
+"""Seconds between two versions of a map under way."""
+Watch = Callable[[Callable[[], list[dict[str, Any]]] | None], None]
+"""Is called again and again in the middle of long work, with a function that gives what the page receives of it so far;
+None where there is nothing yet. It raises `Stopped` if nobody wants the work any more."""
 State = Literal["queued", "running", "done", "failed", "cancelled"]
 LAST: tuple[State, ...] = ("done", "failed", "cancelled")
 
@@ -32,8 +40,8 @@ class Task(Protocol):
     def ready(self, service: ModelService) -> bool:
         """Whether nothing has to be computed for it."""
 
-    def do(self, service: ModelService) -> list[dict[str, Any]]:
-        """What the page receives once it is done.
+    def do(self, service: ModelService, watch: Watch) -> list[dict[str, Any]]:
+        """What the page receives once it is done; `watch` is told of it on the way.
 
         Raises:
             NotApplicable: if the column does not apply to the model.
@@ -64,18 +72,17 @@ class Cell:
         """Whether all of its maps are there."""
         return self.targets is not None and service.cached(self.photograph, self.method, self.targets) is not None
 
-    def do(self, service: ModelService) -> list[dict[str, Any]]:
+    def do(self, service: ModelService, watch: Watch) -> list[dict[str, Any]]:
         """The ids of its maps, and where in the page's grid they are."""
         targets = service.chosen(self.photograph, self.targets)
-        return [
-            {
-                "photograph": self.photograph,
-                "column": self.column,
-                "target": one.target,
-                "id": one.id,
-            }
-            for one in service.explained(self.photograph, self.method, targets)
-        ]
+
+        def so_far(maps: Callable[[], list[Result]] | None) -> None:
+            watch(None if maps is None else lambda: [self._entry(one) | _told(one) for one in maps()])
+
+        return [self._entry(one) for one in service.explained(self.photograph, self.method, targets, so_far)]
+
+    def _entry(self, result: Result) -> dict[str, Any]:
+        return {"photograph": self.photograph, "column": self.column, "target": result.target, "id": result.id}
 
     def parts(self) -> Sequence[Cell]:
         """Each class by itself."""
@@ -108,7 +115,7 @@ class Check:
         """Whether it is known."""
         return service.known_check(self.result, self.part) is not None
 
-    def do(self, service: ModelService) -> list[dict[str, Any]]:
+    def do(self, service: ModelService, watch: Watch) -> list[dict[str, Any]]:
         """Which part is known now."""
         service.checked(self.result, self.part)
         return [self.place]
@@ -121,6 +128,11 @@ class Check:
     def place(self) -> dict[str, Any]:
         """Which part of which map's checks it is."""
         return {"id": self.result.id, "part": self.part}
+
+
+def _told(result: Result) -> dict[str, str]:
+    """How far a map under way is, in words."""
+    return {"told": result.explanation.notes[SO_FAR]}
 
 
 @dataclass(eq=False)
@@ -141,6 +153,7 @@ class Job:
     now: str = ""
     error: str = ""
     results: list[dict[str, Any]] = field(default_factory=list)
+    so_far: list[dict[str, Any]] = field(default_factory=list)
     left_out: dict[int, str] = field(default_factory=dict)
     failures: list[dict[str, Any]] = field(default_factory=list)
     version: int = 0
@@ -163,13 +176,14 @@ class Job:
                 "now": self.now,
                 "error": self.error,
                 "results": list(self.results),
+                "so_far": list(self.so_far),
                 "left_out": [{"column": column, "reason": reason} for column, reason in self.left_out.items()],
                 "failures": list(self.failures),
             }
 
     def cancel(self) -> None:
-        """Stop before the next task."""
-        self._change(state="cancelled")
+        """Stop before the next task, or in the middle of one that tells how far it is."""
+        self._change(state="cancelled", so_far=[])
 
     def run(self) -> None:
         """Run it, task by task."""
@@ -183,6 +197,8 @@ class Job:
             if self.failures and not self.results:
                 self._change(state="failed", error=self.failures[0]["reason"])
             self._change(state="done", now="")
+        except Stopped:
+            pass
         except Exception as error:  # a bug must not end the thread that does the work
             self._change(state="failed", error=f"this is a bug, please report it: {type(error).__name__}: {error}")
 
@@ -193,14 +209,28 @@ class Job:
 
         def work(batch: Sequence[Task]) -> list[dict[str, Any]]:
             try:
-                return (task if len(batch) == len(parts) else batch[0]).do(self.service)
+                return (task if len(batch) == len(parts) else batch[0]).do(self.service, self._watch())
             except NotApplicable as error:
                 self._change(left_out={**self.left_out, task.column: str(error)})
                 return []
 
         for found in run([parts], work, on_error=self._failed, catch=(DeepVizError,)):
             self._change(results=[*self.results, found])
-        self._change(done=self.done + 1)
+        self._change(done=self.done + 1, so_far=[])
+
+    def _watch(self) -> Watch:
+        """Shows what there is of a task, now and then, and stops it once the job is cancelled."""
+        shown = monotonic()
+
+        def watch(so_far: Callable[[], list[dict[str, Any]]] | None) -> None:
+            nonlocal shown
+            if self.over:
+                raise Stopped
+            if so_far is not None and monotonic() - shown >= BETWEEN:
+                self._change(so_far=so_far())
+                shown = monotonic()
+
+        return watch
 
     def _failed(self, task: Task, error: DeepVizError) -> None:
         self._change(failures=[*self.failures, {**task.place, "reason": " ".join(str(error).split())}])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import secrets
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
@@ -32,6 +33,7 @@ from deepviz.results.storage import WEIGHTS
 from deepviz.runs.applicable import inapplicable
 from deepviz.runs.asked import Item
 from deepviz.runs.checks import verdict_key
+from deepviz.runs.explain import SoFar as SoFarMaps
 from deepviz.runs.explain import explain_items
 from deepviz.runs.look import inputs_of, looked, predicted, written
 from deepviz.runs.verdicts import recall
@@ -59,6 +61,9 @@ PEAKS = 4 * 2**20
 
 ATTENTION = 64 * 2**20
 """Bytes of cached rows of attention."""
+SoFar = Callable[[Callable[[], "list[Result]"] | None], None]
+"""Is told again and again while a long method is under way, with a function that gives the maps so far, under ids of
+their own; None where there are none."""
 
 
 class Busy(DeepVizError):
@@ -137,7 +142,8 @@ class Result:
 
 def result_bytes(result: Result) -> int:
     """What a result takes in memory; its image is counted where images are kept."""
-    return result.explanation.attribution.numel() * 4 + 4096
+    errors = result.explanation.standard_error
+    return (result.explanation.attribution.numel() + (0 if errors is None else errors.numel())) * 4 + 4096
 
 
 @dataclass
@@ -174,6 +180,7 @@ class ModelService:
         self._chance: LRUCache[trust.Areas] = LRUCache(REMEMBERED)
         self._checks: LRUCache[dict[str, Any]] = LRUCache(REMEMBERED)
         self._kept: LRUCache[Retained] = LRUCache(FIGURES)
+        self._so_far: dict[str, Result] = {}
 
     @property
     def _network(self) -> str:
@@ -346,7 +353,9 @@ class ModelService:
         target = (usual(kind),) if kind in (*WITHOUT_SCORES, "embedding") else None
         return inapplicable(self.loaded, Item(self._example(), target))
 
-    def explained(self, photograph: str, method: Method, targets: Sequence[Target]) -> list[Result]:
+    def explained(
+        self, photograph: str, method: Method, targets: Sequence[Target], so_far: SoFar | None = None
+    ) -> list[Result]:
         """One method's maps for classes of one image: those that are there, the others computed together.
 
         Raises:
@@ -354,14 +363,34 @@ class ModelService:
             DeepVizError: as `explain` does.
         """
         ids = [result_key(self._network, photograph, method, target) for target in targets]
-        with self._lock:
+        with self.alone() as others:
             found = {one: result for one in ids if (result := self.results.get(one)) is not None}
             missing = [target for one, target in zip(ids, targets, strict=True) if one not in found]
+
+            def between(maps: Callable[[], list[Explanation]] | None) -> None:
+                with others():
+                    self.give_way()
+                if so_far is not None:
+                    so_far(None if maps is None else lambda: self._shown_so_far(photograph, missing, maps()))
+
             if missing:
-                for result in self._compute(photograph, method, missing):
+                for result in self._compute(photograph, method, missing, between):
                     found[result.id] = result
                     self.results.put(result.id, result)
         return [found[one] for one in ids]
+
+    def _shown_so_far(self, photograph: str, targets: list[Target], maps: list[Explanation]) -> list[Result]:
+        """The maps so far, in the place of the last ones."""
+        made = [
+            Result(secrets.token_hex(32), photograph, self.id, one.noting({WEIGHTS: self.weights}), target)
+            for target, one in zip(targets, maps, strict=False)
+        ]
+        self._so_far = {one.id: one for one in made}
+        return made
+
+    def so_far(self, result: str) -> Result | None:
+        """A map under way, in its last version."""
+        return self._so_far.get(result)
 
     def cached(self, photograph: str, method: Method, targets: Sequence[Target]) -> list[Result] | None:
         """As `explained`, if nothing has to be computed for it."""
@@ -369,12 +398,14 @@ class ModelService:
         there = [result for result in found if result is not None]
         return there if len(there) == len(found) else None
 
-    def _compute(self, photograph: str, method: Method, targets: list[Target]) -> Iterator[Result]:
+    def _compute(self, photograph: str, method: Method, targets: list[Target], between: SoFarMaps) -> Iterator[Result]:
         image = self.loaded.prepare(self.photographs.photo(photograph))
         # of a model with one number that number, which has no class to ask for
         known = {one.index: one.objective for one in self._predictions.get((photograph,)) or ()}
         asked = tuple(self._objective(one) if isinstance(one, str) else known.get(one) or Logit(one) for one in targets)
-        (found,) = explain_items(self.loaded, [Item(image, asked)], [method], lenient=True, needed=False)
+        (found,) = explain_items(
+            self.loaded, [Item(image, asked)], [method], lenient=True, needed=False, so_far=between
+        )
         for target, objective, explanation in zip(targets, asked, found.outcomes, strict=True):
             if isinstance(explanation, Explanation):
                 result_id = result_key(self._network, photograph, method, target)
@@ -478,6 +509,7 @@ class ModelService:
         )
         for cache in caches:
             cache.drop(lambda key, _: key[0] == photograph)
+        self._so_far = {one.id: one for one in self._so_far.values() if one.photograph != photograph}
 
     def described(self) -> dict[str, Any]:
         """As pages see it."""

@@ -110,6 +110,11 @@ class AppState:
             raise NotFound(f"result {result_id[:12]} not found (expired or unknown); explain again")
         return found
 
+    def drawn(self, result_id: str) -> Result:
+        """A result by id, or a map that is under way."""
+        under_way = (service.so_far(result_id) for service in self.models.values())
+        return next(filter(None, under_way), None) or self.result(result_id)
+
     def block(self, asked: Comparison) -> Block:
         """A comparison as a block of code."""
         methods = tuple(method_of(form, asked.layer) for form in asked.methods)

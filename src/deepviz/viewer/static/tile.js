@@ -20,6 +20,7 @@ export class Tile {
     this.value = make("span", { class: "dv-value", "aria-hidden": "true" });
     this.cross = make("span", { class: "dv-cross", "aria-hidden": "true" });
     this.wait = make("span", { class: "dv-wait" });
+    this.soFar = make("span", { class: "dv-so-far", hidden: true });
     const caption = make("figcaption", { id: freshId("caption") });
     this.frame = make(
       "div",
@@ -28,6 +29,7 @@ export class Tile {
       this.cross,
       this.value,
       this.wait,
+      this.soFar,
     );
     this.title = make("div", { class: "dv-title" });
     this.detail = make("div", { class: "dv-detail" });
@@ -92,7 +94,7 @@ export class Tile {
     this.take(record ?? this.tile.record);
   }
 
-  describe(record, { title, detail, pending, reason, original, table, action, predictions }) {
+  describe(record, { title, detail, pending, reason, original, table, action, predictions, soFar }) {
     this.frame.hidden = Boolean(table || record?.bars);
     this.bars.hidden = !record?.bars;
     this.words.hidden = !record?.words;
@@ -100,6 +102,7 @@ export class Tile {
     setText(this.detail, detail ?? record?.caption ?? "");
     setText(this.warning, [record?.scale.note, ...(record?.warnings ?? [])].filter(Boolean).join("; "));
     setText(this.checks, record?.checks ?? "");
+    setText(this.soFar, soFar ?? "");
     setText(this.action, (!this.previewed && action?.title) || "");
     if (this.action.hidden) this.action.remove();
     else this.element.append(this.action);
@@ -113,7 +116,8 @@ export class Tile {
     this.element.classList.toggle("dv-failed", !record && !pending && !original);
     setText(this.wait, record || pending || original ? this.lack(record) : (reason ?? "no map"));
     const told = original ? title : `${title ?? ""}: ${reason || "computing"}`;
-    const about = record ? `${record.method}: ${record.caption}, on ${record.source}` : told;
+    const far = soFar ? `, after ${soFar}` : "";
+    const about = record ? `${record.method}: ${record.caption}, on ${record.source}${far}` : told;
     this.frame.setAttribute("aria-label", about);
     this.busy(!record && Boolean(pending));
   }

@@ -392,7 +392,8 @@ function showJob(state) {
   if (!under) return;
   $("job-bar").max = state.total;
   $("job-bar").value = state.done;
-  $("job-text").textContent = state.state === "queued" ? "Waiting for the model" : `${state.now}, ${state.done + 1} of ${state.total}`;
+  const far = state.so_far[0] ? ` (${state.so_far[0].told})` : "";
+  $("job-text").textContent = state.state === "queued" ? "Waiting for the model" : `${state.now}, ${state.done + 1} of ${state.total}${far}`;
 }
 
 // Hand the stage what there is: results, and empty places for those to come.
@@ -406,10 +407,16 @@ function layOut() {
       told: (record, n) => (shown[n] && shown[n].versus === undefined ? TOLD[view.by](record) : record.caption),
       mend: ({ remedy }, n) => remedy && shown[n] && { title: remedy.title, run: () => mend(shown[n], remedy) },
       detail: withChance(row),
-      cells: [...shown.map((one) => results.cell(row.photograph.id, row.target, one)), ...differenceCells(row.photograph.id, row.target)],
+      cells: [...shown.map((one) => results.cell(row.photograph.id, row.target, one) ?? underWay(row, one)), ...differenceCells(row.photograph.id, row.target)],
     })),
   );
   if (view.tab === "trust") drawTrust();
+}
+
+// A map that is not done, as far as it is.
+function underWay(row, one) {
+  const soFar = results.soFar(row.photograph.id, row.target, one);
+  return soFar && { soFar };
 }
 
 // The difference of two columns in a row, if one is chosen: the ids of both maps, or what there is instead of one.

@@ -115,7 +115,7 @@ export function rows() {
   });
 }
 
-const slow = (one) => Number(method(one.name)?.options.some((option) => ["steps", "samples"].includes(option.name)) ?? false);
+const slow = (one) => Number(method(one.name)?.options.some((option) => ["steps", "samples", "max_passes", "cells"].includes(option.name)) ?? false);
 
 // What one request can ask for: columns of one model and layer, quick methods first.
 export function requests(wanted) {

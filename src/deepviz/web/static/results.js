@@ -7,6 +7,7 @@ import { cellKey, columnKey, targetIn } from "./columns.js";
 
 export class Results {
   #found = new Map(); // by cell: the id of its result
+  #soFar = new Map(); // by cell: { id, told, job } of a map under way
   #reasons = new Map(); // by column: why there is no map
   #failures = new Map(); // by column or cell: why the last comparison has no map there
   #ended = ""; // why the last comparison is not whole
@@ -27,14 +28,28 @@ export class Results {
     return this.#found.get(key) ?? (reason ? { reason } : null);
   }
 
+  /**
+   * The last version of a map under way, in a column of a row, and how far it is in words; null without one.
+   * @param {string} photograph
+   * @param {Target} of
+   * @param {Column} one
+   * @returns {{id: string, told: string} | null}
+   */
+  soFar(photograph, of, one) {
+    const target = targetIn(photograph, of, one);
+    return this.#soFar.get(cellKey(photograph, target, one)) ?? null;
+  }
+
   // Another comparison begins: what failed may go well now.
   begin() {
     this.#ended = "";
+    this.#soFar.clear();
     this.#failures.clear();
   }
 
   end(reason) {
     this.#ended = reason;
+    this.#soFar.clear();
   }
 
   /**
@@ -42,6 +57,10 @@ export class Results {
    * @param {Column[]} asked
    */
   take(state, asked) {
+    for (const [key, { job }] of this.#soFar) if (job === state.id) this.#soFar.delete(key);
+    for (const { id, told, ...one } of state.so_far) {
+      this.#soFar.set(cellKey(one.photograph, one.target, asked[one.column]), { id, told, job: state.id });
+    }
     for (const one of state.results) this.#found.set(cellKey(one.photograph, one.target, asked[one.column]), one.id);
     for (const one of state.failures) this.#failures.set(cellKey(one.photograph, one.target, asked[one.column]), one.reason);
     for (const one of state.left_out) this.#reasons.set(columnKey(asked[one.column]), one.reason);

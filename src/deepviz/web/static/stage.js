@@ -15,6 +15,7 @@ export class Stage {
   #asked = new Map();
   #sources = new Map();
   #rows = [];
+  #last = new Map(); // by tile: the id of the last version of its map under way
   #preview = null;
   #drawing = false;
   #revealed = null;
@@ -31,10 +32,12 @@ export class Stage {
     return { ...this.comparison.settings, at: this.comparison.view };
   }
 
-  // Rows of cells: a result's id, null for one that is to come, { reason } for one that never will, or { of, words } for
-  // the difference of two results.
+  // Rows of cells: a result's id, null for one that is to come, { soFar } for one under way, { reason } for one that never
+  // will, or { of, words } for the difference of two results.
   show(rows) {
     this.#rows = rows;
+    const tiles = rows.flatMap((row) => row.columns.map((title) => `${row.key} ${title}`));
+    for (const [tile, id] of this.#last) if (!tiles.includes(tile)) this.#forget(tile, id);
     for (const { photograph } of rows) this.#open(photograph.id);
     this.#fetch(rows.flatMap((row) => row.cells));
     this.#draw();
@@ -70,11 +73,12 @@ export class Stage {
   }
 
   #fetch(cells) {
-    for (const id of cells.flatMap((cell) => cell?.of ?? [cell])) {
+    for (const cell of cells.flatMap((one) => one?.of ?? [one])) {
+      const id = cell?.soFar?.id ?? cell;
       if (typeof id !== "string" || this.#records.has(id) || this.#asked.has(id)) continue;
       const asked = get(`results/${id}`)
         .then((record) => this.#keep(id, record))
-        .catch((error) => this.lost(id, error))
+        .catch((error) => cell.soFar || this.lost(id, error)) // of a map under way there is a later version
         .finally(() => this.#asked.delete(id));
       this.#asked.set(id, asked);
     }
@@ -83,7 +87,8 @@ export class Stage {
   #keep(id, record) {
     this.#records.set(id, record);
     const cells = [...this.#rows.flatMap((row) => row.cells), ...(this.#preview?.cells ?? [])];
-    const shown = new Set(cells.flatMap((cell) => (cell?.of ? [...cell.of, differenceKey(cell)] : [cell])));
+    const shown = new Set(cells.flatMap((cell) => (cell?.of ? [...cell.of, differenceKey(cell)] : [cell?.soFar?.id ?? cell])));
+    for (const last of this.#last.values()) shown.add(last);
     let values = [...this.#records.values()].reduce((sum, one) => sum + valuesIn(one), 0);
     for (const [old, one] of this.#records) {
       if (values <= KEPT) break;
@@ -111,8 +116,25 @@ export class Stage {
     });
   }
 
-  // What is known of a cell: { id, record, reason }.
-  #known(cell) {
+  #forget(tile, id) {
+    this.#records.delete(id);
+    this.#last.delete(tile);
+  }
+
+  // What is known of a cell: { id, record, reason, told }; `tile`: where it is shown.
+  #known(cell, tile = "") {
+    const under = cell?.soFar;
+    if (under || this.#last.has(tile)) {
+      const id = under?.id ?? cell;
+      const last = this.#last.get(tile);
+      if (!this.#records.has(id) && this.#records.has(last) && (under || typeof cell === "string")) {
+        return { id: last, record: this.#records.get(last), reason: "", told: under?.told ?? "" }; // until the next has come
+      }
+      if (last !== id) this.#forget(tile, last);
+      if (under && this.#records.has(id)) this.#last.set(tile, id);
+      else this.#last.delete(tile);
+      if (under) return { id, record: this.#records.get(id) ?? null, reason: "", told: under.told };
+    }
     if (!cell?.of) {
       const record = typeof cell === "string" ? (this.#records.get(cell) ?? null) : null;
       return { id: record ? cell : "", record, reason: cell?.reason ?? "" };
@@ -148,7 +170,7 @@ export class Stage {
       detail: row.detail,
       photograph: { id: row.photograph.id, source: this.#sources.get(row.photograph.id) },
       tiles: [{ id: `${row.photograph.id} original`, title: "Image", original: true }, ...row.cells.map((cell, n) => {
-        const { id, record, reason } = this.#known(cell);
+        const { id, record, reason, told } = this.#known(cell, `${row.key} ${row.columns[n]}`);
         return {
           id: record ? id : `${row.key} ${n} ${reason}`,
           title: row.columns[n],
@@ -156,6 +178,7 @@ export class Stage {
           record,
           action: record ? row.mend(record, n) : null,
           pending: record === null && !reason,
+          soFar: told,
           reason,
         };
       })],
