@@ -1,5 +1,6 @@
 """The page in a real browser: Chromium, without a window."""
 
+import json
 import os
 import re
 import threading
@@ -17,8 +18,10 @@ import small_models
 from browser import Visit
 from deepviz.inside import viz_activations
 from deepviz.models import load_model
-from deepviz.web import create_app, listening
+from deepviz.web import create_app, jobs, listening
 from pictures import picture_file
+
+DRAWN = "[...document.querySelectorAll('.dv-frame canvas')].map((canvas) => canvas.toDataURL()).join()"
 
 
 @pytest.fixture
@@ -74,6 +77,47 @@ def test_the_bundled_model_is_compared_without_touching_anything(visit):
            })"""
     )
     assert min(colours) > 100, "every tile shows a picture"
+    page.close()
+
+
+def test_a_map_of_many_passes_sharpens_while_one_watches(visit, monkeypatch):
+    """With how far it is, until it is cancelled, or done, and then its standard error can be drawn."""
+    monkeypatch.setattr(jobs, "BETWEEN", 0.5)
+    page = visit()
+    page.drawn(8)
+    ui = page.page
+    ui.get_by_text("Black box").click()
+    ui.locator("#about-rise").click()
+    budget = ui.locator("#option-rise-max_passes")
+    budget.fill("20000")
+    budget.press("Enter")
+    ui.locator("#method-rise").check()
+    badge = ui.locator(".dv-so-far:visible")
+    badge.first.wait_for()
+    assert re.fullmatch(r"[\d,]+ of 20,000 passes", badge.first.inner_text())
+    first = badge.first.inner_text()
+    assert "of 20,000 passes" in ui.inner_text("#job-text")
+    page.until(
+        f"[...document.querySelectorAll('.dv-so-far:not([hidden])')].some((one) => one.textContent !== {first!r})"
+    )
+    assert "RISE" in ui.locator(".dv-tile", has=badge).first.inner_text()
+    colours = """[...document.querySelectorAll('.dv-so-far:not([hidden])')].map((badge) => {
+      const canvas = badge.closest('.dv-frame').querySelector('canvas');
+      return new Set(canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height).data).size;
+    })"""
+    assert min(ui.evaluate(colours)) > 20, "there is a picture"
+
+    ui.get_by_role("button", name="Cancel").click()
+    page.until("!document.querySelector('.dv-so-far:not([hidden])')")
+    budget.fill("200")
+    budget.press("Enter")
+    page.drawn(10)
+    assert badge.count() == 0
+    assert sum("200 passes" in caption for caption in page.captions()) == 2
+    before = ui.evaluate(DRAWN)
+    ui.get_by_label("Standard error of each value").check(force=True)
+    page.until(f"({DRAWN}) !== {json.dumps(before)}")
+    assert ui.locator(".dv-wait", has_text="no standard error").count() == 8
     page.close()
 
 

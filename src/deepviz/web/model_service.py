@@ -180,7 +180,7 @@ class ModelService:
         self._chance: LRUCache[trust.Areas] = LRUCache(REMEMBERED)
         self._checks: LRUCache[dict[str, Any]] = LRUCache(REMEMBERED)
         self._kept: LRUCache[Retained] = LRUCache(FIGURES)
-        self._so_far: dict[str, Result] = {}
+        self._so_far: list[Result] = []
 
     @property
     def _network(self) -> str:
@@ -380,17 +380,17 @@ class ModelService:
         return [found[one] for one in ids]
 
     def _shown_so_far(self, photograph: str, targets: list[Target], maps: list[Explanation]) -> list[Result]:
-        """The maps so far, in the place of the last ones."""
+        """The maps so far. Those before are kept until the next ones come: a page may be about to ask for them."""
         made = [
             Result(secrets.token_hex(32), photograph, self.id, one.noting({WEIGHTS: self.weights}), target)
             for target, one in zip(targets, maps, strict=False)
         ]
-        self._so_far = {one.id: one for one in made}
+        self._so_far = [*self._so_far[-len(made) :], *made]
         return made
 
     def so_far(self, result: str) -> Result | None:
-        """A map under way, in its last version."""
-        return self._so_far.get(result)
+        """A map under way, in its last version or the one before."""
+        return next((one for one in self._so_far if one.id == result), None)
 
     def cached(self, photograph: str, method: Method, targets: Sequence[Target]) -> list[Result] | None:
         """As `explained`, if nothing has to be computed for it."""
@@ -509,7 +509,7 @@ class ModelService:
         )
         for cache in caches:
             cache.drop(lambda key, _: key[0] == photograph)
-        self._so_far = {one.id: one for one in self._so_far.values() if one.photograph != photograph}
+        self._so_far = [one for one in self._so_far if one.photograph != photograph]
 
     def described(self) -> dict[str, Any]:
         """As pages see it."""

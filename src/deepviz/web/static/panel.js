@@ -134,7 +134,7 @@ export function drawMethods(methods, chosen, problems, { toggle, change }) {
         element("summary", { id: `about-${method.name}`, title: what }, element("span", { class: "hidden" }, what), options.length ? element("span", { class: "of", "aria-hidden": "true" }, "options") : null, element("span", { class: "question", "aria-hidden": "true" }, "?")),
         element("p", { class: "summary" }, method.summary),
         element("p", { class: "summary" }, method.reading),
-        element("p", { class: "summary" }, `Cost: ${method.cost.replaceAll("`", "")}. `, ...paper(method)),
+        element("p", { class: "summary" }, `Cost: ${method.cost.replaceAll(/`(\w+)`/g, (_, option) => named(option)).replaceAll("`", "")}. `, ...paper(method)),
         ...fields,
       ),
     );
@@ -167,12 +167,14 @@ function paper({ paper: text, address }) {
   return [element("a", { href: address, target: "_blank", rel: "noopener noreferrer" }, text)];
 }
 
+const named = (option) => option.replaceAll("_", " ");
+
 function field(method, option, given, methods, change) {
   const id = `option-${method.name}-${option.name}`;
   const text = option.default === null ? "none" : String(option.default);
   const value = given ?? text;
   const tell = (now) => change(method.name, option.name, now === text ? undefined : now);
-  const words = option.name.replaceAll("_", " ");
+  const words = named(option.name);
   const control = controlFor(option, id, value, methods, tell);
   control.setAttribute("title", option.help);
   return element("div", { class: "option" }, element("label", { for: id, title: option.help }, words), control);
