@@ -50,6 +50,18 @@ def cams_of_two_objects():
     return deepviz.sheet(deepviz.explain(None, cat_and_coffee(), every_cam(), target="espresso"))
 
 
+def black_box():
+    names = catalog_of("perturbation")
+    cat, coffee = deepviz.example_photo("chelsea"), deepviz.example_photo("coffee")
+    images = [(cat, None), (coffee, None), (cat_and_coffee(), "espresso")]
+    return stacked(deepviz.sheet(deepviz.explain(None, image, names, target=target)) for image, target in images)
+
+
+def catalog_of(family):
+    """The methods of a family, with a budget of 1000 passes."""
+    return [deepviz.catalog.find(name)().with_budget(1000) for name in deepviz.catalog.families()[family]]
+
+
 def another_image():
     coffee = deepviz.example_photo("coffee")
     return deepviz.sheet(deepviz.explain(None, coffee, ["integrated-gradients", "smooth-grad", "grad-cam"]))

@@ -235,7 +235,8 @@ def cheapest(cls: type[Method]) -> Method:
             (bound.value for kind in option.annotation.kinds for bound in kind.bounds if isinstance(bound, Ge)),
             default=None,
         )
-        if int in option.kinds and lowest is not None:
+        # of a budget the lowest does not suffice where the image has many parts
+        if int in option.kinds and lowest is not None and option.role != "budget":
             less = replace(found, **{option.name: int(lowest)})
             found = less if less.passes() < found.passes() else found
     return found
