@@ -373,6 +373,12 @@ class Explanation:
         return self.layout == "words" or self.method.coarse
 
     @property
+    def _on_grey(self) -> bool:
+        """Whether it is drawn on a grey image, where single pixels do not drown in the image's own detail, and standard
+        errors, mostly a small part of the scale, can be seen."""
+        return not self.coarse or SHOWN in self.notes
+
+    @property
     def title(self) -> str:
         """The method's name."""
         return str(self.method)
@@ -433,7 +439,7 @@ class Explanation:
             return self._composed(lambda one: one.overlay(cmap=cmap, scale=scale or self.scale, opacity=opacity))
         options = {} if opacity is None else {"opacity": opacity}
         drawn = draw_overlay(
-            self.image, self.values, self.geometry, scale or self.scale, cmap=cmap, fine=not self.coarse, **options
+            self.image, self.values, self.geometry, scale or self.scale, cmap=cmap, fine=self._on_grey, **options
         )
         if self.region is not None:
             drawn = outlined(drawn, self.region, self.geometry)
@@ -496,8 +502,8 @@ class Explanation:
         return replace(self, attribution=self.standard_error, standard_error=None, notes={**self.notes, SHOWN: ERROR})
 
     def error(self, *, cmap: str | None = None, opacity: float | None = None) -> Image.Image:
-        """The standard error of each value on the image, on the scale of the map: where it is as bright as the map, the
-        map says nothing.
+        """The standard error of each value on the grey image, on the scale of the map: differences in the map that are
+        no larger say nothing.
 
         Raises:
             OutputError: if the method draws nothing at random.

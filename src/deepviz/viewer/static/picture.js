@@ -10,7 +10,8 @@ export class Picture {
   constructor(record, map, errors = null) {
     this.record = record;
     this.map = map;
-    this.errors = errors && new Picture({ ...record, signed: false }, errors);
+    // mostly a small part of the scale, they are seen on a grey image alone
+    this.errors = errors && new Picture({ ...record, signed: false, coarse: false }, errors);
     this.width = 0;
     this.height = 0;
     this.slice = 0;
