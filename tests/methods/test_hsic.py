@@ -8,6 +8,9 @@ from deepviz.methods.perturbation.perturbation_map import ERROR
 from networks import assert_same
 from perturbation_by_hand import coverage, curved, repeats, table
 
+# of few passes on random weights
+pytestmark = pytest.mark.filterwarnings("ignore:the standard error of")
+
 
 def gaussian(f, width=None):
     apart = np.abs(f[:, None] - f[None, :])

@@ -11,6 +11,9 @@ from deepviz.methods.perturbation.perturbation_map import ERROR
 from networks import READABLE, assert_same
 from perturbation_by_hand import coverage, curved, repeats, shapley_values, table
 
+# of few passes on random weights
+pytestmark = pytest.mark.filterwarnings("ignore:the standard error of")
+
 
 def constrained(z, y, w, change):
     """argmin_b sum_i w_i (y_i - z_i b)^2 with sum b = change, by the last of b taken out."""

@@ -9,6 +9,9 @@ from deepviz.probe.reference import blurred
 from networks import READABLE, assert_same
 from perturbation_by_hand import coverage, curved, repeats, ridge_regression, table
 
+# of few passes on random weights
+pytestmark = pytest.mark.filterwarnings("ignore:the standard error of")
+
 
 def kernel(z, width):
     """As in the authors' code (github.com/marcotcr/lime, lime_image.py): sqrt(exp(-D^2 / width^2)), D the cosine

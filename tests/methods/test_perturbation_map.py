@@ -21,6 +21,9 @@ from deepviz.probe.seeds import generator_of
 from networks import READABLE, Case, assert_same
 from perturbation_by_hand import CURVED, curved
 
+# of few passes on random weights
+pytestmark = pytest.mark.filterwarnings("ignore:the standard error of")
+
 PLAIN = (Occlusion(window=2), FeatureAblation(cells=4))
 SAMPLED = (
     RISE(cells=3, max_passes=192),

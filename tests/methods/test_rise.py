@@ -13,6 +13,9 @@ from deepviz.probe.seeds import generator_of
 from networks import READABLE, assert_same
 from perturbation_by_hand import CURVED, coverage, curved, repeats
 
+# of few passes on random weights
+pytestmark = pytest.mark.filterwarnings("ignore:the standard error of")
+
 
 def mask_by_hand(seed, number, cells, keep, H, W):
     """The authors' code (github.com/eclique/RISE, generate_masks): a grid of s x s, enlarged to s + 1 cells of
@@ -25,15 +28,17 @@ def mask_by_hand(seed, number, cells, keep, H, W):
 
 
 @pytest.mark.parametrize("value", ["probability", "score"])
-def test_it_is_equation_6_of_the_paper(value):
+@pytest.mark.parametrize("centred", [True, False])
+def test_it_is_the_sum_of_the_paper_or_the_mean_and_the_covariance(value, centred):
     net, x = READABLE.model(), READABLE.images(2)
-    found = RISE(cells=3, keep=0.4, max_passes=70, value=value, seed=5)(net, x, 1)
+    found = RISE(cells=3, keep=0.4, max_passes=70, value=value, seed=5, centred=centred)(net, x, 1)
+    masks = np.array([mask_by_hand(5, number, 3, 0.4, 10, 12) for number in range(70)])
     for row in range(2):
-        S = np.zeros((10, 12))
-        for number in range(70):
-            M = mask_by_hand(5, number, 3, 0.4, 10, 12)
-            z = forward(net, array(x[row]) * M)[-1]
-            S += M * (np.exp(z[1]) / np.exp(z).sum() if value == "probability" else z[1]) / 70 / 0.4
+        z = np.array([forward(net, array(x[row]) * M)[-1] for M in masks])
+        f = np.exp(z[:, 1]) / np.exp(z).sum(1) if value == "probability" else z[:, 1]
+        S = sum(one * M for one, M in zip(f, masks, strict=True)) / 70 / 0.4  # equation 6
+        if centred:
+            S = np.array([[np.cov(f, masks[:, v, u])[0, 1] for u in range(12)] for v in range(10)]) / 0.4 + f.mean()
         assert_same(found[row, 0], torch.from_numpy(S), 1e-6)  # masks are held in float32
 
 
@@ -61,8 +66,25 @@ def expectation():
     return (f[:, None] * M / 0.5).mean(0)
 
 
-def test_standard_errors_hold_the_expectation():
-    assert 0.92 <= coverage(RISE(cells=2, max_passes=200, value="score"), expectation()) <= 0.99
+@pytest.mark.parametrize("centred", [True, False])
+def test_standard_errors_hold_the_expectation(centred):
+    method = RISE(cells=2, max_passes=200, value="score", centred=centred)
+    assert 0.92 <= coverage(method, expectation()) <= 0.99
+
+
+def test_where_f_has_a_level_the_mean_and_the_covariance_need_far_fewer_masks():
+    def said(scores):
+        return 10 + scores[:, 1]
+
+    model, x = curved()
+    errors = {
+        centred: RISE(cells=2, max_passes=500, value="score", centred=centred)
+        .attribute(model, x, said)
+        .notes.maps[ERROR]
+        .mean()
+        for centred in (True, False)
+    }
+    assert float(errors[False] / errors[True]) > 5  # as 25 times as many masks
 
 
 def test_many_masks_come_to_the_expectation():
@@ -79,16 +101,18 @@ def test_a_model_that_looks_nowhere_gives_an_even_map():
         def forward(self, x):
             return x.flatten(1)[:, :2] * 0 + x.new_tensor([0, math.log(3)])
 
-    found = RISE(cells=2, max_passes=8000).attribute(Constant(), CURVED.images(1), 1)
-    assert torch.allclose(found.maps, torch.tensor(0.75, dtype=torch.float64), atol=0.05)  # p E[M] / keep
-    assert float(found.notes.rows["standard error"]) > 0.3  # nothing but noise beside the level
+    found = RISE(cells=2, max_passes=500)(Constant(), CURVED.images(1), 1)
+    assert torch.allclose(found, torch.tensor(0.75, dtype=torch.float64), atol=1e-12)
+    summed = RISE(cells=2, max_passes=8000, centred=False).attribute(Constant(), CURVED.images(1), 1)
+    assert torch.allclose(summed.maps, torch.tensor(0.75, dtype=torch.float64), atol=0.05)  # p E[M] / keep
+    assert float(summed.notes.rows["standard error"]) > 0.3  # nothing but noise beside the level
 
 
 def test_what_is_masked_gives_way_to_the_baseline():
     model, x = curved()
     M = RISE(cells=2, max_passes=40, value="score").masks(range(40), (8,)).double()
     f = model(x * M + 0.7 * (1 - M))[:, 1].detach()
-    found = RISE(cells=2, max_passes=40, value="score", baseline=0.7)(model, x, 1)
+    found = RISE(cells=2, max_passes=40, value="score", baseline=0.7, centred=False)(model, x, 1)
     assert_same(found[0], (f[:, None, None] * M / 0.5).mean(0), 1e-9)
 
 

@@ -8,6 +8,9 @@ from deepviz.probe.seeds import generator_of
 from networks import READABLE, assert_same
 from perturbation_by_hand import coverage, curved, repeats, shapley_values, table, with_part
 
+# of few passes on random weights
+pytestmark = pytest.mark.filterwarnings("ignore:the standard error of")
+
 
 def test_it_is_the_mean_over_orders_and_their_reverses():
     model, x = curved()

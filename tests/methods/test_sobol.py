@@ -9,6 +9,9 @@ from deepviz.probe.seeds import generator_of
 from networks import assert_same
 from perturbation_by_hand import coverage, curved, repeats
 
+# of few passes on random weights
+pytestmark = pytest.mark.filterwarnings("ignore:the standard error of")
+
 
 class Polynomial(nn.Module):
     """f = 2 u_0 + u_1^2 + 3 u_0 u_2 of a signal's first places; the fourth is not read."""

@@ -24,8 +24,8 @@ INTERRUPTED = "interrupted"
 """The fact about a map that Ctrl-C ended, with how far it came."""
 ROUND = 64
 """Forward passes between two looks at how sure the map is, about."""
-NOISE = 0.5
-"""The standard error, relative to the map, above which the map is mostly noise."""
+NOISE = 0.7
+"""The standard error, relative to the map, above which half of the squares of what is drawn, or more, are noise."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -120,8 +120,8 @@ class PerturbationMap(Method):
         noisy = relative > NOISE
         if bool(noisy.any()) and getattr(self, "tolerance", None) is None:
             session.notes.warn(
-                f"the standard error of {self.name} is more than {NOISE:.0%} of the map, which is mostly noise: allow "
-                "more passes (max_passes), or cut the image into fewer parts (cells)",
+                f"the standard error of {self.name} is more than {NOISE:.0%} of the map, half of which is noise then: "
+                "allow more passes (max_passes), or cut the image into fewer parts (cells)",
                 noisy,
             )
 

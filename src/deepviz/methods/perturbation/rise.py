@@ -24,7 +24,11 @@ HELD = 2**24
 class RISE(SampledMap):
     """The mean of random masks, weighted by what the model says to the image under each.
 
-        S(p) = 1/(N E[M]) sum_i f(x * M_i) M_i(p)
+        S(p) = E[f(x * M) M(p)] / E[M] = E[f] + cov(f(x * M), M(p)) / E[M]
+
+    estimated from N masks: by mean and covariance (`centred`), or by the paper's sum, 1/(N E[M]) sum_i f_i M_i(p). Both
+    have the same expectation; in the sum, the mean of f times how often each pixel happened to be kept is noise, which
+    takes eight times as many masks to average out (`benchmarks/RESULTS.md`).
 
     A mask is a grid of `cells` values along each axis, each 1 with probability `keep`, else 0, enlarged linearly to one
     cell more than the image and cropped to it at a random place; E[M] = `keep`. f is the probability of the class, as
@@ -54,28 +58,40 @@ class RISE(SampledMap):
     cells: Annotated[int, Ge(1), "Cells of a mask along each axis."] = 7
     keep: Annotated[float, Gt(0), Lt(1), "Probability that a cell is kept."] = 0.5
     max_passes: Annotated[Budget, Ge(2)] = 4000
+    centred: Annotated[
+        bool, "Weight masks by f less its mean: the same expectation with less noise. Without it, the paper's sum."
+    ] = True
 
     title: ClassVar[str] = "RISE"
     paper: ClassVar[str] = "Petsiuk et al. 2018, arXiv:1806.07421"
-    cost: ClassVar[str] = "`max_passes` forwards (4000)"
+    cost: ClassVar[str] = "`max_passes` (4000) forwards"
 
     def draws(self, image: Masking) -> Iterator[Estimate]:
-        """S, with the standard error of this mean."""
-        held = max(1, min(ROUND, HELD // math.prod(image.space)))
-        total = squares = torch.zeros(image.clean.shape[1], math.prod(image.space), dtype=torch.float64)
+        """S, with its standard error."""
+        size, K = math.prod(image.space), image.clean.shape[1]
+        held = max(1, min(ROUND, HELD // size))
+        total = torch.zeros(K, 1, dtype=torch.float64)
+        # sums over masks of m and f m, and of m^2, f m^2 and f^2 m^2, with m = M / E[M]
+        first = torch.zeros(1 + K, size, dtype=torch.float64)
+        second = torch.zeros(3, K, size, dtype=torch.float64)
         for start in range(0, self.max_passes, held):
-            stop = min(start + held, self.max_passes)
-            M = self.masks(range(start, stop), image.space)
-            f = image.values(len(M), lambda chunk: M[chunk])  # noqa: B023
-            M = M.flatten(1).double() / self.keep
-            total = total + f.T @ M
-            squares = squares + f.T.square() @ M.square()
-            S = total / stop
-            errors = ((squares / stop - S.square()).clamp_min(0) / max(1, stop - 1)).sqrt()
+            N = min(start + held, self.max_passes)
+            masks = self.masks(range(start, N), image.space)
+            f = image.values(len(masks), lambda chunk: masks[chunk]).T  # noqa: B023
+            m = masks.flatten(1).double() / self.keep
+            total = total + f.sum(1, keepdim=True)
+            first += torch.cat([torch.ones_like(f[:1]), f]) @ m
+            second += torch.stack([torch.ones_like(f), f, f.square()]) @ m.square()
+            if min(ROUND, self.max_passes) > N:
+                continue
+            level = total / N if self.centred else torch.zeros_like(total)
+            rest = (first[1:] - level * first[:1]) / N  # the mean of (f - level) m
+            squares = (second[2] - 2 * level * second[1] + level.square() * second[0]) / N
+            errors = ((squares - rest.square()).clamp_min(0) / max(1, N - 1)).sqrt()
+            S = level + rest * N / max(1, N - 1) if self.centred else rest
             maps = S.view(-1, 1, *image.space)
-            level = S.mean(1).view(-1, *[1] * (maps.ndim - 1))
-            if stop >= min(ROUND, self.max_passes):
-                yield Estimate(maps, stop, errors.view(maps.shape), level)
+            mean = S.mean(1).view(-1, *[1] * (maps.ndim - 1))
+            yield Estimate(maps, N, errors.view(maps.shape), mean)
 
     def masks(self, numbers: range, space: tuple[int, ...]) -> Tensor:
         """The masks of these numbers, (n, 1, *space)."""
