@@ -51,7 +51,7 @@ class HSIC(SampledMap):
 
     title: ClassVar[str] = "HSIC"
     paper: ClassVar[str] = "Novello et al. 2022, arXiv:2206.06219"
-    cost: ClassVar[str] = "`max_passes` forwards (1500)"
+    cost: ClassVar[str] = "`max_passes` (1500) forwards"
 
     def draws(self, image: Masking) -> Iterator[Estimate]:
         """R and its standard error, from a sample that grows."""

@@ -54,7 +54,7 @@ class KernelSHAP(SampledMap):
 
     title: ClassVar[str] = "KernelSHAP"
     paper: ClassVar[str] = "Lundberg and Lee 2017, arXiv:1705.07874"
-    cost: ClassVar[str] = "at most `max_passes` forwards (1000): 1 for each combination of parts"
+    cost: ClassVar[str] = "at most `max_passes` (1000) forwards: 1 for each combination of parts"
 
     def draws(self, image: Masking) -> Iterator[Estimate]:
         """R and its standard errors, from a sample that grows; or from all combinations."""

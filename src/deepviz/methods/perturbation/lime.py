@@ -53,7 +53,7 @@ class LIME(SampledMap):
 
     title: ClassVar[str] = "LIME"
     paper: ClassVar[str] = "Ribeiro et al. 2016, arXiv:1602.04938"
-    cost: ClassVar[str] = "`max_passes` forwards (1000)"
+    cost: ClassVar[str] = "`max_passes` (1000) forwards"
 
     def draws(self, image: Masking) -> Iterator[Estimate]:
         """b and its standard errors, from a sample that grows; the first of it is the whole image."""

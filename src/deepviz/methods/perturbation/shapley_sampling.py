@@ -52,7 +52,7 @@ class ShapleySampling(SampledMap):
 
     title: ClassVar[str] = "Shapley sampling"
     paper: ClassVar[str] = "Castro et al. 2009, doi:10.1016/j.cor.2008.04.004"
-    cost: ClassVar[str] = "at most `max_passes` forwards (2000): 1 for each part and order"
+    cost: ClassVar[str] = "at most `max_passes` (2000) forwards: 1 for each part and order"
 
     def draws(self, image: Masking) -> Iterator[Estimate]:
         """The mean over pairs of orders, with the standard error of this mean."""

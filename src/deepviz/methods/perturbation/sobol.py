@@ -50,7 +50,7 @@ class Sobol(SampledMap):
 
     title: ClassVar[str] = "Sobol indices"
     paper: ClassVar[str] = "Fel et al. 2021, arXiv:2111.04138"
-    cost: ClassVar[str] = "at most `max_passes` forwards (2112: 32 pairs of points for 64 cells)"
+    cost: ClassVar[str] = "at most `max_passes` (2112) forwards: 32 pairs of points for 64 cells"
 
     def draws(self, image: Masking) -> Iterator[Estimate]:
         """R, with its standard error over pairs of points."""
