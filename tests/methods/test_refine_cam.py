@@ -3,6 +3,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+import deepviz
+from deepviz.errors import LayerError
 from deepviz.methods import GradCAM, GradCAMPlusPlus, Gradient, LayerCAM, RefineCAM
 from networks import CASES, Case, assert_same
 
@@ -55,3 +57,19 @@ def test_the_method_inside_is_a_layer_method_that_names_no_layer():
         RefineCAM(of=GradCAM(layer="1"))
     assert RefineCAM(layers=("a", "b")).passes() == 4
     assert str(RefineCAM(of=LayerCAM())) == "RefineCAM of LayerCAM"
+
+
+def test_random_networks_are_explained_at_the_same_layers():
+    case = Case(Stages, (3, 32, 32))
+    net, x = case.model().float(), case.images(1).float()
+    found = deepviz.sanity_check(net, x, RefineCAM(), stages=2, target=1)
+    one = deepviz.sanity_check(net, x, RefineCAM(layers=("blocks.3", "blocks")), stages=2, target=1)
+    assert found.layers == one.layers == ("blocks.3, blocks",)
+    for name, values in found.similarities.items():
+        assert_same(torch.from_numpy(values), torch.from_numpy(one.similarities[name]), 1e-6)
+
+
+def test_one_layer_is_not_for_it():
+    assert RefineCAM().with_layer("1") == RefineCAM()
+    with pytest.raises(LayerError, match="is for methods that take one"):
+        deepviz.explain(Stages(), torch.rand(1, 3, 32, 32), RefineCAM(), layer="blocks.3")

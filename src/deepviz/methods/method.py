@@ -180,11 +180,15 @@ class Method(Frozen, ABC):
         return self._with(changed, lambda method: method.resolve_baseline(colours))
 
     def with_layer(self, layer: str | nn.Module) -> Method:
-        """The same method with `layer` wherever it, or a method inside it, takes one and names none."""
-        several = any(getattr(self, name) is not None for name in having(type(self), "layers"))
-        changed: dict[str, Any] = {
-            name: layer for name in having(type(self), "layer") if getattr(self, name) is None and not several
-        }
+        """The same method with `layer` wherever it, or a method inside it, takes one and names none.
+
+        A method that takes several layers only, such as `RefineCAM`, stays as it is, with what is inside it.
+        """
+        one, several = having(type(self), "layer"), having(type(self), "layers")
+        if several and not one:
+            return self
+        named = any(getattr(self, name) is not None for name in several)
+        changed: dict[str, Any] = {name: layer for name in one if getattr(self, name) is None and not named}
         return self._with(changed, lambda method: method.with_layer(layer))
 
     def with_budget(self, passes: int) -> Method:
