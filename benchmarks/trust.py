@@ -37,7 +37,7 @@ from results import replace_section, table
 
 import deepviz
 from deepviz.methods import XRAI, Gradient, GradTimesImage, IntegratedGradients, Method, SmoothGrad
-from deepviz.metrics import ROAD, Deletion, Insertion, Metric
+from deepviz.metrics import ROAD, Deletion, InputTimesNoise, Insertion, Metric
 from deepviz.metrics.bootstrap import differs, interval
 from deepviz.metrics.metric import judging
 from deepviz.metrics.similarity import SIMILARITIES
@@ -133,7 +133,7 @@ def faithfulness(
             judged.append(ImageScores.from_json(held[source]))
         else:
             (one,) = evaluate_items(loaded, [Item(loaded.prepare(image))], rows, metrics)
-            judged.append(one)
+            judged.append(replace(one, position=None))  # each is a run of its own
             write(source, one.as_json())
         print(f"{name} {number}/{len(images)} {source}", flush=True)
     return Evaluation.of(loaded, methods, metrics, judged, controls)
@@ -295,6 +295,13 @@ def faithfulness_table(found: Evaluation, methods: Sequence[Method], most: int |
     return f"{table(['', 'passes', 'rank ↓', *found.heads()], rows)}\n\n{found.footnote} {said}"
 
 
+def of_input(loaded: LoadedModel, images: dict[str, Any], metrics: Sequence[Metric], partial: Path | None) -> str:
+    """What a map gets that multiplies by the image and does not depend on the network."""
+    found = faithfulness(loaded, images, [InputTimesNoise()], metrics, "input", partial, controls=False)
+    cells = ", ".join(f"{head} {cell}" for head, cell in zip(found.heads(), found.cells()[0], strict=True))
+    return f"{found.rows[0]}, a baseline for methods that multiply by the image: {cells}."
+
+
 def transformer(count: int, partial: Path | None) -> str:
     """Faithfulness of all methods that apply to a small ViT, on digits that it was not trained on."""
     from trained_vit import TESTED, digits, train, vit
@@ -314,8 +321,10 @@ def transformer(count: int, partial: Path | None) -> str:
     methods = [method for method, has in zip(methods, there, strict=True) if has]
     images = {f"digit {number}": x[number] for number in range(count)}
     found = faithfulness(loaded, images, methods, FINER, "transformer", partial)
+    below = of_input(loaded, images, FINER, partial)
     return (
-        f"{faithfulness_table(found, methods)}\n\nA ViT of {len(net.blocks)} blocks with 8 x 8 patches, trained on "
+        f"{faithfulness_table(found, methods)} {below}\n\n"
+        f"A ViT of {len(net.blocks)} blocks with 8 x 8 patches, trained on "
         f"scikit-learn's digits of 8 x 8 pixels, enlarged to 32 x 32: {accuracy:.1%} of {TESTED} test images right. "
         f"Left out, since they do not apply: {left_out or 'none'}."
     )
@@ -363,7 +372,8 @@ def of_photos(given: argparse.Namespace) -> dict[str, str]:
     if given.faithfulness:
         images, methods = {path.name: path for path in sample(paths, given.faithfulness)}, chosen(maps=25, channels=32)
         measured = faithfulness(loaded, images, methods, METRICS, partial=given.partial)
-        sections["faithfulness"] = faithfulness_table(measured, methods)
+        below = of_input(loaded, images, METRICS, given.partial)
+        sections["faithfulness"] = f"{faithfulness_table(measured, methods)} {below}"
         if given.readme:
             replace_section(given.readme, "faithfulness", faithfulness_table(measured, methods, most=10))
         if given.pictures:
