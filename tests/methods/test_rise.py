@@ -1,17 +1,22 @@
 import itertools
 import math
+import warnings
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import nn
 
+import deepviz
 from by_hand import array, bilinear, forward
+from deepviz.errors import DeepVizWarning
 from deepviz.methods import RISE
 from deepviz.methods.perturbation.perturbation_map import ERROR
 from deepviz.probe.seeds import generator_of
 from networks import READABLE, assert_same
 from perturbation_by_hand import CURVED, coverage, curved, repeats
+from small_models import detector
 
 # of few passes on random weights
 pytestmark = pytest.mark.filterwarnings("ignore:the standard error of")
@@ -124,3 +129,17 @@ def test_more_cells_than_pixels_and_a_volume():
     model = nn.Sequential(nn.Flatten(), nn.Linear(3 * 4 * 5, 2)).double()
     x = torch.rand(1, 1, 3, 4, 5, dtype=torch.float64)
     assert RISE(cells=9, max_passes=20)(model, x, 1).shape == (1, 1, 3, 4, 5)
+
+
+def test_of_a_detection_it_is_highest_in_its_box():
+    """D-RISE: the same, of what a detector says of one box."""
+    pixels = np.zeros((32, 32, 3), np.uint8)
+    pixels[8:16, 16:24], pixels[20:28, 4:12] = (255, 0, 0), (0, 0, 255)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeepVizWarning)  # a box has no probability
+        (found,) = deepviz.explain(detector(), Image.fromarray(pixels), RISE(cells=4, max_passes=600))
+    assert found.target.label == "red square"
+    v, u = divmod(int(found.attribution.argmax()), 32)
+    left, top, right, bottom = found.target.box
+    assert left <= u < right
+    assert top <= v < bottom
