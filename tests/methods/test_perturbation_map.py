@@ -10,11 +10,22 @@ from torch import nn
 import deepviz
 from deepviz.errors import DeepVizWarning, ImageError, MethodError, MissingExtra
 from deepviz.inputs import Inputs
-from deepviz.methods import HSIC, LIME, RISE, FeatureAblation, KernelSHAP, Occlusion, ShapleySampling, Sobol
+from deepviz.methods import (
+    HSIC,
+    LIME,
+    RISE,
+    FeatureAblation,
+    KernelSHAP,
+    Occlusion,
+    ShapleySampling,
+    SmoothGrad,
+    Sobol,
+)
 from deepviz.methods.perturbation import cells
 from deepviz.methods.perturbation.cells import partition
 from deepviz.methods.perturbation.perturbation_map import ERROR, INTERRUPTED, Estimate
 from deepviz.methods.perturbation.surrogate import fitted
+from deepviz.metrics import Deletion, MaxSensitivity
 from deepviz.probe.progress import watched
 from deepviz.probe.reference import blurred, drawn
 from deepviz.probe.seeds import generator_of
@@ -282,6 +293,40 @@ def test_the_model_that_is_interrupted_is_left_as_it_was():
     calls = 24
     with pytest.raises(KeyboardInterrupt):  # no map of every image yet
         RISE(cells=4, max_passes=1000)(model, x, 1)
+
+
+class Interrupted(nn.Module):
+    """Raises KeyboardInterrupt at one of its passes, and answers at all later ones."""
+
+    def __init__(self, at, inner):
+        super().__init__()
+        self.inner, self.at, self.passes = inner, at, 0
+
+    def forward(self, x):
+        self.passes += 1
+        if self.passes == self.at:
+            raise KeyboardInterrupt
+        return self.inner(x)
+
+
+@pytest.mark.filterwarnings("ignore::deepviz.errors.DeepVizWarning")
+@pytest.mark.parametrize(
+    "work",
+    [
+        lambda model, x: SmoothGrad(of=RISE(cells=4, max_passes=400), samples=3)(model, x, 1),
+        lambda model, x: MaxSensitivity(samples=2)(model, x, RISE(cells=4, max_passes=400), target=1),
+        lambda model, x: deepviz.evaluate(model, x, RISE(cells=4, max_passes=400), Deletion(steps=4)),
+        lambda model, x: deepviz.sanity_check(model, x, RISE(cells=4, max_passes=400), stages=2),
+    ],
+    ids=["another method", "metric", "evaluate", "sanity_check"],
+)
+def test_where_the_map_is_used_further_an_interrupt_ends_all_of_the_work(work):
+    """A map of fewer passes would be taken for a whole one, and the work would go on."""
+    inner = nn.Sequential(nn.Conv2d(3, 2, 3), nn.Flatten(), nn.LazyLinear(3))
+    x = torch.rand(1, 3, 8, 8, generator=generator_of(0))
+    inner(x)
+    with pytest.raises(KeyboardInterrupt):
+        work(Interrupted(30, inner), x)
 
 
 def test_progress_is_told_in_passes_with_the_maps_so_far():

@@ -21,6 +21,7 @@ from deepviz.objectives.bound import Bound, bind
 from deepviz.options import Frozen, digest, having
 from deepviz.probe.black_box import as_module, black_box_of
 from deepviz.probe.outputs import Kind
+from deepviz.probe.progress import to_the_end
 from deepviz.probe.reference import Colours, resolve_baselines
 from deepviz.probe.session import Session, opened
 
@@ -301,7 +302,8 @@ def check_arguments(model: object, x: Any, extra: Any = None) -> Inputs:
 
 def map_of_image(method: Method, session: Session) -> Tensor:
     """The method's map of the image-like input, (N[, K], C, *space) or a layer's (N[, K], 1, *grid)."""
-    found = method.maps(session)
+    with to_the_end():
+        found = method.maps(session)
     if isinstance(found, Tensor):
         return found
     image = session.image()

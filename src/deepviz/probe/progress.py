@@ -12,10 +12,27 @@ Watcher = Callable[[int, int, Callable[[], Tensor] | None], None]
 """Takes how many passes are done, of how many at most, and, where there is one, a function that gives the maps so far.
 An error that it raises ends the computation; `Stopped` does so without being taken for a failure."""
 _watcher: ContextVar[Watcher | None] = ContextVar("watcher", default=None)
+_may_end_early: ContextVar[bool] = ContextVar("may_end_early", default=True)
 
 
 class Stopped(Exception):
     """Nobody wants the result of a computation any more."""
+
+
+@contextmanager
+def to_the_end() -> Iterator[None]:
+    """Inside, a computation that is interrupted gives no map so far, which what follows would take for a whole one: the
+    KeyboardInterrupt goes on."""
+    before = _may_end_early.set(False)
+    try:
+        yield
+    finally:
+        _may_end_early.reset(before)
+
+
+def may_end_early() -> bool:
+    """Whether a computation that is interrupted may give the map so far."""
+    return _may_end_early.get()
 
 
 @contextmanager

@@ -20,6 +20,7 @@ from deepviz.metrics.metric import judging
 from deepviz.metrics.region import RegionMetric, pixels_of
 from deepviz.models import LoadedModel, Prepared
 from deepviz.models.loaded import OWN_VIEW
+from deepviz.probe.progress import to_the_end
 from deepviz.probe.session import Session
 from deepviz.results.evaluation import ImageScores
 from deepviz.results.explanation import Explanation
@@ -88,7 +89,8 @@ def _scores(
     image = _checked_image(item)
     for metric in metrics:
         metric.check_space(image.x[None])
-    (found,) = explain_items(loaded, [item], methods, lenient=True)
+    with to_the_end():
+        (found,) = explain_items(loaded, [item], methods, lenient=True)
     rows, axes = slice(position, position + 1), image.x.ndim - 1
     asked = [_at(metric.of_rows(rows) if axes == 2 else metric.of_rows(rows, axes), item.inside) for metric in metrics]
     targets = found.by_target

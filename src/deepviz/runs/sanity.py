@@ -18,6 +18,7 @@ from deepviz.methods import Method
 from deepviz.metrics.similarity import SIMILARITIES
 from deepviz.models import LoadedModel
 from deepviz.options import Frozen, Ge, Seed
+from deepviz.probe.progress import to_the_end
 from deepviz.probe.randomise import check_has_weights, randomised
 from deepviz.results.explanation import Explanation
 from deepviz.results.outcomes import Failed, Missing, Outcome
@@ -88,6 +89,7 @@ class _Randomizing:
     missing: list[list[Missing | None]] = field(default_factory=list)
     """Both by target, then method."""
 
+    @to_the_end()
     def results(self, asked: Randomization) -> list[RandomizationResult]:
         """The maps of each target, from the trained network to the random one."""
         check_has_weights(self.loaded.module)

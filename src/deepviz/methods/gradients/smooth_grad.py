@@ -13,6 +13,7 @@ from deepviz.methods.method import Method, View
 from deepviz.methods.needs import Needs
 from deepviz.options import Ge, Gt, Seed
 from deepviz.probe.chunks import spans
+from deepviz.probe.progress import to_the_end
 from deepviz.probe.seeds import generator_of
 from deepviz.probe.session import Session
 
@@ -81,7 +82,8 @@ class SmoothGrad(Method):
             for row in range(session.n):
                 same = torch.full((len(samples),), row)
                 copies = session.x.map(_noisy, tuple(s), e, (same,) * len(e))
-                M = self.of.maps(session.aside().at(copies, same))
+                with to_the_end():
+                    M = self.of.maps(session.aside().at(copies, same))
                 moments[row].add((M,) if isinstance(M, Tensor) else M)
         errors = [moment.relative_error(session.several) for moment in moments]
         session.notes.rows["standard error"] = torch.stack(errors).cpu()

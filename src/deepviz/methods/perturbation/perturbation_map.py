@@ -15,7 +15,7 @@ from deepviz.methods.method import Method
 from deepviz.methods.needs import Needs
 from deepviz.methods.perturbation.masking import Masking, Read, Replacement, SoftReplacement, replacements
 from deepviz.options import Budget, Gt, Seed
-from deepviz.probe.progress import tell
+from deepviz.probe.progress import may_end_early, tell
 from deepviz.probe.session import Session
 
 ERROR = "standard error"
@@ -83,7 +83,7 @@ class PerturbationMap(Method):
         return self._joined(found, session)
 
     def _found(self, session: Session) -> list[Estimate]:
-        """The last estimate of each image; Ctrl-C ends the work with the one before it."""
+        """The last estimate of each image; Ctrl-C ends the work with the one before it, where that may be."""
         baselines = replacements(session, self.baseline, self.seed)
         images = [
             Masking(session, row, None if baselines is None else baselines[row : row + 1], self.value)
@@ -105,7 +105,7 @@ class PerturbationMap(Method):
                     complete = len(found) == session.n
                     tell(done, most, (lambda: self._joined(list(found.values()), session)) if complete else None)
         except KeyboardInterrupt:
-            if len(found) < session.n or not under_way:
+            if len(found) < session.n or not under_way or not may_end_early():
                 raise
             done = max(found[row].passes for row in under_way)
             session.notes.facts[INTERRUPTED] = f"after {done} forward passes of at most {round(self.passes())}"
