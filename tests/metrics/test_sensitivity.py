@@ -51,6 +51,24 @@ def test_it_is_relative(metric):
 
 
 @BOTH
+def test_what_the_picture_leaves_out_makes_no_map_steady(metric):
+    """A map that is drawn from its lowest value up moves as it is drawn, whatever is added to all of its values."""
+
+    @dataclass(frozen=True)
+    class Raised(Method):
+        by: float = 0.0
+
+        def maps(self, session):
+            return session.image().sum(1, keepdim=True) + self.by
+
+        @property
+        def view(self):
+            return "range"
+
+    assert_same(metric(MODEL, X, Raised(by=1000), 1), metric(MODEL, X, Raised(), 1), 1e-9)
+
+
+@BOTH
 def test_a_linear_models_gradient_does_not_move(metric):
     linear = nn.Sequential(nn.Flatten(), nn.Linear(3 * 12 * 12, 4)).double()
     assert metric(linear, X, Gradient(), 1).tolist() == [0, 0, 0]

@@ -14,7 +14,7 @@ from torch import nn
 
 import deepviz
 from deepviz.errors import DeepVizWarning, MethodError, ModelError, TargetError
-from deepviz.methods import GradCAM, Gradient, GradTimesImage, IntegratedGradients, Method
+from deepviz.methods import RISE, GradCAM, Gradient, GradTimesImage, IntegratedGradients, Method
 from deepviz.metrics import (
     CentreGaussian,
     Completeness,
@@ -414,3 +414,27 @@ class Summing(nn.Module):
     def forward(self, x):
         total = x.sum((1, 2, 3))
         return torch.stack([total, -total], 1)
+
+
+class InTheCorner(nn.Module):
+    """Scores one corner of 4 x 4 pixels, on top of a large constant."""
+
+    def forward(self, x):
+        inside = x[:, :, :4, :4].mean((1, 2, 3))
+        return torch.stack([inside + 5, torch.zeros_like(inside)], 1)
+
+
+@pytest.mark.filterwarnings("ignore:the standard error of")
+def test_a_map_is_judged_as_it_is_drawn():
+    """All values of RISE have the mean score in common, by which any map of it would look spread out evenly."""
+    inside = torch.zeros(16, 16, dtype=torch.bool)
+    inside[:6, :6] = True
+    method = RISE(cells=4, max_passes=400, value="score")
+    (explanation,) = deepviz.explain(InTheCorner(), torch.ones(1, 3, 16, 16), method, target=0)
+    drawn = torch.from_numpy(explanation.values)
+    expected = float(drawn[inside].sum() / drawn.sum())
+    found = deepviz.evaluate(
+        InTheCorner(), torch.ones(1, 3, 16, 16), method, EnergyInside(inside=inside), target=0, controls=False
+    )
+    assert float(found.values[0, 0, 0]) == pytest.approx(expected, rel=1e-6)
+    assert expected > 2 * 36 / 256

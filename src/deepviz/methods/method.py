@@ -310,6 +310,14 @@ def map_of_image(method: Method, session: Session) -> Tensor:
     return next(maps for maps, leaf in zip(found, session.x, strict=True) if leaf is image)
 
 
+def as_drawn(method: Method, maps: Tensor) -> Tensor:
+    """Maps (N, C, *space) less what their pictures leave out: with the view "range", the lowest value."""
+    if method.view != "range":
+        return maps
+    lowest = maps.sum(1).flatten(1).amin(1) / maps.shape[1]
+    return maps - lowest.view(-1, *[1] * (maps.ndim - 1))
+
+
 def _by_leaf(method: Method, session: Session, found: Tensor | Leaves) -> tuple[Tensor | None, ...]:
     """The maps of each explained tensor, in its dtype; a single map belongs to the image.
 

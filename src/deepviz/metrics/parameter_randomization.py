@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from deepviz.diagnostics import Diagnostics
 from deepviz.errors import ModelError
-from deepviz.methods.method import Method, map_of_image
+from deepviz.methods.method import Method, as_drawn, map_of_image
 from deepviz.metrics.metric import Better, Metric, judging
 from deepviz.metrics.similarity import SIMILARITIES
 from deepviz.options import Ge, Gt, Seed
@@ -212,7 +212,7 @@ def _drawn(method: Method, session: Session, smooth: Smooth) -> Tensor:
         raise ModelError(
             f"{method.name} gave NaN or infinity; try another seed, or float32 for a model in half precision"
         )
-    drawn = maps.abs().amax(1) if method.view == "magnitude" else maps.sum(1)
+    drawn = maps.abs().amax(1) if method.view == "magnitude" else as_drawn(method, maps).sum(1)
     return drawn if drawn.ndim == 3 else drawn.movedim(1, 2).flatten(2)
 
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from deepviz.diagnostics import Diagnostics
-from deepviz.methods.method import Method, map_of_image
+from deepviz.methods.method import Method, as_drawn, map_of_image
 from deepviz.metrics.metric import Better, Metric
 from deepviz.options import Ge, Gt, Seed
 from deepviz.probe.seeds import generator_of
@@ -19,7 +19,8 @@ from deepviz.probe.session import Session
 
 @dataclass(frozen=True)
 class Sensitivity(Metric):
-    """How far a method's map moves, relative to itself, for random images near the given one."""
+    """How far a method's map moves, relative to itself, for random images near the given one; of a map that is drawn
+    from its lowest value up, less that value."""
 
     samples: Annotated[int, Ge(1), "Images near the given one; each costs one map."] = 10
     radius: Annotated[float, Gt(0), "Largest perturbation of a value, relative to the image's range."] = 0.02
@@ -41,7 +42,7 @@ class Sensitivity(Metric):
         session.decide()
         x, notes = session.image(), Diagnostics()
         inner = session.with_notes(notes)
-        M = map_of_image(attribution, inner).flatten(1)
+        M = as_drawn(attribution, map_of_image(attribution, inner)).flatten(1)
         # all maps at the layer that was found for the image itself
         layer = notes.facts.get("layer")
         method = attribution if layer is None else attribution.with_layer(layer)
@@ -54,7 +55,8 @@ class Sensitivity(Metric):
         for k in range(self.samples):
             generator = generator_of(self.seed, k)
             d = r * (2 * torch.rand(x.shape[1:], generator=generator) - 1).to(x)
-            moved.append((map_of_image(method, inner.with_image(x + d)).flatten(1) - M).norm(dim=1))
+            near = as_drawn(method, map_of_image(method, inner.with_image(x + d))).flatten(1)
+            moved.append((near - M).norm(dim=1))
         relative = torch.stack(moved) / torch.where(length > 0, length, 1)
         return self.over(relative.to(torch.promote_types(relative.dtype, torch.float32)))
 

@@ -15,6 +15,7 @@ from deepviz.diagnostics import warn
 from deepviz.errors import DeepVizError, ImageError, LayerError, ModelError, TargetError, in_one_line
 from deepviz.inputs import is_image_like
 from deepviz.methods import Method
+from deepviz.methods.method import as_drawn
 from deepviz.metrics import CurveMetric, Deletion, Insertion, Metric
 from deepviz.metrics.metric import judging
 from deepviz.metrics.region import RegionMetric, pixels_of
@@ -220,6 +221,7 @@ def measured(
     loaded: LoadedModel, session: Session, explanation: Explanation, metric: Metric
 ) -> tuple[float, Values | None]:
     """One metric of one explanation, with its curve if it has one."""
+    as_picture = getattr(metric, "channels", "sum") is None
     metric = resolve_defaults(metric, explanation.method).resolve_baseline(lambda name: colour_of(loaded, name))
     method = explanation.method.resolve_baseline(lambda name: colour_of(loaded, name))
     if metric.judges == "method":
@@ -230,6 +232,7 @@ def measured(
         starts = tuple(start[place] for start in method.starts(session.x))
         metric = replace(metric, **{"baselines": starts} if starts else {"baseline": 0.0})
     maps = explanation.attribution[None]
+    maps = as_drawn(method, maps) if as_picture else maps
     metric.check(maps, session.image())
     if isinstance(metric, CurveMetric):
         curve = metric.measured(metric.points, session, maps)
