@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 import deepviz
-from deepviz.errors import DeepVizWarning, ImageError, MethodError, MissingExtra
+from deepviz.errors import DeepVizWarning, ImageError, MethodError, MissingExtra, ModelError
 from deepviz.inputs import Inputs
 from deepviz.methods import (
     HSIC,
@@ -259,7 +259,7 @@ def test_interrupted_in_a_late_round_it_gives_the_map_so_far(method):
         if len(told) == 3:
             raise KeyboardInterrupt
 
-    with watched(watcher), pytest.warns(DeepVizWarning, match=r"interrupted after \d+ forward passes .* map so far"):
+    with watched(watcher), pytest.warns(DeepVizWarning, match=r"interrupted after \d+ forward passes.* map so far"):
         found = method.attribute(model, x, 1)
     assert INTERRUPTED in found.notes.facts
     spent = found.notes.rows["forward passes"]
@@ -344,7 +344,7 @@ def test_the_error_is_relative_to_what_a_picture_shows():
     maps, errors = torch.tensor([[[3.0, 7.0]]]).double(), torch.tensor([[[1.0, 1.0]]]).double()
     assert float(Estimate(maps, 5, errors).relative_error) == pytest.approx((2 / 58) ** 0.5)
     assert float(Estimate(maps, 5, errors, level=5.0).relative_error) == pytest.approx((2 / 8) ** 0.5)
-    assert float(Estimate(0 * maps, 5, errors).relative_error) > 1e100
+    assert float(Estimate(0 * maps, 5, errors).relative_error) == 1
 
 
 # the linear model
@@ -400,3 +400,56 @@ def test_explain_holds_the_error_in_its_notes():
     (explanation,) = deepviz.explain(model, x, LIME(cells=4, max_passes=100), target=1)
     assert 0 < explanation.notes["standard error"] < 1
     assert explanation.notes["forward passes"] == 100
+
+
+# what says nothing
+
+
+@every
+@pytest.mark.parametrize("rounded", [False, True], ids=["constant", "rounded"])
+def test_a_score_that_changes_by_rounding_alone_is_warned_of(method, rounded):
+    """Shares and dependences have no scale: of rounding errors, those of HSIC and Sobol look like any other's."""
+    model, x = READABLE.model(torch.float32), READABLE.images(2, torch.float32)
+    method = replace(method, value="score")
+
+    def one(output):
+        return output.softmax(1).sum(1) if rounded else torch.ones_like(output[:, 0])
+
+    with pytest.warns(
+        DeepVizWarning, match=f"{method.name} (says nothing: whatever is taken away .* rounding|is all zero)"
+    ):
+        method(model, x, one)
+
+
+def test_the_error_of_a_map_without_differences_is_all_of_it():
+    """One cell, or one pixel, covers all of the image: relative to nothing, any error would be infinite."""
+    model, x = curved()
+    found = RISE(cells=1, max_passes=80).attribute(model, x, 1)
+    assert float(found.notes.rows["standard error"]) == pytest.approx(1)
+    with pytest.warns(DeepVizWarning, match="half of which is noise"):
+        RISE(cells=4, max_passes=80)(nn.Sequential(nn.Flatten(), nn.Linear(1, 2)), torch.ones(1, 1, 1, 1), 1)
+
+
+@every
+def test_a_model_that_fails_where_parts_are_missing_is_told_of_the_baseline(method):
+    """Scores that are divided by the size of the image, of which little is left under some masks."""
+    inner, x = curved()
+
+    def normalised(image):
+        norm = image.flatten(1).norm(dim=1, keepdim=True)
+        return inner(image) / torch.where(norm < 0.99 * x.norm(), 0 * norm, norm)
+
+    with pytest.raises(ModelError, match=r"NaN or infinity.*parts are replaced: another baseline may help"):
+        method(normalised, x, 1)
+
+
+def test_a_method_that_is_interrupted_does_not_say_how_many_passes_are_at_most():
+    """Its cost is known for an image of usual size, and larger ones take more."""
+    model, x = READABLE.model(), READABLE.images(1)
+
+    def watcher(done, total, maps):
+        if done > 70:
+            raise KeyboardInterrupt
+
+    with watched(watcher), pytest.warns(DeepVizWarning, match="interrupted after 100 forward passes: this"):
+        Occlusion(window=2, stride=1)(model, x, 1)

@@ -101,6 +101,7 @@ def test_many_masks_come_to_the_expectation():
     assert float((fewer.notes.maps[ERROR].flatten() / errors).mean()) == pytest.approx(2, rel=0.05)
 
 
+@pytest.mark.filterwarnings("ignore:RISE says nothing")
 def test_a_model_that_looks_nowhere_gives_an_even_map():
     class Constant(nn.Module):
         def forward(self, x):

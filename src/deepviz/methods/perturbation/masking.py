@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
 import torch
 from torch import Tensor
 
-from deepviz.errors import ImageError
+from deepviz.errors import ImageError, ModelError
 from deepviz.inputs import Leaves
 from deepviz.options import Baseline, Noise
 from deepviz.probe.imputation import imputed
@@ -28,6 +28,8 @@ Replacement = Annotated[
     "mean, noise, or inpainted: the weighted mean of what is around it.",
 ]
 Read = Annotated[Value, "What is read of the model: the explained score, or the probability of the class."]
+ROUNDING = 4
+"""In units of the last place, how far apart scores may be that are the same."""
 Masks = Callable[[slice], Tensor]
 """From a slice of the masked copies to their masks (n, 1, *space): 1 keeps the image, 0 takes it away."""
 
@@ -42,12 +44,14 @@ class Masking:
         baseline: (1, C, *space); None where what is taken away is filled from around it, which masks of zeros and ones
             alone allow.
         value: what is read of the model.
+        extremes: the lowest and the highest value that the model has said so far, (2, K), in a list of one.
     """
 
     session: Session
     row: int
     baseline: Tensor | None
     value: Value
+    extremes: list[Tensor] = field(default_factory=list)
 
     @property
     def x(self) -> Tensor:
@@ -73,7 +77,13 @@ class Masking:
             return imputed(x.expand(len(m), *x.shape[1:]), removed)
 
         rows = torch.full((count,), self.row)
-        return self._table(self.session.ask(rows, make, self.value))
+        try:
+            return self._table(self.session.ask(rows, make, self.value))
+        except ModelError as error:
+            raise type(error)(
+                f"{error}; this was one of the images of which parts are replaced: another baseline may help, such as "
+                "blur"
+            ) from error
 
     @property
     def clean(self) -> Tensor:
@@ -86,7 +96,17 @@ class Masking:
         return self.values(1, lambda chunk: self.x.new_zeros(1, 1, *[1] * len(self.space)))
 
     def _table(self, values: Tensor) -> Tensor:
-        return values.reshape(len(values), -1).to("cpu", torch.float64)
+        table = values.reshape(len(values), -1).to("cpu", torch.float64)
+        self.extremes[:] = [torch.stack(torch.cat([*self.extremes, table]).aminmax(dim=0))]
+        return table
+
+    @property
+    def says_nothing(self) -> Tensor:
+        """Whether all that the model has said so far is the same but for rounding, (K,)."""
+        low, high = self.extremes[0]
+        most = torch.maximum(low.abs(), high.abs())
+        same: Tensor = high - low <= ROUNDING * torch.finfo(self.x.dtype).eps * most
+        return same
 
 
 def replacements(session: Session, baseline: Baseline | Noise | Inpainted, seed: int) -> Tensor | None:

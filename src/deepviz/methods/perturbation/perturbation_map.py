@@ -24,6 +24,8 @@ INTERRUPTED = "interrupted"
 """The fact about a map that Ctrl-C ended, with how far it came."""
 ROUND = 64
 """Forward passes between two looks at how sure the map is, about."""
+FLAT = 1e-12
+"""How much of its size a map may vary by rounding, in double precision."""
 NOISE = 0.7
 """The standard error, relative to the map, above which half of the squares of what is drawn, or more, are noise."""
 
@@ -46,10 +48,14 @@ class Estimate:
 
     @property
     def relative_error(self) -> Tensor:
-        """sqrt(sum of squared standard errors) / sqrt(sum of squared values), (K,)."""
+        """sqrt(sum of squared standard errors) / sqrt(sum of squared values), (K,); at most 1 of a map that is the same
+        everywhere but for rounding: all that is drawn is noise."""
         assert self.errors is not None
         size = (self.maps - self.level).flatten(1).norm(dim=1)
-        relative: Tensor = self.errors.flatten(1).norm(dim=1) / size.clamp_min(torch.finfo(size.dtype).tiny)
+        error = self.errors.flatten(1).norm(dim=1)
+        flat = size <= FLAT * self.maps.flatten(1).norm(dim=1)
+        size = torch.where(flat, torch.maximum(size, error), size)
+        relative: Tensor = error / size.clamp_min(torch.finfo(size.dtype).tiny)
         return relative
 
 
@@ -71,24 +77,32 @@ class PerturbationMap(Method):
         """The map of each image, after all passes, or as many as make it sure enough."""
         session.decide()
         session = session.to_layout()
-        found, several = self._found(session), session.several
-        notes = session.notes
-        spent = torch.tensor([one.passes for one in found])
-        notes.rows["forward passes"] = spent.view(-1, *[1] * several).expand(session.n, *session.score.shape)
-        if found[0].errors is not None:
-            relative = torch.stack([_of_row(one.relative_error, several) for one in found])
-            self._warn_of_noise(relative, session)
-            notes.rows["standard error"] = relative
-            notes.maps[ERROR] = torch.stack([_of_row(one.errors, several) for one in found])  # type: ignore[arg-type]
-        return self._joined(found, session)
-
-    def _found(self, session: Session) -> list[Estimate]:
-        """The last estimate of each image; Ctrl-C ends the work with the one before it, where that may be."""
         baselines = replacements(session, self.baseline, self.seed)
         images = [
             Masking(session, row, None if baselines is None else baselines[row : row + 1], self.value)
             for row in range(session.n)
         ]
+        found, several = self._found(images, session), session.several
+        notes = session.notes
+        maps = self._joined(found, session)
+        says_nothing = torch.stack([_of_row(image.says_nothing, several) for image in images])
+        zero = (maps.flatten(1 + several) == 0).all(-1).cpu()
+        if bool((says_nothing & ~zero).any()):  # of zeros there is a warning anyway
+            notes.warn(
+                f"{self.name} says nothing: whatever is taken away changes the {self.value} by no more than rounding",
+                says_nothing & ~zero,
+            )
+        spent = torch.tensor([one.passes for one in found])
+        notes.rows["forward passes"] = spent.view(-1, *[1] * several).expand(session.n, *session.score.shape)
+        if found[0].errors is not None:
+            relative = torch.stack([_of_row(one.relative_error, several) for one in found])
+            self._warn_of_noise(torch.where(says_nothing, 0, relative), session)
+            notes.rows["standard error"] = relative
+            notes.maps[ERROR] = torch.stack([_of_row(one.errors, several) for one in found])  # type: ignore[arg-type]
+        return maps
+
+    def _found(self, images: list[Masking], session: Session) -> list[Estimate]:
+        """The last estimate of each image; Ctrl-C ends the work with the one before it, where that may be."""
         under_way = dict(enumerate(map(self.estimates, images)))
         found: dict[int, Estimate] = {}
         most = round(self.passes()) * session.n
@@ -108,7 +122,9 @@ class PerturbationMap(Method):
             if len(found) < session.n or not under_way or not may_end_early():
                 raise
             done = max(found[row].passes for row in under_way)
-            session.notes.facts[INTERRUPTED] = f"after {done} forward passes of at most {round(self.passes())}"
+            # what other methods take depends on the image
+            most_of_one = f" of at most {self.max_passes}" if isinstance(self, SampledMap) else ""
+            session.notes.facts[INTERRUPTED] = f"after {done} forward passes{most_of_one}"
             session.notes.warn(
                 f"{self.name} was interrupted {session.notes.facts[INTERRUPTED]}: this is the map so far"
             )
