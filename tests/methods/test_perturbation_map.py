@@ -16,6 +16,7 @@ from deepviz.methods import (
     RISE,
     FeatureAblation,
     KernelSHAP,
+    MeaningfulPerturbation,
     Occlusion,
     ShapleySampling,
     SmoothGrad,
@@ -26,6 +27,7 @@ from deepviz.methods.perturbation.cells import partition
 from deepviz.methods.perturbation.perturbation_map import ERROR, INTERRUPTED, Estimate
 from deepviz.methods.perturbation.surrogate import fitted
 from deepviz.metrics import Deletion, MaxSensitivity
+from deepviz.objectives import Logit, Probability
 from deepviz.probe.progress import watched
 from deepviz.probe.reference import blurred, drawn
 from deepviz.probe.seeds import generator_of
@@ -453,3 +455,30 @@ def test_a_method_that_is_interrupted_does_not_say_how_many_passes_are_at_most()
 
     with watched(watcher), pytest.warns(DeepVizWarning, match="interrupted after 100 forward passes: this"):
         Occlusion(window=2, stride=1)(model, x, 1)
+
+
+# of what there is a probability
+
+
+def test_a_class_has_its_probability_whatever_is_explained_beside_it():
+    model, x = READABLE.model(), READABLE.images(2)
+    method = RISE(cells=3, max_passes=64)
+    difference = Logit(1) - Logit(2)
+    with pytest.warns(DeepVizWarning, match=r"^logit\(1\) - logit\(2\) is no class, so it has no probability"):
+        found = method(model, x, [1, difference, None, Probability(2)])
+    for k, target in enumerate([1, None, 2]):
+        assert_same(found[:, (0, 2, 3)[k]], method(model, x, target), 1e-9)
+    assert_same(found[:, 1], replace(method, value="score")(model, x, difference), 1e-9)
+
+
+def test_the_probability_of_a_class_is_one():
+    model, x = READABLE.model(), READABLE.images(1)
+    RISE(cells=3, max_passes=64)(model, x, Probability(1))  # no warning
+    MeaningfulPerturbation(steps=2)(model, x, Probability(1))
+
+
+def test_an_optimised_mask_says_too_what_has_no_probability():
+    model, x = READABLE.model(), READABLE.images(1)
+    with pytest.warns(DeepVizWarning, match="no class, so it has no probability"):
+        MeaningfulPerturbation(steps=2)(model, x, Logit(1) - Logit(2))
+    MeaningfulPerturbation(steps=2, value="score")(model, x, Logit(1) - Logit(2))

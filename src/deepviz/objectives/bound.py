@@ -17,6 +17,7 @@ from deepviz.objectives.classes import (
     Logit,
     OfClass,
     Predicted,
+    Probability,
     checked_class,
     checked_indices,
     outputs_of,
@@ -114,6 +115,26 @@ class Bound:
         if not self._classes_alone:
             return None
         return self._choice if self.shape else self._choice[:, 0]
+
+    @property
+    def classes(self) -> tuple[Tensor | None, ...]:
+        """The explained classes of each objective, (n,) on the CPU, as in `indices`; None for one about anything
+        else."""
+        if self._classes_alone:
+            return self._choice.unbind(1)
+        return tuple(map(self._classes_of, self.objectives))
+
+    def _classes_of(self, one: Objective) -> Tensor | None:
+        if type(one) is Predicted:
+            return self._choice[:, self._columns.index(one.rank)]
+        if type(one) is Logit:
+            return torch.as_tensor(one.target).expand(self.rows)
+        return None
+
+    @property
+    def without_probability(self) -> tuple[str, ...]:
+        """The objectives that are neither a class nor its probability, in words."""
+        return tuple(str(one) for one in self.objectives if type(one) not in (Logit, Predicted, Probability))
 
     @property
     def question(self) -> Hashable:

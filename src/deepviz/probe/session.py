@@ -329,10 +329,18 @@ class Session:
 
     def clean(self, value: Value = "probability", precision: Precision = "full") -> Tensor:
         """The values of the inputs as they are, (N,) or (N, K); found once."""
-        if value == "probability" and self.score.indices is None:
-            self.notes.warn("what is explained is no class, so it has no probability: its value is measured")
+        if value == "probability":
+            self.warn_of_values()
         self._look_once()
         return self._once(("clean", value, precision), lambda: self._of(self.image(), value, precision))
+
+    def warn_of_values(self) -> None:
+        """Warn of what is explained and has no probability, where that is to be read."""
+        without = self.score.without_probability
+        if len(without) == len(self.score.objectives):
+            self.notes.warn("what is explained is no class, so it has no probability: its value is measured")
+        elif without:
+            self.notes.warn(f"{', '.join(without)} is no class, so it has no probability: its value is measured")
 
     def without(self, baseline: Baseline, value: Value = "probability", precision: Precision = "full") -> Tensor:
         """The values of the baseline of each image, (N,) or (N, K); found once."""
@@ -355,12 +363,17 @@ class Session:
     def value(self, seen: Seen, value: Value) -> Tensor:
         """What was asked for of one pass: (n,) or (n, K), float32 or wider."""
         values = self.read(seen)
-        if value == "probability" and self.score.indices is not None:
+        classes = self.score.classes
+        if value == "probability" and any(one is not None for one in classes):
             outputs = self.call.check(seen.scores())
             chances = self.score.reading.probabilities(outputs)
             if chances is not None:
-                columns = self.score.indices.to(chances.device).reshape(self.n, -1)
-                values = chances.gather(1, columns).reshape(values.shape)
+                own = values.reshape(self.n, -1).unbind(1)
+                found = [
+                    score if of is None else chances.gather(1, of.to(chances.device)[:, None])[:, 0]
+                    for score, of in zip(own, classes, strict=True)
+                ]
+                values = torch.stack(found, 1).reshape(values.shape)
         return values.to(torch.promote_types(values.dtype, torch.float32))
 
     def _of(self, image: Tensor, value: Value, precision: Precision) -> Tensor:

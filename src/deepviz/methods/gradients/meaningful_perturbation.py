@@ -76,6 +76,8 @@ class MeaningfulPerturbation(Method):
     def maps(self, session: Session) -> Tensor:
         """1 - up(m) of each row and objective."""
         session.decide()
+        if self.value == "probability":
+            session.warn_of_values()
         found = [self._removed(one) for one in session.each()] if session.several else [self._removed(session)]
         R = torch.stack(found, 1) if session.several else found[0]
         session.notes.warn_of_zero(
