@@ -11,7 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from deepviz.methods.perturbation.perturbation_map import ERROR, SampledMap
+from deepviz.diagnostics import ERROR
+from deepviz.methods.perturbation.perturbation_map import SampledMap
 from deepviz.probe import chunks
 from networks import Case
 

@@ -18,6 +18,8 @@ OBJECTIVE = "objective"
 """The fact about what a map explains, where that is nothing that was asked."""
 NO_CLASS = "none: the map is the same for every class"
 """What it says of a method that knows no class."""
+ERROR = "standard error"
+"""The note of the standard error of a map, relative to it, or of each of its values."""
 PACKAGE = os.path.join(Path(__file__).parent, "")
 
 

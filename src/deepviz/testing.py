@@ -36,10 +36,10 @@ from torch import Tensor, nn
 from deepviz import catalog
 from deepviz.catalog import Option
 from deepviz.codec import Codec
+from deepviz.diagnostics import ERROR
 from deepviz.errors import DeepVizWarning, ImageError, MethodError, ModelFailed, TargetError
 from deepviz.methods import Gradient, Method
 from deepviz.methods.method import Attribution, View
-from deepviz.methods.perturbation.perturbation_map import ERROR
 from deepviz.metrics import Metric
 from deepviz.objectives import Logit
 from deepviz.options import Ge, Gt, Kind, Le, Lt, having

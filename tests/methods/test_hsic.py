@@ -2,9 +2,9 @@ import numpy as np
 import pytest
 import torch
 
+from deepviz.diagnostics import ERROR
 from deepviz.methods import HSIC
 from deepviz.methods.perturbation.hsic import _combination, dependence
-from deepviz.methods.perturbation.perturbation_map import ERROR
 from networks import assert_same
 from perturbation_by_hand import coverage, curved, repeats, table
 

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import torch
 
+from deepviz.diagnostics import ERROR
 from deepviz.errors import MethodError
 from deepviz.methods import KernelSHAP
 from deepviz.methods.perturbation.kernel_shap import _combination
-from deepviz.methods.perturbation.perturbation_map import ERROR
 from networks import READABLE, assert_same
 from perturbation_by_hand import coverage, curved, repeats, shapley_values, table
 

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 import deepviz
+from deepviz.diagnostics import ERROR
 from deepviz.errors import DeepVizWarning, ImageError, MethodError, MissingExtra, ModelError
 from deepviz.inputs import Inputs
 from deepviz.methods import (
@@ -24,7 +25,7 @@ from deepviz.methods import (
 )
 from deepviz.methods.perturbation import cells
 from deepviz.methods.perturbation.cells import partition
-from deepviz.methods.perturbation.perturbation_map import ERROR, INTERRUPTED, Estimate
+from deepviz.methods.perturbation.perturbation_map import INTERRUPTED, Estimate
 from deepviz.methods.perturbation.surrogate import fitted
 from deepviz.metrics import Deletion, MaxSensitivity
 from deepviz.objectives import Logit, Probability

@@ -10,9 +10,9 @@ from torch import nn
 
 import deepviz
 from by_hand import array, bilinear, forward
+from deepviz.diagnostics import ERROR
 from deepviz.errors import DeepVizWarning
 from deepviz.methods import RISE
-from deepviz.methods.perturbation.perturbation_map import ERROR
 from deepviz.probe.seeds import generator_of
 from networks import READABLE, assert_same
 from perturbation_by_hand import CURVED, coverage, curved, repeats

@@ -1,9 +1,9 @@
 import pytest
 import torch
 
+from deepviz.diagnostics import ERROR
 from deepviz.errors import MethodError
 from deepviz.methods import ShapleySampling
-from deepviz.methods.perturbation.perturbation_map import ERROR
 from deepviz.probe.seeds import generator_of
 from networks import READABLE, assert_same
 from perturbation_by_hand import coverage, curved, repeats, shapley_values, table, with_part

@@ -2,9 +2,9 @@ import pytest
 import torch
 from torch import nn
 
+from deepviz.diagnostics import ERROR
 from deepviz.errors import MethodError
 from deepviz.methods import Sobol
-from deepviz.methods.perturbation.perturbation_map import ERROR
 from deepviz.probe.seeds import generator_of
 from networks import assert_same
 from perturbation_by_hand import coverage, curved, repeats

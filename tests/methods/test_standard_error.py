@@ -4,8 +4,9 @@ import pytest
 import torch
 from torch import nn
 
+import deepviz
 from deepviz.errors import DeepVizWarning
-from deepviz.methods import RISE
+from deepviz.methods import RISE, XRAI, SmoothGrad
 
 
 class Corner(nn.Module):
@@ -44,3 +45,21 @@ def test_who_gave_a_tolerance_is_told_of_that_alone():
         RISE(cells=4, max_passes=128, tolerance=0.01)(Corner(), torch.ones(1, 1, 32, 32), 1)
     assert len(said) == 1
     assert "more than the tolerance of 1%" in str(said[0].message)
+
+
+@pytest.mark.filterwarnings("ignore:the standard error of")
+def test_a_mean_of_maps_is_as_uncertain_as_the_masks_that_all_of_them_share():
+    """Noise averages out over samples; the masks, which are the same for every sample, do not."""
+    x = torch.rand(1, 1, 32, 32, generator=torch.Generator().manual_seed(0)) + 1
+    of = RISE(cells=4, max_passes=64)
+    alone = float(of.attribute(Corner(), x, 1).notes.rows["standard error"])
+    found = SmoothGrad(of=of, samples=3, noise=1e-6).attribute(Corner(), x, 1)
+    assert float(found.notes.rows["standard error"]) == pytest.approx(alone, rel=1e-2)
+
+
+@pytest.mark.filterwarnings("ignore:the standard error of")
+def test_means_over_regions_have_not_the_errors_of_pixels():
+    x = torch.rand(1, 1, 32, 32, generator=torch.Generator().manual_seed(0))
+    (found,) = deepviz.explain(Corner(), x, XRAI(of=RISE(cells=4, max_passes=64)), target=1)
+    assert found.standard_error is None
+    assert (found.sureness, found.notes.get("standard error")) == ("", None)

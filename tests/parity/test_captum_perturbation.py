@@ -7,10 +7,10 @@ from captum.attr import FeatureAblation as CaptumFeatureAblation
 from captum.attr import KernelShap, LimeBase, ShapleyValues, ShapleyValueSampling
 from captum.attr import Occlusion as CaptumOcclusion
 
+from deepviz.diagnostics import ERROR
 from deepviz.methods import LIME, FeatureAblation, KernelSHAP, Occlusion, ShapleySampling
 from deepviz.methods.perturbation.cells import partition
 from deepviz.methods.perturbation.lime import _combination
-from deepviz.methods.perturbation.perturbation_map import ERROR
 from networks import READABLE, assert_same
 from perturbation_by_hand import curved
 

@@ -22,12 +22,11 @@ from PIL import Image
 from torch import Tensor
 
 from deepviz import catalog
-from deepviz.diagnostics import NO_CLASS, OBJECTIVE
+from deepviz.diagnostics import ERROR, NO_CLASS, OBJECTIVE
 from deepviz.errors import OutputError
 from deepviz.files import PICTURES, encoded, write_bytes, write_picture
 from deepviz.geometry import Geometry
 from deepviz.methods.method import Method, View
-from deepviz.methods.perturbation.perturbation_map import ERROR
 from deepviz.objectives import Function, Objective, Output, Region
 from deepviz.objectives.record import HELD
 from deepviz.render import Scale, Tile, colour_bar, fitted, grey, place, resized

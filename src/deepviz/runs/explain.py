@@ -11,7 +11,7 @@ from typing import Any
 from PIL import Image
 from torch import Tensor, nn
 
-from deepviz.diagnostics import Diagnostics, warn
+from deepviz.diagnostics import ERROR, Diagnostics, warn
 from deepviz.errors import (
     DeepVizError,
     ImageError,
@@ -24,7 +24,7 @@ from deepviz.errors import (
 from deepviz.files import versions
 from deepviz.inputs import Inputs
 from deepviz.methods.method import Method
-from deepviz.methods.perturbation.perturbation_map import ERROR, INTERRUPTED, PerturbationMap
+from deepviz.methods.perturbation.perturbation_map import INTERRUPTED, PerturbationMap
 from deepviz.models import LoadedModel, Prepared, Preprocess
 from deepviz.models.stored import FilePreprocess
 from deepviz.objectives import Objective, Several

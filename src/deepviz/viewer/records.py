@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from deepviz import catalog
+from deepviz.diagnostics import ERROR
 from deepviz.files import encoded
-from deepviz.methods.perturbation.perturbation_map import ERROR
 from deepviz.objectives import Logit, Output
 from deepviz.render.bars import shown_entries
 from deepviz.render.text import percent

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from typing import Literal
 
 import torch
@@ -38,11 +39,22 @@ class Moments:
             return [squares / (self.n - 1) for squares in self.squares]
         return [squares / self.n + mean.square() for mean, squares in zip(self.mean, self.squares, strict=True)]
 
-    def relative_error(self, several: bool) -> Tensor:
-        """sqrt(sum of var/n over the map) / sqrt(sum of mean^2): one number, or one for each of K objectives."""
+    def relative_error(self, several: bool, errors: Sequence[Tensor] = (), level: bool = False) -> Tensor:
+        """sqrt(sum of var/n over the map) / sqrt(sum of mean^2): one number, or one for each of K objectives.
 
-        def total(maps: list[Tensor]) -> Tensor:
-            return torch.stack([M.flatten(int(several)).sum(-1) for M in maps]).sum(0).sqrt()
+        Args:
+            several: whether there are K.
+            errors: standard errors that all maps have in common.
+            level: whether the maps are without what all of their values have in common.
+        """
 
-        error = total([squares / (self.n - 1) / self.n for squares in self.squares])
-        return error / total([mean.square() for mean in self.mean]).clamp_min(torch.finfo(error.dtype).tiny)
+        def total(maps: Iterable[Tensor]) -> Tensor:
+            return torch.stack([M.flatten(int(several)).square().sum(-1) for M in maps]).sum(0).sqrt().cpu()
+
+        def varying(M: Tensor) -> Tensor:
+            return M - M.flatten(int(several)).mean(-1).view(*M.shape[: int(several)], *[1] * (M.ndim - several))
+
+        error = total([(squares / (self.n - 1) / self.n).sqrt() for squares in self.squares])
+        error = torch.hypot(error, total(errors).to(error)) if errors else error
+        size = total(map(varying, self.mean) if level else self.mean)
+        return error / size.clamp_min(torch.finfo(error.dtype).tiny)

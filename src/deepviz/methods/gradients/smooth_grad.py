@@ -6,6 +6,7 @@ from typing import Annotated, ClassVar
 import torch
 from torch import Tensor
 
+from deepviz.diagnostics import ERROR
 from deepviz.inputs import Leaves, is_image_like
 from deepviz.methods.gradients.gradient import Gradient
 from deepviz.methods.gradients.moments import Moments, Statistic
@@ -34,8 +35,9 @@ class SmoothGrad(Method):
     the same for every row, so that a row's result does not depend on the batch.
 
     Shapes: those of the method inside. Drawn as that method is (squares and variance: sum over channels, from zero).
-    The notes hold "standard error": that of the mean, relative to the map, sqrt(sum var/n) / sqrt(sum mean^2). It is
-    the share of sampling noise in what is drawn: near 1, the map is little else.
+    The notes hold "standard error": that of the mean, relative to the map, sqrt(sum var/n) / sqrt(sum mean^2), together
+    with that of the method inside, if it has one. It is the share of sampling noise in what is drawn: near 1, the map
+    is little else.
 
     Errors: those of the method inside; ValueError for less than 2 samples or no noise.
 
@@ -76,16 +78,25 @@ class SmoothGrad(Method):
             noisy = [True] * len(noisy)
         s = [self._size(x, session) if add else torch.zeros(()) for x, add in zip(session.x, noisy, strict=True)]
         moments = [Moments() for _ in range(session.n)]
+        own_errors = [Moments() for _ in range(session.n)]
         for span in spans(self.samples, session.chunk()):
             samples = range(span.start, span.stop)
             e = session.x.map(lambda x: self._draw(samples, x, session))  # noqa: B023
             for row in range(session.n):
                 same = torch.full((len(samples),), row)
                 copies = session.x.map(_noisy, tuple(s), e, (same,) * len(e))
+                inner = session.aside().at(copies, same)
                 with to_the_end():
-                    M = self.of.maps(session.aside().at(copies, same))
+                    M = self.of.maps(inner)
                 moments[row].add((M,) if isinstance(M, Tensor) else M)
-        errors = [moment.relative_error(session.several) for moment in moments]
+                if ERROR in inner.notes.maps:
+                    own_errors[row].add((inner.notes.maps[ERROR],))
+        level = self.of.view == "range"
+        errors = [
+            # what the method inside draws is the same for every sample, so that its error does not average out
+            moment.relative_error(session.several, own.mean, level)
+            for moment, own in zip(moments, own_errors, strict=True)
+        ]
         session.notes.rows["standard error"] = torch.stack(errors).cpu()
         found = zip(*(moment.statistic(self.statistic) for moment in moments), strict=True)
         leaves = Leaves(torch.stack(rows) for rows in found)

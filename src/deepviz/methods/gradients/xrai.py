@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from deepviz.diagnostics import ERROR
 from deepviz.errors import MethodError
 from deepviz.inputs import Leaves
 from deepviz.methods.gradients.integrated_gradients import IntegratedGradients
@@ -89,6 +90,9 @@ class XRAI(Method):
         """A, (N[, K], H, W)."""
         if self.of is not None:
             maps = map_of_image(self.of, session)
+            # those of a value for each pixel, not of the regions' means
+            session.notes.maps.pop(ERROR, None)
+            session.notes.rows.pop(ERROR, None)
             if maps.shape[-2:] != session.image().shape[-2:]:
                 raise MethodError(
                     f"XRAI needs a value for each pixel, and {self.of.name} has {tuple(maps.shape[-2:])}: use a method "

@@ -10,6 +10,7 @@ from typing import Annotated, ClassVar
 import torch
 from torch import Tensor
 
+from deepviz.diagnostics import ERROR
 from deepviz.errors import MethodError
 from deepviz.methods.method import Method
 from deepviz.methods.needs import Needs
@@ -18,8 +19,6 @@ from deepviz.options import Budget, Gt, Seed
 from deepviz.probe.progress import may_end_early, tell
 from deepviz.probe.session import Session
 
-ERROR = "standard error"
-"""The note of each value's standard error, a map."""
 INTERRUPTED = "interrupted"
 """The fact about a map that Ctrl-C ended, with how far it came."""
 ROUND = 64
