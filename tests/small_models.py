@@ -82,6 +82,11 @@ def good() -> LoadedModel:
     return _loaded(network())
 
 
+def plain_function() -> LoadedModel:
+    """A function, of which nothing but its scores is known."""
+    return _loaded(deepviz.BlackBox(network()))
+
+
 def volumes() -> LoadedModel:
     """A network of volumes of 6 x 12 x 16, of which class 1 is the sum of bright voxels."""
     net = nn.Sequential(

@@ -449,3 +449,35 @@ def test_the_cost_is_told_before_and_the_time_after_the_first_image(evaluate, mo
     assert first == "deepviz: about 400 forward and backward passes for one image, 1,200 for 3"
     assert second.startswith("deepviz: the first image took ")
     assert second.endswith(" left")
+
+
+@pytest.mark.filterwarnings("ignore::deepviz.errors.DeepVizWarning")
+def test_a_budget_is_that_of_every_method_which_takes_one(evaluate):
+    """As with the option written out for each."""
+    common = [
+        "photos/0.png",
+        "--model",
+        "small_models:good",
+        "--metric",
+        "deletion(steps=4)",
+        "--json",
+        "--no-controls",
+    ]
+    methods = ["-m", "rise(cells=3)", "-m", "lime(cells=3)"]
+    code, out, _ = evaluate(*common, *methods, "--budget", 70)
+    assert code == 0
+    written_out = ["-m", "rise(cells=3, max_passes=70)", "-m", "lime(cells=3, max_passes=70)"]
+    assert json.loads(out)["images"] == json.loads(evaluate(*common, *written_out)[1])["images"]
+    code, _, err = evaluate(*common, *methods, "--budget", 1)
+    assert (code, "--budget 1" in err) == (2, True)
+
+
+@pytest.mark.filterwarnings("ignore::deepviz.errors.DeepVizWarning")
+def test_of_a_plain_function_all_methods_are_those_of_forward_passes_alone(evaluate):
+    """As with `deepviz.evaluate`: the others would all be left out."""
+    arguments = ["photos/0.png", "--model", "small_models:plain_function", "--metric", "deletion(steps=4)"]
+    code, out, _ = evaluate(*arguments, "--budget", 150, "--json", "--no-controls")
+    assert code == 0
+    assert [one.split(",")[0] for one in json.loads(out)["rows"]] == [
+        cls().name for cls in map(deepviz.catalog.find, deepviz.catalog.default_set(black_box=True))
+    ]

@@ -235,3 +235,12 @@ def test_the_result_as_text_for_elsewhere_is_alone_on_stdout(sanity, format):
     assert out.startswith(start[format])
     assert "Gradient" in out
     assert "deepviz: deepviz-out/cat_sanity.png, deepviz-out/sanity.json" in err
+
+
+@pytest.mark.filterwarnings("ignore::deepviz.errors.DeepVizWarning")
+def test_a_budget_is_that_of_every_method_which_takes_one(sanity):
+    common = ["cat.png", "--model", "small_models:good", "--stages", "2", "--json"]
+    code, out, _ = sanity(*common, "-m", "rise(cells=3)", "--budget", "70")
+    assert code == 0
+    expected = json.loads(sanity(*common, "-m", "rise(cells=3, max_passes=70)")[1])
+    assert json.loads(out)["similarities"] == expected["similarities"]

@@ -19,7 +19,7 @@ from rich.table import Table as RichTable
 from deepviz import catalog
 from deepviz.cli import INPUT, UsageError
 from deepviz.cli.extra import Extra, ExtraTable, read_extra
-from deepviz.cli.method_options import LOCALISING, METRICS, MethodOptions, built, built_metric
+from deepviz.cli.method_options import LOCALISING, METRICS, Budget, MethodOptions, built, built_metric
 from deepviz.cli.model_options import (
     NOTHING_SAID,
     Device,
@@ -93,6 +93,7 @@ def evaluate(
     ] = None,
     extra: Extra = None,
     layer: Annotated[str | None, Parameter(help="Layer for the methods that take one; see deepviz layers.")] = None,
+    budget: Budget = None,
     controls: Annotated[
         bool, Parameter(help="Add the rows of a random map, a centred Gaussian and an edge detector.")
     ] = True,
@@ -116,7 +117,7 @@ def evaluate(
     """
     if not photos:
         raise UsageError("give images or a folder of images: deepviz evaluate photos")
-    methods = built(method or catalog.default_set(), options, layer)
+    methods = built(method or catalog.default_set(), options, layer, budget)
     metrics = [built_metric(name) for name in metric] if metric else list(DEFAULT_METRICS)
     check_device(device)
     unplaced = [one.name for one in metrics if isinstance(one, RegionMetric)] if boxes is None else []
@@ -134,6 +135,8 @@ def evaluate(
         probe_folder(output)
         keep_memory()
         loaded = loaded_model(model, weights, names, device, output_kind, loading)
+        if method is None and loaded.is_black_box:
+            methods = run.methods = built(catalog.default_set(black_box=True), options, layer, budget)
         photographs.narrow(loaded.reads)
         table = read_extra(extra, photographs.paths)
         known = Known(known_classes, places, parsed_targets(target, loaded), table)

@@ -16,7 +16,7 @@ from cyclopts import Parameter
 from deepviz import catalog
 from deepviz.cli import UsageError
 from deepviz.cli.extra import Extra, ExtraTable, read_extra
-from deepviz.cli.method_options import MethodOptions, built
+from deepviz.cli.method_options import Budget, MethodOptions, built
 from deepviz.cli.model_options import (
     NOTHING_SAID,
     Device,
@@ -79,12 +79,7 @@ def explain(
     target: Target = None,
     top_k: Annotated[int, Parameter(help="Explain this many of the best predictions.")] = 1,
     layer: Annotated[str | None, Parameter(help="Layer for the methods that take one; see deepviz layers.")] = None,
-    budget: Annotated[
-        int | None,
-        Parameter(
-            help="Forward passes of one image, for all methods that take such a number, to compare at equal cost."
-        ),
-    ] = None,
+    budget: Budget = None,
     device: Device = None,
     output_kind: OutputKind = "auto",
     output: Annotated[Path, Parameter(alias="-o", help="Folder for the results.")] = Path("deepviz-out"),

@@ -48,6 +48,12 @@ MethodOptions: type[Any] = make_dataclass(
 MethodOptions.__module__ = __name__  # what make_dataclass leaves there keeps cyclopts from looking inside
 
 
+Budget = Annotated[
+    int | None,
+    Parameter(help="Forward passes of one image, for all methods that take such a number, to compare at equal cost."),
+]
+
+
 def built(names: list[str], given: Any, layer: str | None, budget: int | None = None) -> list[Method]:
     """The methods by name, with the options that were given on the command line.
 

@@ -15,7 +15,7 @@ from cyclopts import Parameter
 from deepviz import catalog
 from deepviz.cli import INPUT, UsageError
 from deepviz.cli.extra import Extra, ExtraTable, read_extra
-from deepviz.cli.method_options import MethodOptions, built
+from deepviz.cli.method_options import Budget, MethodOptions, built
 from deepviz.cli.model_options import (
     NOTHING_SAID,
     Device,
@@ -75,6 +75,7 @@ def sanity(
     ] = "cascading",
     seed: Annotated[int, Parameter(help="Seed of the random weights.")] = 0,
     layer: Annotated[str | None, Parameter(help="Layer for the methods that take one; see deepviz layers.")] = None,
+    budget: Budget = None,
     device: Device = None,
     output_kind: OutputKind = "auto",
     output: Annotated[Path, Parameter(alias="-o", help="Folder for the results.")] = Path("deepviz-out"),
@@ -100,7 +101,7 @@ def sanity(
         check_seed(seed)
     except ValueError as error:
         raise UsageError(f"--{error}") from None
-    methods = built(method or catalog.default_set(), options, layer)
+    methods = built(method or catalog.default_set(), options, layer, budget)
     check_device(device)
     classes, names = read_truth(truth, labels, target)
     if not photos:
