@@ -9,7 +9,7 @@ from torch import nn
 
 import deepviz
 from deepviz.diagnostics import ERROR
-from deepviz.errors import DeepVizWarning, ImageError, MethodError, MissingExtra, ModelError
+from deepviz.errors import DeepVizWarning, ImageError, LayerError, MethodError, MissingExtra, ModelError
 from deepviz.inputs import Inputs
 from deepviz.methods import (
     HSIC,
@@ -483,3 +483,14 @@ def test_an_optimised_mask_says_too_what_has_no_probability():
     with pytest.warns(DeepVizWarning, match="no class, so it has no probability"):
         MeaningfulPerturbation(steps=2)(model, x, Logit(1) - Logit(2))
     MeaningfulPerturbation(steps=2, value="score")(model, x, Logit(1) - Logit(2))
+
+
+def test_of_two_images_it_is_said_which_map_there_cannot_be():
+    x = torch.rand(1, 1, 4, 4)
+    with pytest.raises(LayerError, match=r"^this map lies on one image-like input .*, and 2 of these are.*extra="):
+        RISE(max_passes=4)(Sum(), (x, x))
+
+
+class Sum(nn.Module):
+    def forward(self, x, y):
+        return (x + y).flatten(1)

@@ -107,7 +107,7 @@ class Session:
         return len(self.score.shape) > 0
 
     def image(self) -> Tensor:
-        """The image-like input (N, C, *space) that a layer's map lies on.
+        """The image-like input (N, C, *space) that the map of a layer, or of masks, lies on.
 
         Raises:
             LayerError: if there is none, or more than one.
@@ -116,7 +116,7 @@ class Session:
         if len(images) != 1:
             shapes = ", ".join(str(tuple(leaf.shape)) for leaf in self.x)
             raise LayerError(
-                f"a layer's map lies on one image-like input (N, C, *space), and {len(images)} of these are: {shapes}; "
+                f"this map lies on one image-like input (N, C, *space), and {len(images)} of these are: {shapes}; "
                 "give the others as extra="
             )
         return images[0]
