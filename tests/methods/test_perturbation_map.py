@@ -494,3 +494,22 @@ def test_of_two_images_it_is_said_which_map_there_cannot_be():
 class Sum(nn.Module):
     def forward(self, x, y):
         return (x + y).flatten(1)
+
+
+@pytest.mark.filterwarnings("ignore:the model's outputs are probabilities", "ignore:RISE says nothing")
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_a_map_of_half_precision_keeps_its_differences(dtype):
+    """All values of RISE are near the mean score; rounded to three digits, a few of them are left."""
+    model = nn.Sequential(nn.Flatten(), nn.Linear(12 * 12, 2), nn.Softmax(1))
+    torch.nn.init.constant_(model[1].weight, 0)
+    with torch.no_grad():
+        model[1].weight[1].view(12, 12)[:6, :6] = 0.002
+    x = torch.ones(1, 1, 12, 12)
+    exact = RISE(cells=3, max_passes=128).attribute(model, x, 1).maps
+    model, x = model.to(dtype), x.to(dtype)
+    found = RISE(cells=3, max_passes=128).attribute(model, x, 1).maps
+    assert found.dtype == torch.float32
+    assert found.unique().numel() > 0.9 * exact.unique().numel()
+    assert RISE(cells=3, max_passes=128)(model, x, 1).dtype == dtype
+    (shown,) = deepviz.explain(model, x, RISE(cells=3, max_passes=128), target=1)
+    assert_same(shown.attribution[None], found, 1e-6)

@@ -28,6 +28,7 @@ from deepviz.probe.session import Session, opened
 View = Literal["magnitude", "sum", "positive", "range"]
 """How a map becomes a picture: the maximum of |.| over channels, the signed sum over channels, or as it is, from
 zero up, or from its lowest value up."""
+HALF = (torch.float16, torch.bfloat16)
 SPACES = {1: "signals (N, C, L)", 2: "images (N, C, H, W)", 3: "volumes (N, C, D, H, W)"}
 """Inputs by their number of spatial axes, in words."""
 
@@ -102,12 +103,21 @@ class Method(Frozen, ABC):
             ModelError: if the model returns nothing that can be explained, or nothing finite or differentiable, or
                 holds side information that does not follow the rows.
         """
-        return self.attribute(model, x, target, extra=extra, output=output).maps
+        found = self._attributed(model, x, target, extra, output)
+        leaves = (
+            maps if maps is None else maps.to(leaf.dtype) for maps, leaf in zip(found.leaves, found.x, strict=True)
+        )
+        return found.inputs.restore(tuple(leaves))
 
     def attribute(
         self, model: nn.Module, x: Any, target: Any = None, *, extra: Any = None, output: Kind = "auto"
     ) -> Attribution:
-        """As a call, with the explained classes and the notes (layer, coverage, completeness gap, warnings)."""
+        """As a call, with the explained classes and the notes (layer, coverage, completeness gap, warnings); maps that
+        were computed with more digits than those of an input in half precision keep them, in float32."""
+        found = self._attributed(model, x, target, extra, output)
+        return Attribution(found.inputs.restore(found.leaves), found.classes, found.notes)
+
+    def _attributed(self, model: nn.Module, x: Any, target: Any, extra: Any, output: Kind) -> _Attributed:
         model, inputs, score = asked(model, x, target, extra)
         _check_black_box(model, self.requires)
         with opened(model, inputs, score, output, check=self.requires != Needs()) as session:
@@ -122,7 +132,7 @@ class Method(Frozen, ABC):
                 if maps is not None:
                     _check_shape(self, maps, leaf, session)
                     _check_maps(self, maps, session)
-        return Attribution(inputs.restore(leaves), score.indices, session.notes)
+        return _Attributed(inputs, session.x, leaves, score.indices, session.notes)
 
     @abstractmethod
     def maps(self, session: Session) -> Tensor | Leaves:
@@ -237,6 +247,15 @@ class Method(Frozen, ABC):
         return ", ".join([self.name, *changed])
 
 
+@dataclass(frozen=True, eq=False)
+class _Attributed:
+    inputs: Inputs
+    x: Leaves
+    leaves: tuple[Tensor | None, ...]
+    classes: Tensor | None
+    notes: Diagnostics
+
+
 def _differs(value: object, default: object) -> bool:
     return isinstance(value, Tensor) or value != default
 
@@ -343,7 +362,9 @@ def _by_leaf(method: Method, session: Session, found: Tensor | Leaves) -> tuple[
 
 def _plain(maps: Tensor, leaf: Tensor) -> Tensor:
     # parameters of a subclass of Tensor make gradients of it
-    return plain_tensor(maps).to(leaf.dtype).contiguous()
+    maps = plain_tensor(maps)
+    wider = torch.promote_types(maps.dtype, leaf.dtype) != leaf.dtype
+    return maps.to(torch.float32 if wider and leaf.dtype in HALF else leaf.dtype).contiguous()
 
 
 def _check_shape(method: Method, maps: Tensor, leaf: Tensor, session: Session) -> None:
