@@ -397,7 +397,7 @@ def test_metrics_and_sanity_take_them_too():
     assert torch.isfinite(torch.as_tensor(found.values)).all()
     numbers = deepviz.evaluate(made(Net, 1, 3.0), list(X), "gradient", by, output="regression", controls=False)
     assert torch.isfinite(torch.as_tensor(numbers.values)).all()
-    with pytest.warns(deepviz.DeepVizWarning, match="no class, so it has no probability"):
+    with pytest.warns(deepviz.DeepVizWarning, match="no class: its score is measured, not a probability"):
         deepviz.evaluate(net, list(X), "gradient", "deletion", target=objective, output="logits", controls=False)
     checked = deepviz.sanity_check(net, X[:1], "gradient", stages=1, target=objective, output="logits")
     assert len(checked.verdicts) == 1

@@ -465,7 +465,7 @@ def test_a_class_has_its_probability_whatever_is_explained_beside_it():
     model, x = READABLE.model(), READABLE.images(2)
     method = RISE(cells=3, max_passes=64)
     difference = Logit(1) - Logit(2)
-    with pytest.warns(DeepVizWarning, match=r"^logit\(1\) - logit\(2\) is no class, so it has no probability"):
+    with pytest.warns(DeepVizWarning, match=r"^logit\(1\) - logit\(2\) is no class: its score is measured, not a"):
         found = method(model, x, [1, difference, None, Probability(2)])
     for k, target in enumerate([1, None, 2]):
         assert_same(found[:, (0, 2, 3)[k]], method(model, x, target), 1e-9)
@@ -480,7 +480,7 @@ def test_the_probability_of_a_class_is_one():
 
 def test_an_optimised_mask_says_too_what_has_no_probability():
     model, x = READABLE.model(), READABLE.images(1)
-    with pytest.warns(DeepVizWarning, match="no class, so it has no probability"):
+    with pytest.warns(DeepVizWarning, match="no class: its score is measured"):
         MeaningfulPerturbation(steps=2)(model, x, Logit(1) - Logit(2))
     MeaningfulPerturbation(steps=2, value="score")(model, x, Logit(1) - Logit(2))
 

@@ -1,6 +1,5 @@
 import itertools
 import math
-import warnings
 
 import numpy as np
 import pytest
@@ -136,8 +135,8 @@ def test_of_a_detection_it_is_highest_in_its_box():
     """D-RISE: the same, of what a detector says of one box."""
     pixels = np.zeros((32, 32, 3), np.uint8)
     pixels[8:16, 16:24], pixels[20:28, 4:12] = (255, 0, 0), (0, 0, 255)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeepVizWarning)  # a box has no probability
+    # though its probability stands in the caption
+    with pytest.warns(DeepVizWarning, match="its score is measured, not a probability"):
         (found,) = deepviz.explain(detector(), Image.fromarray(pixels), RISE(cells=4, max_passes=600))
     assert found.target.label == "red square"
     v, u = divmod(int(found.attribution.argmax()), 32)

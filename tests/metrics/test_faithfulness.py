@@ -158,7 +158,7 @@ def test_a_gap_relative_to_no_change_is_said_to_mean_nothing():
 def test_a_function_as_target_has_no_probability():
     model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(12, 3))
     x = torch.rand(1, 3, 2, 2)
-    with pytest.warns(DeepVizWarning, match="has no probability"):
+    with pytest.warns(DeepVizWarning, match="not a probability"):
         Deletion(steps=2)(model, x, x, lambda output: output[:, 0])
 
 

@@ -338,9 +338,9 @@ class Session:
         """Warn of what is explained and has no probability, where that is to be read."""
         without = self.score.without_probability
         if len(without) == len(self.score.objectives):
-            self.notes.warn("what is explained is no class, so it has no probability: its value is measured")
+            self.notes.warn("what is explained is no class: its score is measured, not a probability")
         elif without:
-            self.notes.warn(f"{', '.join(without)} is no class, so it has no probability: its value is measured")
+            self.notes.warn(f"{', '.join(without)} is no class: its score is measured, not a probability")
 
     def without(self, baseline: Baseline, value: Value = "probability", precision: Precision = "full") -> Tensor:
         """The values of the baseline of each image, (N,) or (N, K); found once."""
