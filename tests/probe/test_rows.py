@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from deepviz.methods import Gradient, IntegratedGradients
+from deepviz.errors import DeepVizWarning
+from deepviz.methods import RISE, Gradient, IntegratedGradients
 from deepviz.methods.gradients.quadrature import quadrature
 from networks import Case, assert_same
 
@@ -85,3 +86,27 @@ def test_what_was_found_of_a_model_is_found_again_once_a_setting_changes():
     model.mixes = True
     alone = torch.cat([Gradient()(model, x[k : k + 1], 1) for k in range(3)])
     assert_same(Gradient()(model, x, 1), alone, 1e-12)
+
+
+@pytest.mark.filterwarnings("ignore:the standard error of")
+@pytest.mark.parametrize("method", [Gradient(), RISE(cells=2, max_passes=8)], ids=lambda method: method.name)
+def test_a_model_of_one_row_that_is_random_is_warned_of(method):
+    """Two rows together, by which others are found out, are none to it."""
+
+    def dropped(f):
+        if len(f) > 1:
+            raise ValueError("one image at a time")
+        return nn.functional.dropout(f, training=True)
+
+    model = Case(lambda: Meeting(dropped)).model()
+    with pytest.warns(DeepVizWarning, match="the model is random in eval mode"):
+        method(model, Case(lambda: None).images(2), 1)
+
+
+def test_a_model_of_one_row_that_repeats_is_not():
+    def one(f):
+        if len(f) > 1:
+            raise ValueError("one image at a time")
+        return f
+
+    Gradient()(Case(lambda: Meeting(one)).model(), Case(lambda: None).images(2), 1)

@@ -96,14 +96,15 @@ def _found(session: Session) -> Habits:
         if n > 1:
             one = replace(one, inputs=pair.inputs.rows(slice(1, 2)))
             alone = _values(one)
+    tolerance = HALF_TOLERANCE if _is_half(session) else TOLERANCE
     try:
         both, mixed = _values_and_mixing(pair)
     except (DeepVizError, RuntimeError):
         # what takes one row and not two, for want of memory or for another reason, takes one row at a time
         if n > 2:
             _check_whole(session.with_notes(one.notes), second, alone)
-        return Habits(most=1)
-    tolerance = HALF_TOLERANCE if _is_half(session) else TOLERANCE
+        unlike = _apart(alone, _values(one))
+        return Habits(most=1, unlike=unlike if unlike > tolerance else 0.0)
     most: int | None = None
     other_order = torch.tensor([1, 0])
     repeats = max(1, min(chunk_rows(session.model, leaf, graph=False) for leaf in session.x) // 2)
