@@ -90,3 +90,19 @@ def test_signals_and_volumes():
         assert R.shape == (2, 1, *case.images(1).shape[2:])
         assert float(R.min()) >= 0
         assert float(R.max()) <= 1
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_a_mask_of_half_precision_is_optimised_in_full(dtype):
+    """Adam's epsilon is zero in float16, and so are the squares of small gradients."""
+    model = nn.Sequential(nn.Flatten(), nn.Linear(16 * 16, 2))
+    with torch.no_grad():
+        model[1].weight.zero_()
+        model[1].weight[1].view(16, 16)[:8, :8] = 0.125
+        model[1].bias.zero_()
+    x = torch.ones(1, 1, 16, 16)
+    method = MeaningfulPerturbation(cells=8, steps=40, sparsity=1e-3, baseline=0.0)
+    exact = method(model, x, 1)
+    found = method.attribute(model.to(dtype), x.to(dtype), 1).maps
+    assert float(exact.max()) > 0.3
+    assert float((found - exact).norm()) < 0.1 * float(exact.norm())

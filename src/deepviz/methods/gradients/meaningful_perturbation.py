@@ -104,13 +104,15 @@ class MeaningfulPerturbation(Method):
         axes = [2 * (torch.arange(cells) + 0.5) / cells - 1 for cells in grid]
         distance = torch.stack(torch.meshgrid(*axes, indexing="ij")).norm(dim=0)
         radii = torch.linspace(0, 1.01 * float(distance.max()), RADII)  # nothing removed, to all
-        disks = torch.stack([distance >= radius for radius in radii]).unsqueeze(1).to(x)
+        # of an image in half precision the mask is in float32: squares of small gradients, and epsilon, would be zero
+        precise = torch.promote_types(x.dtype, torch.float32)
+        disks = torch.stack([distance >= radius for radius in radii]).unsqueeze(1).to(x.device, precise)
         up = self._enlarged(disks, x)
         rows = torch.arange(session.n).repeat_interleave(RADII)
 
         def removed(chunk: slice) -> Tensor:
             row, disk = (places.to(x.device) for places in (rows[chunk], torch.arange(len(rows))[chunk] % RADII))
-            return torch.lerp(b[row], x[row], up[disk])
+            return torch.lerp(b[row], x[row], up[disk].to(x.dtype))
 
         f = session.ask(rows, removed, self.value).view(session.n, RADII)
         left = (f - f[:, -1:]) / (f[:, :1] - f[:, -1:])
@@ -122,7 +124,7 @@ class MeaningfulPerturbation(Method):
         mean, square = torch.zeros_like(m), torch.zeros_like(m)
         for step in range(1, self.steps + 1):
             m = m.detach().requires_grad_()
-            masked = self._shifted(torch.lerp(b, x, self._enlarged(m, x)), step)
+            masked = self._shifted(torch.lerp(b, x, self._enlarged(m, x).to(x.dtype)), step)
             f = self._value(session.with_image(masked))
             penalty = self.sparsity * (1 - m).sum() + self.smoothness * self._roughness(m)
             gradient = session.backward(f, Leaves((m,)))[0] + torch.autograd.grad(penalty, m)[0]
