@@ -272,3 +272,27 @@ def test_a_gpu_that_this_onnxruntime_cannot_use_is_refused(file):
     loaded = load_model(written(file))
     with pytest.raises(ModelError, match=r"cannot run on cuda: this onnxruntime has .*; pip install onnxruntime-gpu"):
         loaded.module.graph.open("cuda")
+
+
+def test_what_is_shared_is_not_cut_into_rows_where_there_are_as_many_images(tmp_path):
+    """A graph of one image at a time and two numbers beside it, of which two images take both."""
+    helper, types = onnx.helper, onnx.TensorProto
+    nodes = [
+        helper.make_node("ReduceSum", ["numbers"], ["sum"], keepdims=1),
+        helper.make_node("GlobalAveragePool", ["image"], ["mean"]),
+        helper.make_node("Flatten", ["mean"], ["flat"]),
+        helper.make_node("Mul", ["flat", "sum"], ["scores"]),
+    ]
+    takes = [
+        helper.make_tensor_value_info("image", types.FLOAT, [1, 3, 8, 8]),
+        helper.make_tensor_value_info("numbers", types.FLOAT, [2]),
+    ]
+    returns = [helper.make_tensor_value_info("scores", types.FLOAT, [1, 3])]
+    model = helper.make_model(
+        helper.make_graph(nodes, "shared", takes, returns), opset_imports=[helper.make_opsetid("", 17)], ir_version=8
+    )
+    onnx.save(model, tmp_path / "shared.onnx")
+    graph = load_model(f"onnx:{tmp_path / 'shared.onnx'}").module
+    numbers = torch.tensor([1.0, 3.0])
+    assert torch.allclose(graph(x[:2], numbers), 4 * x[:2].mean((2, 3)), atol=1e-6)
+    assert torch.allclose(graph(x[:3], numbers), 4 * x[:3].mean((2, 3)), atol=1e-6)

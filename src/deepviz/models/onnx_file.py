@@ -142,10 +142,17 @@ class Graph:
         if most is None or n == most:
             return self._run(given)
         # a graph of a fixed number of rows gets that many, the last one repeated
+        stated = {one.name: one.shape[0] if one.shape else None for one in self.inputs}
+        # what is stated to have another number of rows is shared by all, however many images there are
+        by_row = {
+            name
+            for name, one in given.items()
+            if np.ndim(one) > 0 and len(one) == n and (stated[name] == most or not _is_number(stated[name]))
+        }
         parts = []
         for start in range(0, n, most):
             rows = np.minimum(np.arange(start, start + most), n - 1)
-            part = self._run({name: one[rows] if len(one) == n else one for name, one in given.items()})
+            part = self._run({name: one[rows] if name in by_row else one for name, one in given.items()})
             parts.append(part[: n - start])
         return np.concatenate(parts)
 
@@ -245,6 +252,10 @@ class Graph:
         if not isinstance(held, (list, tuple)) or not all(isinstance(one, (int, float)) for one in held) or not held:
             return None
         return tuple(map(float, held))
+
+
+def _is_number(side: Any) -> bool:
+    return isinstance(side, int) and side > 0
 
 
 def _runtime() -> Any:
