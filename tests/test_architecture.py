@@ -141,6 +141,7 @@ def calls(tree):
 ALLOWED = {
     ("deepviz.testing", "mode"): "methods are tried on a network that training has just left",
     ("deepviz.models.load", "mode"): "models that are built there are put in eval mode",
+    ("deepviz.runs.workers", "pickle"): "a worker process reads what the process that started it has packed",
     ("deepviz.probe.capture", "switch"): "gradients start at a layer, within one call; a test sees the mode restored",
 }
 
@@ -159,7 +160,9 @@ def test_what_nobody_may_do(module):
         if called.endswith("torch.load"):
             source = ast.unparse(MODULES[module])
             assert source.count("torch.load(") == source.count("weights_only=True"), f"{where} loads what may run code"
-        assert called not in ("eval", "exec", "os.system", "pickle.load", "pickle.loads"), f"{where} runs code"
+        assert called not in ("eval", "exec", "os.system"), f"{where} runs code"
+        if called in ("pickle.load", "pickle.loads"):
+            assert (module, "pickle") in ALLOWED, f"{where} runs code"
 
 
 def test_every_source_has_its_licence_to_be_here():

@@ -43,8 +43,10 @@ if TYPE_CHECKING:
     from deepviz.results.evaluation import Evaluation
     from deepviz.results.explanation import Explanation, sheet
     from deepviz.results.figures import save_figure
+    from deepviz.results.run import Run
     from deepviz.results.sanity import Sanity
     from deepviz.results.storage import load_explanations, save_explanations
+    from deepviz.runs.dataset_run import run
     from deepviz.runs.truth import ground_truth
     from deepviz.synthesis import DeepDream, Generated, ImageGenerator, inversion
     from deepviz.viewer import compare, report
@@ -64,6 +66,8 @@ _HOMES = (
     "results.storage",
     "runs.truth",
     "results.figures",
+    "results.run",
+    "runs.dataset_run",
     "viewer",
 )
 """Where the other names live, in the order in which they are looked for: what is quick to import first."""
@@ -81,6 +85,7 @@ __all__ = [
     "Inputs",
     "LoadedModel",
     "Preprocess",
+    "Run",
     "Sanity",
     "VideoPreprocess",
     "VolumePreprocess",
@@ -102,6 +107,7 @@ __all__ = [
     "metrics",
     "objectives",
     "report",
+    "run",
     "sanity_check",
     "save_explanations",
     "save_figure",

@@ -35,8 +35,13 @@ def write_picture(path: Path, picture: Image.Image) -> Path:
     return write_bytes(path, encoded(picture, "PNG" if suffix == ".png" else "JPEG"))
 
 
-def write_bytes(path: Path, content: bytes) -> Path:
+def write_bytes(path: Path, content: bytes, *, lasting: bool = False) -> Path:
     """Write a file whole or not at all, making its folder.
+
+    Args:
+        path: of the file.
+        content: of the file.
+        lasting: whether the content is on the disk once this returns, also if the machine then loses power.
 
     Raises:
         OutputError: if it cannot be written.
@@ -45,7 +50,11 @@ def write_bytes(path: Path, content: bytes) -> Path:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            part.write_bytes(content)
+            with part.open("wb") as file:
+                file.write(content)
+                if lasting:
+                    file.flush()
+                    os.fsync(file.fileno())
             os.replace(part, path)
         finally:
             part.unlink(missing_ok=True)

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from importlib.util import find_spec
 from pathlib import Path
 from threading import Lock
-from typing import Any, Literal
+from typing import Any, BinaryIO, Literal
 
 import numpy as np
 from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
@@ -268,8 +268,22 @@ def _opened(source: PhotoSource) -> Photo:
     with stored:
         if path.suffix.lower() in HEIF:
             read_heif(name)
-        with _decoding(name), Image.open(stored) as picture:
-            return _finished(picture, shown(path.name))
+        return read_photo(stored, name, shown(path.name))
+
+
+def read_photo(stored: BinaryIO, name: str, title: str | None = None) -> Photo:
+    """An image from an open file, as `open_photo` reads it.
+
+    Args:
+        stored: the file.
+        name: what it is called in errors.
+        title: the photo's name; by default the same.
+
+    Raises:
+        ImageError: as `open_photo` does.
+    """
+    with _decoding(name), Image.open(stored) as picture:
+        return _finished(picture, name if title is None else title)
 
 
 def shown(name: object) -> str:

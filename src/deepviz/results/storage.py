@@ -389,7 +389,7 @@ class _Reader:
             attribution=self.map(result["map"]),
             image=picture,
             geometry=geometry,
-            method=_method_of(result),
+            method=method_of(result),
             target=_target(result["target"]),
             model=str(result["model"]),
             source=str(result["source"]),
@@ -425,8 +425,12 @@ class _Reader:
         return torch.from_numpy(values.astype(np.float32).reshape(shape))
 
 
-def _method_of(result: dict[str, Any]) -> Method:
-    """The method itself, if it can be made here and is drawn as it was; else what stands in for it."""
+def method_of(result: Mapping[str, Any]) -> Method:
+    """The method itself, if it can be made here and is drawn as it was; else what stands in for it.
+
+    Args:
+        result: with "method", as `METHODS` writes it, "title", "view" and "coarse".
+    """
     held, view, coarse = dict(_first_version(result["method"])), result["view"], bool(result["coarse"])
     if view not in get_args(View):
         raise ValueError(f"view {view!r}")

@@ -168,7 +168,7 @@ def each_image(images: Images, reads: Reads = "images") -> Iterator[ImageLike]:
         yield from _files(images, reads)
     elif isinstance(images, DataLoader) and not (images.batch_size is None and images.batch_sampler is None):
         for batch in images:
-            yield from _rows(_without_label(batch))
+            yield from _rows(without_label(batch))
     elif isinstance(images, Dataset) and not isinstance(images, Iterable):
         for index in range(len(images)):  # type: ignore[arg-type]
             yield from _one(images[index], reads)
@@ -182,7 +182,7 @@ def each_image(images: Images, reads: Reads = "images") -> Iterator[ImageLike]:
 
 def _one(given: Any, reads: Reads) -> Iterator[ImageLike]:
     """One of several images: itself, a folder's, or that of a pair with its label; or with the labels of a batch."""
-    image = _without_label(given)
+    image = without_label(given)
     if image is not given and isinstance(given[1], (Tensor, np.ndarray, list, tuple)) and np.ndim(given[1]) == 1:
         yield from _rows(image)
     elif isinstance(image, (str, os.PathLike)):
@@ -191,7 +191,8 @@ def _one(given: Any, reads: Reads) -> Iterator[ImageLike]:
         yield image
 
 
-def _without_label(given: Any) -> Any:
+def without_label(given: Any) -> Any:
+    """The image of a pair (image, label), as data sets have them; anything else as it is."""
     if not isinstance(given, (tuple, list)) or len(given) != 2:
         return given
     label = given[1]

@@ -1,0 +1,314 @@
+"""A run over a data set: its table of rows, and its maps, read as they are asked for."""
+
+from __future__ import annotations
+
+import json
+import os
+import tarfile
+from collections.abc import Iterator
+from functools import cached_property
+from importlib import import_module
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from deepviz import catalog
+from deepviz.errors import DeepVizError, StoredError
+from deepviz.geometry import Geometry
+from deepviz.methods.method import Method
+from deepviz.models.images import open_photo, read_photo, shown
+from deepviz.objectives.record import from_plain
+from deepviz.results.explanation import ExplainedTarget, Explanation
+from deepviz.results.filters import chosen_rows
+from deepviz.results.shards import MANIFEST, Shard, library, read_manifest, read_map, row_file, schema_of, shards_of
+from deepviz.results.storage import method_of
+
+UNSEEN = (128, 128, 128)
+"""The picture under a map whose image is not there any more."""
+MOST_REPORTED = 500
+"""Maps of a report, which holds all of them in one file."""
+
+
+class Run:
+    """The results of `run` in a folder, or those of some of its rows.
+
+    Nothing but the manifest is read until it is asked for, and no model is needed.
+
+    Args:
+        folder: of the run.
+
+    Raises:
+        StoredError: if it holds no run.
+
+    Example:
+        >>> import deepviz, tempfile, torch
+        >>> net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3 * 8 * 8, 5))
+        >>> images = [(torch.rand(3, 8, 8), label) for label in (0, 1, 2)]
+        >>> run = deepviz.run(net, images, "gradient", out=tempfile.mkdtemp())
+        >>> run.images, run.methods, run.map(2, "gradient").shape
+        ((0, 1, 2), ('gradient',), torch.Size([3, 8, 8]))
+    """
+
+    def __init__(self, folder: str | os.PathLike[str], *, _rows: Any = None) -> None:
+        self.folder = Path(folder)
+        held = read_manifest(self.folder)
+        if held is None:
+            raise StoredError(f"{self.folder} holds no run: it has no {MANIFEST}")
+        self.manifest: dict[str, Any] = held
+        """What was asked of which images, with which versions."""
+        self._rows = _rows
+
+    @cached_property
+    def rows(self) -> Any:
+        """The table, one row for each image, target and method, as a `pyarrow.Table`.
+
+        The row of an image that could not be read has no method. Columns of numbers are named after the metrics.
+
+        Raises:
+            StoredError: for a file that is damaged.
+        """
+        if self._rows is not None:
+            return self._rows
+        arrow, parquet = library("pyarrow"), library("pyarrow.parquet")
+        tables = []
+        for shard in shards_of(self.folder):
+            path = row_file(self.folder, shard)
+            try:
+                tables.append(parquet.read_table(path, partitioning=None).replace_schema_metadata(None))
+            except Exception as error:  # a damaged file can make Arrow's reader raise almost anything
+                raise StoredError(f"{path} is damaged: the run's command computes it again") from error
+        if not tables:
+            return schema_of(self.metrics).empty_table()
+        return arrow.concat_tables(tables, promote_options="default")
+
+    @property
+    def methods(self) -> tuple[str, ...]:
+        """The names of the methods, as they are written: "smooth-grad(samples=20)"."""
+        return tuple(one["name"] for one in self.manifest["methods"])
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """The names of the metrics, which are columns."""
+        return tuple(one["name"] for one in self.manifest["metrics"])
+
+    @property
+    def images(self) -> tuple[int, ...]:
+        """The positions in the source of the images that there are rows of, in order."""
+        return tuple(sorted(set(self.rows.column("index").to_pylist())))
+
+    def __len__(self) -> int:
+        """How many images there are rows of."""
+        return len(self.images)
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether each shard has rows; a method or metric that is being added may be missing in some."""
+        question = self.manifest["question"]
+        return len(shards_of(self.folder)) == shard_count(question)
+
+    def where(self, condition: str) -> Run:
+        """The rows for which a condition holds.
+
+        Names are those of the columns, with "_" where they have "-"; there are comparisons, `in`, `and`, `or`, `not`,
+        numbers, texts and None. A value that is not known satisfies nothing but `== None`.
+
+        Args:
+            condition: such as "correct and deletion < 0.3" or "label in ('cat', 'dog') and not correct".
+
+        Raises:
+            ValueError: for what is no such condition, naming the columns.
+
+        Example:
+            >>> import deepviz, tempfile, torch
+            >>> net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3 * 8 * 8, 5))
+            >>> run = deepviz.run(net, torch.rand(4, 3, 8, 8), "gradient", out=tempfile.mkdtemp())
+            >>> len(run.where("index >= 1 and not failure")), len(run.where("image in ('0', '3')"))
+            (3, 2)
+        """
+        return Run(self.folder, _rows=chosen_rows(self.rows, condition))
+
+    def sample(self, n: int, seed: int = 0) -> Run:
+        """The rows of `n` images, chosen at random, or of all if there are fewer."""
+        images = self.images
+        chosen = sorted(Random(seed).sample(images, min(n, len(images))))
+        compute, arrow = library("pyarrow.compute"), library("pyarrow")
+        rows = self.rows.filter(compute.is_in(self.rows["index"], arrow.array(chosen, arrow.int64())))
+        return Run(self.folder, _rows=rows)
+
+    def map(self, image: int, method: Method | str | None = None, *, rank: int = 0) -> Tensor:
+        """A map, as the method returned it, to 11 bits of each value: float32, (C, H, W) or (1, h, w).
+
+        Args:
+            image: its position in the source.
+            method: the method or its name; None if there is one alone.
+            rank: of which target, from 0.
+
+        Raises:
+            LookupError: if there is none.
+            StoredError: if it is damaged.
+        """
+        return torch.from_numpy(read_map(self.folder, self._row(image, method, rank)))
+
+    def explanation(self, image: int, method: Method | str | None = None, *, rank: int = 0) -> Explanation:
+        """A map with its image, as `explain` returns it. Of an image whose file is not there any more, or was in none,
+        the picture is grey.
+
+        Args:
+            image: its position in the source.
+            method: the method or its name; None if there is one alone.
+            rank: of which target, from 0.
+
+        Raises:
+            LookupError: if there is none.
+            StoredError: if it is damaged.
+        """
+        return self._explanation(self._row(image, method, rank))
+
+    def explanations(self) -> Iterator[Explanation]:
+        """All maps of these rows, one at a time."""
+        return (self._explanation(row) for row in self.rows.to_pylist() if row["map"] is not None)
+
+    def report(self, path: str | os.PathLike[str], *, title: str | None = None) -> Path:
+        """Write the maps of these rows as one HTML file (see `deepviz.report`).
+
+        Raises:
+            ValueError: if there is no map, or more than 500.
+        """
+        found = self.rows.num_rows - self.rows["map"].null_count
+        if found > MOST_REPORTED:
+            raise ValueError(
+                f"a report holds {MOST_REPORTED} maps at most, these are {found}: choose by where or sample"
+            )
+        written: Path = import_module("deepviz").report(list(self.explanations()), path, title=title)
+        return written
+
+    def to_pandas(self) -> Any:
+        """The table as a pandas `DataFrame`."""
+        return self.rows.to_pandas()
+
+    def verify(self) -> list[str]:
+        """What is damaged or missing, one line each; the run's command computes it again.
+
+        Every file is read.
+        """
+        problems = []
+        question = self.manifest["question"]
+        for number in range(shard_count(question)):
+            try:
+                shard = Shard.read(self.folder, number)
+                if shard is None:
+                    problems.append(f"shard {number} is missing")
+                else:
+                    shard.check_files(self.folder)
+            except StoredError as error:
+                problems.append(str(error))
+        return problems
+
+    @cached_property
+    def _by_image(self) -> dict[int, list[int]]:
+        """The places of each image's rows in the table."""
+        found: dict[int, list[int]] = {}
+        for place, index in enumerate(self.rows["index"].to_pylist()):
+            found.setdefault(index, []).append(place)
+        return found
+
+    def _row(self, image: int, method: Method | str | None, rank: int) -> dict[str, Any]:
+        """The row of a map."""
+        name = self._name(method)
+        rows: list[dict[str, Any]] = self.rows.take(self._by_image.get(image, [])).to_pylist()
+        if not rows:
+            raise LookupError(f"there are no rows of image {image}: there are {len(self)} images")
+        found = next((row for row in rows if row["method"] == name and row["rank"] == rank), None)
+        if found is None and rows[0]["method"] is None:
+            found = rows[0]
+        if found is None:
+            raise LookupError(f"there is no map of {name} for target {rank} of {shown(rows[0]['image'])} in these rows")
+        if found["map"] is None:
+            raise LookupError(f"{shown(found['image'])} has no map of {name}: {found['reason']}")
+        return found
+
+    def _name(self, method: Method | str | None) -> str:
+        """The name of a method in the rows."""
+        if method is None:
+            if len(self.methods) > 1:
+                raise LookupError(f"there are several methods, {', '.join(self.methods)}: name one")
+            return self.methods[0]
+        if isinstance(method, str) and method in self.methods:
+            return method
+        value = catalog.parse(method, Method) if isinstance(method, str) else method
+        key = catalog.key(value)
+        found = next((one["name"] for one in self.manifest["methods"] if one["key"] == key), None)
+        if found is None:
+            raise LookupError(f"the run has no maps of {method}: it has those of {', '.join(self.methods)}")
+        return str(found)
+
+    @cached_property
+    def _methods(self) -> dict[str, Method]:
+        return {one["name"]: method_of(one) for one in self.manifest["methods"]}
+
+    def _explanation(self, row: dict[str, Any]) -> Explanation:
+        held = json.loads(row["geometry"])
+        geometry = Geometry(tuple(held["size"]), tuple(held["box"]))
+        notes = {name: tuple(one) if isinstance(one, list) else one for name, one in json.loads(row["notes"]).items()}
+        if row["warnings"]:
+            notes["warnings"] = tuple(row["warnings"])
+        return Explanation(
+            attribution=torch.from_numpy(read_map(self.folder, row)),
+            image=self._picture(row, geometry),
+            geometry=geometry,
+            method=self._methods[row["method"]],
+            target=target_of(row),
+            model=self.manifest["question"]["model"],
+            source=shown(row["image"]),
+            notes=notes,
+            versions=self.manifest["versions"],
+            space=tuple(held["space"]) if "space" in held else None,
+            input=row["input"] or "",
+            predictions=() if row["prediction"] is None else ((row["prediction"], row["probability"]),),
+        )
+
+    def _picture(self, row: dict[str, Any], geometry: Geometry) -> Image.Image:
+        """The image, if it can be opened as it was."""
+        source = self.manifest["question"]["source"]
+        try:
+            picture = _opened(Path(source["root"]), source["kind"], row["image"])
+            if picture is not None and picture.size == geometry.size:
+                return picture
+        except (DeepVizError, OSError, tarfile.TarError, KeyError):
+            pass
+        return Image.new("RGB", geometry.size, UNSEEN)
+
+    def __repr__(self) -> str:
+        count = self.manifest["question"]["source"]["count"]
+        some = f"{len(self)} of {count} images" if self._rows is not None else f"{count} images"
+        return f"Run({str(self.folder)!r}, {some}, methods: {', '.join(self.methods)})"
+
+
+def shard_count(question: dict[str, Any]) -> int:
+    """How many shards a run has once it is complete."""
+    return -(-int(question["source"]["count"]) // int(question["shard_size"]))
+
+
+def target_of(row: dict[str, Any]) -> ExplainedTarget:
+    """What a row is about."""
+    objective = None if row["objective"] is None else from_plain(json.loads(row["objective"]))
+    box = None if row["box"] is None else tuple(row["box"])
+    return ExplainedTarget(
+        row["target_index"], row["target"], row["target_probability"], row["score"], None, objective, box
+    )
+
+
+def _opened(root: Path, kind: str, name: str) -> Image.Image | None:
+    """The image of a row."""
+    if kind == "files":
+        return open_photo(root / name).picture
+    file, _, member = name.partition(".tar/")
+    if kind != "tars" or not member:
+        return None
+    with tarfile.open(root / f"{file}.tar", "r:") as tar:
+        stored = tar.extractfile(member)
+        return None if stored is None else read_photo(stored, shown(name)).picture  # type: ignore[arg-type]

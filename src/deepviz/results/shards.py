@@ -1,0 +1,363 @@
+"""The files of a run: a manifest, maps in Zarr arrays, and a Parquet file of rows for each shard of the images.
+
+A shard exists when its file of rows does: that is written last, and holds the hashes of the files of maps that it
+refers to.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from hashlib import sha256
+from importlib import import_module
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from deepviz.errors import MissingExtra, OutputError, StoredError, in_one_line
+from deepviz.files import write_bytes
+
+FORMAT = "deepviz run"
+VERSION = 1
+MANIFEST, ROWS, MAPS = "manifest.json", "rows", "maps"
+COLUMNS = (
+    ("index", "int64"),
+    ("image", "string"),
+    ("label", "string"),
+    ("prediction", "string"),
+    ("probability", "float64"),
+    ("correct", "bool"),
+    ("rank", "int64"),
+    ("target", "string"),
+    ("target_index", "int64"),
+    ("target_probability", "float64"),
+    ("score", "float64"),
+    ("method", "string"),
+    ("title", "string"),
+    ("layer", "string"),
+    ("input", "string"),
+    ("failure", "string"),
+    ("reason", "string"),
+    ("map", "string"),
+    ("position", "int64"),
+    ("maximum", "float64"),
+    ("objective", "string"),
+    ("box", "floats"),
+    ("geometry", "string"),
+    ("notes", "string"),
+    ("warnings", "strings"),
+)
+"""The columns of all rows, in their order; a column of numbers for each metric follows."""
+_AXES = {2: "cx", 3: "cyx", 4: "czyx"}
+_METADATA = b"deepviz"
+
+
+def library(name: str) -> Any:
+    """A module of zarr or pyarrow.
+
+    Raises:
+        MissingExtra: if it is not installed.
+    """
+    try:
+        return import_module(name)
+    except ImportError:
+        raise MissingExtra(f"runs over datasets need {name.split('.')[0]}: pip install 'deepviz[data]'") from None
+
+
+def read_manifest(folder: Path) -> dict[str, Any] | None:
+    """The manifest of a run; None if the folder has none.
+
+    Raises:
+        StoredError: for a file that is none, or of a newer version.
+    """
+    try:
+        held = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        raise StoredError(f"{folder / MANIFEST} cannot be read: {in_one_line(error)}") from None
+    if not isinstance(held, dict) or held.get("format") != FORMAT:
+        raise StoredError(f"{folder / MANIFEST} is not the manifest of a run: it does not name {FORMAT!r}")
+    if not isinstance(held.get("version"), int) or held["version"] > VERSION:
+        raise StoredError(
+            f"{folder} has format {held.get('version')!r}, this version of DeepViz reads up to {VERSION}: "
+            "pip install -U deepviz"
+        )
+    return held
+
+
+def write_manifest(folder: Path, manifest: Mapping[str, Any]) -> None:
+    """Write the manifest of a run.
+
+    Raises:
+        OutputError: if it cannot be written.
+    """
+    write_bytes(folder / MANIFEST, (json.dumps(manifest, indent=1) + "\n").encode(), lasting=True)
+
+
+def row_file(folder: Path, shard: int) -> Path:
+    """The file of a shard's rows."""
+    return folder / ROWS / f"{shard:08d}.parquet"
+
+
+def shards_of(folder: Path) -> list[int]:
+    """The shards that exist."""
+    found = (folder / ROWS).glob("*.parquet")
+    return sorted(int(path.stem) for path in found if re.fullmatch(r"\d{8}", path.stem))
+
+
+@dataclass(frozen=True, eq=False)
+class Shard:
+    """The rows of one shard.
+
+    Args:
+        number: of the shard.
+        rows: one for each image, target and method, by column.
+        methods: the names of the methods that they are of.
+        metrics: the names of the metrics that they have.
+        files: the SHA-256 of each file of maps that they refer to, by its path in the run's folder.
+    """
+
+    number: int
+    rows: list[dict[str, Any]]
+    methods: tuple[str, ...]
+    metrics: tuple[str, ...]
+    files: dict[str, str] = field(default_factory=dict)
+
+    def write(self, folder: Path) -> None:
+        """Write the rows; from then on the shard exists.
+
+        Raises:
+            OutputError: if they cannot be written.
+        """
+        arrow, parquet = library("pyarrow"), library("pyarrow.parquet")
+        held = {
+            "shard": self.number,
+            "methods": list(self.methods),
+            "metrics": list(self.metrics),
+            "files": dict(sorted(self.files.items())),
+            "rows sha256": _digest_of(self.rows, self.metrics),
+        }
+        schema = schema_of(self.metrics).with_metadata({_METADATA: json.dumps(held).encode()})
+        content = BytesIO()
+        parquet.write_table(
+            arrow.Table.from_pylist(self.rows, schema), content, compression="zstd", write_page_checksum=True
+        )
+        write_bytes(row_file(folder, self.number), content.getvalue(), lasting=True)
+
+    @classmethod
+    def read(cls, folder: Path, number: int) -> Shard | None:
+        """The rows of a shard; None if it does not exist.
+
+        Raises:
+            StoredError: if its file is damaged.
+        """
+        path = row_file(folder, number)
+        parquet = library("pyarrow.parquet")
+        try:
+            table = parquet.read_table(path, page_checksum_verification=True, partitioning=None)
+            held = json.loads(table.schema.metadata[_METADATA])
+            shard = cls(held["shard"], table.to_pylist(), tuple(held["methods"]), tuple(held["metrics"]), held["files"])
+            whole = _digest_of(shard.rows, shard.metrics) == held["rows sha256"]
+        except FileNotFoundError:
+            return None
+        except Exception as error:  # a damaged file can make Arrow's reader raise almost anything
+            raise StoredError(f"{path} is damaged: {in_one_line(error)}") from None
+        if not whole or shard.number != number:
+            raise StoredError(f"{path} is damaged: its rows are not those that were written")
+        return shard
+
+    def check_files(self, folder: Path) -> None:
+        """See that the maps are those that were written.
+
+        Raises:
+            StoredError: naming a file that is damaged or missing.
+        """
+        for name, digest in self.files.items():
+            try:
+                known = file_digest(folder / name)
+            except OSError as error:
+                raise StoredError(f"{folder / name} cannot be read: {error.strerror or error}") from None
+            if known != digest:
+                raise StoredError(f"{folder / name} is damaged: its SHA-256 is not that of the shard's rows")
+
+
+def schema_of(metrics: Sequence[str]) -> Any:
+    """The columns of a file of rows, as Arrow's schema."""
+    arrow = library("pyarrow")
+    kinds = {
+        "string": arrow.string(),
+        "float64": arrow.float64(),
+        "int64": arrow.int64(),
+        "bool": arrow.bool_(),
+        "floats": arrow.list_(arrow.float64()),
+        "strings": arrow.list_(arrow.string()),
+    }
+    fields = [(name, kinds[kind]) for name, kind in COLUMNS]
+    return arrow.schema([*fields, *((name, arrow.float64()) for name in metrics)])
+
+
+def _digest_of(rows: Sequence[Mapping[str, Any]], metrics: Sequence[str]) -> str:
+    """The SHA-256 of rows, whatever file they are in."""
+    names = [name for name, _ in COLUMNS] + list(metrics)
+    plain = [[row.get(name) for name in names] for row in rows]
+    return sha256(json.dumps([names, plain]).encode()).hexdigest()
+
+
+def file_digest(path: Path) -> str:
+    """The SHA-256 of a file."""
+    digest = sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def method_folder(name: str, key: str) -> str:
+    """The folder of a method's maps.
+
+    Example:
+        >>> method_folder("grad-cam(relu=False)", "grad-cam(layer=None, relu=False)")
+        'maps/grad-cam-44d9e47d'
+    """
+    stem = re.sub(r"[^a-z0-9]+", "-", name.split("(")[0].lower()).strip("-")
+    return f"{MAPS}/{stem}-{sha256(key.encode()).hexdigest()[:8]}"
+
+
+@dataclass(frozen=True)
+class MapArrays:
+    """The arrays of maps of a run: one for each method and shape of maps.
+
+    Args:
+        folder: of the run.
+        images: how many there are.
+        shard_size: images of a shard.
+        each: maps of an image, at most.
+    """
+
+    folder: Path
+    images: int
+    shard_size: int
+    each: int
+
+    def position(self, image: int, rank: int) -> int:
+        """Where the map of an image's target lies in an array."""
+        return image * self.each + rank
+
+    def empty(self, shape: Sequence[int], shard: int) -> NDArray[np.float16]:
+        """Room for the maps of a shard, (images x each, *shape)."""
+        images = min(self.shard_size, self.images - shard * self.shard_size)
+        return np.zeros((images * self.each, *shape), np.float16)
+
+    def write(self, name: str, shard: int, values: NDArray[np.float16]) -> dict[str, str]:
+        """Write all maps of a shard as one file, and return its SHA-256 by its path.
+
+        Args:
+            name: of the array, its path in the run's folder.
+            shard: the number of the shard.
+            values: what `empty` made, filled.
+
+        Raises:
+            OutputError: if they cannot be written.
+        """
+        zarr = library("zarr")
+        shape = values.shape[1:]
+        try:
+            self._create(name, shape)
+            file = "/".join([name, "c", str(shard), *("0" for _ in shape)])
+            (self.folder / file).unlink(missing_ok=True)  # zarr would merge a damaged one
+            start = shard * self.shard_size * self.each
+            stored = zarr.open_array(str(self.folder / name), mode="r+", config={"write_empty_chunks": True})
+            stored[start : start + len(values)] = values
+            with (self.folder / file).open("rb+") as written:
+                os.fsync(written.fileno())
+        except OSError as error:
+            raise OutputError(
+                f"cannot write {self.folder / name}: {error.strerror or error}; make room, and run the same again"
+            ) from error
+        return {file: file_digest(self.folder / file)}
+
+    def _create(self, name: str, shape: tuple[int, ...]) -> None:
+        """Make the array at its full length, if no worker has: all write the same."""
+        path = self.folder / name / "zarr.json"
+        if not path.exists():
+            write_bytes(path, self._metadata(shape))
+
+    def _metadata(self, shape: tuple[int, ...]) -> bytes:
+        zarr, codecs, storage = library("zarr"), library("zarr.codecs"), library("zarr.storage")
+        axes = _AXES.get(len(shape), "abcdefgh"[: len(shape)])
+        held: dict[str, Any] = {}
+        zarr.create_array(
+            storage.MemoryStore(held),
+            shape=(self.images * self.each, *shape),
+            chunks=(1, *shape),
+            shards=(self.shard_size * self.each, *shape),
+            dtype="float16",
+            fill_value=0,
+            compressors=[codecs.ZstdCodec(level=3), codecs.Crc32cCodec()],
+            # one length for each name, so that arrays of several shapes can be opened as one data set
+            dimension_names=["map", *(f"{axis}{length}" for axis, length in zip(axes, shape, strict=True))],
+        )
+        content: bytes = held["zarr.json"].to_bytes()
+        return content
+
+
+def write_group(folder: Path, name: str, attributes: Mapping[str, Any]) -> None:
+    """Make a Zarr group, with what it says about itself."""
+    content = json.dumps({"attributes": dict(attributes), "zarr_format": 3, "node_type": "group"}, indent=2)
+    path = folder / name / "zarr.json"
+    if not path.exists() or path.read_text(encoding="utf-8") != content:
+        write_bytes(path, content.encode())
+
+
+@cache
+def open_maps(path: str) -> Any:
+    """An array of maps, for reading."""
+    return library("zarr").open_array(path, mode="r")
+
+
+def read_map(folder: Path, row: Mapping[str, Any]) -> NDArray[np.float32]:
+    """The map of a row: what is stored, times the largest magnitude.
+
+    Raises:
+        StoredError: if it is damaged.
+    """
+    path = str((folder / row["map"]).absolute())
+    try:
+        stored = open_maps(path)[row["position"]]
+    except Exception as error:  # a damaged file can make Zarr's reader raise almost anything
+        raise StoredError(f"{path}, map {row['position']}, is damaged: {in_one_line(error)}") from None
+    return dequantised(np.asarray(stored), row["maximum"])
+
+
+def quantised(values: NDArray[np.float32]) -> tuple[NDArray[np.float16], float]:
+    """A map as it is stored, from -1 to 1, and its largest magnitude.
+
+    Example:
+        >>> stored, maximum = quantised(np.array([0.0, -3e-9, 1.5e-9], np.float32))
+        >>> stored.tolist(), round(maximum, 12)
+        ([0.0, -1.0, 0.5], 3e-09)
+    """
+    maximum = np.abs(values).max(initial=0)
+    scaled = values if maximum == 0 else values / maximum
+    return scaled.astype(np.float16), float(maximum)
+
+
+def dequantised(stored: NDArray[np.float16], maximum: float) -> NDArray[np.float32]:
+    """The map that `quantised` stores, to 11 bits of each value."""
+    return stored.astype(np.float32) * np.float32(maximum)
+
+
+def left_over(folder: Path) -> Iterator[Path]:
+    """Half-written files of a run that was killed."""
+    yield from folder.glob(".*.part")
+    yield from (folder / ROWS).glob(".*.part")
+    for pattern in ("**/*.partial", "**/.*.part"):
+        yield from (folder / MAPS).glob(pattern)

@@ -1,0 +1,347 @@
+"""One shard of a run: its images are explained, its maps written as one file for each array, and then its rows."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+
+from deepviz.errors import DeepVizError, DeepVizWarning, ModelError, in_one_line
+from deepviz.methods import Method
+from deepviz.metrics import Metric
+from deepviz.metrics.metric import judging
+from deepviz.models import LoadedModel, Prepared
+from deepviz.objectives import Objective
+from deepviz.objectives.record import to_plain
+from deepviz.probe.session import Session
+from deepviz.results.explanation import Explanation
+from deepviz.results.outcomes import ImageOutcomes, Missing
+from deepviz.results.run import target_of
+from deepviz.results.shards import COLUMNS, MapArrays, Shard, dequantised, method_folder, quantised, read_map
+from deepviz.results.storage import plain_value
+from deepviz.runs.asked import Item
+from deepviz.runs.evaluate import measured
+from deepviz.runs.explain import explain_items
+from deepviz.runs.look import asked_of, inputs_of
+from deepviz.runs.sources import Label, Source
+
+AHEAD = 16
+"""Images that are read before the model asks for them."""
+READERS = 2
+Row = dict[str, Any]
+Tell = Callable[[int], None]
+"""Takes how many images of the shard are done."""
+
+
+@dataclass(frozen=True, eq=False)
+class Work:
+    """What a run does with each shard.
+
+    Args:
+        folder: of the run.
+        loaded: the model.
+        source: the images.
+        methods: by name.
+        keys: the identity of each method, by name.
+        metrics: by name.
+        targets: what is explained; None: the predicted classes.
+        top_k: of these, how many.
+        shard_size: images of a shard.
+        each: maps of an image and method, at most.
+    """
+
+    folder: Path
+    loaded: LoadedModel
+    source: Source
+    methods: dict[str, Method]
+    keys: dict[str, str]
+    metrics: dict[str, Metric]
+    targets: tuple[Objective, ...] | None
+    top_k: int
+    shard_size: int
+    each: int
+
+    @property
+    def arrays(self) -> MapArrays:
+        """Where the maps go."""
+        return MapArrays(self.folder, len(self.source), self.shard_size, self.each)
+
+    @property
+    def shards(self) -> int:
+        """How many there are."""
+        return -(-len(self.source) // self.shard_size)
+
+    def images(self, shard: int) -> range:
+        """The images of a shard."""
+        return range(shard * self.shard_size, min((shard + 1) * self.shard_size, len(self.source)))
+
+    def is_done(self, shard: Shard) -> bool:
+        """Whether it has all methods and metrics."""
+        return set(self.methods) <= set(shard.methods) and set(self.metrics) <= set(shard.metrics)
+
+    def read(self, index: int) -> tuple[Item, Label | None]:
+        """One image with what is asked of it, and its label."""
+        item, label = self.source.read(self.loaded, index)
+        return replace(item, targets=self.targets, row=index), label
+
+
+class ShardWorker:
+    """Works on one shard after the other, and writes each while the next is computed."""
+
+    def __init__(self, work: Work) -> None:
+        self.work = work
+        self._writer = ThreadPoolExecutor(1, thread_name_prefix="deepviz-writer")
+        self._written: Future[None] | None = None
+
+    def do(self, number: int, tell: Tell = lambda done: None) -> Future[None]:
+        """Compute a shard; the future is done once it exists.
+
+        Raises:
+            OutputError: if the shard before it could not be written.
+        """
+        found = _Computing(self.work, number, tell).computed()
+        if self._written is not None:
+            self._written.result()  # one shard waits at most
+        self._written = self._writer.submit(found.write)
+        return self._written
+
+    def close(self) -> None:
+        """Wait for what is being written."""
+        self._writer.shutdown()
+
+
+@dataclass(frozen=True, eq=False)
+class _Computed:
+    """A shard that is to be written."""
+
+    work: Work
+    shard: Shard
+    maps: dict[str, NDArray[np.float16]]
+
+    def write(self) -> None:
+        files = dict(self.shard.files)
+        for name, values in sorted(self.maps.items()):
+            files |= self.work.arrays.write(name, self.shard.number, values)
+        replace(self.shard, files=files).write(self.work.folder)
+
+
+@dataclass(eq=False)
+class _Computing:
+    """A shard that is being computed."""
+
+    work: Work
+    number: int
+    tell: Tell
+    maps: dict[str, NDArray[np.float16]] = field(default_factory=dict)
+    rows: dict[int, list[Row]] = field(default_factory=dict)
+    done: int = 0
+
+    def computed(self) -> _Computed:
+        work = self.work
+        known = Shard.read(work.folder, self.number) or Shard(self.number, [], (), ())
+        for row in known.rows:
+            self.rows.setdefault(row["index"], []).append(row)
+        methods = [name for name in work.methods if name not in known.methods]
+        metrics = [name for name in work.metrics if name not in known.metrics]
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeepVizWarning)  # each is in its rows
+            if methods:
+                self._explain(methods, metrics)
+            elif metrics:
+                self._measure(metrics)
+        order = {name: place for place, name in enumerate((*known.methods, *methods))}
+        rows = sorted(
+            (row for of_image in self.rows.values() for row in of_image),
+            key=lambda row: (row["index"], row["rank"] or 0, row["input"] or "", order.get(row["method"], -1)),
+        )
+        shard = Shard(self.number, rows, tuple(order), (*known.metrics, *metrics), known.files)
+        return _Computed(work, shard, self.maps)
+
+    def _explain(self, methods: Sequence[str], metrics: Sequence[str]) -> None:
+        """Add the rows of methods, and what metrics say of those that were there."""
+        work = self.work
+        failed = {index for index, rows in self.rows.items() if rows[0]["method"] is None}
+        items: dict[Prepared, tuple[int, Item, Label | None]] = {}
+
+        def given() -> Iterator[Item]:
+            for index, item, label in self._read(index for index in work.images(self.number) if index not in failed):
+                items[item.image] = index, item, label
+                yield item
+
+        def on_error(item: Item, error: DeepVizError) -> None:
+            index, _, label = items.pop(item.image)
+            self.rows[index] = [self._failed(index, label, error)]
+            self._advance()
+
+        found = explain_items(
+            work.loaded,
+            given(),
+            [work.methods[name] for name in methods],
+            top_k=work.top_k,
+            lenient=True,
+            needed=False,
+            on_error=on_error,
+        )
+        for outcomes in found:
+            index, item, label = items.pop(outcomes.image)
+            old, new = self.rows.get(index, []), self._rows_of(index, label, outcomes, methods)
+            self.rows[index] = [*old, *(row for row, _ in new)]
+            explained = [(row, self._explanation(row, item)) for row in old] if metrics else []
+            self._judge(item, explained, metrics)
+            self._judge(item, new, list(work.metrics))
+            self._advance()
+
+    def _measure(self, metrics: Sequence[str]) -> None:
+        """Add what metrics say of the rows that are there."""
+        judged = [index for index, rows in self.rows.items() if any(row["map"] is not None for row in rows)]
+        for index, item, _ in self._read(judged):
+            self._judge(item, [(row, self._explanation(row, item)) for row in self.rows[index]], metrics)
+            self._advance()
+
+    def _advance(self) -> None:
+        self.done += 1
+        self.tell(self.done)
+
+    def _read(self, indices: Iterable[int]) -> Iterator[tuple[int, Item, Label | None]]:
+        """The images that can be read, some of them ahead."""
+        waiting: deque[tuple[int, Future[tuple[Item, Label | None]]]] = deque()
+        left = iter(indices)
+        with ThreadPoolExecutor(READERS, thread_name_prefix="deepviz-reader") as readers:
+            while True:
+                while len(waiting) < AHEAD and (index := next(left, None)) is not None:
+                    waiting.append((index, readers.submit(self.work.read, index)))
+                if not waiting:
+                    return
+                index, reading = waiting.popleft()
+                try:
+                    item, label = reading.result()
+                except Exception as error:  # a data set of somebody else's may raise anything
+                    listed = self.work.source.label(self.work.loaded, index)
+                    self.rows.setdefault(index, []).append(self._failed(index, listed, error))
+                    self._advance()
+                    continue
+                yield index, item, label
+
+    def _about(self, index: int, label: Label | None) -> Row:
+        """What every row of an image has."""
+        about: Row = {name: None for name, _ in COLUMNS}
+        named = None if label is None else label.text
+        return about | {"index": index, "image": self.work.source.names[index], "label": named, "warnings": []}
+
+    def _failed(self, index: int, label: Label | None, error: BaseException) -> Row:
+        """The row of an image that nothing came of."""
+        return self._about(index, label) | {"failure": type(error).__name__, "reason": in_one_line(error)}
+
+    def _rows_of(
+        self, index: int, label: Label | None, outcomes: ImageOutcomes, methods: Sequence[str]
+    ) -> list[tuple[Row, Explanation | None]]:
+        """The rows of an image, each with its map as it is stored."""
+        prediction, probability = outcomes.predictions[0] if outcomes.predictions else (None, None)
+        known = None if label is None or not label.known or prediction is None else prediction == label.text
+        about = self._about(index, label) | {"prediction": prediction, "probability": probability, "correct": known}
+        inputs, width = len(outcomes.inputs), len(methods)
+        found: list[tuple[Row, Explanation | None]] = []
+        for place, outcome in enumerate(outcomes.outcomes):
+            rank, name = place // (inputs * width), methods[place % width]
+            target = outcome.target
+            row = about | {
+                "rank": rank,
+                "target": target.label,
+                "target_index": target.index,
+                "target_probability": target.probability,
+                "score": target.score,
+                "objective": None if target.objective is None else _json(to_plain(target.objective)),
+                "box": None if target.box is None else [float(side) for side in target.box],
+                "method": name,
+                "title": str(outcome.method),
+                "input": outcomes.inputs[place // width % inputs],
+            }
+            if isinstance(outcome, Missing):
+                found.append((row | {"failure": type(outcome).__name__, "reason": outcome.reason}, None))
+            else:
+                found.append(self._with_map(row, outcome))
+        return found
+
+    def _with_map(self, row: Row, explanation: Explanation) -> tuple[Row, Explanation | None]:
+        """The row with its map, which is put where it is written from."""
+        values = explanation.attribution.numpy()
+        if not np.isfinite(values).all():
+            return row | {"failure": "Failed", "reason": "the map holds NaN or infinity"}, None
+        stored, maximum = quantised(values)
+        folder = method_folder(row["method"], self.work.keys[row["method"]])
+        inner = f"{row['input']}-" if row["input"] else ""
+        name = f"{folder}/{inner}{'x'.join(map(str, values.shape))}"
+        position = self.work.arrays.position(row["index"], row["rank"])
+        if row["rank"] >= self.work.each:
+            raise ModelError(
+                f"{row['image']} has more targets than the {self.work.each} of a row of maps: give another target"
+            )
+        if name not in self.maps:
+            self.maps[name] = self.work.arrays.empty(values.shape, self.number)
+        self.maps[name][position - self.work.images(self.number).start * self.work.each] = stored
+        notes = dict(explanation.notes)
+        said = [str(text) for text in notes.pop("warnings", ())]
+        geometry = {"size": list(explanation.geometry.size), "box": [float(side) for side in explanation.geometry.box]}
+        space = {} if explanation.space is None else {"space": list(explanation.space)}
+        row |= {
+            "layer": explanation.layer,
+            "map": name,
+            "position": position,
+            "maximum": maximum,
+            "geometry": _json(geometry | space),
+            "notes": _json(plain_value(notes)),
+            "warnings": said,
+        }
+        # what a metric judges is what is stored: one that is added later gives the same number
+        return row, replace(explanation, attribution=torch.from_numpy(dequantised(stored, maximum)))
+
+    def _explanation(self, row: Row, item: Item) -> Explanation | None:
+        """The stored map of a row, for metrics."""
+        if row["map"] is None:
+            return None
+        method = self.work.methods[row["method"]]
+        maps = torch.from_numpy(read_map(self.work.folder, row))
+        picture = item.image.photo or Image.new("RGB", item.image.geometry.size)
+        return Explanation(maps, picture, item.image.geometry, method, target_of(row), "", row["image"])
+
+    def _judge(self, item: Item, rows: Sequence[tuple[Row, Explanation | None]], metrics: Sequence[str]) -> None:
+        """Put what metrics say of maps into their rows, target by target."""
+        by_rank: dict[int, list[tuple[Row, Explanation]]] = {}
+        for row, explanation in rows if metrics else ():
+            if explanation is not None:
+                by_rank.setdefault(row["rank"], []).append((row, explanation))
+        for of_target in by_rank.values():
+            target = asked_of(of_target[0][1].target)
+            try:
+                with judging(
+                    self.work.loaded.module,
+                    inputs_of(self.work.loaded, [item]),
+                    target,
+                    output=self.work.loaded.kind,
+                ) as session:
+                    for row, explanation in of_target:
+                        self._measured(session, row, explanation, metrics)
+            except Exception as error:  # what cannot be judged is a reason, the others go on
+                for row, _ in of_target:
+                    row["warnings"] = [*row["warnings"], *(f"{name}: {in_one_line(error)}" for name in metrics)]
+
+    def _measured(self, session: Session, row: Row, explanation: Explanation, metrics: Sequence[str]) -> None:
+        for name in metrics:
+            try:
+                row[name] = measured(self.work.loaded, session, explanation, self.work.metrics[name])[0]
+            except Exception as error:  # the others say something all the same
+                row["warnings"] = [*row["warnings"], f"{name}: {in_one_line(error)}"]
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, sort_keys=True)

@@ -1,0 +1,388 @@
+import json
+import os
+import random
+import signal
+import socket
+import time
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import deepviz
+from deepviz.errors import ModelError, NothingApplies, OutputError, StoredError
+from deepviz.runs.lock import locked
+from tiny_run import IMAGES, METHODS, SHARD, contents, folder_of_images, loaded, network, pixels, started
+
+pytest.importorskip("zarr", reason="zarr is not installed: pip install 'deepviz[data]'")
+pytest.importorskip("pyarrow", reason="pyarrow is not installed: pip install 'deepviz[data]'")
+
+
+def ended(process, seconds=60):
+    process.join(seconds)
+    assert process.exitcode is not None
+    return process.exitcode
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    out = tmp_path_factory.mktemp("undisturbed")
+    begun = time.monotonic()
+    assert ended(started(out)) == 0
+    return out, time.monotonic() - begun
+
+
+def test_the_maps_and_scores_are_those_of_explain(tmp_path):
+    images = pixels(7)
+    run = deepviz.run(network(), images, METHODS, out=tmp_path, top_k=2, shard_size=3)
+    expected = deepviz.explain(network(), [x for x, _ in images], METHODS, top_k=2)
+    rows = run.rows.to_pylist()
+    assert len(expected) == len(rows) == 7 * 2 * 2
+    for row, one in zip(rows, expected, strict=True):
+        found = run.map(row["index"], row["method"], rank=row["rank"])
+        # 11 bits of each value, or 2^-25 of the largest where float16 is subnormal
+        bound = one.attribution.abs().max() * 2**-25 + one.attribution.abs() * 2**-11
+        assert bool(((found - one.attribution).abs() <= bound * 1.001).all())
+        assert (row["title"], row["target_index"], row["target"]) == (one.title, one.target.index, one.target.label)
+        assert row["score"] == pytest.approx(one.target.score, rel=1e-5)
+        assert row["probability"] == pytest.approx(one.predictions[0][1], rel=1e-5)
+        assert row["label"] == f"class {images[row['index']][1]}"
+        assert row["correct"] == (one.predictions[0][0] == row["label"])
+        again = run.explanation(row["index"], one.method, rank=row["rank"])
+        assert (again.title, again.layer, again.target.label) == (one.title, one.layer, one.target.label)
+        assert torch.equal(again.attribution, found)
+
+
+def test_a_run_that_is_killed_again_and_again_ends_with_the_files_of_one_that_is_not(undisturbed, tmp_path):
+    whole, seconds = undisturbed
+    moments, kills = random.Random(0), 0
+    while kills < 10:
+        process = started(tmp_path)
+        process.join(moments.uniform(0.05, min(0.6, seconds / 3)))
+        if process.exitcode is not None:
+            assert process.exitcode == 0
+            break
+        os.kill(process.pid, signal.SIGKILL)
+        kills += 1
+        ended(process)
+    assert ended(started(tmp_path)) == 0
+    assert contents(tmp_path) == contents(whole)
+    assert deepviz.Run(tmp_path).verify() == []
+    assert kills >= 3
+
+
+def test_three_workers_write_the_files_of_one_process_also_if_one_is_killed(undisturbed, tmp_path):
+    killed = []
+
+    def kill_one(done, total):
+        children = [pid for pid in os.listdir("/proc") if pid.isdigit() and parent(pid) == os.getpid()]
+        if done > 2 * SHARD and not killed and children:
+            killed.append(max(map(int, children)))
+            os.kill(killed[0], signal.SIGKILL)
+
+    out = tmp_path / "out"
+    deepviz.run(network(), pixels(), METHODS, out=out, metrics=["sparseness"], shard_size=SHARD, workers=3,
+                progress=kill_one)  # fmt: skip
+    assert killed
+    assert contents(out) == contents(undisturbed[0])
+
+
+def parent(pid):
+    try:
+        with open(f"/proc/{pid}/stat") as file:
+            return int(file.read().rpartition(")")[2].split()[1])
+    except OSError:
+        return None
+
+
+def test_a_shard_that_ends_every_worker_is_named(tmp_path):
+    with pytest.raises(ModelError, match=r"shard 1, images 4 to 7: its worker process ended 3 times, .* by signal 9"):
+        deepviz.run(network(), Deadly(), "gradient", out=tmp_path, shard_size=4, workers=2)
+    assert not (tmp_path / "lock").exists()
+
+
+class Deadly(torch.utils.data.Dataset):
+    """The process that reads its item 5 is ended."""
+
+    def __len__(self):
+        return 8
+
+    def __getitem__(self, index):
+        if index == 5:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return pixels(8)[index]
+
+
+def test_what_cannot_be_sent_to_a_worker_is_said_before_any_work(tmp_path):
+    model = network()
+    model.register_forward_hook(lambda *_: None)
+    with pytest.raises(ModelError, match=r"cannot be sent to another process .*: leave out workers"):
+        deepviz.run(model, pixels(4), "gradient", out=tmp_path, workers=2)
+    assert not (tmp_path / "rows").exists()
+
+
+def flipped(path, place):
+    content = bytearray(path.read_bytes())
+    content[place] ^= 16
+    path.write_bytes(content)
+
+
+def test_a_flipped_byte_of_maps_is_found_and_computed_again(tmp_path):
+    run = deepviz.run(network(), pixels(9), METHODS, out=tmp_path, shard_size=4)
+    before = contents(tmp_path)
+    path = next(path for path in sorted((tmp_path / "maps").rglob("c/1/*/*/*")) if path.is_file())
+    flipped(path, path.stat().st_size // 3)
+    (problem,) = run.verify()
+    assert problem == f"{path} is damaged: its SHA-256 is not that of the shard's rows"
+    with pytest.warns(deepviz.DeepVizWarning, match="damaged.*; shard 1 is computed again"):
+        again = deepviz.run(network(), pixels(9), METHODS, out=tmp_path, shard_size=4)
+    assert again.verify() == []
+    assert contents(tmp_path) == before
+
+
+def test_a_flipped_byte_of_rows_is_found_or_changes_nothing(tmp_path):
+    run = deepviz.run(network(), pixels(4), "gradient", out=tmp_path, shard_size=2)
+    path, rows = tmp_path / "rows" / "00000001.parquet", run.rows.to_pylist()
+    whole, found = path.read_bytes(), 0
+    for place in range(0, len(whole), len(whole) // 60):
+        flipped(path, place)
+        problems = run.verify()
+        assert problems or deepviz.Run(tmp_path).rows.to_pylist() == rows
+        found += bool(problems)
+        path.write_bytes(whole)
+    assert found > 15
+    flipped(path, 4)
+    with pytest.warns(deepviz.DeepVizWarning, match="damaged.*; shard 1 is computed again"):
+        deepviz.run(network(), pixels(4), "gradient", out=tmp_path, shard_size=2)
+    assert path.read_bytes() == whole
+
+
+def test_a_flipped_byte_of_a_map_is_an_error_where_it_is_read(tmp_path):
+    run = deepviz.run(network(), pixels(4), "gradient", out=tmp_path)
+    expected = [run.map(index) for index in range(4)]
+    (path,) = (path for path in (tmp_path / "maps").rglob("c/0/*/*/*") if path.is_file())
+    whole = path.read_bytes()
+    path.write_bytes(whole[:50] + bytes([whole[50] ^ 1]) + whole[51:])
+    again = deepviz.Run(tmp_path)
+    with pytest.raises(StoredError, match="map 0, is damaged"):
+        again.map(0)
+    assert torch.equal(again.map(3), expected[3])
+
+
+def test_a_second_run_in_the_folder_is_told(tmp_path):
+    with locked(tmp_path), pytest.raises(OutputError, match=f"a run is under way in .* .process {os.getpid()} on"):
+        deepviz.run(network(), pixels(2), "gradient", out=tmp_path)
+    assert not (tmp_path / "lock").exists()
+    deepviz.run(network(), pixels(2), "gradient", out=tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("held", "age"),
+    [({"pid": 2**22 + 1, "host": socket.gethostname()}, 0), ({"pid": 1, "host": "another machine"}, 100)],
+)
+def test_the_lock_of_a_run_that_is_gone_is_taken_over(held, age, tmp_path):
+    (tmp_path / "lock").write_text(json.dumps(held))
+    os.utime(tmp_path / "lock", (time.time() - age,) * 2)
+    with locked(tmp_path):
+        assert json.loads((tmp_path / "lock").read_text())["pid"] == os.getpid()
+    assert not (tmp_path / "lock").exists()
+
+
+def test_a_lock_of_another_machine_that_shows_signs_of_life_is_left(tmp_path):
+    (tmp_path / "lock").write_text(json.dumps({"pid": 1, "host": "another machine"}))
+    with pytest.raises(OutputError, match="process 1 on another machine"), locked(tmp_path):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("change", "word"),
+    [
+        ({"seed": 3}, "the weights, the structure or the preprocessing of the model"),
+        ({"count": 5}, r"the number of images \(4, now 5\)"),
+        ({"top_k": 2}, r"top_k \(1, now 2\)"),
+        ({"target": 1}, "the target"),
+        ({"shard_size": 3}, r"the size of a shard \(2, now 3\)"),
+    ],
+)
+def test_another_question_in_the_folder_is_refused_and_says_what_differs(change, word, tmp_path):
+    deepviz.run(network(), pixels(4), "gradient", out=tmp_path, shard_size=2)
+    before = contents(tmp_path)
+    asked = {"seed": 0, "count": 4, "shard_size": 2} | change
+    with pytest.raises(OutputError, match=f"it differs in {word}; choose another folder"):
+        deepviz.run(network(asked.pop("seed")), pixels(asked.pop("count")), "gradient", out=tmp_path, **asked)
+    assert contents(tmp_path) == before
+
+
+def test_a_method_and_a_metric_that_are_added_later_give_the_files_of_asking_at_once(tmp_path):
+    once, later = tmp_path / "once", tmp_path / "later"
+    options = {"shard_size": 4, "top_k": 2}
+    metrics = ["sparseness", "deletion(steps=4)"]
+    deepviz.run(network(), pixels(9), METHODS, out=once, metrics=metrics, **options)
+    deepviz.run(network(), pixels(9), METHODS[:1], out=later, **options)
+    maps = {path: path.stat().st_mtime_ns for path in (later / "maps").rglob("c/*/*/*/*")}
+    deepviz.run(network(), pixels(9), METHODS[:1], out=later, metrics=metrics[:1], **options)
+    run = deepviz.run(network(), pixels(9), METHODS[1:], out=later, metrics=metrics[1:], **options)
+    assert contents(later) == contents(once)
+    assert {path: path.stat().st_mtime_ns for path in maps} == maps
+    assert (run.methods, run.metrics) == (tuple(METHODS), tuple(metrics))
+    assert run.rows["deletion(steps=4)"].null_count == 0
+
+
+def test_a_metric_is_that_of_the_map_as_it_is_stored(tmp_path):
+    run = deepviz.run(network(), pixels(3), "gradient", out=tmp_path, metrics=["deletion", "max-sensitivity"])
+    for row in run.rows.to_pylist():
+        x, stored = pixels(3)[row["index"]][0][None], run.map(row["index"])[None]
+        deletion = deepviz.metrics.Deletion(channels="magnitude")(network(), x, stored, row["target_index"])
+        assert row["deletion"] == pytest.approx(float(deletion), abs=1e-6)
+        by_method = deepviz.metrics.MaxSensitivity()(network(), x, deepviz.methods.Gradient(), row["target_index"])
+        assert row["max-sensitivity"] == pytest.approx(float(by_method), rel=1e-5)
+
+
+def test_what_cannot_be_read_is_a_row_with_a_reason_and_can_be_tried_again(tmp_path):
+    source, out = folder_of_images(tmp_path / "images"), tmp_path / "out"
+    broken = source / "bee" / "1.png"
+    whole = broken.read_bytes()
+    broken.write_bytes(whole[:100])
+    run = deepviz.run(loaded(), source, METHODS, out=out, shard_size=2)
+    (row,) = run.where("failure").rows.to_pylist()
+    assert (row["image"], row["label"], row["method"], row["failure"]) == ("bee/1.png", "bee", None, "ImageError")
+    assert row["reason"].startswith(f"{broken} cannot be decoded")
+    assert len(run.where("not failure")) == 5
+    with pytest.raises(LookupError, match=r"bee/1\.png has no map of gradient: .* cannot be decoded"):
+        run.map(row["index"], "gradient")
+    broken.write_bytes(whole)
+    with pytest.raises(OutputError, match="it differs in the images, or their labels"):
+        deepviz.run(loaded(), source, METHODS, out=out, shard_size=2)
+    deepviz.run(loaded(), source, METHODS, out=out, shard_size=2, retry_failed=True)
+    deepviz.run(loaded(), source, METHODS, out=tmp_path / "other", shard_size=2)
+    assert contents(out) == contents(tmp_path / "other")
+
+
+def test_a_method_that_does_not_apply_is_an_error_before_any_work_unless_all_are_asked_for(tmp_path):
+    model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3 * 12 * 12, 3))
+    with pytest.raises(NothingApplies, match="Guided backprop does not apply: "):
+        deepviz.run(model, pixels(3), ["gradient", "guided-backprop"], out=tmp_path / "named")
+    assert not (tmp_path / "named" / "rows").exists()
+    with pytest.warns(deepviz.DeepVizWarning, match="Guided backprop is left out: "):
+        run = deepviz.run(model, pixels(3), "all", out=tmp_path / "all")
+    skipped = run.where("failure == 'Skipped'")
+    assert "guided-backprop" in skipped.rows["method"].to_pylist()
+    assert len(run.where("method == 'gradient' and not failure")) == 3
+
+
+def test_maps_that_are_not_finite_are_rows_with_a_reason(tmp_path):
+    images = [(torch.full((3, 4, 4), 1e30 if number == 1 else 1.0), 0) for number in range(3)]
+    run = deepviz.run(Squared(), images, "grad-times-image", out=tmp_path)
+    failed = run.where("failure")
+    assert failed.images == (1,)
+    assert all(failed.rows["reason"].to_pylist())
+    assert torch.isfinite(run.map(2)).all()
+
+
+class Squared(torch.nn.Module):
+    """Of an image of 1e30, the score is not finite in float32."""
+
+    def forward(self, x):
+        return torch.stack([x.pow(2).sum((1, 2, 3)), x.sum((1, 2, 3))], 1)
+
+
+def test_the_files_are_read_without_deepviz(tmp_path):
+    pandas, zarr = pytest.importorskip("pandas"), pytest.importorskip("zarr")
+    run = deepviz.run(network(), pixels(9), METHODS, out=tmp_path, shard_size=4, top_k=2)
+    rows = pandas.concat(pandas.read_parquet(path) for path in sorted((tmp_path / "rows").glob("*.parquet")))
+    assert len(rows) == 9 * 2 * 2
+    group = zarr.open_group(tmp_path / "maps", mode="r")
+    for row in rows[rows.method == "grad-cam"].itertuples():
+        array = zarr.open_array(tmp_path / row.map, mode="r")
+        stored = array[row.position]
+        assert stored.dtype == np.float16
+        assert array.chunks == (1, *stored.shape)
+        expected = run.map(row.index, "grad-cam", rank=row.rank).numpy()
+        assert np.array_equal(stored.astype(np.float32) * np.float32(row.maximum), expected)
+        assert np.abs(stored).max() in (0, 1)
+        assert np.array_equal(group[row.map.removeprefix("maps/")][row.position], stored)
+    assert len(run.to_pandas()) == len(rows)
+
+
+def test_images_of_unlike_sizes_have_arrays_of_their_own(tmp_path):
+    images = [(torch.rand(3, 8, 8 + 2 * (number % 2)), 0) for number in range(6)]
+    run = deepviz.run(network(), images, "gradient", out=tmp_path, shard_size=3)
+    assert [tuple(run.map(index).shape) for index in range(4)] == [(3, 8, 8), (3, 8, 10)] * 2
+    assert run.verify() == []
+
+
+def test_one_map_of_many_is_read_without_the_others(tmp_path, monkeypatch):
+    run = deepviz.run(network(), pixels(64), "gradient", out=tmp_path)
+    (path,) = (path for path in (tmp_path / "maps").rglob("c/0/*/*/*") if path.is_file())
+    content = bytearray(path.read_bytes())
+    content[: len(content) // 2] = bytes(len(content) // 2)  # the index is at the end
+    path.write_bytes(content)
+    assert run.map(63).shape == (3, 12, 12)
+
+
+def test_a_full_disk_is_one_line_and_the_run_goes_on_from_there(undisturbed, tmp_path):
+    out, told = tmp_path / "out", tmp_path / "told"
+    assert ended(started(out, file_size=3000, told=str(told))) == 0
+    message = told.read_text()
+    assert message.startswith("OutputError: cannot write ")
+    assert "\n" not in message
+    assert ended(started(out)) == 0
+    assert contents(out) == contents(undisturbed[0])
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT])
+def test_an_interrupted_run_finishes_its_shard_and_says_how_to_go_on(number, undisturbed, tmp_path):
+    out, told = tmp_path / "out", tmp_path / "told"
+    process = started(out, told=str(told))
+    for _ in range(2000):
+        if (out / "rows").exists() or process.exitcode is not None:
+            break
+        time.sleep(0.005)
+    os.kill(process.pid, number)
+    assert ended(process) == 0
+    run = deepviz.Run(out)
+    done = len(run)
+    assert done % SHARD == 0
+    assert 0 < done < IMAGES
+    assert told.read_text() == (
+        f"KeyboardInterrupt: stopped after {done} of {IMAGES} images, all in {out}: the same command goes on"
+    )
+    assert all("is missing" in problem for problem in run.verify())
+    assert ended(started(out)) == 0
+    assert contents(out) == contents(undisturbed[0])
+
+
+def test_nothing_in_the_files_tells_when_or_where_they_were_written(undisturbed, tmp_path):
+    assert ended(started(tmp_path)) == 0
+    assert contents(tmp_path) == contents(undisturbed[0])
+    assert set(contents(tmp_path)) >= {"manifest.json", "rows/00000000.parquet", "maps/zarr.json"}
+
+
+def test_the_picture_of_a_map_is_its_image_if_that_is_there(tmp_path):
+    source = folder_of_images(tmp_path / "images")
+    run = deepviz.run(loaded(), source, "gradient", out=tmp_path / "out")
+    expected = deepviz.explain(loaded(), source, "gradient")
+    for one, again in zip(expected, run.explanations(), strict=True):
+        assert again.image.tobytes() == one.image.tobytes()
+        assert again.overlay().size == (14, 14)
+        assert again.caption == one.caption
+    report = run.sample(2).report(tmp_path / "report.html")
+    assert report.stat().st_size > 10_000
+    for path in source.rglob("*.png"):
+        path.unlink()
+    assert run.explanation(0).image.getcolors() == [(14 * 14, (128, 128, 128))]
+
+
+def test_a_moved_folder_of_images_is_the_same_question(tmp_path):
+    source = folder_of_images(tmp_path / "images")
+    deepviz.run(loaded(), source, "gradient", out=tmp_path / "out")
+    moved = source.rename(tmp_path / "moved")
+    run = deepviz.run(loaded(), moved, ["gradient", "grad-cam"], out=tmp_path / "out")
+    assert run.methods == ("gradient", "grad-cam")
+    assert isinstance(run.explanation(0, "grad-cam").image, Image.Image)
+
+
+def test_a_folder_without_a_run_is_told(tmp_path):
+    with pytest.raises(StoredError, match=r"holds no run: it has no manifest\.json"):
+        deepviz.Run(tmp_path)
