@@ -80,6 +80,7 @@ def test_the_readme_says_what_the_bundled_model_sees(tmp_path):
         "CONTRIBUTING.md",
         "docs/quickstart.md",
         "docs/command_line.md",
+        "docs/runs.md",
         "docs/your_model.md",
     ],
 )

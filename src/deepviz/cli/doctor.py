@@ -50,6 +50,7 @@ EXTRAS = {
     "video": ("av",),
     "regions": ("skimage",),
     "onnx": ("onnxruntime",),
+    "data": ("zarr", "pyarrow"),
 }
 _NAMES = 5
 """Labels that are listed."""

@@ -93,7 +93,7 @@ class Cost:
         if not self._told and self._images > 1:
             left = seconds * (self._images - 1)
             print(
-                f"deepviz: the first image took {_duration(seconds)}; about {_duration(left)} left",
+                f"deepviz: the first image took {time_in_words(seconds)}; about {time_in_words(left)} left",
                 file=sys.stderr,
                 flush=True,
             )
@@ -105,11 +105,11 @@ def _about(count: float) -> str:
     return f"{int(float(f'{count:.1e}')):,}"
 
 
-def _duration(seconds: float) -> str:
+def time_in_words(seconds: float) -> str:
     """A time in words.
 
     Example:
-        >>> _duration(17.3), _duration(480), _duration(9000)
+        >>> time_in_words(17.3), time_in_words(480), time_in_words(9000)
         ('17 s', '8 min', '2 h 30 min')
     """
     if seconds < 120:
