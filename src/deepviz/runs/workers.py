@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import pickle
 import signal
+import sys
 from collections import Counter, deque
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future
@@ -23,7 +24,8 @@ import torch
 
 from deepviz import errors
 from deepviz.errors import DeepVizError, ModelError, ModelFailed, in_one_line
-from deepviz.probe.memory import keep_memory
+from deepviz.models.torchvision_shim import import_torchvision
+from deepviz.probe.memory import is_kept, keep_memory
 from deepviz.runs.shard_work import ShardWorker, Work
 
 TRIES = 3
@@ -111,7 +113,9 @@ class _Crew:
     def _started(self, threads: int) -> _Worker:
         context = get_context("spawn")
         ours, theirs = context.Pipe()
-        process = context.Process(target=_serve, args=(theirs, self.packed, threads), daemon=True)
+        process = context.Process(
+            target=_serve, args=(theirs, self.packed, threads, "torchvision" in sys.modules, is_kept()), daemon=True
+        )
         process.start()
         theirs.close()
         return _Worker(process, ours)
@@ -183,18 +187,27 @@ class _Crew:
             worker.connection.close()
 
 
-def _serve(connection: Connection, content: bytes, threads: int) -> None:
+def _serve(connection: Connection, content: bytes, threads: int, torchvision: bool, kept: bool) -> None:
     """A worker: do what is asked, until it is ended."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes of a terminal; the first one decides
     Thread(target=_end_with, args=(parent_process(),), daemon=True).start()
     torch.set_num_threads(threads)
-    keep_memory()
-    worker = ShardWorker(pickle.loads(content))  # our own process has packed it
+    if kept:  # rows go together as they do in the process that leads
+        keep_memory()
     lock = Lock()
 
     def say(*what: Any) -> None:
         with lock, suppress(OSError):
             connection.send(what)
+
+    try:
+        if torchvision:
+            import_torchvision()  # which may need more than an import
+        worker = ShardWorker(pickle.loads(content))  # our own process has packed it
+        worker.begin()
+    except Exception as error:
+        say("error", -1, (ModelError.__name__, f"a worker process could not begin: {in_one_line(error)}"))
+        return
 
     def written(number: int, future: Future[None]) -> None:
         error = future.exception()
