@@ -240,6 +240,30 @@ def test_independent_rows_still_share_their_passes():
     assert max(net.passes) >= 4
 
 
+class ByTheSign(nn.Module):
+    """The predicted class of a row is that of the sign of its sum, which a small change turns over."""
+
+    def __init__(self):
+        super().__init__()
+        self.rows = []
+
+    def forward(self, x):
+        self.rows.append(len(x))
+        total = x.sum((1, 2, 3))
+        return torch.stack([total, -3 * total], 1)
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_equal_rows_share_their_passes_also_where_the_check_moves_one_to_another_class(sign):
+    model, x = ByTheSign(), torch.full((8, 3, 4, 4), sign * 1e-4)
+    x[..., ::2] += 1
+    x[..., 1::2] -= 1
+    deepviz.explain(model, x, "gradient")
+    model.rows.clear()
+    deepviz.explain(model, x, "gradient")
+    assert max(model.rows) > 1
+
+
 def test_the_check_costs_three_passes_at_most_and_is_remembered():
     net, x = Counted(seeded(plain)).eval(), images(4)
     Gradient()(net, x, 1)

@@ -94,7 +94,9 @@ def _found(session: Session) -> Habits:
     if n == 1 or all(torch.equal(leaf[0], leaf[1]) for leaf in pair.x):
         pair = replace(pair, inputs=pair.inputs.put(pair.x.map(_nudged)))
         if n > 1:
-            one = replace(one, inputs=pair.inputs.rows(slice(1, 2)))
+            # from the session again: `one` has chosen its predicted class before it was moved, the pair chooses after
+            moved = session.take(torch.tensor([second])).with_notes(one.notes)
+            one = replace(moved, inputs=pair.inputs.rows(slice(1, 2)))
             alone = _values(one)
     tolerance = HALF_TOLERANCE if _is_half(session) else TOLERANCE
     try:
