@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+from functools import cache
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -79,8 +80,14 @@ def probe_folder(path: Path) -> None:
 
 def versions() -> dict[str, str]:
     """Of what the numbers depend on."""
+    return dict(_versions())
+
+
+@cache
+def _versions() -> tuple[tuple[str, str], ...]:
+    """Read once: it takes longer than a small map."""
     from importlib.metadata import version
 
     import torch
 
-    return {"deepviz": version("deepviz"), "torch": torch.__version__}
+    return ("deepviz", version("deepviz")), ("torch", torch.__version__)
