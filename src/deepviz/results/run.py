@@ -24,7 +24,7 @@ from deepviz.models.images import open_photo, read_photo, shown
 from deepviz.objectives.record import from_plain
 from deepviz.results.explanation import ExplainedTarget, Explanation
 from deepviz.results.filters import chosen_rows
-from deepviz.results.shards import MANIFEST, Shard, library, read_manifest, read_map, row_file, schema_of, shards_of
+from deepviz.results.shards import MANIFEST, MapReader, Shard, library, read_manifest, row_file, schema_of, shards_of
 from deepviz.results.storage import method_of
 
 UNSEEN = (128, 128, 128)
@@ -61,6 +61,8 @@ class Run:
         self.manifest: dict[str, Any] = held
         """What was asked of which images, with which versions."""
         self._rows = _rows
+        self._maps = MapReader(self.folder)
+        self._shard: Shard | None = None
 
     @cached_property
     def rows(self) -> Any:
@@ -140,7 +142,9 @@ class Run:
         return Run(self.folder, _rows=rows)
 
     def map(self, image: int, method: Method | str | None = None, *, rank: int = 0) -> Tensor:
-        """A map, as the method returned it, to 11 bits of each value: float32, (C, H, W) or (1, h, w).
+        """A map as the method returned it, to 11 bits of each value: float32, (C, H, W) or (1, h, w).
+
+        Of all images of the run, whichever rows these are; the others are not read.
 
         Args:
             image: its position in the source.
@@ -151,7 +155,7 @@ class Run:
             LookupError: if there is none.
             StoredError: if it is damaged.
         """
-        return torch.from_numpy(read_map(self.folder, self._row(image, method, rank)))
+        return torch.from_numpy(self._maps.read(self._row(image, method, rank)))
 
     def explanation(self, image: int, method: Method | str | None = None, *, rank: int = 0) -> Explanation:
         """A map with its image, as `explain` returns it. Of an image whose file is not there any more, or was in none,
@@ -208,25 +212,21 @@ class Run:
                 problems.append(str(error))
         return problems
 
-    @cached_property
-    def _by_image(self) -> dict[int, list[int]]:
-        """The places of each image's rows in the table."""
-        found: dict[int, list[int]] = {}
-        for place, index in enumerate(self.rows["index"].to_pylist()):
-            found.setdefault(index, []).append(place)
-        return found
-
     def _row(self, image: int, method: Method | str | None, rank: int) -> dict[str, Any]:
-        """The row of a map."""
+        """The row of a map, from the file of its shard alone."""
         name = self._name(method)
-        rows: list[dict[str, Any]] = self.rows.take(self._by_image.get(image, [])).to_pylist()
+        number = image // int(self.manifest["question"]["shard_size"])
+        if self._shard is None or self._shard.number != number:
+            self._shard = Shard.read(self.folder, number)
+        rows = [] if self._shard is None else [row for row in self._shard.rows if row["index"] == image]
         if not rows:
-            raise LookupError(f"there are no rows of image {image}: there are {len(self)} images")
+            count = self.manifest["question"]["source"]["count"]
+            raise LookupError(f"there are no rows of image {image}: there are {count} images, or its shard is missing")
         found = next((row for row in rows if row["method"] == name and row["rank"] == rank), None)
         if found is None and rows[0]["method"] is None:
             found = rows[0]
         if found is None:
-            raise LookupError(f"there is no map of {name} for target {rank} of {shown(rows[0]['image'])} in these rows")
+            raise LookupError(f"there is no map of {name} for target {rank} of {shown(rows[0]['image'])}")
         if found["map"] is None:
             raise LookupError(f"{shown(found['image'])} has no map of {name}: {found['reason']}")
         return found
@@ -257,7 +257,7 @@ class Run:
         if row["warnings"]:
             notes["warnings"] = tuple(row["warnings"])
         return Explanation(
-            attribution=torch.from_numpy(read_map(self.folder, row)),
+            attribution=torch.from_numpy(self._maps.read(row)),
             image=self._picture(row, geometry),
             geometry=geometry,
             method=self._methods[row["method"]],

@@ -11,7 +11,6 @@ import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cache
 from hashlib import sha256
 from importlib import import_module
 from io import BytesIO
@@ -317,24 +316,33 @@ def write_group(folder: Path, name: str, attributes: Mapping[str, Any]) -> None:
         write_bytes(path, content.encode())
 
 
-@cache
-def open_maps(path: str) -> Any:
-    """An array of maps, for reading."""
-    return library("zarr").open_array(path, mode="r")
+@dataclass(frozen=True, eq=False)
+class MapReader:
+    """Reads the maps of a run, one at a time.
 
-
-def read_map(folder: Path, row: Mapping[str, Any]) -> NDArray[np.float32]:
-    """The map of a row: what is stored, times the largest magnitude.
-
-    Raises:
-        StoredError: if it is damaged.
+    Args:
+        folder: of the run.
     """
-    path = str((folder / row["map"]).absolute())
-    try:
-        stored = open_maps(path)[row["position"]]
-    except Exception as error:  # a damaged file can make Zarr's reader raise almost anything
-        raise StoredError(f"{path}, map {row['position']}, is damaged: {in_one_line(error)}") from None
-    return dequantised(np.asarray(stored), row["maximum"])
+
+    folder: Path
+    _opened: dict[str, Any] = field(default_factory=dict, repr=False)
+
+    def read(self, row: Mapping[str, Any]) -> NDArray[np.float32]:
+        """The map of a row: what is stored, times the largest magnitude.
+
+        Raises:
+            StoredError: if it is damaged.
+        """
+        path = self.folder / row["map"]
+        try:
+            if row["map"] not in self._opened:
+                self._opened[row["map"]] = library("zarr").open_array(str(path), mode="r")
+            stored = np.asarray(self._opened[row["map"]][row["position"]])
+        except MissingExtra:
+            raise
+        except Exception as error:  # a damaged file can make Zarr's reader raise almost anything
+            raise StoredError(f"{path}, map {row['position']}, is damaged: {in_one_line(error)}") from None
+        return dequantised(stored, row["maximum"])
 
 
 def quantised(values: NDArray[np.float32]) -> tuple[NDArray[np.float16], float]:

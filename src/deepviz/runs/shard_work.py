@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ from deepviz.probe.session import Session
 from deepviz.results.explanation import Explanation
 from deepviz.results.outcomes import ImageOutcomes, Missing
 from deepviz.results.run import target_of
-from deepviz.results.shards import COLUMNS, MapArrays, Shard, dequantised, method_folder, quantised, read_map
+from deepviz.results.shards import COLUMNS, MapArrays, MapReader, Shard, dequantised, method_folder, quantised
 from deepviz.results.storage import plain_value
 from deepviz.runs.asked import Item
 from deepviz.runs.evaluate import measured
@@ -163,6 +164,10 @@ class _Computing:
     maps: dict[str, NDArray[np.float16]] = field(default_factory=dict)
     rows: dict[int, list[Row]] = field(default_factory=dict)
     done: int = 0
+
+    @cached_property
+    def _stored(self) -> MapReader:
+        return MapReader(self.work.folder)
 
     def computed(self) -> _Computed:
         work = self.work
@@ -328,7 +333,7 @@ class _Computing:
         if row["map"] is None:
             return None
         method = self.work.methods[row["method"]]
-        maps = torch.from_numpy(read_map(self.work.folder, row))
+        maps = torch.from_numpy(self._stored.read(row))
         picture = item.image.photo or Image.new("RGB", item.image.geometry.size)
         return Explanation(maps, picture, item.image.geometry, method, target_of(row), "", row["image"])
 
