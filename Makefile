@@ -41,6 +41,7 @@ bench: $(VENV)/bench
 	$(BIN)/python benchmarks/trust.py $(PHOTOS)
 	$(BIN)/python benchmarks/viewer.py
 	$(BIN)/python benchmarks/trained_vit.py
+	$(BIN)/python benchmarks/runs.py
 
 clean:
 	rm -rf $(VENV) $(FLOOR) docs/_build docs/jupyter_execute deepviz-out
