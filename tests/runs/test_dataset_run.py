@@ -12,6 +12,7 @@ from PIL import Image
 
 import deepviz
 from deepviz.errors import ModelError, NothingApplies, OutputError, StoredError
+from deepviz.objectives import Candidates
 from deepviz.runs.lock import locked
 from tiny_run import IMAGES, METHODS, SHARD, contents, folder_of_images, loaded, network, pixels, started
 
@@ -409,6 +410,50 @@ def test_a_moved_folder_of_images_is_the_same_question(tmp_path):
     run = deepviz.run(loaded(), moved, ["gradient", "grad-cam"], out=tmp_path / "out")
     assert run.methods == ("gradient", "grad-cam")
     assert isinstance(run.explanation(0, "grad-cam").image, Image.Image)
+
+
+def test_a_callable_target_is_explained_and_not_gone_on_with(tmp_path):
+    run = deepviz.run(network(), pixels(3), "gradient", out=tmp_path, target=lambda output: output[:, 1])
+    expected = deepviz.explain(network(), [x for x, _ in pixels(3)], "gradient", target=1)
+    for index, one in enumerate(expected):
+        assert torch.allclose(
+            run.map(index), one.attribution, rtol=1e-3, atol=float(one.attribution.abs().max()) * 1e-6
+        )
+    with pytest.raises(
+        OutputError, match="whose target is a callable, and whether this is the same one cannot be known"
+    ):
+        deepviz.run(network(), pixels(3), "gradient", out=tmp_path, target=lambda output: output[:, 2])
+
+
+class TwoInputs(torch.nn.Module):
+    def forward(self, a, b):
+        return torch.stack([a.square().sum((1, 2, 3)), b.square().sum((1, 2, 3))], 1)
+
+
+@pytest.mark.filterwarnings("ignore:Gradient is all zero:deepviz.DeepVizWarning")
+def test_the_maps_of_several_inputs_have_rows_and_arrays_of_their_own(tmp_path):
+    items = [deepviz.Inputs((torch.rand(1, 3, 8, 8), torch.rand(1, 3, 6, 6))) for _ in range(3)]
+    run = deepviz.run(TwoInputs(), items, "gradient", out=tmp_path, target=[0, 1])
+    rows = run.rows.to_pylist()
+    assert [(row["input"], row["rank"]) for row in rows[:4]] == [("x[0]", 0), ("x[1]", 0), ("x[0]", 1), ("x[1]", 1)]
+    for row, one in zip(rows, run.explanations(), strict=True):
+        leaf = items[row["index"]].x[int(row["input"][2])][0]
+        own = 2 * leaf if row["input"] == f"x[{row['rank']}]" else torch.zeros_like(leaf)  # d(sum x^2)/dx, or 0
+        assert torch.allclose(one.attribution, own, atol=2 * 2**-11)
+
+
+def test_a_target_that_the_first_images_do_not_have_is_a_row_with_a_reason(tmp_path):
+    images = [(torch.zeros(3, 12, 12), 0)] * 3 + [(torch.ones(3, 12, 12), 0)]
+    run = deepviz.run(OneBox(), images, "gradient", out=tmp_path, output="detections")
+    assert run.rows["failure"].to_pylist() == ["NothingDetected"] * 3 + [None]
+
+
+class OneBox(torch.nn.Module):
+    """Finds an object in what is bright."""
+
+    def forward(self, x):
+        logits = 20 * x.mean((1, 2, 3))[:, None, None] - 10
+        return Candidates(torch.tensor([2.0, 2, 8, 8]).expand(len(x), 1, 4), logits, logits.sigmoid())
 
 
 def test_a_folder_without_a_run_is_told(tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
@@ -22,14 +23,14 @@ from torch import nn
 from deepviz import catalog
 from deepviz.codec import Codec
 from deepviz.diagnostics import warn
-from deepviz.errors import DeepVizWarning, ImageError, NothingApplies, OutputError, StoredError
+from deepviz.errors import DeepVizWarning, ImageError, NothingApplies, NotInImage, OutputError, StoredError
 from deepviz.files import probe_folder, versions
 from deepviz.methods import Method
 from deepviz.metrics import Metric
 from deepviz.metrics.region import RegionMetric
 from deepviz.models import LoadedModel, load_model
 from deepviz.objectives import Boxes, Objective, Regions
-from deepviz.objectives.record import to_plain
+from deepviz.objectives.record import HELD, to_plain
 from deepviz.options import Frozen, Ge
 from deepviz.probe.borrow import original
 from deepviz.probe.outputs import Kind
@@ -309,6 +310,11 @@ def _agreed(asked: Asked, folder: Path, retry_failed: bool, said: Callable[[str]
                 f"{folder} holds the results of another question: it differs in {' and '.join(differs)}; choose "
                 "another folder"
             )
+        if HELD in json.dumps(question["target"]):
+            raise OutputError(
+                f"{folder} holds a run whose target is a callable, and whether this is the same one cannot be known: "
+                "choose another folder, or give an objective of deepviz.objectives, or your own class of these"
+            )
         now = versions()
         if known["versions"].get("torch") != now["torch"]:
             said(f"this run was begun with torch {known['versions'].get('torch')}, and this is {now['torch']}")
@@ -426,6 +432,7 @@ def _try_one(asked: Asked, work: Work, said: Callable[[str], None]) -> int:
         NothingApplies: for a method that does not apply.
     """
     reasons: list[Exception] = []
+    without: list[int] = []
     for index in range(min(TRIED, len(work.source))):
         try:
             item, _ = work.read(index)
@@ -436,6 +443,8 @@ def _try_one(asked: Asked, work: Work, said: Callable[[str], None]) -> int:
             warnings.simplefilter("always", DeepVizWarning)
             found = explained_alone(work, item, lambda item, error: reasons.append(error))
         if found is None:
+            if isinstance(reasons[-1], NotInImage):
+                without.append(index)
             continue
         for one in () if asked.lenient else found.missing:
             if isinstance(one, Skipped) and one.reason != IMAGE_ALONE:
@@ -443,6 +452,8 @@ def _try_one(asked: Asked, work: Work, said: Callable[[str], None]) -> int:
         for text in dict.fromkeys(str(one.message) for one in caught):
             said(text)
         return index
+    if without:  # later images may have what is asked for
+        return without[0]
     raise ImageError(f"none of the first {min(TRIED, len(work.source))} images can be explained: {reasons[0]}")
 
 

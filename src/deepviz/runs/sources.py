@@ -185,7 +185,9 @@ class Items(Source):
         if len(found) != 1:
             raise ImageError(f"item {index} of the data set is {len(found)} images: give a data set of single images")
         written = self.labels[index] or (() if image is given else (_plain_label(given[1]),))
-        item = replace(found[0], image=replace(found[0].image, name=self.names[index]))
+        image_part, leaves = found[0].image, found[0].leaves
+        named = {part: replace(part, name=self.names[index]) for part in found[0].parts}
+        item = replace(found[0], image=named[image_part], leaves=tuple(named[leaf] for leaf in leaves))
         return item, self._named(written, loaded)
 
     def label(self, loaded: LoadedModel, index: int) -> Label | None:
