@@ -28,6 +28,7 @@ ALL = [
     "catalog",
     "compare",
     "detector",
+    "diff",
     "evaluate",
     "example_photo",
     "explain",
@@ -70,6 +71,7 @@ COMMON = "target=None, top_k=1, preprocess=None"
 SIGNATURES = {
     "compare": "explanations, settings",
     "detector": "model, read",
+    "diff": "one, other, method=None, *, noise=None",
     "explain": "model, images, methods='all', *, target=None, top_k=1, layer=None, preprocess=None, extra=None, "
     "output='auto'",
     "grad_times_image": f"model, image, *, {COMMON}",

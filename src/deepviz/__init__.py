@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from deepviz.results.explanation import Explanation, sheet
     from deepviz.results.figures import save_figure
     from deepviz.results.run import Run
+    from deepviz.results.run_diff import diff
     from deepviz.results.sanity import Sanity
     from deepviz.results.storage import load_explanations, save_explanations
     from deepviz.runs.dataset_run import run
@@ -67,6 +68,7 @@ _HOMES = (
     "runs.truth",
     "results.figures",
     "results.run",
+    "results.run_diff",
     "runs.dataset_run",
     "viewer",
 )
@@ -92,6 +94,7 @@ __all__ = [
     "catalog",
     "compare",
     "detector",
+    "diff",
     "evaluate",
     "example_photo",
     "explain",

@@ -80,6 +80,11 @@ def test_a_command_line_that_cannot_be_understood(arguments, message, tmp_path, 
     assert not (tmp_path / "out").exists()
 
 
+def test_a_layer_that_does_not_exist_is_exit_code_3_as_of_explain(images, tmp_path, capsys):
+    assert go(images, "-o", tmp_path / "out", "--layer", "nowhere") == 3
+    assert "nowhere" in capsys.readouterr().err
+
+
 def test_a_metric_that_needs_the_place_of_the_object_is_refused(images, tmp_path, capsys):
     assert go(images, "-o", tmp_path / "out", "--metric", "pointing-game") == 2
     assert "needs to know where the object is" in capsys.readouterr().err

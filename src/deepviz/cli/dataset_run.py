@@ -27,6 +27,7 @@ from deepviz.cli.model_options import (
 )
 from deepviz.cli.progress import progress_bar, time_in_words
 from deepviz.cli.targets import Target, parsed_targets
+from deepviz.errors import DeepVizError
 from deepviz.models.images import shown
 from deepviz.probe.memory import keep_memory
 from deepviz.results.outcomes import Skipped
@@ -112,6 +113,8 @@ def run(
             loaded, images, methods, metrics, None if wanted is None else list(wanted), top_k, shard_size,
             lenient=lenient,
         )  # fmt: skip
+    except DeepVizError:
+        raise
     except ValueError as error:
         raise UsageError(str(error)) from None
     with progress_bar("images") as bar:

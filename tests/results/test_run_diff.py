@@ -1,0 +1,93 @@
+import pytest
+import torch
+
+import deepviz
+
+pytest.importorskip("zarr", reason="zarr is not installed: pip install 'deepviz[data]'")
+pytest.importorskip("pyarrow", reason="pyarrow is not installed: pip install 'deepviz[data]'")
+N = 60
+ROUNDING = 1e-12
+
+
+class Reads(torch.nn.Module):
+    """Class 0 is read in the upper half of the left side, class 1 in the lower half of the left or right one."""
+
+    def __init__(self, right=False):
+        super().__init__()
+        weights = torch.zeros(2, 1, 8, 8)
+        weights[0, :, :4, :4] = 1
+        weights[1, :, 4:, (slice(4, 8) if right else slice(0, 4))] = 1
+        self.register_buffer("weights", weights)
+
+    def forward(self, x):
+        return (x[:, None] * self.weights * (1 + x[:, None])).sum((2, 3, 4))
+
+
+def images():
+    """Mirrored left to right, so that a prediction does not depend on the side; every other is of class 1."""
+    generator = torch.Generator().manual_seed(0)
+    found = []
+    for number in range(N):
+        half = torch.rand(1, 8, 4, generator=generator)
+        half[:, 4:] *= 3 if number % 2 else 0.3
+        found.append(torch.cat([half, half.flip(2)], 2))
+    return torch.stack(found)
+
+
+def made(folder, model, method="gradient", x=None):
+    return deepviz.run(model, images() if x is None else x, method, out=folder, shard_size=16)
+
+
+def test_the_same_network_has_the_same_reasons(tmp_path):
+    found = deepviz.diff(made(tmp_path / "a", Reads()), made(tmp_path / "b", Reads()))
+    assert [one.change for one in found.reasons] == pytest.approx([0] * N, abs=ROUNDING)
+    assert (found.flipped, found.unmatched) == ([], 0)
+    assert found.mean_change == pytest.approx(0, abs=ROUNDING)
+
+
+def test_predictions_that_are_kept_for_another_reason_come_first(tmp_path):
+    made(tmp_path / "a", Reads()), made(tmp_path / "b", Reads(right=True))
+    found = deepviz.diff(tmp_path / "a", tmp_path / "b")
+    assert found.flipped == []
+    first, last = found.reasons[: N // 2], found.reasons[N // 2 :]
+    assert {int(one.image) % 2 for one in first} == {1}
+    assert all(one.change > 0.5 for one in first)
+    assert [one.change for one in last] == pytest.approx([0] * (N // 2), abs=ROUNDING)
+    ranked = found.by_class()
+    assert [(one["class"], one["images"]) for one in ranked] == [("class 1", N // 2), ("class 0", N // 2)]
+    assert ranked[1]["high"] < ROUNDING < ranked[0]["low"]
+
+
+def test_a_change_is_told_from_the_noise_of_the_method(tmp_path):
+    noisy = "smooth-grad(samples=4, noise=0.5, seed={})".format
+    a, again = made(tmp_path / "a", Reads(), noisy(0)), made(tmp_path / "again", Reads(), noisy(1))
+    same, other = made(tmp_path / "same", Reads(), noisy(2)), made(tmp_path / "b", Reads(right=True), noisy(0))
+    quiet, found = deepviz.diff(a, same, noise=again), deepviz.diff(a, other, noise=again)
+    assert min(one.noise for one in quiet.changes) > 0
+    assert quiet.significant == []
+    assert abs(quiet.mean_change) < 0.05
+    assert {one.image for one in found.significant} == {str(number) for number in range(1, N, 2)}
+    assert "above the noise, at a false discovery rate of 5 %: 30 images" in str(found)
+
+
+def test_without_noise_nothing_is_called_significant(tmp_path):
+    found = deepviz.diff(made(tmp_path / "a", Reads()), made(tmp_path / "b", Reads(right=True)))
+    with pytest.raises(ValueError, match="no noise was measured: give noise="):
+        found.significant  # noqa: B018
+
+
+def test_other_predictions_are_listed_and_have_no_change_of_reason(tmp_path):
+    x = images()
+    found = deepviz.diff(made(tmp_path / "a", Reads(), x=x), made(tmp_path / "b", Reads(), x=x.flip(2)))
+    assert len(found.flipped) == N
+    assert all(one.change is None for one in found.changes)
+    assert found.reasons == []
+
+
+def test_runs_that_cannot_be_compared_are_told(tmp_path):
+    one = deepviz.run(Reads(), images()[:4], ["gradient", "grad-times-image"], out=tmp_path / "a")
+    with pytest.raises(ValueError, match="name the method: the runs have those of gradient, grad-times-image and"):
+        deepviz.diff(one, one)
+    with pytest.raises(ValueError, match="has no maps of grad-cam: it has those of gradient, grad-times-image"):
+        deepviz.diff(one, one, "grad-cam")
+    assert deepviz.diff(one, one, "grad-times-image").mean_change == pytest.approx(0, abs=ROUNDING)
