@@ -143,6 +143,13 @@ class Bound:
         kinds = tuple(dict.fromkeys(map(_question, self._parts())))
         return "class" if kinds == ("class",) else kinds
 
+    @property
+    def calls_functions(self) -> bool:
+        """Whether a callable, or an objective of another package, has a part: it may read what a model keeps of its
+        last pass."""
+        parts = self._parts()
+        return any(isinstance(part, Function) or not type(part).__module__.startswith("deepviz.") for part in parts)
+
     def take(self, rows: Rows) -> Bound:
         """What is explained of some of the rows; with a slice, a class decided there is decided here too."""
         part = self._like()

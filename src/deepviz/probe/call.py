@@ -31,6 +31,12 @@ class Call:
         """The same call for a method inside another."""
         return replace(self, notes=self.notes.aside())
 
+    @property
+    def takes_channels_last(self) -> bool:
+        """Whether the model is not known to need its input in the plain layout."""
+        # a function that fails is not to be called again for another layout
+        return self.model not in _contiguous_only and black_box_of(self.model) is None
+
     def to_layout(self, x: Tensor) -> Tensor:
         """`x` (N, C, H, W) in the memory layout that suits machine and model; other shapes contiguous.
 
@@ -38,9 +44,7 @@ class Call:
         cannot have that (`in_layout`). A model that reads the strides of its input and computes something else by
         them is not noticed: it is explained as it answers to this layout.
         """
-        # a function that fails is not to be called again for another layout
-        free = self.model not in _contiguous_only and black_box_of(self.model) is None
-        last = x.ndim == 4 and x.device.type == "cpu" and free
+        last = x.ndim == 4 and x.device.type == "cpu" and self.takes_channels_last
         return x.contiguous(memory_format=torch.channels_last if last else torch.contiguous_format)
 
     def in_layout(self, x: X, compute: Callable[[X], T]) -> T:

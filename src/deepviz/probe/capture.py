@@ -67,7 +67,7 @@ def layer_curvature(session: Session, layer: str) -> tuple[Tensor, Tensor, Tenso
         LayerError: as `layer_gradient`.
     """
     with sdpa_kernel(SDPBackend.MATH):
-        A, dA, HA = _at(session, layer, curved=True)
+        A, dA, HA = session.quickly(lambda fast: _at(fast, layer, curved=True), layer)
     return A, dA, HA
 
 
@@ -84,7 +84,7 @@ def layer_gradient(session: Session, layer: str) -> tuple[Tensor, Tensor]:
     Raises:
         LayerError: if the layer is not called exactly once, or the score does not depend on it.
     """
-    A, dA = _at(session, layer)
+    A, dA = session.quickly(lambda fast: _at(fast, layer), layer)
     return A, dA
 
 
@@ -105,16 +105,20 @@ def layer_output(session: Session, layer: str) -> Tensor:
     Raises:
         LayerError: if the layer is not called exactly once, or returns no tensor.
     """
-    found: list[Tensor] = []
 
-    def remember(inputs: Any, output: Any) -> None:
-        # a copy: the next layer may be an in-place ReLU
-        found.append(explained(output, layer).detach().clone())
+    def compute(fast: Session) -> Tensor:
+        found: list[Tensor] = []
 
-    with torch.no_grad(), every_part_called(session.model, layer), answering(session.model, layer, remember):
-        seen = session.look()
-        session.read(seen)  # refuses a class that the model does not have
-    return found[0]
+        def remember(inputs: Any, output: Any) -> None:
+            # a copy: the next layer may be an in-place ReLU
+            found.append(explained(output, layer).detach().clone())
+
+        with torch.no_grad(), every_part_called(fast.model, layer), answering(fast.model, layer, remember):
+            seen = fast.look()
+            fast.read(seen)  # refuses a class that the model does not have
+        return found[0]
+
+    return session.quickly(compute, layer)
 
 
 class _NoNewGraph(LayerError):
@@ -220,24 +224,27 @@ def _to_layer(session: Session, values: Tensor, edge: Any, leaves: Leaves, layer
 def layer_and_input_gradient(session: Session, layer: str, rule: Rule) -> tuple[Tensor, Tensor, Leaves]:
     """The layer's output A, the plain dS/dA, and the gradient through `rule` at the input, from one forward pass."""
 
-    def both() -> tuple[Tensor, Tensor, Leaves]:
+    def both(fast: Session) -> tuple[Tensor, Tensor, Leaves]:
         found: list[tuple[Tensor, Any]] = []
-        leaves = session.x.map(fresh_leaf)
-        with answering(session.model, layer, _remembering(found, layer)):
-            values = session.forward_with_rule(leaves, rule)
+        leaves = fast.x.map(fresh_leaf)
+        with answering(fast.model, layer, _remembering(found, layer)):
+            values = fast.forward_with_rule(leaves, rule)
         ((answer, edge),) = found
         coverage = coverage_of(values, rule, leaves)
         rule.active = False
         try:
-            plain = _to_layer(session, values, edge, leaves, layer)
+            plain = _to_layer(fast, values, edge, leaves, layer)
         finally:
             rule.active = True
-        guided = session.backward(values, leaves)
-        note_coverage(session.call, coverage)
+        guided = fast.backward(values, leaves)
+        note_coverage(fast.call, coverage)
         return answer, plain, guided
 
-    with session.right_layouts((layer, "and input")):
-        return session.depending(both)
+    def compute(fast: Session) -> tuple[Tensor, Tensor, Leaves]:
+        with fast.right_layouts((layer, "and input")):
+            return fast.depending(lambda: both(fast))
+
+    return session.quickly(compute, layer)
 
 
 def _remembering(found: list[tuple[Tensor, Any]], layer: str) -> Callable[[Any, Any], None]:

@@ -62,7 +62,11 @@ def habits_of(session: Session) -> Habits:
     known = _known.get(session.model, of_one)
     if known is not None and known.most is None:
         of_several = of_one
-    habits = _known.once(session.model, of_several if session.n > 1 else of_one, lambda: _found(session))
+    habits = _known.once(
+        session.model,
+        of_several if session.n > 1 else of_one,
+        lambda: session.with_notes(Diagnostics()).quickly(_found),
+    )
     if habits.unlike > 0:
         session.notes.warn(
             f"the model is random in eval mode: two passes of the same input differ by {habits.unlike:.2g} of their "

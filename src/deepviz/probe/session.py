@@ -19,8 +19,10 @@ from deepviz.probe.borrow import borrowed, original
 from deepviz.probe.call import Call
 from deepviz.probe.capture import answering, layer_name, refuse_graphs, spatial_tensor
 from deepviz.probe.chunks import RowBuffer, chunk_rows, in_chunks
+from deepviz.probe.fast import FACT, FastCopy, fast_copy, refuse
 from deepviz.probe.gradient import Independent, backward, broken, coverage_of, fresh_leaf, note_coverage
 from deepviz.probe.grid import Grid, as_maps
+from deepviz.probe.layer_names import path_of
 from deepviz.probe.layers import grids_of
 from deepviz.probe.outputs import Kind, check_kind, stated_kind
 from deepviz.probe.reference import reference
@@ -50,6 +52,8 @@ class Known:
         has_no_grad: False once it is known that the model has none on its way.
         looked: whether the inputs were looked at as they are.
         values: what was found of them.
+        fast: whether fast copies of the model may be used.
+        copies: those that were asked for, by kind of inputs; None where there is none.
     """
 
     survey: Survey | None = None
@@ -59,6 +63,8 @@ class Known:
     looked: bool = False
     values: dict[tuple[Any, ...], Tensor] = field(default_factory=dict)
     grids: dict[str, Grid | None] = field(default_factory=dict)
+    fast: bool = True
+    copies: dict[Hashable, FastCopy | None] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,6 +79,7 @@ class Session:
         inputs: N rows; `x` are the explained tensors.
         score: what is explained of each row, (N,) values or (N, K) for K objectives.
         known: what was found out about the model; not to be given.
+        copy: the fast copy that `call` holds in place of the model; not to be given.
     """
 
     call: Call
@@ -80,6 +87,7 @@ class Session:
     score: Any
     kind: Kind = "auto"
     known: Known = field(default_factory=Known)
+    copy: FastCopy | None = None
 
     @property
     def model(self) -> nn.Module:
@@ -159,7 +167,8 @@ class Session:
 
     def of_model(self, model: nn.Module) -> Session:
         """The same question to another model, which must be in eval mode: a copy with other weights."""
-        known = replace(self.known, survey=None, looked=False, values={})
+        # its weights change too often for a fast copy
+        known = replace(self.known, survey=None, looked=False, values={}, fast=False)
         return replace(self, call=Call(model, Diagnostics()), known=known)
 
     def to_layout(self) -> Session:
@@ -176,9 +185,45 @@ class Session:
             self.known.habits = habits_of(self)
         return self.known.habits
 
+    def quickly(self, compute: Callable[[Session], T], *layers: str) -> T:
+        """`compute` of a session whose model is the fast copy, or of this one where there is none.
+
+        Args:
+            compute: may be called again, with this session, if it fails on the copy.
+            layers: those that it looks at, beside those of the objectives.
+        """
+        copy = self._fast_copy()
+        if copy is None or not copy.changed.isdisjoint(map(path_of, (*layers, *self.score.layers))):
+            return compute(self)
+        try:
+            found = compute(replace(self, copy=copy, call=replace(self.call, model=copy.model)))
+        except torch.OutOfMemoryError:
+            raise
+        except Exception:
+            failed = True
+        else:
+            self.notes.facts[FACT] = copy.remark
+            return found
+        # outside the handler, so that the failed attempt's tensors are no longer held by its traceback
+        found = compute(self)
+        if failed:
+            refuse(self)
+            self.known.fast = False
+        return found
+
+    def _fast_copy(self) -> FastCopy | None:
+        if self.copy is not None or not self.known.fast:
+            return None
+        kind = self.inputs.signature()
+        if kind not in self.known.copies:
+            self.known.copies[kind] = fast_copy(self)
+        return self.known.copies[kind]
+
     @property
     def survey(self) -> Survey:
         """What the model is like, as one walk through it finds."""
+        if self.copy is not None:
+            return self.copy.survey
         if self.known.survey is None:
             self.known.survey = survey(self.model)
         return self.known.survey
@@ -286,7 +331,7 @@ class Session:
 
     def values(self) -> Tensor:
         """The explained scores of all rows, detached: (N,) or (N, K)."""
-        return self.by_rows(lambda part: (part.values_at_once(),), graph=not self.score.decided)[0]
+        return self.by_rows(lambda part: part.quickly(lambda fast: (fast.values_at_once(),)), not self.score.decided)[0]
 
     def values_at_once(self) -> Tensor:
         """The same in a single pass of all rows, as they are laid out."""
@@ -317,11 +362,13 @@ class Session:
         like = _largest(self.x)[:1]
 
         def work(chunk: slice) -> None:
-            part = self.at(self._around(make(chunk), rows[chunk]), rows[chunk])
-            # the first chunk is kept, to be tried again in another layout
-            keep = chunk.start == 0
-            with _fast(like.device.type, precision):
-                joined.put(chunk, part.in_layout(lambda laid: laid.value(laid.look(keep), value)))
+            def compute(session: Session) -> Tensor:
+                part = session.at(self._around(make(chunk), rows[chunk]), rows[chunk])
+                # the first chunk is kept, to be tried again in another layout
+                return part.in_layout(lambda laid: laid.value(laid.look(chunk.start == 0), value))
+
+            with _forward_only(like.device.type, precision):
+                joined.put(chunk, self.quickly(compute) if precision == "full" else compute(self))
 
         most = self.habits.most
         in_chunks(self.model, like.expand(len(rows), *like.shape[1:]), work, graph=False, most=most)
@@ -391,7 +438,7 @@ class Session:
             score = laid.value(seen, "score").detach()  # first: it chooses the class
             return score, laid.value(seen, "probability").detach()
 
-        for value, found in zip(VALUES, self.by_rows(both), strict=True):
+        for value, found in zip(VALUES, self.by_rows(lambda part: part.quickly(both)), strict=True):
             self.known.values["clean", value, "full"] = found
         self.known.looked = True
 
@@ -436,7 +483,7 @@ class Session:
             note_coverage(part.call, coverage)
             return (*gradients, values.detach())
 
-        *gradients, values = self.by_rows(lambda part: part._also_past_no_grad(chunk))
+        *gradients, values = self.by_rows(lambda part: part.quickly(lambda fast: fast._also_past_no_grad(chunk)))
         return Leaves(gradients), values
 
     def _also_past_no_grad(self, chunk: Callable[[Session], tuple[Tensor, ...]]) -> tuple[Tensor, ...]:
@@ -493,7 +540,7 @@ def _key(*parts: Any) -> tuple[Any, ...] | None:
     return None if any(isinstance(part, Tensor) for part in parts) else parts
 
 
-def _fast(device: str, precision: Precision) -> AbstractContextManager[Any]:
+def _forward_only(device: str, precision: Precision) -> AbstractContextManager[Any]:
     stack = ExitStack()
     # not inference mode, which is no faster: a module that keeps a tensor for later would keep one without a gradient
     stack.enter_context(torch.no_grad())
