@@ -34,11 +34,12 @@ from deepviz.models.images import PhotoSource
 from deepviz.objectives import Text
 from deepviz.objectives.similarity import Measure
 from deepviz.options import Baseline, Noise
+from deepviz.probe.fast import fast_copies
 from deepviz.probe.outputs import Kind
 from deepviz.render import grey
 from deepviz.results.evaluation import Evaluation, with_controls
 from deepviz.results.explanation import Explanation
-from deepviz.results.outcomes import Explanations
+from deepviz.results.outcomes import Explanations, ImageOutcomes
 from deepviz.results.sanity import Sanity
 from deepviz.runs.asked import (
     Images,
@@ -71,6 +72,7 @@ def explain(
     preprocess: Any = None,
     extra: Any = None,
     output: Kind = "auto",
+    fast: bool = True,
 ) -> Explanations:
     """Explain a model's predictions for images with one or several methods.
 
@@ -101,6 +103,9 @@ def explain(
         output: what the model returns, where it does not say so itself: "logits" (one class of K), "probabilities",
             "binary" (two classes, also of one output), "multi-label" (independent labels), "regression" (numbers) or
             "embedding".
+        fast: whether to work on a private copy of the model with batch normalisation folded into the convolutions,
+            where that is known to give the same; the notes say so ("fast copy"). `DEEPVIZ_FAST=0` turns it off
+            everywhere.
 
     Returns:
         A flat list, by image, then class (best first), then explained input, then method. Of "all", its `skipped` and
@@ -119,7 +124,8 @@ def explain(
     choose_methods(methods, layer)  # before any work, if there is no such method
     loaded, items = _items(model, images, target, preprocess, extra, output)
     chosen = choose_methods(methods, layer, loaded.is_black_box)
-    found = explain_items(loaded, items, chosen, top_k=top_k, lenient=is_all(methods))
+    with fast_copies(fast):
+        found = list(explain_items(loaded, items, chosen, top_k=top_k, lenient=is_all(methods)))
     return Explanations(outcome for image in found for outcome in image.outcomes)
 
 
@@ -134,6 +140,7 @@ def explain_each(
     preprocess: Any = None,
     extra: Any = None,
     output: Kind = "auto",
+    fast: bool = True,
 ) -> Iterator[Explanation]:
     """`explain`, one result at a time: images are read when needed, and results are not stored.
 
@@ -152,7 +159,17 @@ def explain_each(
     chosen = choose_methods(methods, layer, loaded.is_black_box)
     items = each_item(loaded, images, target, extra)
     found = explain_items(loaded, items, chosen, top_k=top_k, lenient=is_all(methods))
-    return (one for image in found for one in image.explanations)
+    return (one for image in _each(found, fast) for one in image.explanations)
+
+
+def _each(found: Iterator[ImageOutcomes], fast: bool) -> Iterator[ImageOutcomes]:
+    """The same, computed with fast copies or without; between them, the caller's setting holds."""
+    while True:
+        with fast_copies(fast):
+            image = next(found, None)
+        if image is None:
+            return
+        yield image
 
 
 def explain_pair(
@@ -267,6 +284,7 @@ def evaluate(
     preprocess: Any = None,
     extra: Any = None,
     output: Kind = "auto",
+    fast: bool = True,
 ) -> Evaluation:
     """Evaluate methods by metrics, over images.
 
@@ -286,6 +304,7 @@ def evaluate(
         preprocess: as for `explain`.
         extra: as for `explain`.
         output: as for `explain`.
+        fast: as for `explain`.
 
     Raises:
         MethodError: for a metric that does not exist.
@@ -309,7 +328,8 @@ def evaluate(
         raise TargetError(f"{len(boxes)} lists of boxes for {len(items)} images: give one for each")
     if boxes is not None:
         items = [replace(item, inside=region(item.image, of)) for item, of in zip(items, boxes, strict=True)]
-    scores = list(evaluate_items(loaded, items, with_controls(chosen, controls), by))
+    with fast_copies(fast):
+        scores = list(evaluate_items(loaded, items, with_controls(chosen, controls), by))
     return Evaluation.of(loaded, chosen, by, scores, controls)
 
 
@@ -325,6 +345,7 @@ def sanity_check(
     preprocess: Any = None,
     extra: Any = None,
     output: Kind = "auto",
+    fast: bool = True,
 ) -> Sanity:
     """Compare each method's maps with those after the network's layers get random weights, from the output down
     (Adebayo et al. 2018).
@@ -345,6 +366,7 @@ def sanity_check(
         preprocess: as for `explain`.
         extra: as for `explain`.
         output: as for `explain`.
+        fast: as for `explain`; copies with other weights are explained as they are.
 
     Raises:
         NothingApplies: if there is no map at all.
@@ -362,7 +384,8 @@ def sanity_check(
     """
     chosen, randomization = choose_methods(methods), Randomization(stages, cascading, seed)
     loaded, items = _items(model, images, target, preprocess, extra, output)
-    results = list(randomize_items(loaded, items, chosen, randomization))
+    with fast_copies(fast):
+        results = list(randomize_items(loaded, items, chosen, randomization))
     return Sanity.of(loaded, chosen, results, cascading, seed)
 
 

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+import deepviz
 from deepviz.errors import ModelFailed, TargetError
 from deepviz.methods import (
     AblationCAM,
@@ -573,3 +574,29 @@ def test_methods_of_many_passes_and_metrics_use_it():
     assert_same(quick, plain, 1e-6)
     quick, plain = both(AblationCAM(layer="5"), model)
     assert_same(quick.maps, plain.maps, 1e-6)
+
+
+def test_explain_says_what_was_used_and_takes_fast_false():
+    model = small().float()
+    images = X.float()
+    (one, *_) = deepviz.explain(model, images, "gradient", target=1)
+    assert one.notes[FACT] == "2 normalisations folded"
+    (one, *_) = deepviz.explain(model, images, "gradient", target=1, fast=False)
+    assert FACT not in one.notes
+    assert FACT not in next(deepviz.explain_each(model, images, "gradient", target=1, fast=False)).notes
+    each = deepviz.explain_each(model, images, "gradient", target=1, fast=False)
+    next(each)
+    assert fast._switched_on.get()  # what is computed between two of them is computed as the caller says
+
+
+def test_evaluation_and_sanity_check_come_to_the_same_without_copies():
+    model, images = small().float(), torch.rand(3, 3, 16, 16, generator=torch.Generator().manual_seed(3))
+    found = [
+        deepviz.evaluate(model, images, ["gradient"], "deletion", target=1, fast=on).values for on in (True, False)
+    ]
+    assert_same(*map(torch.as_tensor, found), 1e-5)
+    found = [
+        deepviz.sanity_check(model, images, ["gradient"], stages=2, target=1, fast=on).similarities["ssim"]
+        for on in (True, False)
+    ]
+    assert_same(*map(torch.as_tensor, found), 1e-3)

@@ -500,6 +500,8 @@ def _copyable(module: nn.Module) -> tuple[weakref.ref[nn.Module], int, dict[str,
     return weakref.ref(module), len(module.__dict__) - ("forward" in module.__dict__), attributes
 
 
+OURS = ("deepviz.probe.", "deepviz.inside.")
+"""Where functions come from that are hooks for the length of a call."""
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 
 
@@ -510,7 +512,7 @@ def is_hooked(module: nn.Module) -> bool:
     held = [hook for key in _HOOKS if attributes[key] for hook in list(attributes[key].values())]
     if "forward" in attributes:
         held.append(attributes["forward"])
-    return any(not str(getattr(hook, "__module__", "")).startswith("deepviz.") for hook in held)
+    return any(not str(getattr(hook, "__module__", "")).startswith(OURS) for hook in held)
 
 
 _OF_MODULES = frozenset(("training", "forward", "_parameters", "_buffers", "_modules", "_non_persistent_buffers_set"))
