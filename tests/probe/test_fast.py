@@ -86,7 +86,8 @@ def both(method, model, x=X, target=1):
 
 def assert_folds(model, count, x=X, method=None, target=1):
     quick, plain = both(method or Gradient(), model, x, target)
-    assert quick.notes.facts.get(FACT) == f"{count} normalisations folded"
+    said = f"{count} normalisations folded" if isinstance(count, int) else count
+    assert quick.notes.facts.get(FACT) == said
     assert_same(quick.maps, plain.maps, EXACT)
     return quick.maps
 
@@ -600,3 +601,35 @@ def test_evaluation_and_sanity_check_come_to_the_same_without_copies():
         for on in (True, False)
     ]
     assert_same(*map(torch.as_tensor, found), 1e-3)
+
+
+def test_a_network_with_little_to_fold_is_explained_as_it_is():
+    more = [nn.Conv2d(3, 3, 1) for _ in range(7)]
+    model = settled(nn.Sequential(*more, nn.Conv2d(3, 5, 3), nn.BatchNorm2d(5), nn.Flatten()))
+    assert_left_out(model)
+    assert_folds(model[5:], "1 normalisation folded")
+
+
+@pytest.mark.filterwarnings("ignore::deepviz.errors.DeepVizWarning")
+def test_another_threads_call_on_the_same_model_does_not_matter():
+    model = small()
+    with fast_copies(False):
+        plain = Gradient()(model, X, 1)
+    stop, found = threading.Event(), []
+
+    def ablate():
+        while not stop.is_set():
+            AblationCAM(layer="2", relu=False)(model, X, 1)
+
+    thread = threading.Thread(target=ablate)
+    thread.start()
+    try:
+        for _ in range(20):
+            fast._known.pop(model, None)
+            found.append(Gradient().attribute(model, X, 1))
+    finally:
+        stop.set()
+        thread.join()
+    for one in found:
+        assert one.notes.facts[FACT] == "2 normalisations folded"
+        assert_same(one.maps, plain, EXACT)

@@ -42,6 +42,8 @@ FACT = "fast copy"
 """The fact about a copy that was used."""
 SAME = {torch.float32: 1e-4, torch.float64: 1e-10}
 """How far the outputs of a copy may be from the model's, of their scale."""
+LEAST = 0.25
+"""The share of convolutions of which the normalisation must be folded."""
 MOST_LOOKED_AT = 5000
 """Objects that attributes may lead to; of a model with more, no copy is made."""
 
@@ -177,6 +179,7 @@ class _Product:
     weight: int
     bias: int | None
     shape: torch.Size
+    convolves: bool
     held: StorageWeakRef
     uses: list[_Use] = field(default_factory=list)
 
@@ -203,17 +206,17 @@ class _Watch(TorchDispatchMode):
                 whole = normalises and operand is args[0] and operand.shape == product.shape
                 product.uses.append(_Use(args[3].data_ptr(), args[7]) if whole else _Use())
         if func is aten.convolution.default:
-            self._note(result, args[1], args[2])
+            self._note(result, args[1], args[2], convolves=True)
         elif func is aten.addmm.default:
             self._note(result, args[2], args[0])
         elif func is aten.mm.default:
             self._note(result, args[1], None)
         return result
 
-    def _note(self, result: Tensor, weight: Tensor, bias: Tensor | None) -> None:
+    def _note(self, result: Tensor, weight: Tensor, bias: Tensor | None, convolves: bool = False) -> None:
         address = None if bias is None else bias.data_ptr()
         held = StorageWeakRef(result.untyped_storage())
-        self.products[memory_of(result)] = _Product(weight.data_ptr(), address, result.shape, held)
+        self.products[memory_of(result)] = _Product(weight.data_ptr(), address, result.shape, convolves, held)
 
 
 def memory_of(tensor: Tensor) -> int:
@@ -362,21 +365,22 @@ def _made(session: Session, run: _Run, plain: Plain) -> FastCopy:
     """A copy of the session's model, as a watched pass shows what may be folded.
 
     Raises:
-        Unlike: if there is nothing to fold, or the model takes views of its feature maps, which then cannot lie as
+        Unlike: if there is too little to fold, or the model takes views of its feature maps, which then cannot lie as
             is fastest.
     """
     model = session.model
     folds = _folds(model, run)
-    if not folds or not session.call.takes_channels_last:
+    if not _pays(folds, run) or not session.call.takes_channels_last:
         raise Unlike
     pairs: dict[nn.Module, nn.Module] = {}
     copy = _shadow(model, pairs)
     for fold in folds:
         _fold(fold, pairs)
     rest = {pairs[fold.norm]: _rest(pairs[fold.norm]) for fold in folds}
+    convolved = {product.weight for product in run.watch.products.values()}
     for module in pairs.values():
         weight = module._parameters.get("weight")
-        if isinstance(module, nn.Conv2d) and weight is not None and weight.ndim == 4:
+        if isinstance(module, nn.Conv2d) and weight is not None and weight.data_ptr() in convolved:
             module._parameters["weight"] = _fixed(weight.contiguous(memory_format=torch.channels_last))
         for name, child in module._modules.items():
             if child in rest:
@@ -384,6 +388,12 @@ def _made(session: Session, run: _Run, plain: Plain) -> FastCopy:
     weights = {fold.layer._parameters["weight"].data_ptr() for fold in folds}  # type: ignore[union-attr]
     changed = frozenset(name for name, returned in run.returned.items() if returned & weights)
     return FastCopy(copy, survey(copy), changed, _names(model, folds), session.state, plain)
+
+
+def _pays(folds: list[_Fold], run: _Run) -> bool:
+    """Whether enough of the convolutions have a normalisation less to follow them."""
+    convolutions = sum(product.convolves for product in run.watch.products.values())
+    return bool(folds) and sum(fold.calls for fold in folds) >= LEAST * convolutions
 
 
 def _names(model: nn.Module, folds: list[_Fold]) -> dict[str, str]:
@@ -424,6 +434,7 @@ def _shadow(module: nn.Module, pairs: dict[nn.Module, nn.Module]) -> nn.Module:
     new: nn.Module = object.__new__(type(module))
     pairs[module] = new
     new.__dict__.update(module.__dict__)
+    new.__dict__.pop("forward", None)  # that of another thread's call
     hooks: dict[str, Any] = {key: OrderedDict() for key, value in module.__dict__.items() if _holds_hooks(key, value)}
     new.__dict__.update(hooks)
     new.__dict__["training"] = False
@@ -464,8 +475,10 @@ def _fold(fold: _Fold, pairs: dict[nn.Module, nn.Module]) -> None:
         W = weight * s.view(*s.shape, *[1] * (weight.ndim - 2))
     else:
         W = weight * s.view(-1, *[1] * (weight.ndim - 1))  # in double precision, as s is
+    layout = torch.channels_last if isinstance(layer, nn.Conv2d) else torch.contiguous_format
     parameters = pairs[layer]._parameters
-    parameters["weight"], parameters["bias"] = _fixed(W.to(weight.dtype)), _fixed(b.to(weight.dtype))
+    parameters["weight"] = _fixed(W.to(weight.dtype, memory_format=layout))
+    parameters["bias"] = _fixed(b.to(weight.dtype))
 
 
 def _rest(norm: nn.Module) -> nn.Module:
