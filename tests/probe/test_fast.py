@@ -243,6 +243,13 @@ class Regularised(Twice):
         return self.norms[0](self.conv(x)).mean((2, 3)) + self.conv.weight.square().sum()
 
 
+class Reading(Twice):
+    """A part of the weights, and of the normalisation's, is read for another purpose."""
+
+    def forward(self, x):
+        return self.norms[0](self.conv(x)).mean((2, 3)) + self.conv.weight[2].sum() + self.norms[0].weight[1:].sum()
+
+
 class HalfNorm(nn.BatchNorm2d):
     """A normalisation that goes on."""
 
@@ -318,6 +325,7 @@ LEFT_OUT = {
     "the result is returned": Returning,
     "tied weights": Tied,
     "weights read elsewhere": Regularised,
+    "parts of weights read elsewhere": Reading,
     "a normalisation of its own kind": lambda: nn.Sequential(nn.Conv2d(3, 5, 3), HalfNorm(5), nn.Flatten()),
     "weights computed on the way": lambda: nn.Sequential(Standardised(3, 5, 3), nn.BatchNorm2d(5), nn.Flatten()),
     "modules in a list": Listing,

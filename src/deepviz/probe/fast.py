@@ -198,7 +198,7 @@ class _Watch(TorchDispatchMode):
         result = func(*args, **(kwargs or {}))
         aten = torch.ops.aten
         operands = list(tensors_in((args, kwargs or {})))
-        self.reads.update({operand.data_ptr() for operand in operands if operand.device.type == "cpu"})
+        self.reads.update(set(map(memory_of, operands)))
         normalises = func is aten.native_batch_norm.default and args[3] is not None and not args[5]
         for operand in operands:
             product = self.products.get(memory_of(operand))
@@ -304,10 +304,9 @@ def _folds(model: nn.Module, run: _Run) -> list[_Fold]:
             continue
         read = run.watch.reads
         own = [*layer._parameters.values(), *norm._parameters.values(), norm.running_mean, norm.running_var]
-        # each is read by these calls alone: nobody else takes the weights for another purpose. Linear layers transpose
-        # theirs first.
+        # they are read by these calls alone, in whole or in part; linear layers transpose their weights first
         most = 2 * len(layers) if isinstance(layer, nn.Linear) else len(layers)
-        if all(tensor is None or read[tensor.data_ptr()] <= most for tensor in own):
+        if all(tensor is None or read[memory_of(tensor)] <= most for tensor in own):
             found.append(_Fold(layer, norm, calls[layer][0].uses[0].eps, len(layers)))
     return found
 
