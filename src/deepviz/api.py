@@ -72,7 +72,7 @@ def explain(
     preprocess: Any = None,
     extra: Any = None,
     output: Kind = "auto",
-    fast: bool = True,
+    fast: bool | None = None,
 ) -> Explanations:
     """Explain a model's predictions for images with one or several methods.
 
@@ -104,8 +104,8 @@ def explain(
             "binary" (two classes, also of one output), "multi-label" (independent labels), "regression" (numbers) or
             "embedding".
         fast: whether to work on a private copy of the model with batch normalisation folded into the convolutions,
-            where that is known to give the same; the notes say so ("fast copy"). `DEEPVIZ_FAST=0` turns it off
-            everywhere.
+            where that is known to give the same; the notes say so ("fast copy"). None: if the environment has
+            `DEEPVIZ_FAST=1`.
 
     Returns:
         A flat list, by image, then class (best first), then explained input, then method. Of "all", its `skipped` and
@@ -140,7 +140,7 @@ def explain_each(
     preprocess: Any = None,
     extra: Any = None,
     output: Kind = "auto",
-    fast: bool = True,
+    fast: bool | None = None,
 ) -> Iterator[Explanation]:
     """`explain`, one result at a time: images are read when needed, and results are not stored.
 
@@ -162,7 +162,7 @@ def explain_each(
     return (one for image in _each(found, fast) for one in image.explanations)
 
 
-def _each(found: Iterator[ImageOutcomes], fast: bool) -> Iterator[ImageOutcomes]:
+def _each(found: Iterator[ImageOutcomes], fast: bool | None) -> Iterator[ImageOutcomes]:
     """The same, computed with fast copies or without; between them, the caller's setting holds."""
     while True:
         with fast_copies(fast):
@@ -284,7 +284,7 @@ def evaluate(
     preprocess: Any = None,
     extra: Any = None,
     output: Kind = "auto",
-    fast: bool = True,
+    fast: bool | None = None,
 ) -> Evaluation:
     """Evaluate methods by metrics, over images.
 
@@ -345,7 +345,7 @@ def sanity_check(
     preprocess: Any = None,
     extra: Any = None,
     output: Kind = "auto",
-    fast: bool = True,
+    fast: bool | None = None,
 ) -> Sanity:
     """Compare each method's maps with those after the network's layers get random weights, from the output down
     (Adebayo et al. 2018).

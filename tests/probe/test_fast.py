@@ -34,6 +34,11 @@ X = torch.randn(3, 3, 16, 16, generator=torch.Generator().manual_seed(1), dtype=
 EXACT = 1e-10
 
 
+@pytest.fixture(autouse=True)
+def asked_for(monkeypatch):
+    monkeypatch.setenv("DEEPVIZ_FAST", "1")
+
+
 def settled(model: nn.Module, dtype: torch.dtype = torch.float64, seed: int = 0) -> nn.Module:
     """The model in eval mode, its normalisation with statistics and weights as training leaves them: none is 0 or 1."""
     generator = torch.Generator().manual_seed(seed)
@@ -530,8 +535,11 @@ def test_weights_that_are_not_folded_are_in_the_models_memory():
     assert not any(module.training for module in copy.modules())
 
 
-def test_the_variable_turns_copies_off(monkeypatch):
-    monkeypatch.setenv("DEEPVIZ_FAST", "0")
+@pytest.mark.parametrize("value", ["0", None])
+def test_without_being_asked_for_there_are_no_copies(value, monkeypatch):
+    monkeypatch.delenv("DEEPVIZ_FAST")
+    if value is not None:
+        monkeypatch.setenv("DEEPVIZ_FAST", value)
     assert_left_out(small())
 
 
@@ -595,7 +603,7 @@ def test_explain_says_what_was_used_and_takes_fast_false():
     assert FACT not in next(deepviz.explain_each(model, images, "gradient", target=1, fast=False)).notes
     each = deepviz.explain_each(model, images, "gradient", target=1, fast=False)
     next(each)
-    assert fast._switched_on.get()  # what is computed between two of them is computed as the caller says
+    assert fast._switch.get() is None  # what is computed between two of them is computed as the caller says
 
 
 def test_evaluation_and_sanity_check_come_to_the_same_without_copies():

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from deepviz.probe.session import Session
 
 SWITCH = "DEEPVIZ_FAST"
-"""The environment variable that turns fast copies off, if it is 0."""
+"""The environment variable that turns fast copies on, if it is 1."""
 FACT = "fast copy"
 """The fact about a copy that was used."""
 SAME = {torch.float32: 1e-4, torch.float64: 1e-10}
@@ -47,18 +47,23 @@ LEAST = 0.25
 MOST_LOOKED_AT = 5000
 """Objects that attributes may lead to; of a model with more, no copy is made."""
 
-_switched_on: ContextVar[bool] = ContextVar("fast", default=True)
+_switch: ContextVar[bool | None] = ContextVar("fast", default=None)
 _making = RLock()
 
 
 @contextmanager
-def fast_copies(on: bool) -> Iterator[None]:
-    """Inside, models are explained on fast copies or, with `on` False, as they are."""
-    before = _switched_on.set(on and _switched_on.get())
+def fast_copies(on: bool | None) -> Iterator[None]:
+    """Inside, models are explained on fast copies or, with `on` False, as they are; None: as outside."""
+    before = _switch.set(_switch.get() if on is None else on)
     try:
         yield
     finally:
-        _switched_on.reset(before)
+        _switch.reset(before)
+
+
+def _is_on() -> bool:
+    on = _switch.get()
+    return os.environ.get(SWITCH) == "1" if on is None else on
 
 
 Plain = list[tuple[weakref.ref[nn.Module], int, dict[str, Any]]]
@@ -111,7 +116,7 @@ _known: weakref.WeakKeyDictionary[nn.Module, _Known] = weakref.WeakKeyDictionary
 
 def fast_copy(session: Session) -> FastCopy | None:
     """The copy of the session's model, made or found; None if there is none, or it is not to be used."""
-    if not _switched_on.get() or os.environ.get(SWITCH) == "0" or not _may_pay(session):
+    if not _is_on() or not _may_pay(session):
         return None
     if any(map(is_hooked, session.survey.modules)):
         return None
