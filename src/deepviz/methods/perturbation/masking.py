@@ -76,6 +76,10 @@ class Masking:
                 raise ImageError("baseline='inpainted' fills what is taken away from what is left, and nothing is left")
             return imputed(x.expand(len(m), *x.shape[1:]), removed)
 
+        return self.of_copies(count, make)
+
+    def of_copies(self, count: int, make: Callable[[slice], Tensor]) -> Tensor:
+        """f of so many changed copies of the image, (count, K) in float64 on the CPU."""
         rows = torch.full((count,), self.row)
         try:
             return self._table(self.session.ask(rows, make, self.value))

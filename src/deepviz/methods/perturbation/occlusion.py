@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
 import torch
-from torch import Tensor
 
 from deepviz.methods.method import View
+from deepviz.methods.perturbation.covering import Covering
 from deepviz.methods.perturbation.masking import Masking
 from deepviz.methods.perturbation.perturbation_map import ROUND, Estimate, PerturbationMap
 from deepviz.options import Ge
@@ -66,16 +66,10 @@ class Occlusion(PerturbationMap):
         windows = list(itertools.product(*(self._along(side) for side in image.space)))
         falls = torch.zeros(image.clean.shape[1], *image.space, dtype=torch.float64)
         times = torch.zeros(image.space)
-
-        def masks(chunk: slice) -> Tensor:
-            m = torch.ones(chunk.stop - chunk.start, 1, *image.space)
-            for mask, window in zip(m, part[chunk], strict=True):
-                mask[(0, *window)] = 0
-            return m
-
+        covering = Covering(image)
         for start in range(0, len(windows), ROUND):
             part = windows[start : start + ROUND]
-            fall = image.clean - image.values(len(part), masks)
+            fall = image.clean - covering.values(part)
             for window, of_window in zip(part, fall, strict=True):
                 falls[(slice(None), *window)] += of_window.view(-1, *[1] * len(image.space))
                 times[window] += 1
