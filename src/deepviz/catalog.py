@@ -227,6 +227,10 @@ def members(name: str, budget: int | None = None) -> list[str] | None:
     return family and [one for one in family if passes(one) <= MOST_PASSES]
 
 
+FEW_PASSES = 16
+"""Forward passes of the cheapest method that takes a budget."""
+
+
 def cheapest(cls: type[Method]) -> Method:
     """A method with as little work as its bounds allow: enough to see whether it applies to a model."""
     found = cls()
@@ -235,8 +239,9 @@ def cheapest(cls: type[Method]) -> Method:
             (bound.value for kind in option.annotation.kinds for bound in kind.bounds if isinstance(bound, Ge)),
             default=None,
         )
-        # of a budget the lowest does not suffice where the image has many parts
-        if int in option.kinds and lowest is not None and option.role != "budget":
+        if option.role == "budget":  # its lowest value does not suffice for more than one part
+            found = replace(found, **{option.name: FEW_PASSES})
+        elif int in option.kinds and lowest is not None:
             less = replace(found, **{option.name: int(lowest)})
             found = less if less.passes() < found.passes() else found
     return found

@@ -59,7 +59,7 @@ class MeaningfulPerturbation(Method):
     cells: Annotated[int, Ge(2), "Cells of the mask along each axis."] = 28
     sparsity: Annotated[float, Ge(0), "Penalty of each cell that is removed."] = 1e-4
     smoothness: Annotated[float, Ge(0), "Penalty of differences between neighbouring cells."] = 1e-2
-    power: Annotated[float, Ge(1), "Power of these differences."] = 3.0
+    power: Annotated[float, Gt(0), "Power of these differences."] = 3.0
     rate: Annotated[float, Gt(0), "Step size of Adam."] = 0.1
     baseline: Annotated[
         Baseline, "What takes the place of what is removed: blur, a number in normalised space, or a colour."
