@@ -53,6 +53,7 @@ from deepviz.runs.asked import (
     each_item,
     is_all,
     items_of,
+    of_function,
 )
 from deepviz.runs.evaluate import DEFAULT_METRICS, Box, evaluate_items, region
 from deepviz.runs.explain import explain_items
@@ -121,9 +122,9 @@ def explain(
         >>> [e.title for e in deepviz.explain(net, torch.rand(3, 8, 8), ["gradient", "grad-times-image"])]
         ['Gradient', 'Gradient × image']
     """
-    choose_methods(methods, layer)  # before any work, if there is no such method
+    chosen = choose_methods(methods, layer)
     loaded, items = _items(model, images, target, preprocess, extra, output)
-    chosen = choose_methods(methods, layer, loaded.is_black_box)
+    chosen = of_function(chosen, methods, loaded)
     with fast_copies(fast):
         found = list(explain_items(loaded, items, chosen, top_k=top_k, lenient=is_all(methods)))
     return Explanations(outcome for image in found for outcome in image.outcomes)
@@ -154,9 +155,9 @@ def explain_each(
         >>> next(deepviz.explain_each(net, images, "gradient")).title
         'Gradient'
     """
-    choose_methods(methods, layer)
+    chosen = choose_methods(methods, layer)
     loaded = _loaded(model, images, preprocess, output)
-    chosen = choose_methods(methods, layer, loaded.is_black_box)
+    chosen = of_function(chosen, methods, loaded)
     items = each_item(loaded, images, target, extra)
     found = explain_items(loaded, items, chosen, top_k=top_k, lenient=is_all(methods))
     return (one for image in _each(found, fast) for one in image.explanations)
@@ -323,7 +324,7 @@ def evaluate(
     """
     chosen, by = choose_methods(methods), choose_metrics(metrics)
     loaded, items = _items(model, images, target, preprocess, extra, output)
-    chosen = choose_methods(methods, black_box=loaded.is_black_box)
+    chosen = of_function(chosen, methods, loaded)
     if boxes is not None and len(boxes) != len(items):
         raise TargetError(f"{len(boxes)} lists of boxes for {len(items)} images: give one for each")
     if boxes is not None:

@@ -230,10 +230,8 @@ def _files(path: str | os.PathLike[str], reads: Reads) -> Iterator[ImageLike]:
     yield from found.paths
 
 
-def choose_methods(methods: Methods, layer: str | nn.Module | None = None, black_box: bool = False) -> list[Method]:
+def choose_methods(methods: Methods, layer: str | nn.Module | None = None) -> list[Method]:
     """The methods asked for, as values; `layer` goes to those that take one, also inside others.
-
-    `black_box`: whether the model is a plain function, of which "all" means other methods.
 
     Raises:
         MethodError: for a name that does not exist, with the nearest ones.
@@ -241,8 +239,7 @@ def choose_methods(methods: Methods, layer: str | nn.Module | None = None, black
         TypeError: for a class instead of a value, or a set.
         ValueError: if there is none.
     """
-    members = catalog.members(methods) if isinstance(methods, str) else None
-    asked = catalog.default_set(black_box) if methods == "all" else members or methods
+    asked = (catalog.members(methods) if isinstance(methods, str) else None) or methods
     several = [
         _value(one, Method, "methods", also="'all', ")  # type: ignore[type-abstract]
         for one in (_ordered(asked, "methods") if _is_many(asked) else [asked])
@@ -256,6 +253,13 @@ def choose_methods(methods: Methods, layer: str | nn.Module | None = None, black
         named = ", ".join(method.name for method in several)
         raise LayerError(f"layer={layer!r} is for methods that take one and do not name it themselves, not for {named}")
     return placed
+
+
+def of_function(chosen: list[Method], methods: Methods, loaded: LoadedModel) -> list[Method]:
+    """The chosen methods; of a model that is a plain function, "all" means those that need forward passes alone."""
+    if isinstance(methods, str) and methods == "all" and loaded.is_black_box:
+        return [catalog.method(name) for name in catalog.default_set(black_box=True)]
+    return chosen
 
 
 def is_all(methods: Methods) -> bool:
