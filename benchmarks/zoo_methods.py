@@ -44,12 +44,21 @@ GAUSS_LEGENDRE = ((0.5 - 3**-0.5 / 2, 0.5), (0.5 + 3**-0.5 / 2, 0.5))
 BUDGET: dict[str, dict[str, Any]] = {
     "ablation-cam": {"channels": 3},
     "blur-ig": {"steps": 2},
+    "feature-ablation": {"cells": 2},
     "expected-gradients": {"samples": 2},
     "guided-ig": {"steps": 2},
+    "hsic": {"cells": 2, "max_passes": 6},
     "integrated-gradients": {"steps": 2},
     "is-cam": {"channels": 2, "steps": 2},
+    "kernel-shap": {"cells": 2, "max_passes": 16},
+    "lime": {"cells": 2, "max_passes": 6},
+    "meaningful-perturbation": {"steps": 2, "cells": 4},
+    "occlusion": {"window": 64},
+    "rise": {"max_passes": 6},
     "score-cam": {"channels": 2},
+    "shapley-sampling": {"cells": 2, "max_passes": 16},
     "smooth-grad": {"samples": 2},
+    "sobol": {"cells": 2, "max_passes": 12},
     "ss-cam": {"channels": 2, "samples": 2},
     "xrai": {"steps": 1},
 }
@@ -72,6 +81,10 @@ def small(key: str) -> Method:
 
 class NoTruth(Exception):
     """No formula can be evaluated here."""
+
+
+def _unknown(*_: Any) -> Tensor:
+    raise NoTruth  # by its own tests alone
 
 
 # ------------------------------------------------------------------------------------------------------- the oracles
@@ -890,7 +903,7 @@ class Asked:
             same(straight, path_integral(self.truths, torch.zeros_like(images), points), rounding)
             return Cell("right")
         try:
-            expected = ORACLES[key](self.truths, found, notes)
+            expected = ORACLES.get(key, _unknown)(self.truths, found, notes)
         except NoTruth:
             return Cell("right", BY_ROWS)
         same(found[: len(expected)], expected.detach(), rounding)

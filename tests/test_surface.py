@@ -73,7 +73,7 @@ SIGNATURES = {
     "detector": "model, read",
     "diff": "one, other, method=None, *, noise=None",
     "explain": "model, images, methods='all', *, target=None, top_k=1, layer=None, preprocess=None, extra=None, "
-    "output='auto', fast=True",
+    "output='auto', fast=None",
     "grad_times_image": f"model, image, *, {COMMON}",
     "ground_truth": "images, labels, truth='folders'",
     "load_explanations": "path",

@@ -58,8 +58,8 @@ def black_box():
 
 
 def catalog_of(family):
-    """The methods of a family, with a budget of 1000 passes."""
-    return [deepviz.catalog.find(name)().with_budget(1000) for name in deepviz.catalog.families()[family]]
+    """The methods of a family, with a budget of 400 passes."""
+    return [deepviz.catalog.find(name)().with_budget(400) for name in deepviz.catalog.families()[family]]
 
 
 def another_image():

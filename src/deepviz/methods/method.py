@@ -68,6 +68,8 @@ class Method(Frozen, ABC):
     """What it asks of a model, apart from the methods inside it."""
     in_default_set: ClassVar[bool] = True
     """Whether "all" includes it, where it is in the catalog."""
+    of_parts: ClassVar[bool] = False
+    """Whether its map is of parts of the image that are changed together, not of pixels."""
     spatial: ClassVar[tuple[int, ...]] = (1, 2, 3)
     """How many spatial axes its inputs may have: 1 of signals (N, C, L), 2 of images, 3 of volumes (N, C, D, H, W)."""
 
@@ -177,8 +179,8 @@ class Method(Frozen, ABC):
 
     @property
     def coarse(self) -> bool:
-        """Whether the map has a layer's few cells, not a value per pixel."""
-        return self.requires.coarse
+        """Whether the map has few cells, of a layer or of parts of the image, not a value per pixel."""
+        return self.requires.coarse or any(method.of_parts for method in (self, *self._inside))
 
     @property
     def _inside(self) -> tuple[Method, ...]:

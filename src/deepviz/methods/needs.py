@@ -37,8 +37,8 @@ class Needs:
 
     @property
     def coarse(self) -> bool:
-        """Whether the map has few cells, of a layer, of tokens, or of what is changed, not a value of each pixel."""
-        return not self.gradient
+        """Whether the map has a layer's few cells: what comes from a layer or from tokens has no value per pixel."""
+        return (self.layer or self.attention) and not self.gradient
 
     @property
     def black_box(self) -> bool:

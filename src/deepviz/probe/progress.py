@@ -16,7 +16,7 @@ _may_end_early: ContextVar[bool] = ContextVar("may_end_early", default=True)
 
 
 class Stopped(Exception):
-    """Nobody wants the result of a computation any more."""
+    """The result of a computation is not wanted any more."""
 
 
 @contextmanager

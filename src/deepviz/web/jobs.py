@@ -25,7 +25,7 @@ BETWEEN = 1.0
 """Seconds between two versions of a map under way."""
 Watch = Callable[[Callable[[], list[dict[str, Any]]] | None], None]
 """Is called again and again in the middle of long work, with a function that gives what the page receives of it so far;
-None where there is nothing yet. It raises `Stopped` if nobody wants the work any more."""
+None where there is nothing yet. It raises `Stopped` if the work is not wanted any more."""
 State = Literal["queued", "running", "done", "failed", "cancelled"]
 LAST: tuple[State, ...] = ("done", "failed", "cancelled")
 

@@ -71,6 +71,7 @@ class PerturbationMap(Method):
 
     needs: ClassVar[Needs] = Needs(forward=True)
     in_default_set: ClassVar[bool] = False
+    of_parts: ClassVar[bool] = True
 
     def maps(self, session: Session) -> Tensor:
         """The map of each image, after all passes, or as many as make it sure enough."""
