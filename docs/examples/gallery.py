@@ -126,7 +126,7 @@ def sanity():
 
 
 ALL = (
-    methods, gradients, cams, cams_of_a_cup, cams_of_two_objects,
+    methods, gradients, cams, cams_of_a_cup, cams_of_two_objects, black_box,
     another_image, classes, contrast, contact_sheet, layers,
     generated, dream, inversion, activations, filters, curves, sanity,
 )  # fmt: skip
