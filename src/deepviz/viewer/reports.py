@@ -126,8 +126,8 @@ def _packed(data: dict[str, Any]) -> str:
             elements.append(_element(f"image-{photograph}", data["photographs"][photograph].pop("source")))
         records = [tile["record"] or {} for tile in row["tiles"]]
         # the maps of all tiles, then their errors
-        packed = [one.get(part) for part in ("map", "errors") for one in records]
-        maps = [one and one.pop("data") for one in packed]
+        parts = ("map", "errors") if any("errors" in one for one in records) else ("map",)
+        maps = [one[part].pop("data") if part in one else None for part in parts for one in records]
         elements.append(_element(f"maps-{number}", maps))
     return "\n".join(elements)
 
