@@ -16,7 +16,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.utils._pytree import tree_map
+from torch.utils._pytree import tree_leaves, tree_map
 
 aten = torch.ops.aten
 WHOLE = 0.7
@@ -34,30 +34,30 @@ class Trace:
     Args:
         known: what operations gave for the image itself, by the operation and what it was given; with that, which is
             kept as long, since it is known by its identity.
-        full: multiply-adds of one copy in a plain pass, of the convolutions that are computed in part here.
-        spent: those of one copy here.
+        copies: how many there were.
+        saved: multiply-adds of convolutions that were not computed, of all copies.
     """
 
     known: dict[Any, tuple[Any, Any]] = field(default_factory=dict)
-    full: float = 0.0
-    spent: float = 0.0
+    copies: int = 0
+    saved: float = 0.0
 
     def gain(self, flops: float) -> float:
-        """How many times as many operations a plain pass takes, which has so many: two for each multiply-add."""
-        return flops / max(flops - 2 * (self.full - self.spent), 1.0)
+        """How many times as many operations a plain pass of a copy takes, which has so many: two for each
+        multiply-add."""
+        return flops / (flops - 2 * self.saved / self.copies)
 
-    def clean(self, func: Any, args: Any, kwargs: Any) -> tuple[Any, bool]:
-        """What an operation gives for the image itself, and whether it was computed just now."""
+    def clean(self, func: Any, args: Any, kwargs: Any) -> Any:
+        """What an operation gives for the image itself."""
         given = tree_map(_clean, (args, kwargs))
-        key = (func, str(tree_map(_identity, given)))
-        new = key not in self.known
-        if new:
+        key = (func, *map(_identity, tree_leaves(given)))
+        if key not in self.known:
             if len(self.known) == MOST:  # of a model that makes its weights anew in each pass
                 self.known.clear()
             # a clone: what an operation in place changes is still needed as it was
             own = (given[0][0].clone(), *given[0][1:]) if func._schema.is_mutable else given[0]
             self.known[key] = func(*own, **given[1]), given
-        return self.known[key][0], new
+        return self.known[key][0]
 
 
 class Changed(Tensor):
@@ -158,7 +158,8 @@ def _clean(leaf: Any) -> Any:
 
 
 def _identity(leaf: Any) -> Any:
-    return id(leaf) if isinstance(leaf, Tensor) else leaf
+    """What a tensor is known by, as long as it is not written to; a number or switch by type and value."""
+    return ("tensor", id(leaf), leaf._version) if isinstance(leaf, Tensor) else (type(leaf), leaf)
 
 
 def _whole(leaf: Any) -> Any:
@@ -205,7 +206,7 @@ def _rule(*functions: Any) -> Callable[[Rule], Rule]:
     aten._to_copy.default,
 )
 def _pointwise(func: Any, x: Changed, *rest: Any, **options: Any) -> Any:
-    clean, _ = x.common.clean(func, (x, *rest), options)
+    clean = x.common.clean(func, (x, *rest), options)
     part = func(x.part, *rest, **options)
     if func._schema.is_mutable:
         x.clean, x.part = clean, part
@@ -217,7 +218,7 @@ def _pointwise(func: Any, x: Changed, *rest: Any, **options: Any) -> Any:
 def _batch_norm(func: Any, x: Changed, *rest: Any) -> Any:
     if func is aten.native_batch_norm.default and rest[4]:
         return NotImplemented
-    clean, _ = x.common.clean(func, (x, *rest), {})
+    clean = x.common.clean(func, (x, *rest), {})
     part, *statistics = func(x.part, *rest)
     return x.with_part(clean[0], part), *statistics
 
@@ -232,7 +233,7 @@ def _of_two(func: Any, x: Changed, y: Any, **options: Any) -> Any:
     common = _together([x, y]) if x.shape == y.shape else None
     if common is None:
         return NotImplemented
-    clean, _ = x.common.clean(func, (x, y), options)
+    clean = x.common.clean(func, (x, y), options)
     top, left, size = common
     part = func(_at(x, top, left, size).clone(), _at(y, top, left, size), **options)
     if func._schema.is_mutable:
@@ -247,7 +248,7 @@ def _cat(func: Any, tensors: Sequence[Tensor], dim: int = 0) -> Any:
     common = _together(both) if len(both) == len(tensors) and dim in (1, -3) else None
     if common is None:
         return NotImplemented
-    clean, _ = both[0].common.clean(func, (tensors, dim), {})
+    clean = both[0].common.clean(func, (tensors, dim), {})
     top, left, size = common
     return Changed(clean, func([_at(one, top, left, size) for one in both], 1), top, left, both[0].common)
 
@@ -338,14 +339,12 @@ def _convolution(
     if x.ndim != 4 or transposed or isinstance(weight, Changed):
         return NotImplemented
     given = (x, weight, bias, stride, padding, dilation, transposed, output_padding, groups)
-    clean, new = x.common.clean(func, given, {})
+    clean = x.common.clean(func, given, {})
     reach = [_Reach(*one) for one in zip(weight.shape[2:], *map(_pair, (stride, padding, dilation)), strict=True)]
     found = _local(x, clean, reach, lambda seen: F.conv2d(seen, weight, bias, stride, 0, dilation, groups))
-    if new:
-        of_each = weight[0].numel() * clean.shape[1]
-        h, w = clean.shape[2:] if found is NotImplemented else found.window
-        x.common.full += of_each * clean.shape[2] * clean.shape[3]
-        x.common.spent += of_each * h * w
+    if found is not NotImplemented:
+        left_out = math.prod(clean.shape[2:]) - math.prod(found.window)
+        x.common.saved += weight[0].numel() * clean.shape[1] * left_out * len(x)
     return found
 
 
@@ -355,7 +354,7 @@ def _max_pool(
 ) -> Any:
     if x.ndim != 4:
         return NotImplemented
-    (clean, _), _ = x.common.clean(func, (x, kernel, stride, padding, dilation, ceil), {})
+    clean, _ = x.common.clean(func, (x, kernel, stride, padding, dilation, ceil), {})
     kernel, stride, dilation = _pair(kernel), _pair(stride or kernel), _pair(dilation)
     reach = [_Reach(*one) for one in zip(kernel, stride, _pair(padding), dilation, strict=True)]
     low = float("-inf")
@@ -376,7 +375,7 @@ def _avg_pool(
 ) -> Any:
     if x.ndim != 4 or ceil or (any(_pair(padding)) and not count_pad):
         return NotImplemented
-    clean, _ = x.common.clean(func, (x, kernel, stride, padding, ceil, count_pad, divisor), {})
+    clean = x.common.clean(func, (x, kernel, stride, padding, ceil, count_pad, divisor), {})
     kernel, stride = _pair(kernel), _pair(stride or kernel)
     reach = [_Reach(*one, 1) for one in zip(kernel, stride, _pair(padding), strict=True)]
     return _local(x, clean, reach, lambda seen: F.avg_pool2d(seen, kernel, stride, 0, divisor_override=divisor))
@@ -386,7 +385,7 @@ def _avg_pool(
 def _pad(func: Any, x: Changed, pad: list[int], value: float = 0) -> Any:
     if len(pad) > 4 or min(pad) < 0:
         return NotImplemented
-    clean, _ = x.common.clean(func, (x, pad, value), {})
+    clean = x.common.clean(func, (x, pad, value), {})
     top = pad[2] if len(pad) > 2 else 0
     return Changed(clean, x.part, x.top + top, x.left + pad[0], x.common)
 
@@ -396,7 +395,7 @@ def _mean(func: Any, x: Changed, dim: Sequence[int] | None, keepdim: bool = Fals
     """The mean over all places: that of the image, and what the windows change."""
     if dim is None or x.ndim != 4 or {d % 4 for d in dim} != {2, 3} or options:
         return NotImplemented
-    clean, _ = x.common.clean(func, (x, dim, keepdim), {})
+    clean = x.common.clean(func, (x, dim, keepdim), {})
     h, w = x.window
     places = zip(x.top.tolist(), x.left.tolist(), strict=True)
     own = torch.stack([x.clean[0, :, top : top + h, left : left + w].sum((1, 2)) for top, left in places])

@@ -48,12 +48,12 @@ class Covering:
             self._checked = True
             with FlopCounterMode(display=False) as plain:
                 expected = self._plain(windows[:CHECKED])
-            self.gain = self.trace.gain(plain.get_total_flops() / len(expected))
+            gain = self.trace.gain(plain.get_total_flops() / len(expected))
             apart = float((found[:CHECKED] - expected).abs().max())
-            if apart > TOLERANCE * float(expected.abs().max()) or self.gain < LEAST_GAIN:
+            if apart > TOLERANCE * float(expected.abs().max()) or gain < LEAST_GAIN:
                 self.trace = None
                 return torch.cat([expected, self._plain(windows[CHECKED:])]) if windows[CHECKED:] else expected
-            self.image.session.notes.facts["incremental"] = f"{self.gain:.1f} times fewer operations than whole passes"
+            self.image.session.notes.facts["incremental"] = f"{gain:.1f} times fewer operations than whole passes"
         return found
 
     def _changed(self, windows: Sequence[Window]) -> Tensor:
@@ -62,6 +62,7 @@ class Covering:
         assert b is not None
         part = torch.cat([b[(slice(None), slice(None), *window)] for window in windows])
         top, left = (torch.tensor([window[axis].start for window in windows]) for axis in (0, 1))
+        self.trace.copies += len(part)
         return Changed(self.x, part, top, left, self.trace)
 
     def _plain(self, windows: Sequence[Window]) -> Tensor:
