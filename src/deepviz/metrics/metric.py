@@ -9,10 +9,10 @@ from dataclasses import dataclass, fields, replace
 from typing import Annotated, Any, ClassVar, Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from deepviz.errors import ImageError, ModelError
+from deepviz.methods.enlarge import enlarged
 from deepviz.methods.method import SPACES, Method, asked, in_short
 from deepviz.options import Frozen
 from deepviz.probe.outputs import Kind
@@ -207,8 +207,7 @@ def per_pixel(attribution: Tensor, x: Tensor, channels: Channels | None = "sum")
     maps = attribution.detach().to(x.device, torch.promote_types(attribution.dtype, torch.float32))
     maps = maps.abs().amax(1) if channels == "magnitude" else maps.sum(1)
     if maps.shape[1:] != x.shape[2:]:
-        mode = "bilinear" if x.ndim == 4 else "trilinear"
-        maps = F.interpolate(maps.unsqueeze(1), x.shape[2:], mode=mode, align_corners=False).squeeze(1)
+        maps = enlarged(maps.unsqueeze(1), x.shape[2:]).squeeze(1)
     return maps
 
 

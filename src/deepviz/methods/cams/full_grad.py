@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 
 from deepviz.inputs import Leaves
-from deepviz.methods.cams.layer_map import enlarged, precise
+from deepviz.methods.cams.layer_map import precise
+from deepviz.methods.enlarge import enlarged
 from deepviz.methods.method import Method, View
 from deepviz.probe.biases import Bias, biases_added
 from deepviz.probe.gradient import differentiate, fresh_leaf

@@ -6,7 +6,8 @@ from typing import Annotated, ClassVar
 from torch import Tensor
 
 from deepviz.methods.cams.layer_cam import LayerCAM
-from deepviz.methods.cams.layer_map import LayerMap, enlarged
+from deepviz.methods.cams.layer_map import LayerMap
+from deepviz.methods.enlarge import enlarged
 from deepviz.methods.method import Method
 from deepviz.methods.needs import Needs
 from deepviz.probe.rules import Rule

@@ -7,7 +7,8 @@ from torch import Tensor
 
 from deepviz import options
 from deepviz.methods.cams.grad_cam import GradCAM
-from deepviz.methods.cams.layer_map import combined, enlarged, note_layers, positive
+from deepviz.methods.cams.layer_map import combined, note_layers, positive
+from deepviz.methods.enlarge import enlarged
 from deepviz.methods.method import Method
 from deepviz.methods.needs import Needs
 from deepviz.probe.capture import layer_and_input_gradient

@@ -7,12 +7,11 @@ from dataclasses import dataclass, field
 from typing import Annotated, ClassVar, Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from deepviz import options
 from deepviz.diagnostics import NO_CLASS, OBJECTIVE
-from deepviz.errors import LayerError
+from deepviz.methods.enlarge import enlarged
 from deepviz.methods.method import Method
 from deepviz.methods.needs import Needs
 from deepviz.probe.capture import layer_gradient, layer_output
@@ -25,7 +24,6 @@ JOINED: dict[str, str] = {
     "maximum": "maximum of the maps, each divided by its own maximum",
     "sum": "sum of the maps",
 }
-LINEAR = {1: "linear", 2: "bilinear", 3: "trilinear"}
 
 
 @dataclass(frozen=True)
@@ -98,16 +96,6 @@ def scaled(cam: Tensor, rows: int) -> Tensor:
     most = cam.flatten(rows).abs().amax(-1)
     most = torch.where(most > 0, most, torch.ones_like(most))
     return cam / most.view(*most.shape, *[1] * (cam.ndim - rows))
-
-
-def enlarged(cam: Tensor, space: torch.Size) -> Tensor:
-    """A layer's map (..., 1, *grid) at the size `space` of the image, linear in each axis."""
-    axes = len(space)
-    if cam.ndim - axes < 2 or cam.shape[-axes - 1] != 1:  # frames of a clip, which a callable took out of the channels
-        raise LayerError(f"a map {tuple(cam.shape)} cannot be enlarged to an image of {tuple(space)}: give layer=")
-    flat = cam.reshape(-1, 1, *cam.shape[-axes:])
-    up = F.interpolate(flat, tuple(space), mode=LINEAR[axes], align_corners=False)
-    return up.view(*cam.shape[:-axes], *space)
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from deepviz.methods.cams.budget import Channels, counted, note_budget, strongest
-from deepviz.methods.cams.layer_map import EvidenceMap, enlarged, laid_out, precise
+from deepviz.methods.cams.layer_map import EvidenceMap, laid_out, precise
+from deepviz.methods.enlarge import enlarged
 from deepviz.probe.capture import layer_output
 from deepviz.probe.layers import Layer
 from deepviz.probe.session import Session, Value

@@ -9,7 +9,8 @@ from torch import Tensor
 from deepviz import options
 from deepviz.methods.cams.grad_cam_plus_plus import GradCAMPlusPlus
 from deepviz.methods.cams.guided import check_layer_method
-from deepviz.methods.cams.layer_map import LayerMap, enlarged, note_layers, scaled
+from deepviz.methods.cams.layer_map import LayerMap, note_layers, scaled
+from deepviz.methods.enlarge import enlarged
 from deepviz.methods.method import Method, View
 from deepviz.methods.needs import Needs
 from deepviz.probe.layers import choose_layer, choose_stages

@@ -4,10 +4,10 @@ from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from deepviz.inputs import Leaves
+from deepviz.methods.enlarge import enlarged
 from deepviz.methods.method import Method, View
 from deepviz.methods.needs import Needs
 from deepviz.options import Baseline, Ge, Gt, Seed
@@ -16,7 +16,6 @@ from deepviz.probe.reference import blurred, reference
 from deepviz.probe.seeds import generator_of
 from deepviz.probe.session import Session, Value
 
-MODES = {1: "linear", 2: "bilinear", 3: "trilinear"}
 SMOOTH, JITTER = 5 / 224, 4 / 224
 """Standard deviation of the mask's blur and the largest shift, in shorter sides of the image."""
 RADII = 14
@@ -145,7 +144,7 @@ class MeaningfulPerturbation(Method):
     @staticmethod
     def _enlarged(m: Tensor, x: Tensor) -> Tensor:
         """up(m): at the image's size, smooth."""
-        large = F.interpolate(m, x.shape[2:], mode=MODES[x.ndim - 2])
+        large = enlarged(m, x.shape[2:])
         return blurred(large, SMOOTH * min(x.shape[2:]))
 
     def _shifted(self, x: Tensor, step: int) -> Tensor:

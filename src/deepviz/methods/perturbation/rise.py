@@ -6,16 +6,15 @@ from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
+from deepviz.methods.enlarge import enlarged
 from deepviz.methods.method import View
 from deepviz.methods.perturbation.masking import Masking, Read
 from deepviz.methods.perturbation.perturbation_map import ROUND, Estimate, SampledMap
 from deepviz.options import Budget, Ge, Gt, Lt
 from deepviz.probe.seeds import generator_of
 
-MODES = {1: "linear", 2: "bilinear", 3: "trilinear"}
 HELD = 2**24
 """Values of masks that are held at a time, at most."""
 
@@ -102,8 +101,8 @@ class RISE(SampledMap):
             grids.append(torch.rand([self.cells] * len(space), generator=generator) < self.keep)
             shifts.append([int(torch.randint(size, (), generator=generator)) for size in cell])
         large = [(self.cells + 1) * size for size in cell]
-        enlarged = F.interpolate(torch.stack(grids).unsqueeze(1).float(), large, mode=MODES[len(space)])
-        return torch.stack([_cropped(M, shift, space) for M, shift in zip(enlarged, shifts, strict=True)])
+        large_ones = enlarged(torch.stack(grids).unsqueeze(1).float(), large)
+        return torch.stack([_cropped(M, shift, space) for M, shift in zip(large_ones, shifts, strict=True)])
 
     @property
     def view(self) -> View:
