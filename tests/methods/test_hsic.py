@@ -4,7 +4,8 @@ import torch
 
 from deepviz.diagnostics import ERROR
 from deepviz.methods import HSIC
-from deepviz.methods.perturbation.hsic import _combination, dependence
+from deepviz.methods.perturbation.cells import halves
+from deepviz.methods.perturbation.hsic import dependence
 from networks import assert_same
 from perturbation_by_hand import coverage, curved, repeats, table
 
@@ -34,7 +35,7 @@ def by_quadruples(z, f):
 
 
 def test_it_is_the_mean_over_quadruples():
-    z = torch.stack([_combination(3, 1, number) for number in range(9)])
+    z = halves(3, 1, range(9))
     f = torch.randn(9, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     found, _ = dependence(2 * z.double() - 1, f)
     expected = [by_quadruples(z[:, k].numpy(), f.numpy()) for k in range(3)]
@@ -44,7 +45,7 @@ def test_it_is_the_mean_over_quadruples():
 def test_the_map_is_the_dependence_of_each_part():
     model, x = curved()
     S = table(model, x)
-    z = [_combination(8, 2, number) for number in range(100)]
+    z = list(halves(8, 2, range(100)))
     f = torch.tensor([S[tuple(one.int().tolist())] for one in z], dtype=torch.float64)
     R, errors = dependence(2 * torch.stack(z).double() - 1, f)
     found = HSIC(cells=8, max_passes=100, seed=2).attribute(model, x, 1)
@@ -54,7 +55,7 @@ def test_the_map_is_the_dependence_of_each_part():
 
 def test_it_is_near_the_papers_estimate_less_its_bias():
     """tr(K H L H)/(n - 1)^2, whose bias is of the order of 1/n."""
-    z = torch.stack([_combination(4, 1, number) for number in range(800)])
+    z = halves(4, 1, range(800))
     f = (z @ torch.tensor([1.0, 0.5, 0.0, -2.0])).double()
     found, _ = dependence(2 * z.double() - 1, f)
     H = np.eye(800) - 1 / 800
@@ -89,7 +90,7 @@ def test_of_noise_it_is_zero_within_its_error():
     found, scaled = [], []
     generator = torch.Generator().manual_seed(1)
     for seed in range(400):
-        z = torch.stack([_combination(4, seed, number) for number in range(60)])
+        z = halves(4, seed, range(60))
         R, errors = dependence(2 * z.double() - 1, torch.randn(60, generator=generator, dtype=torch.float64))
         found.append(R)
         scaled.append(R / errors)

@@ -4,7 +4,7 @@ import torch
 
 from deepviz.errors import ImageError, MethodError
 from deepviz.methods import LIME
-from deepviz.methods.perturbation.lime import _combination
+from deepviz.methods.perturbation.cells import halves
 from deepviz.probe.reference import blurred
 from networks import READABLE, assert_same
 from perturbation_by_hand import coverage, curved, repeats, ridge_regression, table
@@ -24,7 +24,7 @@ def kernel(z, width):
 def test_it_is_the_weighted_fit_around_the_image(width, ridge):
     model, x = curved()
     S = table(model, x)
-    z = [(1,) * 8, *(tuple(_combination(8, 4, number).int().tolist()) for number in range(1, 120))]
+    z = [(1,) * 8, *map(tuple, halves(8, 4, range(1, 120)).int().tolist())]
     ones = np.column_stack([np.ones(120), z]).astype(float)
     w = kernel(np.array(z, float), width)
     b = ridge_regression(ones, np.array([S[one] for one in z]), w, np.array([0.0, *[ridge] * 8]))

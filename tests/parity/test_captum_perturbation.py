@@ -9,8 +9,7 @@ from captum.attr import Occlusion as CaptumOcclusion
 
 from deepviz.diagnostics import ERROR
 from deepviz.methods import LIME, FeatureAblation, KernelSHAP, Occlusion, ShapleySampling
-from deepviz.methods.perturbation.cells import partition
-from deepviz.methods.perturbation.lime import _combination
+from deepviz.methods.perturbation.cells import halves, partition
 from networks import READABLE, assert_same
 from perturbation_by_hand import curved
 
@@ -65,7 +64,7 @@ def test_lime_with_the_same_combinations():
     def combinations(*_, **__):
         yield torch.ones(1, 8)
         for number in range(1, 100):
-            yield _combination(8, 0, number)[None]
+            yield halves(8, 0, [number])
 
     def similarity(original, perturbed, z, **_):
         D = 1 - z.double().mean().sqrt()

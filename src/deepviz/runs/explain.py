@@ -116,9 +116,7 @@ class _Explaining:
         by_method = []
         for position, method in enumerate(self.methods):
             if self.interrupted.is_set():
-                by_method.append(
-                    rows.missing(method, DeepVizError("the work was interrupted before it began"), Skipped)
-                )
+                by_method.append(rows.missing(method, DeepVizError(NOT_BEGUN), Skipped))
                 continue
             if self.progress is not None:
                 self.progress(str(method), position * len(batch))

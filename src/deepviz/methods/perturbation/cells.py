@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
@@ -11,6 +12,7 @@ from torch import Tensor
 
 from deepviz.errors import ImageError, MissingExtra
 from deepviz.options import Ge
+from deepviz.probe.seeds import generator_of
 
 SUPERPIXELS = 50
 """How many superpixels an image is cut into, about."""
@@ -20,6 +22,12 @@ Cells = Annotated[
     "The parts of the image: so many cells along each axis; superpixels; or in Python a tensor of whole numbers, the "
     "part that each pixel belongs to.",
 ]
+
+
+def halves(parts: int, seed: int, numbers: Iterable[int]) -> Tensor:
+    """Which parts are there in the draws of these numbers, (n, parts): each with probability 1/2."""
+    drawn = [torch.rand(parts, generator=generator_of(seed, number)) < 0.5 for number in numbers]
+    return torch.stack(drawn).float()
 
 
 @dataclass(frozen=True, eq=False)

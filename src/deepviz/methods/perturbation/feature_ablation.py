@@ -60,7 +60,7 @@ class FeatureAblation(PerturbationMap):
         for start in range(0, parts.count, ROUND):
             stop = min(start + ROUND, parts.count)
             R[:, start:stop] = (image.clean - image.values(stop - start, masks)).T
-            yield Estimate(parts.maps(R), 1 + stop)
+            yield Estimate(parts.maps(R), 1 + stop, most=1 + parts.count)
 
     def passes(self) -> float:
         """Of an image."""

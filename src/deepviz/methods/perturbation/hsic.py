@@ -8,11 +8,10 @@ import torch
 from torch import Tensor
 
 from deepviz.methods.method import View
-from deepviz.methods.perturbation.cells import Cells, partition
+from deepviz.methods.perturbation.cells import Cells, halves, partition
 from deepviz.methods.perturbation.masking import Masking
 from deepviz.methods.perturbation.perturbation_map import ROUND, Estimate, SampledMap
 from deepviz.options import Budget, Ge
-from deepviz.probe.seeds import generator_of
 
 
 @dataclass(frozen=True)
@@ -59,7 +58,7 @@ class HSIC(SampledMap):
         drawn, found = [], []
         for first in range(0, self.max_passes, ROUND):
             numbers = range(first, min(first + ROUND, self.max_passes))
-            z = torch.stack([_combination(parts.count, self.seed, number) for number in numbers])
+            z = halves(parts.count, self.seed, numbers)
             found.append(image.values(len(z), lambda chunk: parts.masks(z[chunk])))  # noqa: B023
             drawn.append(z)
             if numbers.stop >= 4:
@@ -107,7 +106,3 @@ def _gaussian(f: Tensor) -> Tensor:
     first, second = torch.triu_indices(len(f), len(f), 1)
     w = apart[first, second].median()
     return torch.exp(-(apart.square()) / (2 * w.square().clamp_min(torch.finfo(f.dtype).tiny)))
-
-
-def _combination(d: int, seed: int, number: int) -> Tensor:
-    return (torch.rand(d, generator=generator_of(seed, number)) < 0.5).float()

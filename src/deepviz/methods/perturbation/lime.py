@@ -5,15 +5,13 @@ from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
 import torch
-from torch import Tensor
 
 from deepviz.methods.method import View
-from deepviz.methods.perturbation.cells import Cells, partition
+from deepviz.methods.perturbation.cells import Cells, halves, partition
 from deepviz.methods.perturbation.masking import Masking
 from deepviz.methods.perturbation.perturbation_map import ROUND, Estimate, SampledMap
 from deepviz.methods.perturbation.surrogate import fitted
 from deepviz.options import Budget, Ge, Gt
-from deepviz.probe.seeds import generator_of
 
 
 @dataclass(frozen=True)
@@ -65,7 +63,7 @@ class LIME(SampledMap):
         drawn, found = [torch.ones(1, d)], [image.clean]
         for first in range(1, self.max_passes, ROUND):
             numbers = range(first, min(first + ROUND, self.max_passes))
-            z = torch.stack([_combination(d, self.seed, number) for number in numbers])
+            z = halves(d, self.seed, numbers)
             found.append(image.values(len(z), lambda chunk: parts.masks(z[chunk])))  # noqa: B023
             drawn.append(z)
             z = torch.cat(drawn).double()
@@ -80,7 +78,3 @@ class LIME(SampledMap):
     def view(self) -> View:
         """With its sign."""
         return "sum"
-
-
-def _combination(d: int, seed: int, number: int) -> Tensor:
-    return (torch.rand(d, generator=generator_of(seed, number)) < 0.5).float()

@@ -73,7 +73,8 @@ class Occlusion(PerturbationMap):
             for window, of_window in zip(part, fall, strict=True):
                 falls[(slice(None), *window)] += of_window.view(-1, *[1] * len(image.space))
                 times[window] += 1
-            yield Estimate((falls / times.clamp_min(1)).unsqueeze(1), 1 + start + len(part))
+            R = (falls / times.clamp_min(1)).unsqueeze(1)
+            yield Estimate(R, 1 + start + len(part), most=1 + len(windows))
 
     def _along(self, side: int) -> list[slice]:
         """Where the window stands along one axis."""

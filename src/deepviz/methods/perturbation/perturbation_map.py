@@ -38,12 +38,14 @@ class Estimate:
         passes: forward passes spent.
         errors: the standard error of each value, of the same shape; None where nothing is drawn at random.
         level: what every value has in common, which no picture shows, (K, 1, ...).
+        most: forward passes that will be spent, at most; None: those of the method, whatever the image.
     """
 
     maps: Tensor
     passes: int
     errors: Tensor | None = None
     level: Tensor | float = 0.0
+    most: int | None = None
 
     @property
     def relative_error(self) -> Tensor:
@@ -105,7 +107,7 @@ class PerturbationMap(Method):
         """The last estimate of each image; Ctrl-C ends the work with the one before it, where that may be."""
         under_way = dict(enumerate(map(self.estimates, images)))
         found: dict[int, Estimate] = {}
-        most = round(self.passes()) * session.n
+        usual = round(self.passes())
         try:
             # image after image, round by round, so that there is a map of each before any is done
             while under_way:
@@ -115,16 +117,15 @@ class PerturbationMap(Method):
                         del under_way[row]
                         continue
                     found[row] = estimate
-                    done = min(sum(one.passes for one in found.values()), most)
+                    done = sum(one.passes for one in found.values())
                     complete = len(found) == session.n
+                    most = sum(one.most or usual for one in found.values()) + usual * (session.n - len(found))
                     tell(done, most, (lambda: self._joined(list(found.values()), session)) if complete else None)
         except KeyboardInterrupt:
             if len(found) < session.n or not under_way or not may_end_early():
                 raise
-            done = max(found[row].passes for row in under_way)
-            # what other methods take depends on the image
-            most_of_one = f" of at most {self.max_passes}" if isinstance(self, SampledMap) else ""
-            session.notes.facts[INTERRUPTED] = f"after {done} forward passes{most_of_one}"
+            last = max((found[row] for row in under_way), key=lambda one: one.passes)
+            session.notes.facts[INTERRUPTED] = f"after {last.passes} forward passes of at most {last.most or usual}"
             session.notes.warn(
                 f"{self.name} was interrupted {session.notes.facts[INTERRUPTED]}: this is the map so far"
             )
