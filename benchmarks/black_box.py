@@ -18,7 +18,7 @@ from pathlib import Path
 
 import torch
 from results import replace_section, table
-from speed import CLASS, Contestants, build, raw_forward
+from speed import CLASS, Contestants, build, minima, raw_forward
 from torch import Tensor, nn
 
 from deepviz.methods import (
@@ -89,17 +89,6 @@ def contestants(
     }
 
 
-def minima(contestants: Contestants, rounds: int) -> dict[str, float]:
-    """The least CPU seconds of each, interleaved."""
-    best = dict.fromkeys(contestants, float("inf"))
-    for _ in range(rounds):
-        for name, run in contestants.items():
-            start = time.process_time()
-            run()
-            best[name] = min(best[name], time.process_time() - start)
-    return best
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--models", nargs="+", default=["lite0", "resnet50"])
@@ -117,7 +106,7 @@ def main() -> None:
         model = build(name, "cpu")
         for stem, method in methods(given.passes).items():
             spent = int(method.attribute(model, x, CLASS).notes.rows["forward passes"].max())
-            best = minima(contestants(model, x, stem, method, spent, given.passes), given.rounds)
+            best = minima(contestants(model, x, stem, method, spent, given.passes), given.rounds, time.process_time)
             each = f"{1000 * best['raw'] / spent:.1f} ms"
             captum = f"{best['Captum'] / best['DeepViz']:.2f}" if "Captum" in best else ""
             rows.append([name, method.title, str(spent), each, f"{best['DeepViz'] / best['raw']:.2f}", captum])

@@ -10,13 +10,12 @@ image at a layer with few channels, all of which every contestant asks about.
 from __future__ import annotations
 
 import argparse
-import time
 import warnings
 from pathlib import Path
 
 import torch
 from results import replace_section, table
-from speed import CLASS, Contestants, build, raw_forward
+from speed import CLASS, Contestants, build, minima, raw_forward
 from torch import Tensor, nn
 
 from deepviz import catalog
@@ -93,18 +92,6 @@ def contests(name: str, model: nn.Module) -> dict[str, tuple[str, Contestants]]:
         },
     )
     return found
-
-
-def minima(contestants: Contestants, rounds: int) -> dict[str, float]:
-    """The least seconds of each, interleaved, after one round to warm up."""
-    best = dict.fromkeys(contestants, float("inf"))
-    for turn in range(rounds + 1):
-        for name, run in contestants.items():
-            start = time.perf_counter()
-            run()
-            if turn:
-                best[name] = min(best[name], time.perf_counter() - start)
-    return best
 
 
 def main() -> None:

@@ -18,7 +18,7 @@ from collections.abc import Callable
 
 import torch
 from results import table
-from speed import CLASS, PEERS, build, laid, raw_forward
+from speed import CLASS, PEERS, build, laid, minima, raw_forward
 from torch import Tensor, nn
 
 from deepviz.methods import GradCAM, Gradient, GuidedBackprop, IntegratedGradients
@@ -96,18 +96,6 @@ def raw_contiguous(model: nn.Module, x: Tensor) -> None:
         model(x)
 
 
-def measure(contestants: dict[str, Callable[[], object]], rounds: int) -> dict[str, float]:
-    """Least CPU seconds of each, interleaved, after one round to warm up."""
-    best = dict.fromkeys(contestants, float("inf"))
-    for turn in range(rounds + 1):
-        for name, run in contestants.items():
-            start = time.process_time()
-            run()
-            if turn:
-                best[name] = min(best[name], time.process_time() - start)
-    return best
-
-
 def speed_rows(names: list[str], rounds: int) -> list[list[str]]:
     rows = []
     others = ("raw, contiguous", "raw, channels_last", PEERS[0], "as it is")
@@ -116,7 +104,7 @@ def speed_rows(names: list[str], rounds: int) -> list[list[str]]:
         x = torch.randn(8, 3, 224, 224, generator=torch.Generator().manual_seed(0))
         for title, contestants in contests(model, x).items():
             many = len(contestants) == 4 or title.startswith("Integrated")
-            best = measure(contestants, max(2, rounds // 4) if many else rounds)
+            best = minima(contestants, max(2, rounds // 4) if many else rounds, time.process_time)
             ratios = [f"{best[other] / best['fast copy']:.2f}" if other in best else "" for other in others]
             rows.append([name, title, f"{1000 * best['fast copy']:.0f} ms", *ratios])
             print("  ".join(rows[-1]), flush=True)
