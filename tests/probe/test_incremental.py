@@ -52,6 +52,9 @@ class Branches(nn.Module):
         a, b = self.small(x), self.large(x)
         x = torch.cat([a - b, a.mul_(2) + b], 1)
         x = self.joined(F.hardtanh_(x, -1, 3))
+        x[:, :2].mul_(3)
+        x[:, 3] = 0
+        x.detach().add_(1)
         return self.head(F.avg_pool2d(x, 2).flatten(2).mean(2))
 
 

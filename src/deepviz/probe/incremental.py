@@ -146,11 +146,13 @@ class Changed(Tensor):
             found = rule(func, *args, **kwargs)
             if found is not NotImplemented:
                 return found
-        found = func(*tree_map(_whole, args), **tree_map(_whole, kwargs))
-        if func._schema.is_mutable and isinstance(args[0], Changed):
-            args[0].become(found)  # what the model goes on with is the tensor that it gave
-            return args[0]
-        return found
+        first = args[0] if args else None
+        if isinstance(first, Changed) and func._schema.returns and func._schema.returns[0].alias_info is not None:
+            # what is written to a view, or in place, is written to the tensor that the model holds
+            first.become(first.whole())
+            found = func(first.part, *tree_map(_whole, args[1:]), **tree_map(_whole, kwargs))
+            return first if func._schema.is_mutable else found
+        return func(*tree_map(_whole, args), **tree_map(_whole, kwargs))
 
 
 def _clean(leaf: Any) -> Any:
@@ -200,8 +202,6 @@ def _rule(*functions: Any) -> Callable[[Rule], Rule]:
     aten.leaky_relu_.default,
     aten.clamp.default,
     aten.neg.default,
-    aten.detach.default,
-    aten.alias.default,
     aten.clone.default,
     aten._to_copy.default,
 )
