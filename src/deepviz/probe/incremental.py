@@ -60,32 +60,44 @@ class Trace:
         return self.known[key][0]
 
 
-class Changed(Tensor):
-    """A batch (n, C, H, W) of which row i differs from `clean` (1, C, H, W) in a window alone.
-
-    Args:
-        clean: the values of the image itself.
-        part: (n, C, h, w), the values inside the windows.
-        top: (n,), the first row of each window.
-        left: (n,), its first column.
-        common: what the copies of this image have in common.
-    """
+@dataclass
+class _Values:
+    """What a batch holds, which several tensors may share."""
 
     clean: Tensor
     part: Tensor
     top: Tensor
     left: Tensor
+
+
+class Changed(Tensor):
+    """A batch (n, C, H, W) of which row i differs from `clean` (1, C, H, W) in a window alone.
+
+    Args:
+        clean: the values of the image itself, (1, C, H, W).
+        part: the values inside the windows, (n, C, h, w).
+        top: the first row of each window, (n,), on the CPU.
+        left: its first column, (n,).
+        common: what the copies of this image have in common.
+    """
+
+    held: _Values
     common: Trace
 
     @staticmethod
     def __new__(cls: type[Changed], clean: Tensor, part: Tensor, top: Tensor, left: Tensor, common: Trace) -> Changed:
         """A tensor without memory of its own."""
-        shape = (len(part), *clean.shape[1:])
+        return cls._of(_Values(clean, part, top, left), common)
+
+    @classmethod
+    def _of(cls, values: _Values, common: Trace) -> Changed:
+        clean = values.clean
+        shape = (len(values.part), *clean.shape[1:])
         strides = torch.empty(shape, device="meta", memory_format=_layout(clean)).stride()
         made: Changed = Tensor._make_wrapper_subclass(
             cls, shape, strides=strides, dtype=clean.dtype, device=clean.device
         )
-        made.clean, made.part, made.top, made.left, made.common = clean, part, top, left, common
+        made.held, made.common = values, common
         return made
 
     def __init__(self, *_: Any) -> None:
@@ -93,6 +105,36 @@ class Changed(Tensor):
 
     def __repr__(self, **_: Any) -> str:  # type: ignore[override]
         return f"Changed({tuple(self.part.shape)} of {tuple(self.shape)})"
+
+    @property
+    def clean(self) -> Tensor:
+        """The values of the image itself, (1, C, H, W)."""
+        return self.held.clean
+
+    @property
+    def part(self) -> Tensor:
+        """The values inside the windows, (n, C, h, w)."""
+        return self.held.part
+
+    @property
+    def top(self) -> Tensor:
+        """The first row of each window, (n,)."""
+        return self.held.top
+
+    @property
+    def left(self) -> Tensor:
+        """Its first column, (n,)."""
+        return self.held.left
+
+    def alias(self) -> Changed:
+        """Another tensor of the same values: what is written to one is in both."""
+        return Changed._of(self.held, self.common)
+
+    def hold(self, clean: Tensor, part: Tensor, top: Tensor, left: Tensor) -> Changed:
+        """The tensor itself with other values."""
+        own = self.held
+        own.clean, own.part, own.top, own.left = clean, part, top, left
+        return self
 
     @property
     def window(self) -> tuple[int, int]:
@@ -115,8 +157,7 @@ class Changed(Tensor):
 
     def become(self, whole: Tensor) -> None:
         """Other values everywhere, (n, C, H, W)."""
-        self.clean, self.part = torch.zeros_like(whole[:1]), whole
-        self.top, self.left = torch.zeros_like(self.top), torch.zeros_like(self.left)
+        self.hold(torch.zeros_like(whole[:1]), whole, torch.zeros_like(self.top), torch.zeros_like(self.left))
 
     def around(self, top: Tensor, left: Tensor, size: tuple[int, int], pad: float = 0.0) -> Tensor:
         """The values in other windows, (n, C, *size), which may reach over the border, where they are `pad`."""
@@ -208,10 +249,12 @@ def _rule(*functions: Any) -> Callable[[Rule], Rule]:
 def _pointwise(func: Any, x: Changed, *rest: Any, **options: Any) -> Any:
     clean = x.common.clean(func, (x, *rest), options)
     part = func(x.part, *rest, **options)
-    if func._schema.is_mutable:
-        x.clean, x.part = clean, part
-        return x
-    return x.with_part(clean, part)
+    return x.hold(clean, part, x.top, x.left) if func._schema.is_mutable else x.with_part(clean, part)
+
+
+@_rule(aten.detach.default, aten.alias.default)
+def _alias(func: Any, x: Changed) -> Any:
+    return x.alias()
 
 
 @_rule(aten.native_batch_norm.default, aten._native_batch_norm_legit_no_training.default)
@@ -237,8 +280,7 @@ def _of_two(func: Any, x: Changed, y: Any, **options: Any) -> Any:
     top, left, size = common
     part = func(_at(x, top, left, size).clone(), _at(y, top, left, size), **options)
     if func._schema.is_mutable:
-        x.clean, x.part, x.top, x.left = clean, part, top, left
-        return x
+        return x.hold(clean, part, top, left)
     return Changed(clean, part, top, left, x.common)
 
 
