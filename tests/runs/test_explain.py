@@ -22,6 +22,23 @@ def test_predicted_classes_are_those_that_are_explained(model):
     assert predicted(loaded, loaded.prepare(PHOTO), 3) == [one.target for one in explained]
 
 
+class Alike(torch.nn.Module):
+    """All classes have one score, or scores so large that their probabilities are all 1."""
+
+    def __init__(self, apart):
+        super().__init__()
+        self.apart = apart
+
+    def forward(self, x):
+        return x.mean((1, 2, 3))[:, None] + 20 + self.apart * torch.arange(40.0)
+
+
+@pytest.mark.parametrize(("apart", "output", "best"), [(0, "logits", 0), (1, "multi-label", 39)])
+def test_of_classes_that_are_equally_probable_the_one_that_is_explained_is_the_first_prediction(apart, output, best):
+    (one,) = deepviz.explain(Alike(apart), torch.rand(1, 3, 8, 8), "gradient", output=output)
+    assert (one.target.index, one.predictions[0][0]) == (best, f"class {best}")
+
+
 def test_predicted_needs_class_scores():
     loaded = small_models.no_class_scores()
     with pytest.raises(ModelError, match="class scores"):

@@ -123,19 +123,23 @@ class Look:
 
     def predictions(self, row: int) -> tuple[tuple[str, float], ...]:
         """(label, probability) of the best classes, and of those that are compared, best first."""
+        return tuple((self.loaded.label(k), chance) for k, chance in self.classes(row))
+
+    def classes(self, row: int) -> tuple[tuple[int, float], ...]:
+        """`predictions`, with the index of each class."""
         if self.found:
-            return tuple((self.loaded.label(one.label), one.score) for one in self.found[row][:BEST])
+            return tuple((one.label, one.score) for one in self.found[row][:BEST])
         if self.shares:
-            return tuple((self.loaded.label(k), share) for k, share in self.shares[row][:BEST])
-        if self.chances is None:
+            return self.shares[row][:BEST]
+        if self.chances is None or self.order is None:
             return ()
         chances = self.chances[row]
-        best = chances.topk(min(BEST, len(chances))).indices.tolist()
+        best = self.order[row, :BEST].tolist()  # of equal probabilities the same class first as is explained
         sums = [one for objective in self.objectives if isinstance(one := of_row(objective, row), Sum)]
         parts = [class_alone(part) for one in sums for part in one.parts()]
         compared = [k for k in dict.fromkeys(parts) if k is not None and k not in best][: BEST - 1]
         kept = sorted([*best[: BEST - len(compared)], *compared], key=lambda k: -float(chances[k]))
-        return tuple((self.loaded.label(k), float(chances[k])) for k in kept)
+        return tuple((k, float(chances[k])) for k in kept)
 
     def detections(self, row: int, image: Prepared) -> tuple[Detected, ...]:
         """What a detector found in one row, with boxes in pixels of the image."""
