@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 import deepviz
-from deepviz.errors import ModelError, NothingApplies, OutputError, StoredError
+from deepviz.errors import ImageError, ModelError, NothingApplies, OutputError, StoredError
 from deepviz.objectives import Candidates
 from deepviz.runs.lock import locked
 from tiny_run import IMAGES, METHODS, SHARD, contents, folder_of_images, loaded, network, pixels, started
@@ -298,6 +298,31 @@ def test_a_method_that_does_not_apply_is_an_error_before_any_work_unless_all_are
     skipped = run.where("failure == 'Skipped'")
     assert "guided-backprop" in skipped.rows["method"].to_pylist()
     assert len(run.where("method == 'gradient' and not failure")) == 3
+
+
+@pytest.mark.filterwarnings("ignore::deepviz.DeepVizWarning")
+def test_what_could_not_begin_leaves_the_folder_as_it_was(tmp_path):
+    out, source = tmp_path / "out", folder_of_images(tmp_path / "images")
+    with pytest.raises(ImageError, match="nowhere does not exist"):
+        deepviz.run(loaded(), tmp_path / "nowhere", "gradient", out=out)
+    assert deepviz.run(loaded(), source, "gradient", out=out).methods == ("gradient",)
+    model, out = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3 * 12 * 12, 3)), tmp_path / "linear"
+    deepviz.run(model, pixels(3), "gradient", out=out)
+    before = contents(out)
+    with pytest.raises(NothingApplies, match="Guided backprop does not apply: "):
+        deepviz.run(model, pixels(3), "guided-backprop", out=out)
+    assert contents(out) == before
+    deepviz.run(model, pixels(3), "gradient", out=out)
+
+
+@pytest.mark.filterwarnings("ignore::deepviz.DeepVizWarning")
+def test_a_run_of_all_methods_can_be_gone_on_with_by_naming_one(tmp_path):
+    model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3 * 12 * 12, 3))
+    deepviz.run(model, pixels(4), "all", out=tmp_path, shard_size=2)
+    before = contents(tmp_path)
+    (tmp_path / "rows" / "00000001.parquet").unlink()
+    deepviz.run(model, pixels(4), "gradient", out=tmp_path, shard_size=2)
+    assert contents(tmp_path) == before
 
 
 def test_maps_that_are_not_finite_are_rows_with_a_reason(tmp_path):

@@ -277,33 +277,53 @@ def run_asked(
     with locked(folder):
         for path in left_over(folder):
             path.unlink(missing_ok=True)
-        asked = _agreed(asked, folder, retry_failed, said)
-        work = asked.work(folder)
+        known = read_manifest(folder)
+        manifest, whole = _agreed(asked, known, folder, retry_failed, said)
+        work = whole.work(folder)
         if workers > 1:
             packed(work)  # before any work
         kept, left = _standing(work, retry_failed, said)
         if left:
-            work = replace(work, first=_try_one(asked, work, said))
+            held = () if known is None else tuple(one["name"] for one in known["methods"])
+            needed = () if asked.lenient else tuple(name for name in asked.methods if name not in held)
+            work = replace(work, first=_try_one(work, needed, said))
+        if manifest != known:  # nothing is written of what cannot work, so that it can be put right in this folder
+            write_manifest(folder, manifest)
+        if left:
             _write_groups(work)
             _Driver(work, left, kept, progress).run(workers)
     return Run(folder)
 
 
-def _agreed(asked: Asked, folder: Path, retry_failed: bool, said: Callable[[str], None]) -> Asked:
-    """What is asked together with what was asked before, as the manifest then says.
+def _agreed(
+    asked: Asked, written: dict[str, Any] | None, folder: Path, retry_failed: bool, said: Callable[[str], None]
+) -> tuple[dict[str, Any], Asked]:
+    """What is asked together with what was asked before: the manifest, and the work.
+
+    Args:
+        asked: what is asked now.
+        written: the manifest that is there; None if there is none.
+        folder: of the run.
+        retry_failed: whether files may have been mended.
+        said: takes what is odd.
 
     Raises:
         OutputError: if that is another question.
     """
-    question, known = asked.question(), read_manifest(folder)
-    if known is None:
+    question = asked.question()
+    if written is None:
         if shards_of(folder):
             raise OutputError(f"{folder} has files of rows, but no manifest: choose another folder")
-        known = {"format": FORMAT, "version": VERSION, "question": question, "methods": [], "metrics": []}
+        known: dict[str, Any] = {
+            "format": FORMAT,
+            "version": VERSION,
+            "question": question,
+            "methods": [],
+            "metrics": [],
+        }
         known["versions"] = versions() | {name: version(name) for name in ("zarr", "numcodecs", "pyarrow")}
-        written: dict[str, Any] | None = None
     else:
-        written = dict(known)
+        known = written
         differs = _differences(known["question"], question, retry_failed)
         if differs:
             raise OutputError(
@@ -318,15 +338,16 @@ def _agreed(asked: Asked, folder: Path, retry_failed: bool, said: Callable[[str]
         now = versions()
         if known["versions"].get("torch") != now["torch"]:
             said(f"this run was begun with torch {known['versions'].get('torch')}, and this is {now['torch']}")
-        known = known | {"question": question}
     methods, metrics = _held_methods(known, asked), _held_metrics(known, asked)
-    known["methods"] = [_described(name, method) for name, method in methods.items()]
-    known["metrics"] = [
-        {"name": name, "key": catalog.key(metric), "metric": METRICS.encode(metric)} for name, metric in metrics.items()
-    ]
-    if known != written:
-        write_manifest(folder, known)
-    return replace(asked, methods=methods, metrics=metrics)
+    manifest = known | {
+        "question": question,
+        "methods": [_described(name, method) for name, method in methods.items()],
+        "metrics": [
+            {"name": name, "key": catalog.key(metric), "metric": METRICS.encode(metric)}
+            for name, metric in metrics.items()
+        ],
+    }
+    return manifest, replace(asked, methods=methods, metrics=metrics)
 
 
 def _differences(known: dict[str, Any], question: dict[str, Any], retry_failed: bool) -> list[str]:
@@ -382,7 +403,9 @@ def _together(held: Sequence[dict[str, Any]], asked: dict[str, Any], decode: Cal
     for one in held:
         given = asked.get(one["name"])
         if given is not None and catalog.key(given) != one["key"]:
-            raise OutputError(f"the run has another {one['name']}: it differs in what cannot be written; choose -o")
+            raise OutputError(
+                f"the run has another {one['name']}: it differs in what cannot be written; choose another folder"
+            )
         try:
             found[one["name"]] = given if given is not None else decode(one)
         except ValueError as error:
@@ -424,8 +447,13 @@ def _standing(work: Work, retry_failed: bool, said: Callable[[str], None]) -> tu
     return kept, left
 
 
-def _try_one(asked: Asked, work: Work, said: Callable[[str], None]) -> int:
+def _try_one(work: Work, needed: Sequence[str], said: Callable[[str], None]) -> int:
     """Explain one image, so that what cannot work is an error before hours of it; which one that was.
+
+    Args:
+        work: what is done.
+        needed: the names of the methods that have to apply.
+        said: takes what is odd.
 
     Raises:
         ImageError: if none of the first can be opened.
@@ -446,8 +474,8 @@ def _try_one(asked: Asked, work: Work, said: Callable[[str], None]) -> int:
             if isinstance(reasons[-1], NotInImage):
                 without.append(index)
             continue
-        for one in () if asked.lenient else found.missing:
-            if isinstance(one, Skipped) and one.reason != IMAGE_ALONE:
+        for one in found.missing:
+            if isinstance(one, Skipped) and one.reason != IMAGE_ALONE and catalog.spell(one.method) in needed:
                 raise NothingApplies(f"{one.method} does not apply: {one.reason}")
         for text in dict.fromkeys(str(one.message) for one in caught):
             said(text)
