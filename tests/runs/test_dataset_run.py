@@ -281,11 +281,92 @@ def test_what_cannot_be_read_is_a_row_with_a_reason_and_can_be_tried_again(tmp_p
     with pytest.raises(LookupError, match=r"bee/1\.png has no map of gradient: .* cannot be decoded"):
         run.map(row["index"], "gradient")
     broken.write_bytes(whole)
-    with pytest.raises(OutputError, match="it differs in the images, or their labels"):
+    with pytest.raises(OutputError, match="it differs in the sizes of files"):
         deepviz.run(loaded(), source, METHODS, out=out, shard_size=2)
     deepviz.run(loaded(), source, METHODS, out=out, shard_size=2, retry_failed=True)
     deepviz.run(loaded(), source, METHODS, out=tmp_path / "other", shard_size=2)
     assert contents(out) == contents(tmp_path / "other")
+
+
+def repainted(path, colour):
+    """Another image in a file of the same name and size; BMP files are not compressed."""
+    before = path.stat().st_size
+    Image.new("RGB", (14, 14), colour).save(path)
+    assert path.stat().st_size == before
+
+
+@pytest.fixture
+def bitmaps(tmp_path):
+    for number in range(6):
+        path = tmp_path / "bitmaps" / f"{number}.bmp"
+        path.parent.mkdir(exist_ok=True)
+        Image.new("RGB", (14, 14), (40 * number, 90, 120)).save(path)
+    return tmp_path / "bitmaps"
+
+
+@pytest.mark.parametrize("added", [{"methods": METHODS}, {"metrics": ["sparseness"]}])
+@pytest.mark.parametrize("number", [0, 3])  # the one that is tried first, and another
+def test_an_image_that_has_changed_is_not_mixed_with_what_was_explained(number, added, bitmaps, tmp_path):
+    out, options = tmp_path / "out", {"methods": "gradient", "shard_size": 2}
+    deepviz.run(loaded(), bitmaps, out=out, **options)
+    repainted(bitmaps / f"{number}.bmp", "red")
+    with pytest.raises(OutputError, match=rf"{number}\.bmp differs from what was explained in .*retry_failed=True"):
+        deepviz.run(loaded(), bitmaps, out=out, **options | added)
+    deepviz.run(loaded(), bitmaps, out=out, **options | added, retry_failed=True)
+    deepviz.run(loaded(), bitmaps, out=tmp_path / "other", **options | added)
+    assert contents(out) == contents(tmp_path / "other")
+
+
+def test_a_preprocessing_that_looks_the_same_is_found_by_what_it_returns(bitmaps, tmp_path):
+    def filled(value):
+        return lambda picture: torch.full((3, 12, 12), value)
+
+    out, options = tmp_path / "out", {"out": tmp_path / "out", "shard_size": 2}
+    deepviz.run(network(), bitmaps, "gradient", preprocess=filled(0.1), **options)
+    (out / "rows" / "00000002.parquet").unlink()
+    with pytest.raises(OutputError, match="the image or its preprocessing has changed"):
+        deepviz.run(network(), bitmaps, "gradient", preprocess=filled(0.2), **options)
+
+
+def test_all_files_that_were_mended_are_computed_again_also_beside_those_that_had_failed(tmp_path):
+    source, out = folder_of_images(tmp_path / "images"), tmp_path / "out"
+    broken, replaced = source / "ant" / "0.png", source / "cow" / "5.png"
+    whole = broken.read_bytes()
+    broken.write_bytes(whole[:100])
+    deepviz.run(loaded(), source, "gradient", out=out, shard_size=2)
+    broken.write_bytes(whole)
+    Image.new("RGB", (30, 30), "red").save(replaced)
+    with pytest.raises(OutputError, match=r"differs in the sizes of files \(retry_failed=True"):
+        deepviz.run(loaded(), source, "gradient", out=out, shard_size=2)
+    deepviz.run(loaded(), source, "gradient", out=out, shard_size=2, retry_failed=True)
+    deepviz.run(loaded(), source, "gradient", out=tmp_path / "other", shard_size=2)
+    assert contents(out) == contents(tmp_path / "other")
+
+
+class Once(torch.utils.data.Dataset):
+    """Its items can be read a number of times."""
+
+    def __init__(self, times):
+        self.left = [times] * 4
+
+    def __len__(self):
+        return 4
+
+    def __getitem__(self, index):
+        if not self.left[index]:
+            raise OSError("the disk is gone")
+        self.left[index] -= 1
+        return pixels(4)[index]
+
+
+def test_an_image_that_cannot_be_read_any_more_does_not_become_a_failure_beside_its_maps(tmp_path):
+    source = Once(9)
+    source.left[2] = 1
+    deepviz.run(network(), source, "gradient", out=tmp_path)
+    before = contents(tmp_path / "rows")
+    with pytest.raises(ImageError, match="2 was explained before, and cannot be read: OSError: the disk is gone"):
+        deepviz.run(network(), source, ["gradient", "grad-cam"], out=tmp_path)
+    assert contents(tmp_path / "rows") == before
 
 
 @pytest.mark.filterwarnings("ignore::deepviz.DeepVizWarning")

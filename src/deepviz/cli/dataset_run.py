@@ -77,7 +77,7 @@ def run(
     workers: Annotated[int, Parameter(help="Worker processes, each with the model.")] = 1,
     shard_size: Annotated[int, Parameter(help="Images of a shard: so many are lost at most on a kill.")] = 256,
     retry_failed: Annotated[
-        bool, Parameter(negative="", help="Compute shards again in which an image or a map has failed.")
+        bool, Parameter(negative="", help="Compute shards again in which something has failed or an image has changed.")
     ] = False,
     json: Annotated[bool, Parameter(negative="", help="Print the summary as JSON.")] = False,
     options: Annotated[MethodOptions, Parameter(name="*")] = NOTHING_GIVEN,  # type: ignore[valid-type]

@@ -6,7 +6,7 @@ import argparse
 import hashlib
 import re
 from collections import Counter, OrderedDict
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -307,8 +307,18 @@ def _few(names: Sequence[str]) -> str:
 
 def weights_hash(module: nn.Module) -> str:
     """SHA-256 of the names, shapes and values of all parameters and buffers: which network this is."""
+    return tensors_hash(sorted(module.state_dict().items()))
+
+
+def tensors_hash(named: Iterable[tuple[str, Any]]) -> str:
+    """SHA-256 of the names, shapes and values of tensors; what is no tensor is passed over.
+
+    Example:
+        >>> tensors_hash([("x", torch.zeros(2))]) == tensors_hash([("x", torch.zeros(1, 2))])
+        False
+    """
     digest = hashlib.sha256()
-    for name, tensor in sorted(module.state_dict().items()):
+    for name, tensor in named:
         if isinstance(tensor, Tensor):
             digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
             digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())

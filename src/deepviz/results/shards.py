@@ -47,6 +47,7 @@ COLUMNS = (
     ("map", "string"),
     ("position", "int64"),
     ("maximum", "float64"),
+    ("content", "string"),
     ("objective", "string"),
     ("box", "floats"),
     ("geometry", "string"),
@@ -129,6 +130,11 @@ class Shard:
     methods: tuple[str, ...]
     metrics: tuple[str, ...]
     files: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def contents(self) -> dict[int, str | None]:
+        """By index of an image the SHA-256 of what was explained; None if it could not be read."""
+        return {row["index"]: row["content"] for row in self.rows}
 
     def write(self, folder: Path) -> None:
         """Write the rows; from then on the shard exists.

@@ -128,7 +128,8 @@ def run(
         workers: worker processes, each with the model; 1 is this process alone. A script that asks for more needs
             `if __name__ == "__main__":` around the call.
         shard_size: images of a shard: so many are lost at most when a run is killed.
-        retry_failed: compute shards again in which an image or a map has failed; files may have been mended.
+        retry_failed: compute shards again in which an image or a map has failed, or an image has changed; for this,
+            all images are read again.
         progress: is told how many images are done, and of how many.
 
     Returns:
@@ -365,6 +366,8 @@ def _differences(known: dict[str, Any], question: dict[str, Any], retry_failed: 
     for name in sorted(differs, key=lambda name: order.index(name) if name in order else len(order)):
         if name == "source" and one["source"]["count"] != other["source"]["count"]:
             told.append(f"the number of images ({one['source']['count']}, now {other['source']['count']})")
+        elif name == "source" and one["source"] | {"sizes": None} == other["source"] | {"sizes": None}:
+            told.append("the sizes of files (retry_failed=True, or --retry-failed, computes again what has changed)")
         elif name in ("top_k", "shard_size", "output", "model"):
             told.append(f"{IN_WORDS[name]} ({one.get(name)}, now {other.get(name)})")
         else:
@@ -434,7 +437,8 @@ def _standing(work: Work, retry_failed: bool, said: Callable[[str], None]) -> tu
             said(f"{error}; shard {number} is computed again")
             row_file(work.folder, number).unlink()
             return False
-        if retry_failed and any(row["failure"] not in (None, Skipped.__name__) for row in shard.rows):
+        failed = any(row["failure"] not in (None, Skipped.__name__) for row in shard.rows)
+        if retry_failed and (failed or work.has_changed(shard)):
             row_file(work.folder, number).unlink()
             return False
         return work.is_done(shard)
@@ -458,18 +462,22 @@ def _try_one(work: Work, needed: Sequence[str], said: Callable[[str], None]) -> 
     Raises:
         ImageError: if none of the first can be opened.
         NothingApplies: for a method that does not apply.
+        OutputError: if the image is not the one that was explained.
     """
     reasons: list[Exception] = []
     without: list[int] = []
     for index in range(min(TRIED, len(work.source))):
         try:
-            item, _ = work.read(index)
+            given = work.read(index)
         except Exception as error:  # a data set of somebody else's may raise anything
             reasons.append(error)
             continue
+        known = Shard.read(work.folder, index // work.shard_size)
+        if known is not None:  # another preprocessing may look the same in the manifest
+            work.check_content(index, known.contents[index], given.content)
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always", DeepVizWarning)
-            found = explained_alone(work, item, lambda item, error: reasons.append(error))
+            found = explained_alone(work, given.item, lambda item, error: reasons.append(error))
         if found is None:
             if isinstance(reasons[-1], NotInImage):
                 without.append(index)

@@ -10,18 +10,20 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from deepviz.errors import DeepVizError, DeepVizWarning, ModelError, in_one_line
+from deepviz.errors import DeepVizError, DeepVizWarning, ImageError, ModelError, OutputError, in_one_line
 from deepviz.methods import Method
 from deepviz.metrics import Metric
 from deepviz.metrics.metric import judging
 from deepviz.models import LoadedModel, Prepared
+from deepviz.models.images import shown
+from deepviz.models.weights import tensors_hash
 from deepviz.objectives import Objective
 from deepviz.objectives.record import to_plain
 from deepviz.probe.session import Session
@@ -43,6 +45,14 @@ READERS = 2
 Row = dict[str, Any]
 Tell = Callable[[int], None]
 """Takes how many images of the shard are done."""
+
+
+class Given(NamedTuple):
+    """An image of the source, with what is asked of it, its label, and the SHA-256 of its explained inputs."""
+
+    item: Item
+    label: Label | None
+    content: str
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,10 +104,34 @@ class Work:
         """Whether it has all methods and metrics."""
         return set(self.methods) <= set(shard.methods) and set(self.metrics) <= set(shard.metrics)
 
-    def read(self, index: int) -> tuple[Item, Label | None]:
-        """One image with what is asked of it, and its label."""
+    def read(self, index: int) -> Given:
+        """One image."""
         item, label = self.source.read(self.loaded, index)
-        return replace(item, targets=self.targets, row=index), label
+        content = tensors_hash((part.input, part.x) for part in item.parts)
+        return Given(replace(item, targets=self.targets, row=index), label, content)
+
+    def check_content(self, index: int, known: str | None, content: str) -> None:
+        """See that an image is the one that was explained before.
+
+        Raises:
+            OutputError: if not.
+        """
+        if known is not None and content != known:
+            raise OutputError(
+                f"{shown(self.source.names[index])} differs from what was explained in {self.folder}: the image or its "
+                "preprocessing has changed; retry_failed=True (--retry-failed) computes again what has changed"
+            )
+
+    def has_changed(self, shard: Shard) -> bool:
+        """Whether an image of a shard is no more what was explained, or can be read now; all of them are read."""
+        return any(self._content(index) != known for index, known in shard.contents.items())
+
+    def _content(self, index: int) -> str | None:
+        """The SHA-256 of what is read; None if it cannot be read."""
+        try:
+            return self.read(index).content
+        except Exception:  # a data set of somebody else's may raise anything
+            return None
 
 
 def explained_alone(work: Work, item: Item, on_error: OnError[Item]) -> ImageOutcomes | None:
@@ -117,7 +151,7 @@ class ShardWorker:
 
     def begin(self) -> None:
         """Find out about the model what has to be found out once."""
-        item, _ = self.work.read(self.work.first)
+        item = self.work.read(self.work.first).item
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DeepVizWarning)  # told by the process that leads
             explained_alone(self.work, item, lambda item, error: None)
@@ -163,6 +197,7 @@ class _Computing:
     tell: Tell
     maps: dict[str, NDArray[np.float16]] = field(default_factory=dict)
     rows: dict[int, list[Row]] = field(default_factory=dict)
+    contents: dict[int, str | None] = field(default_factory=dict)
     done: int = 0
 
     @cached_property
@@ -174,6 +209,7 @@ class _Computing:
         known = Shard.read(work.folder, self.number) or Shard(self.number, [], (), ())
         for row in known.rows:
             self.rows.setdefault(row["index"], []).append(row)
+        self.contents = known.contents
         methods = [name for name in work.methods if name not in known.methods]
         metrics = [name for name in work.metrics if name not in known.metrics]
         with warnings.catch_warnings():
@@ -194,21 +230,23 @@ class _Computing:
         """Add the rows of methods, and what metrics say of those that were there."""
         work = self.work
         failed = {index for index, rows in self.rows.items() if rows[0]["method"] is None}
-        items: dict[Prepared, tuple[int, Item, Label | None]] = {}
+        under_way: dict[Prepared, Given] = {}
 
-        def given() -> Iterator[Item]:
-            for index, item, label in self._read(index for index in work.images(self.number) if index not in failed):
-                items[item.image] = index, item, label
-                yield item
+        def items() -> Iterator[Item]:
+            for given in self._read(index for index in work.images(self.number) if index not in failed):
+                under_way[given.item.image] = given
+                yield given.item
 
         def on_error(item: Item, error: DeepVizError) -> None:
-            index, _, label = items.pop(item.image)
-            self.rows[index] = [self._failed(index, label, error)]
+            if item.row in self.rows:  # what is there of other methods is not given up
+                raise error
+            given = under_way.pop(item.image)
+            self.rows[item.row] = [self._failed(item.row, given.label, given.content, error)]
             self._advance()
 
         found = explain_items(
             work.loaded,
-            given(),
+            items(),
             [work.methods[name] for name in methods],
             top_k=work.top_k,
             lenient=True,
@@ -216,9 +254,10 @@ class _Computing:
             on_error=on_error,
         )
         for outcomes in found:
-            index, item, label = items.pop(outcomes.image)
-            old, new = self.rows.get(index, []), self._rows_of(index, label, outcomes, methods)
-            self.rows[index] = [*old, *(row for row, _ in new)]
+            given = under_way.pop(outcomes.image)
+            item = given.item
+            old, new = self.rows.get(item.row, []), self._rows_of(given, outcomes, methods)
+            self.rows[item.row] = [*old, *(row for row, _ in new)]
             explained = [(row, self._explanation(row, item)) for row in old] if metrics else []
             self._judge(item, explained, metrics)
             self._judge(item, new, list(work.metrics))
@@ -227,17 +266,22 @@ class _Computing:
     def _measure(self, metrics: Sequence[str]) -> None:
         """Add what metrics say of the rows that are there."""
         judged = [index for index, rows in self.rows.items() if any(row["map"] is not None for row in rows)]
-        for index, item, _ in self._read(judged):
-            self._judge(item, [(row, self._explanation(row, item)) for row in self.rows[index]], metrics)
+        for given in self._read(judged):
+            item = given.item
+            self._judge(item, [(row, self._explanation(row, item)) for row in self.rows[item.row]], metrics)
             self._advance()
 
     def _advance(self) -> None:
         self.done += 1
         self.tell(self.done)
 
-    def _read(self, indices: Iterable[int]) -> Iterator[tuple[int, Item, Label | None]]:
-        """The images that can be read, some of them ahead."""
-        waiting: deque[tuple[int, Future[tuple[Item, Label | None]]]] = deque()
+    def _read(self, indices: Iterable[int]) -> Iterator[Given]:
+        """The images that can be read, some of them ahead.
+
+        Raises:
+            ImageError, OutputError: for one that was explained before, and cannot be read any more or has changed.
+        """
+        waiting: deque[tuple[int, Future[Given]]] = deque()
         left = iter(indices)
         with ThreadPoolExecutor(READERS, thread_name_prefix="deepviz-reader") as readers:
             while True:
@@ -247,31 +291,43 @@ class _Computing:
                     return
                 index, reading = waiting.popleft()
                 try:
-                    item, label = reading.result()
+                    given = reading.result()
                 except Exception as error:  # a data set of somebody else's may raise anything
+                    if index in self.rows:
+                        name = shown(self.work.source.names[index])
+                        raise ImageError(
+                            f"{name} was explained before, and cannot be read: {in_one_line(error)}"
+                        ) from None
                     listed = self.work.source.label(self.work.loaded, index)
-                    self.rows.setdefault(index, []).append(self._failed(index, listed, error))
+                    self.rows[index] = [self._failed(index, listed, None, error)]
                     self._advance()
                     continue
-                yield index, item, label
+                self.work.check_content(index, self.contents.get(index), given.content)
+                yield given
 
-    def _about(self, index: int, label: Label | None) -> Row:
+    def _about(self, index: int, label: Label | None, content: str | None) -> Row:
         """What every row of an image has."""
         about: Row = {name: None for name, _ in COLUMNS}
         named = None if label is None else label.text
-        return about | {"index": index, "image": self.work.source.names[index], "label": named, "warnings": []}
+        about |= {"index": index, "image": self.work.source.names[index], "label": named, "content": content}
+        return about | {"warnings": []}
 
-    def _failed(self, index: int, label: Label | None, error: BaseException) -> Row:
+    def _failed(self, index: int, label: Label | None, content: str | None, error: BaseException) -> Row:
         """The row of an image that nothing came of."""
-        return self._about(index, label) | {"failure": type(error).__name__, "reason": in_one_line(error)}
+        return self._about(index, label, content) | {"failure": type(error).__name__, "reason": in_one_line(error)}
 
     def _rows_of(
-        self, index: int, label: Label | None, outcomes: ImageOutcomes, methods: Sequence[str]
+        self, given: Given, outcomes: ImageOutcomes, methods: Sequence[str]
     ) -> list[tuple[Row, Explanation | None]]:
         """The rows of an image, each with its map as it is stored."""
+        label = given.label
         prediction, probability = outcomes.predictions[0] if outcomes.predictions else (None, None)
         known = None if label is None or not label.known or prediction is None else prediction == label.text
-        about = self._about(index, label) | {"prediction": prediction, "probability": probability, "correct": known}
+        about = self._about(given.item.row, label, given.content) | {
+            "prediction": prediction,
+            "probability": probability,
+            "correct": known,
+        }
         inputs, width = len(outcomes.inputs), len(methods)
         found: list[tuple[Row, Explanation | None]] = []
         for place, outcome in enumerate(outcomes.outcomes):
