@@ -1,3 +1,4 @@
+import csv
 import io
 import json
 import tarfile
@@ -8,8 +9,8 @@ from PIL import Image
 
 import deepviz
 from deepviz.errors import ImageError
-from deepviz.runs.sources import Label, source_of
-from tiny_run import folder_of_images, loaded
+from deepviz.runs.sources import Label, named_label, source_of
+from tiny_run import folder_of_images, loaded, network, pixels
 
 pyarrow = pytest.importorskip("pyarrow", reason="pyarrow is not installed: pip install 'deepviz[data]'")
 parquet = pytest.importorskip("pyarrow.parquet")
@@ -49,7 +50,7 @@ def test_the_sub_folders_are_the_labels(images):
         "cow/5.png",
     ]
     assert [label for _, label, _ in found] == [
-        Label(name, True) for name in ("ant", "ant", "bee", "bee", "cow", "cow")
+        Label(name, index) for name, index in (("ant", 0), ("ant", 0), ("bee", 1), ("bee", 1), ("cow", 2), ("cow", 2))
     ]
     direct = loaded().prepare(images / "bee" / "4.png")
     assert torch.equal(found[3][2], direct.x)
@@ -85,7 +86,54 @@ def test_a_table_of_paths_and_labels(kind, images):
 def test_a_class_index_in_a_table(images):
     path = images / "table.csv"
     path.write_text("file,class\nant/0.png,2\nbee/1.png,\n")
-    assert [label for _, label, _ in read(source_of(str(path)))] == [Label("cow", True), None]
+    assert [label for _, label, _ in read(source_of(str(path)))] == [Label("cow", 2), None]
+
+
+def test_labels_of_a_table_with_gaps_and_numbers_that_are_no_classes(images):
+    names = ["ant/0.png", "ant/3.png", "bee/1.png", "bee/4.png"]
+    columns = {"file": names, "label": pyarrow.array([1.0, None, float("nan"), 1.5])}
+    parquet.write_table(pyarrow.table(columns), images / "table.parquet")
+    assert [label for _, label, _ in read(source_of(images / "table.parquet"))] == [
+        Label("bee", 1),
+        None,
+        None,
+        Label("1.5", None),
+    ]
+    (images / "table.csv").write_text("file,label\nant/0.png,-1\n")
+    assert [label for _, label, _ in read(source_of(images / "table.csv"))] == [Label("-1", None)]
+    assert named_label((-1,), None) == Label("class -1", None)
+
+
+def test_a_name_with_a_line_break_in_a_table(images):
+    name = "ant/a\u2028b\nc.png"
+    (images / "ant" / "0.png").rename(images / name)
+    with open(images / "table.csv", "w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows([("file", "label"), (name, "ant")])
+    assert [(found, label) for found, label, _ in read(source_of(images / "table.csv"))] == [(name, Label("ant", 0))]
+
+
+def test_a_column_of_images_is_no_column_of_paths(tmp_path):
+    parquet.write_table(pyarrow.table({"image": [{"bytes": b"1", "path": "a"}]}), tmp_path / "table.parquet")
+    with pytest.raises(ImageError, match=r"table\.parquet: the column image does not hold paths, but struct<"):
+        source_of(tmp_path / "table.parquet")
+
+
+def test_two_classes_of_one_name_are_told_apart(tmp_path):
+    pytest.importorskip("zarr")
+    model = deepviz.LoadedModel(network(), "tiny", labels=("ant", "crane", "crane"))
+    one, other = (
+        deepviz.run(model, [(x, label) for x, _ in pixels(6)], "gradient", out=tmp_path / str(label)).rows.to_pylist()
+        for label in (1, 2)
+    )
+    for a, b in zip(one, other, strict=True):
+        assert (a["correct"], b["correct"]) == (a["target_index"] == 1, b["target_index"] == 2)
+
+
+def test_labels_that_differ_in_case_alone_are_two_classes():
+    classes = ("cat", "Cat")
+    assert named_label(("Cat",), classes) == Label("Cat", 1)
+    assert named_label(("cat",), classes) == Label("cat", 0)
+    assert named_label(("CAT",), classes) == Label("CAT", None)
 
 
 def test_a_table_without_paths_names_its_columns(tmp_path):
@@ -114,6 +162,15 @@ def test_the_samples_of_a_tar(kind, images, tmp_path):
         assert run.explanation(2).image.tobytes() == picture.convert("RGB").tobytes()
 
 
+def test_of_a_sample_with_a_mask_the_image_is_explained(images, tmp_path):
+    path = tmp_path / "a.tar"
+    with tarfile.open(path, "w") as tar:
+        for name, file in (("1.depth.png", "bee/1.png"), ("1.png", "ant/0.png"), ("1.seg.png", "cow/2.png")):
+            tar.add(images / file, name)
+    ((_, _, x),) = read(source_of(path))
+    assert torch.equal(x, loaded().prepare(images / "ant" / "0.png").x)
+
+
 def test_a_compressed_tar_is_told(tmp_path):
     with tarfile.open(tmp_path / "a.tar", "w:gz"):
         pass
@@ -134,11 +191,11 @@ class Named(torch.utils.data.Dataset):
 
 
 def test_the_classes_of_a_data_set_are_matched_by_name(tmp_path):
-    assert [label for _, label, _ in read(source_of(Named()))] == [Label("cow", True), Label("ant", True)]
+    assert [label for _, label, _ in read(source_of(Named()))] == [Label("cow", 2), Label("ant", 0)]
     plain = deepviz.LoadedModel(torch.nn.Flatten(), "plain")
     assert [label for _, label, _ in read(source_of(Named()), plain)] == [
-        Label("class 0", True),
-        Label("class 1", True),
+        Label("class 0", 0),
+        Label("class 1", 1),
     ]
 
 

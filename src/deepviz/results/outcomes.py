@@ -88,6 +88,7 @@ class ImageOutcomes:
         inputs: the names of the explained inputs; of a single one "".
         main: which of these is the image.
         output: what the model's outputs were read as, and how it was known; None if they were not.
+        predicted: the index of the first prediction's class; None if there is none.
     """
 
     image: Prepared
@@ -97,6 +98,7 @@ class ImageOutcomes:
     inputs: tuple[str, ...] = ("",)
     main: int = 0
     output: dict[str, str] | None = None
+    predicted: int | None = None
 
     @property
     def explanations(self) -> list[Explanation]:

@@ -161,7 +161,8 @@ class _Explaining:
             replace(one, predictions=predictions, detections=detections) if isinstance(one, Explanation) else one
             for one in outcomes
         )
-        return ImageOutcomes(item.image, predictions, tuple(told), self.methods, inputs, main, look.output)
+        predicted = next((index for index, _ in look.classes(row)), None)
+        return ImageOutcomes(item.image, predictions, tuple(told), self.methods, inputs, main, look.output, predicted)
 
     def _of_method(self, method: Method, rows: _Rows) -> _Found:
         """What came of one method; of rows that fail together, each by itself.

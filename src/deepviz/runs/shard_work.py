@@ -322,11 +322,12 @@ class _Computing:
         """The rows of an image, each with its map as it is stored."""
         label = given.label
         prediction, probability = outcomes.predictions[0] if outcomes.predictions else (None, None)
-        known = None if label is None or not label.known or prediction is None else prediction == label.text
+        class_index = None if label is None else label.class_index
+        correct = None if class_index is None or prediction is None else outcomes.predicted == class_index
         about = self._about(given.item.row, label, given.content) | {
             "prediction": prediction,
             "probability": probability,
-            "correct": known,
+            "correct": correct,
         }
         inputs, width = len(outcomes.inputs), len(methods)
         found: list[tuple[Row, Explanation | None]] = []

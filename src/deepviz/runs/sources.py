@@ -32,10 +32,10 @@ PATHS, LABELS = ("file", "path", "image", "filename", "filepath"), ("label", "cl
 
 
 class Label(NamedTuple):
-    """The label of an image: the name of the model's class, if it is one."""
+    """The label of an image, and the index of the model's class that it names; None if it is none of them."""
 
     text: str
-    known: bool
+    class_index: int | None
 
 
 @dataclass(frozen=True)
@@ -98,22 +98,22 @@ def named_label(written: tuple[Written, ...], classes: tuple[str, ...] | None) -
     Example:
         >>> classes = ("cat", "dog")
         >>> named_label(("2024", "Dog"), classes), named_label((0,), classes), named_label(("fox",), classes)
-        (Label(text='dog', known=True), Label(text='cat', known=True), Label(text='fox', known=False))
+        (Label(text='dog', class_index=1), Label(text='cat', class_index=0), Label(text='fox', class_index=None))
         >>> named_label((3,), None)
-        Label(text='class 3', known=True)
+        Label(text='class 3', class_index=3)
     """
     for one in written:
         if isinstance(one, int):
-            known = classes is None or 0 <= one < len(classes)
-            return Label(classes[one] if classes is not None and known else f"class {one}", known)
+            known = one >= 0 and (classes is None or one < len(classes))
+            return Label(classes[one] if classes is not None and known else f"class {one}", one if known else None)
         if classes is None:
             break
         try:
             index = find_label(imagenet_label_of(one, classes) or one, classes)
         except TargetError:
             continue
-        return Label(classes[index], True)
-    return Label(str(written[0]), False) if written else None
+        return Label(classes[index], index)
+    return Label(str(written[0]), None) if written else None
 
 
 @dataclass(frozen=True)
@@ -289,11 +289,12 @@ def _of_table(path: Path) -> Source:
 
 
 def _as_written(label: Any) -> tuple[Written, ...]:
-    if label is None or label == "":
+    """A label of a table: whole numbers are indices, also as text and as floats, which tables with gaps hold."""
+    if label is None or label == "" or label != label:
         return ()
     if isinstance(label, str):
         return (int(label),) if label.isdecimal() else (label,)
-    return (int(label),)
+    return (int(label),) if label == int(label) else (str(label),)
 
 
 def _column(names: Sequence[str], known: Sequence[str]) -> int | None:
@@ -303,8 +304,9 @@ def _column(names: Sequence[str], known: Sequence[str]) -> int | None:
 
 def _of_csv(path: Path) -> list[tuple[str, Any]]:
     try:
-        lines = [line for line in csv.reader(path.read_text(encoding="utf-8-sig").splitlines()) if line]
-    except (OSError, UnicodeDecodeError) as error:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            lines = [line for line in csv.reader(file) if line]
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise ImageError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from None
     heading = lines[0] if lines else []
     at = _column(heading, PATHS)
@@ -329,8 +331,11 @@ def _of_parquet(path: Path) -> list[tuple[str, Any]]:
     at, label = _column(names, PATHS), _column(names, LABELS)
     if at is None:
         raise ImageError(f"{path} has no column of paths: it has {', '.join(names)}; call it {PATHS[0]}")
+    paths = table.column(at).to_pylist()
+    if not all(isinstance(one, str) for one in paths):
+        raise ImageError(f"{path}: the column {names[at]} does not hold paths, but {table.schema.field(at).type}")
     labels = [None] * len(table) if label is None else table.column(label).to_pylist()
-    return list(zip(table.column(at).to_pylist(), labels, strict=True))
+    return list(zip(paths, labels, strict=True))
 
 
 def _of_tars(paths: Sequence[Path]) -> Source:
@@ -357,10 +362,10 @@ def _samples(path: Path) -> Iterator[tuple[str, int, int, tuple[Written, ...]]]:
                     stem, _, suffix = name.name.partition(".")
                     samples.setdefault(str(name.parent / stem), {})[suffix.lower()] = member
             for parts in samples.values():
-                for suffix, member in parts.items():
-                    if ending(f"x.{suffix}") in SUFFIXES | HEIF:
-                        yield member.name, member.offset_data, member.size, _label_in(tar, parts)
-                        break
+                images = [suffix for suffix in parts if ending(f"x.{suffix}") in SUFFIXES | HEIF]
+                if images:  # of x.jpg and x.mask.png, that of the shorter ending
+                    member = parts[min(images, key=lambda suffix: suffix.count("."))]
+                    yield member.name, member.offset_data, member.size, _label_in(tar, parts)
     except (OSError, tarfile.TarError) as error:
         raise ImageError(f"{shown(path)} cannot be read as an uncompressed tar: {error}") from None
 
