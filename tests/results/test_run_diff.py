@@ -84,10 +84,36 @@ def test_other_predictions_are_listed_and_have_no_change_of_reason(tmp_path):
     assert found.reasons == []
 
 
+def test_of_several_inputs_the_first_is_compared_whatever_it_is_called(tmp_path):
+    x = images()[:4]
+    runs = []
+    for name, right in (("a", x), ("b", x.flip(0))):
+        items = [deepviz.Inputs({"left": one[None], "right": other[None]}) for one, other in zip(x, right, strict=True)]
+        runs.append(deepviz.run(TwoSides(), items, "gradient", target=0, out=tmp_path / name))
+    found = deepviz.diff(*runs)
+    assert [one.change for one in found.changes] == pytest.approx([0] * 4, abs=ROUNDING)
+
+
+class TwoSides(torch.nn.Module):
+    def forward(self, left, right):
+        score = (left.square() + right.square()).sum((1, 2, 3))
+        return torch.stack([score, -score], 1)
+
+
+def test_an_image_without_a_measured_noise_is_not_taken_to_have_none(tmp_path):
+    noisy = "smooth-grad(samples=4, noise=0.5, seed={})".format
+    a, b = made(tmp_path / "a", Reads(), noisy(0)), made(tmp_path / "b", Reads(), noisy(1))
+    again = made(tmp_path / "again", Reads(), noisy(2), images()[: N // 2])
+    found = deepviz.diff(a, b, noise=again)
+    known = [one for one in found.changes if int(one.image) < N // 2]
+    assert found.mean_change == pytest.approx(sum(one.change - one.noise for one in known) / len(known))
+    assert sum(one["images"] for one in found.by_class()) == N // 2
+
+
 def test_runs_that_cannot_be_compared_are_told(tmp_path):
     one = deepviz.run(Reads(), images()[:4], ["gradient", "grad-times-image"], out=tmp_path / "a")
     with pytest.raises(ValueError, match="name the method: the runs have those of gradient, grad-times-image and"):
         deepviz.diff(one, one)
-    with pytest.raises(ValueError, match="has no maps of grad-cam: it has those of gradient, grad-times-image"):
+    with pytest.raises(LookupError, match="has no maps of grad-cam: it has those of gradient, grad-times-image"):
         deepviz.diff(one, one, "grad-cam")
     assert deepviz.diff(one, one, "grad-times-image").mean_change == pytest.approx(0, abs=ROUNDING)

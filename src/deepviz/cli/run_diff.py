@@ -24,7 +24,8 @@ def diff(
     other: Annotated[Path, Parameter(help="Folder of the run that is compared with it.")],
     *,
     method: Annotated[
-        str | None, Parameter(alias="-m", help="Whose maps; by default the only method that both have.")
+        str | None,
+        Parameter(alias="-m", help="Method whose maps are compared; by default the only one that both runs have."),
     ] = None,
     noise: Annotated[
         Path | None, Parameter(help="A run that should not differ from the first, such as one with another seed.")
@@ -32,7 +33,7 @@ def diff(
     fail_above: Annotated[
         float | None, Parameter(help="Exit with 1 if the mean change, less the noise, is larger.")
     ] = None,
-    most: Annotated[int, Parameter(help="So many images are listed.")] = 10,
+    most: Annotated[int, Parameter(help="Number of classes and images that are listed.")] = 10,
     json: Annotated[bool, Parameter(negative="", help="Print everything as JSON.")] = False,
 ) -> int:
     """Compare the maps of two runs over the same images, such as of two checkpoints.
@@ -44,7 +45,7 @@ def diff(
         found = compared(one, other, method, noise=noise)
     except DeepVizError:
         raise
-    except ValueError as error:
+    except (ValueError, LookupError) as error:
         raise UsageError(str(error)) from None
     if json:
         print(dumps(_plain(found), indent=2))

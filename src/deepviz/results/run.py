@@ -157,6 +157,27 @@ class Run:
         """
         return torch.from_numpy(self._maps.read(self._row(image, method, rank)))
 
+    def name_of(self, method: Method | str | None = None) -> str:
+        """The name of a method in the rows, however its options are written.
+
+        Args:
+            method: the method or its name; None if there is one alone.
+
+        Raises:
+            LookupError: if there are several, or the run has no maps of it.
+        """
+        if method is None:
+            if len(self.methods) > 1:
+                raise LookupError(f"there are several methods, {', '.join(self.methods)}: name one")
+            return self.methods[0]
+        if isinstance(method, str) and method in self.methods:
+            return method
+        key = catalog.key(catalog.parse(method, Method) if isinstance(method, str) else method)
+        for one in self.manifest["methods"]:
+            if one["key"] == key:
+                return str(one["name"])
+        raise LookupError(f"{self.folder} has no maps of {method}: it has those of {', '.join(self.methods)}")
+
     def explanation(self, image: int, method: Method | str | None = None, *, rank: int = 0) -> Explanation:
         """A map with its image, as `explain` returns it. Of an image whose file is not there any more, or was in none,
         the picture is grey.
@@ -214,7 +235,7 @@ class Run:
 
     def _row(self, image: int, method: Method | str | None, rank: int) -> dict[str, Any]:
         """The row of a map, from the file of its shard alone."""
-        name = self._name(method)
+        name = self.name_of(method)
         number = image // int(self.manifest["question"]["shard_size"])
         if self._shard is None or self._shard.number != number:
             self._shard = Shard.read(self.folder, number)
@@ -230,21 +251,6 @@ class Run:
         if found["map"] is None:
             raise LookupError(f"{shown(found['image'])} has no map of {name}: {found['reason']}")
         return found
-
-    def _name(self, method: Method | str | None) -> str:
-        """The name of a method in the rows."""
-        if method is None:
-            if len(self.methods) > 1:
-                raise LookupError(f"there are several methods, {', '.join(self.methods)}: name one")
-            return self.methods[0]
-        if isinstance(method, str) and method in self.methods:
-            return method
-        value = catalog.parse(method, Method) if isinstance(method, str) else method
-        key = catalog.key(value)
-        found = next((one["name"] for one in self.manifest["methods"] if one["key"] == key), None)
-        if found is None:
-            raise LookupError(f"the run has no maps of {method}: it has those of {', '.join(self.methods)}")
-        return str(found)
 
     @cached_property
     def _methods(self) -> dict[str, Method]:

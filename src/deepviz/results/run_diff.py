@@ -12,7 +12,6 @@ import numpy as np
 import torch.nn.functional as F
 from torch import Tensor
 
-from deepviz import catalog
 from deepviz.methods.method import Method
 from deepviz.metrics.bootstrap import Values, interval
 from deepviz.metrics.similarity import spearman
@@ -93,7 +92,8 @@ class Diff:
     @property
     def mean_change(self) -> float:
         """The mean change of the maps of images that kept their prediction, less that of the noise; NaN for none."""
-        return float(np.mean(_above_noise(self.reasons))) if self.reasons else float("nan")
+        values = _above_noise(self.reasons)
+        return float(values.mean()) if len(values) else float("nan")
 
     def by_class(self) -> list[dict[str, Any]]:
         """For each predicted class: its images, and the mean change of their maps, less the noise, with its interval;
@@ -104,9 +104,11 @@ class Diff:
         found = []
         for name, changes in classes.items():
             values = _above_noise(changes)
+            if not len(values):
+                continue
             low, high = interval(values)
             found.append(
-                {"class": name, "images": len(changes), "change": float(values.mean()), "low": low, "high": high}
+                {"class": name, "images": len(values), "change": float(values.mean()), "low": low, "high": high}
             )
         return sorted(found, key=lambda one: -one["change"])
 
@@ -114,7 +116,7 @@ class Diff:
         kept = len(self.changes) - len(self.flipped)
         lines = [
             f"{len(self.changes)} images: {kept} kept their prediction, {len(self.flipped)} did not",
-            f"change of the maps of {self.method} where it was kept: {self.mean_change:.3f}",
+            f"mean change of the maps of {self.method} where it was kept: {self.mean_change:.3f}",
         ]
         if self.reasons and self.reasons[0].significant is not None:
             lines.append(f"above the noise, at a false discovery rate of 5 %: {len(self.significant)} images")
@@ -147,6 +149,7 @@ def diff(
 
     Raises:
         ValueError: if the runs have no image or no method in common, or several methods and none is named.
+        LookupError: for a method that a run has no maps of.
 
     Example:
         >>> import deepviz, tempfile, torch
@@ -155,7 +158,7 @@ def diff(
         >>> runs = [deepviz.run(net, images, "gradient", out=tempfile.mkdtemp()) for _ in range(2)]
         >>> print(deepviz.diff(*runs))
         4 images: 4 kept their prediction, 0 did not
-        change of the maps of gradient where it was kept: 0.000
+        mean change of the maps of gradient where it was kept: 0.000
     """
     runs = [_opened(one), _opened(other)]
     names = _method_of_both(runs, method)
@@ -166,7 +169,8 @@ def diff(
     again = None
     if noise is not None:
         third = _opened(noise)
-        again = _Rows.of(third, _only(third, names[0]))
+        # of a random method with another seed, the name is another one
+        again = _Rows.of(third, third.name_of(None if len(third.methods) == 1 else names[0]))
     changes = [_change(name, before, after, again) for name in shared]
     unmatched = len(before.rows) + len(after.rows) - 2 * len(shared)
     return Diff(names[0], tuple(_judged(changes) if again is not None else changes), unmatched)
@@ -174,7 +178,7 @@ def diff(
 
 @dataclass(frozen=True, eq=False)
 class _Rows:
-    """The rows of one method, of the best target, by the image's name."""
+    """The rows of one method, of the best target and the first input, by the image's name."""
 
     run: Run
     rows: dict[str, dict[str, Any]]
@@ -183,12 +187,11 @@ class _Rows:
     @classmethod
     def of(cls, run: Run, method: str) -> _Rows:
         view = next(one["view"] for one in run.manifest["methods"] if one["name"] == method)
-        wanted = ["index", "image", "label", "prediction", "target", "method", "rank", "input", "map"]
-        rows = {
-            row["image"]: row
-            for row in run.rows.select(wanted).to_pylist()
-            if row["method"] == method and row["rank"] == 0 and row["input"] in ("", "x[0]", None)
-        }
+        wanted = ["index", "image", "label", "prediction", "target", "method", "rank", "map"]
+        rows: dict[str, dict[str, Any]] = {}
+        for row in run.rows.select(wanted).to_pylist():
+            if row["method"] == method and row["rank"] == 0:
+                rows.setdefault(row["image"], row)
         return cls(run, rows, view)
 
     def drawn(self, name: str) -> Tensor | None:
@@ -237,7 +240,10 @@ def _judged(changes: Sequence[Change]) -> list[Change]:
 
 
 def _above_noise(changes: Sequence[Change]) -> Values:
-    values: Values = np.array([(one.change or 0.0) - (one.noise or 0.0) for one in changes], np.float64)
+    """The changes, less the noise where that was measured; of those alone that have one."""
+    measured = any(one.significant is not None for one in changes)
+    pairs = [(one.change, one.noise if measured else 0.0) for one in changes]
+    values: Values = np.array([a - b for a, b in pairs if a is not None and b is not None], np.float64)
     return values
 
 
@@ -248,7 +254,7 @@ def _opened(given: Run | str | os.PathLike[str]) -> Run:
 def _method_of_both(runs: Sequence[Run], method: Method | str | None) -> list[str]:
     """The names that the method has in the runs."""
     if method is not None:
-        return [_named(run, method) for run in runs]
+        return [run.name_of(method) for run in runs]
     shared = [name for name in runs[0].methods if name in runs[1].methods]
     if len(shared) != 1:
         if not shared and all(len(run.methods) == 1 for run in runs):
@@ -256,20 +262,3 @@ def _method_of_both(runs: Sequence[Run], method: Method | str | None) -> list[st
         known = " and ".join(", ".join(run.methods) for run in runs)
         raise ValueError(f"name the method: the runs have those of {known}")
     return shared * 2
-
-
-def _named(run: Run, method: Method | str) -> str:
-    if isinstance(method, str) and method in run.methods:
-        return method
-    key = catalog.key(catalog.parse(method, Method) if isinstance(method, str) else method)
-    for one in run.manifest["methods"]:
-        if one["key"] == key:
-            return str(one["name"])
-    raise ValueError(f"{run.folder} has no maps of {method}: it has those of {', '.join(run.methods)}")
-
-
-def _only(run: Run, name: str) -> str:
-    """The method of a run that measures noise: its only one, or the one of this name."""
-    if len(run.methods) == 1:
-        return run.methods[0]
-    return _named(run, name)
