@@ -79,3 +79,6 @@ def test_missing_numbers_satisfy_no_comparison():
     table = pyarrow.table({"a": pyarrow.array([1.0, None, math.nan])})
     assert chosen_rows(table, "a < 2")["a"].to_pylist() == [1.0]
     assert chosen_rows(table, "a >= 2")["a"].to_pylist() == []
+    assert chosen_rows(table, "a != 2")["a"].to_pylist() == [1.0]
+    assert chosen_rows(table, "a")["a"].to_pylist() == [1.0]
+    assert len(chosen_rows(table, "a == None")) == 2

@@ -138,7 +138,10 @@ class _Reader:
         name = self._named(node)
         if name is None:
             raise self._wrong(node)
-        return self.table[name]
+        values, compute = self.table[name], self.compute
+        if self.arrow.types.is_floating(values.type):  # NaN is a value that is not known
+            values = compute.if_else(compute.is_nan(values), self.arrow.scalar(None, values.type), values)
+        return values
 
     def _wrong(self, node: ast.expr) -> ValueError:
         return ValueError(
