@@ -243,6 +243,30 @@ def test_another_question_in_the_folder_is_refused_and_says_what_differs(change,
     assert contents(tmp_path) == before
 
 
+class Scaled(torch.nn.Module):
+    """A network whose last factor is in no file of weights."""
+
+    def __init__(self):
+        super().__init__()
+        self.body = network()
+        self.register_buffer("scale", torch.tensor(2.0), persistent=False)
+
+    def forward(self, x):
+        return self.body(x) * self.scale
+
+
+@pytest.mark.parametrize("place", ["scale", "body.conv.weight"])
+def test_what_is_changed_in_place_between_two_calls_is_another_question(place, tmp_path):
+    model = Scaled()
+    deepviz.run(model, pixels(4), "gradient", out=tmp_path / "a")
+    dict([*model.named_buffers(), *model.named_parameters()])[place].data.mul_(-3)  # no version counter sees this
+    with pytest.raises(OutputError, match="it differs in the weights"):
+        deepviz.run(model, pixels(4), "gradient", out=tmp_path / "a")
+    changed = deepviz.run(model, pixels(4), "gradient", out=tmp_path / "b").map(0)
+    (expected,) = deepviz.explain(model, pixels(1)[0][0], "gradient", fast=False)
+    assert torch.allclose(changed, expected.attribution, rtol=2**-10, atol=float(changed.abs().max()) * 2**-20)
+
+
 def test_a_method_and_a_metric_that_are_added_later_give_the_files_of_asking_at_once(tmp_path):
     once, later = tmp_path / "once", tmp_path / "later"
     options = {"shard_size": 4, "top_k": 2}

@@ -307,7 +307,9 @@ def _few(names: Sequence[str]) -> str:
 
 def weights_hash(module: nn.Module) -> str:
     """SHA-256 of the names, shapes and values of all parameters and buffers: which network this is."""
-    return tensors_hash(sorted(module.state_dict().items()))
+    # buffers that are not kept in files decide what is computed too
+    held = dict(module.named_buffers(remove_duplicate=False)) | module.state_dict()
+    return tensors_hash(sorted(held.items()))
 
 
 def tensors_hash(named: Iterable[tuple[str, Any]]) -> str:
