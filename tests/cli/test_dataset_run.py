@@ -90,6 +90,22 @@ def test_a_metric_that_needs_the_place_of_the_object_is_refused(images, tmp_path
     assert "needs to know where the object is" in capsys.readouterr().err
 
 
+def test_a_folder_that_does_not_exist_is_named_and_nothing_else(tmp_path, capsys):
+    assert go(tmp_path / "nowhere", "-o", tmp_path / "out") == 3
+    assert capsys.readouterr().err == f"deepviz: {tmp_path / 'nowhere'} does not exist\n"
+
+
+def test_a_metric_that_has_no_value_is_told(images, tmp_path, capsys, monkeypatch):
+    def failing(*_):
+        raise ValueError("it cannot be measured")
+
+    monkeypatch.setattr("deepviz.runs.shard_work.measured", failing)
+    assert go(images, "-o", tmp_path / "out", "--metric", "sparseness") == 0
+    assert "sparseness has no value for 6 of 6 maps: see the column warnings" in capsys.readouterr().err
+    found = deepviz.Run(tmp_path / "out").rows["warnings"].to_pylist()
+    assert all(any(text.startswith("sparseness: ") and "cannot be measured" in text for text in one) for one in found)
+
+
 def test_a_killed_command_with_workers_goes_on_and_equals_one_without(images, tmp_path):
     out, other = tmp_path / "out", tmp_path / "other"
     arguments = ["run", images, *MODEL, "-m", "gradient", "--shard-size", "1"]

@@ -230,7 +230,7 @@ def test_a_lock_of_another_machine_that_shows_signs_of_life_is_left(tmp_path):
         ({"seed": 3}, "the weights, the structure or the preprocessing of the model"),
         ({"count": 5}, r"the number of images \(4, now 5\)"),
         ({"top_k": 2}, r"top_k \(1, now 2\)"),
-        ({"target": 1}, "the target"),
+        ({"target": 1}, r"the target \(the predicted classes, now logit\(1\)\)"),
         ({"shard_size": 3}, r"the size of a shard \(2, now 3\)"),
     ],
 )

@@ -75,7 +75,7 @@ def run(
     device: Device = None,
     output_kind: OutputKind = "auto",
     workers: Annotated[int, Parameter(help="Worker processes, each with the model.")] = 1,
-    shard_size: Annotated[int, Parameter(help="Images of a shard: so many are lost at most on a kill.")] = 256,
+    shard_size: Annotated[int, Parameter(help="Images of a shard: at most so many are done again after a kill.")] = 256,
     retry_failed: Annotated[
         bool, Parameter(negative="", help="Compute shards again in which something has failed or an image has changed.")
     ] = False,
@@ -150,7 +150,8 @@ class Rate:
 
 def told(run: Run, as_json: bool) -> int:
     """Print where a run is and what is in it; the exit code."""
-    columns = run.rows.select(["index", "image", "method", "map", "failure", "reason", "correct"]).to_pylist()
+    names = ["index", "image", "method", "map", "failure", "reason", "correct", *run.metrics]
+    columns = run.rows.select(names).to_pylist()
     maps = sum(row["map"] is not None for row in columns)
     failed: dict[str, str] = {}
     missing: Counter[tuple[str, str]] = Counter()
@@ -174,6 +175,12 @@ def told(run: Run, as_json: bool) -> int:
         print("deepviz:", reason if shown(name) in reason else f"{shown(name)}: {reason}", file=sys.stderr)
     if len(failed) > MOST_TOLD:
         print(f"deepviz: and {len(failed) - MOST_TOLD} more, the rows with a failure", file=sys.stderr)
+    for name in run.metrics:
+        without = sum(row["map"] is not None and row[name] is None for row in columns)
+        if without:
+            print(
+                f"deepviz: {name} has no value for {without} of {maps} maps: see the column warnings", file=sys.stderr
+            )
     for (one, reason), count in missing.items():
         print(f"deepviz: {one} has no map of {count} targets: {reason}", file=sys.stderr)
     if as_json:

@@ -30,7 +30,7 @@ from deepviz.metrics import Metric
 from deepviz.metrics.region import RegionMetric
 from deepviz.models import LoadedModel, load_model
 from deepviz.objectives import Boxes, Objective, Regions
-from deepviz.objectives.record import HELD, to_plain
+from deepviz.objectives.record import HELD, from_plain, to_plain
 from deepviz.options import Frozen, Ge
 from deepviz.probe.borrow import original
 from deepviz.probe.outputs import Kind
@@ -71,7 +71,6 @@ IN_WORDS = {
     "labels": "the names of the classes",
     "output": "what the model returns",
     "top_k": "top_k",
-    "target": "the target",
     "shard_size": "the size of a shard",
     "source": "the images, or their labels",
     "model": "the model",
@@ -127,7 +126,7 @@ def run(
         output: as for `explain`.
         workers: worker processes, each with the model; 1 is this process alone. A script that asks for more needs
             `if __name__ == "__main__":` around the call.
-        shard_size: images of a shard: so many are lost at most when a run is killed.
+        shard_size: images of a shard, the most that are computed again after a run was killed, for each worker.
         retry_failed: compute shards again in which an image or a map has failed, or an image has changed; for this,
             all images are read again.
         progress: is told how many images are done, and of how many.
@@ -204,7 +203,9 @@ class Asked:
         """
         unplaced = [one.name for one in metrics if isinstance(one, RegionMetric) and one.inside is None]
         if unplaced:
-            raise ValueError(f"{unplaced[0]} needs to know where the object is: give {unplaced[0]} a mask, inside=...")
+            raise ValueError(
+                f"{unplaced[0]} needs to know where the object is: leave it out, or give it a mask in Python"
+            )
         named = [method.layers_by_name(original(loaded.module)) for method in methods]
         targets = targets_of(target, len(source), loaded.labels)
         return cls(loaded, source, _by_name(named), _by_name(metrics), targets, top_k, shard_size, lenient)
@@ -368,11 +369,17 @@ def _differences(known: dict[str, Any], question: dict[str, Any], retry_failed: 
             told.append(f"the number of images ({one['source']['count']}, now {other['source']['count']})")
         elif name == "source" and one["source"] | {"sizes": None} == other["source"] | {"sizes": None}:
             told.append("the sizes of files (retry_failed=True, or --retry-failed, computes again what has changed)")
+        elif name == "target":
+            told.append(f"the target ({_targets_in_words(one[name])}, now {_targets_in_words(other[name])})")
         elif name in ("top_k", "shard_size", "output", "model"):
             told.append(f"{IN_WORDS[name]} ({one.get(name)}, now {other.get(name)})")
         else:
             told.append(IN_WORDS.get(name, name))
     return told
+
+
+def _targets_in_words(held: Sequence[Any] | None) -> str:
+    return "the predicted classes" if held is None else ", ".join(str(from_plain(one)) for one in held)
 
 
 def _described(name: str, method: Method) -> dict[str, Any]:
@@ -490,7 +497,11 @@ def _try_one(work: Work, needed: Sequence[str], said: Callable[[str], None]) -> 
         return index
     if without:  # later images may have what is asked for
         return without[0]
-    raise ImageError(f"none of the first {min(TRIED, len(work.source))} images can be explained: {reasons[0]}")
+    if len(work.source) == 1:
+        raise ImageError(str(reasons[0]))
+    raise ImageError(
+        f"none of the first {min(TRIED, len(work.source))} images can be explained, the first because {reasons[0]}"
+    )
 
 
 @dataclass(eq=False)
