@@ -41,7 +41,7 @@ def made(folder, model, method="gradient", x=None):
 def test_the_same_network_has_the_same_reasons(tmp_path):
     found = deepviz.diff(made(tmp_path / "a", Reads()), made(tmp_path / "b", Reads()))
     assert [one.change for one in found.reasons] == pytest.approx([0] * N, abs=ROUNDING)
-    assert (found.flipped, found.unmatched) == ([], 0)
+    assert (found.flipped, found.unmatched, found.altered) == ([], 0, 0)
     assert found.mean_change == pytest.approx(0, abs=ROUNDING)
 
 
@@ -80,6 +80,7 @@ def test_other_predictions_are_listed_and_have_no_change_of_reason(tmp_path):
     x = images()
     found = deepviz.diff(made(tmp_path / "a", Reads(), x=x), made(tmp_path / "b", Reads(), x=x.flip(2)))
     assert len(found.flipped) == N
+    assert f"{N} images are not the same in both runs, or were prepared in another way" in str(found)
     assert all(one.change is None for one in found.changes)
     assert found.reasons == []
 

@@ -76,6 +76,7 @@ def _plain(found: Diff) -> dict[str, Any]:
         "method": found.method,
         "images": len(found.changes),
         "unmatched": found.unmatched,
+        "altered": found.altered,
         "mean change": found.mean_change if found.reasons else None,
         "classes": found.by_class(),
         "other predictions": [plain(one) for one in found.flipped],

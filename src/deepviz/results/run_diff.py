@@ -58,11 +58,14 @@ class Diff:
         method: whose maps are compared.
         changes: one for each image of both runs.
         unmatched: images of one run alone.
+        altered: images of both runs that the two models were not given alike: they are others, or were prepared in
+            another way.
     """
 
     method: str
     changes: tuple[Change, ...]
     unmatched: int
+    altered: int = 0
 
     @property
     def flipped(self) -> list[Change]:
@@ -122,6 +125,8 @@ class Diff:
             lines.append(f"above the noise, at a false discovery rate of 5 %: {len(self.significant)} images")
         if self.unmatched:
             lines.append(f"{self.unmatched} images are in one run alone")
+        if self.altered:
+            lines.append(f"{self.altered} images are not the same in both runs, or were prepared in another way")
         return "\n".join(lines)
 
 
@@ -173,7 +178,8 @@ def diff(
         again = _Rows.of(third, third.name_of(None if len(third.methods) == 1 else names[0]))
     changes = [_change(name, before, after, again) for name in shared]
     unmatched = len(before.rows) + len(after.rows) - 2 * len(shared)
-    return Diff(names[0], tuple(_judged(changes) if again is not None else changes), unmatched)
+    altered = sum(before.rows[name]["content"] != after.rows[name]["content"] for name in shared)
+    return Diff(names[0], tuple(_judged(changes) if again is not None else changes), unmatched, altered)
 
 
 @dataclass(frozen=True, eq=False)
@@ -187,7 +193,7 @@ class _Rows:
     @classmethod
     def of(cls, run: Run, method: str) -> _Rows:
         view = next(one["view"] for one in run.manifest["methods"] if one["name"] == method)
-        wanted = ["index", "image", "label", "prediction", "target", "method", "rank", "map"]
+        wanted = ["index", "image", "label", "prediction", "target", "method", "rank", "map", "content"]
         rows: dict[str, dict[str, Any]] = {}
         for row in run.rows.select(wanted).to_pylist():
             if row["method"] == method and row["rank"] == 0:
