@@ -570,6 +570,9 @@ def test_the_maps_of_several_inputs_have_rows_and_arrays_of_their_own(tmp_path):
         leaf = items[row["index"]].x[int(row["input"][2])][0]
         own = 2 * leaf if row["input"] == f"x[{row['rank']}]" else torch.zeros_like(leaf)  # d(sum x^2)/dx, or 0
         assert torch.allclose(one.attribution, own, atol=2 * 2**-11)
+        assert torch.equal(run.map(row["index"], rank=row["rank"], input=row["input"]), one.attribution)
+    with pytest.raises(LookupError, match=r"there is no map of gradient for target 0 and input x\[2\] of 1"):
+        run.map(1, input="x[2]")
 
 
 def test_a_target_that_the_first_images_do_not_have_is_a_row_with_a_reason(tmp_path):

@@ -141,7 +141,7 @@ class Run:
         rows = self.rows.filter(compute.is_in(self.rows["index"], arrow.array(chosen, arrow.int64())))
         return Run(self.folder, _rows=rows)
 
-    def map(self, image: int, method: Method | str | None = None, *, rank: int = 0) -> Tensor:
+    def map(self, image: int, method: Method | str | None = None, *, rank: int = 0, input: str | None = None) -> Tensor:
         """A map as the method returned it, to 11 bits of each value: float32, (C, H, W) or (1, h, w).
 
         Of all images of the run, whichever rows these are; the others are not read.
@@ -150,12 +150,13 @@ class Run:
             image: its position in the source.
             method: the method or its name; None if there is one alone.
             rank: of which target, from 0.
+            input: of which of several explained inputs, by its name in the column; None for the first.
 
         Raises:
             LookupError: if there is none.
             StoredError: if it is damaged.
         """
-        return torch.from_numpy(self._maps.read(self._row(image, method, rank)))
+        return torch.from_numpy(self._maps.read(self._row(image, method, rank, input)))
 
     def name_of(self, method: Method | str | None = None) -> str:
         """The name of a method in the rows, however its options are written.
@@ -178,20 +179,24 @@ class Run:
                 return str(one["name"])
         raise LookupError(f"{self.folder} has no maps of {method}: it has those of {', '.join(self.methods)}")
 
-    def explanation(self, image: int, method: Method | str | None = None, *, rank: int = 0) -> Explanation:
-        """A map with its image, as `explain` returns it. Of an image whose file is not there any more, or was in none,
-        the picture is grey.
+    def explanation(
+        self, image: int, method: Method | str | None = None, *, rank: int = 0, input: str | None = None
+    ) -> Explanation:
+        """A map with its image, as `explain` returns it.
+
+        The picture is what the file holds now; grey if there is none, or it has another size.
 
         Args:
             image: its position in the source.
             method: the method or its name; None if there is one alone.
             rank: of which target, from 0.
+            input: of which of several explained inputs, by its name in the column; None for the first.
 
         Raises:
             LookupError: if there is none.
             StoredError: if it is damaged.
         """
-        return self._explanation(self._row(image, method, rank))
+        return self._explanation(self._row(image, method, rank, input))
 
     def explanations(self) -> Iterator[Explanation]:
         """All maps of these rows, one at a time."""
@@ -233,7 +238,7 @@ class Run:
                 problems.append(str(error))
         return problems
 
-    def _row(self, image: int, method: Method | str | None, rank: int) -> dict[str, Any]:
+    def _row(self, image: int, method: Method | str | None, rank: int, input: str | None) -> dict[str, Any]:
         """The row of a map, from the file of its shard alone."""
         name = self.name_of(method)
         number = image // int(self.manifest["question"]["shard_size"])
@@ -243,11 +248,13 @@ class Run:
         if not rows:
             count = self.manifest["question"]["source"]["count"]
             raise LookupError(f"there are no rows of image {image}: there are {count} images, or its shard is missing")
-        found = next((row for row in rows if row["method"] == name and row["rank"] == rank), None)
+        wanted = (row for row in rows if row["method"] == name and row["rank"] == rank)
+        found = next((row for row in wanted if input is None or row["input"] == input), None)
         if found is None and rows[0]["method"] is None:
             found = rows[0]
         if found is None:
-            raise LookupError(f"there is no map of {name} for target {rank} of {shown(rows[0]['image'])}")
+            of_input = "" if input is None else f" and input {input}"
+            raise LookupError(f"there is no map of {name} for target {rank}{of_input} of {shown(rows[0]['image'])}")
         if found["map"] is None:
             raise LookupError(f"{shown(found['image'])} has no map of {name}: {found['reason']}")
         return found
