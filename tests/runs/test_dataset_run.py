@@ -17,7 +17,7 @@ from deepviz.runs.lock import locked
 from tiny_run import IMAGES, METHODS, SHARD, contents, folder_of_images, loaded, network, pixels, started
 
 pytest.importorskip("zarr", reason="zarr is not installed: pip install 'deepviz[data]'")
-pytest.importorskip("pyarrow", reason="pyarrow is not installed: pip install 'deepviz[data]'")
+parquet = pytest.importorskip("pyarrow.parquet", reason="pyarrow is not installed: pip install 'deepviz[data]'")
 
 
 def ended(process, seconds=60):
@@ -181,10 +181,27 @@ def test_a_flipped_byte_of_rows_is_found_or_changes_nothing(tmp_path):
         found += bool(problems)
         path.write_bytes(whole)
     assert found > 15
+    path.write_bytes(whole[:-1])
+    with pytest.raises(StoredError, match=r"is damaged: .*; the run's command computes it again"):
+        deepviz.Run(tmp_path).rows  # noqa: B018
+    path.write_bytes(whole)
     flipped(path, 4)
     with pytest.warns(deepviz.DeepVizWarning, match="damaged.*; shard 1 is computed again"):
         deepviz.run(network(), pixels(4), "gradient", out=tmp_path, shard_size=2)
     assert path.read_bytes() == whole
+
+
+def test_a_column_of_another_type_is_damage(tmp_path):
+    # which a flipped byte of the file's metadata makes of a column that is empty
+    run = deepviz.run(network(), pixels(4), "gradient", out=tmp_path, shard_size=2)
+    path = tmp_path / "rows" / "00000001.parquet"
+    table = parquet.read_table(path, partitioning=None)
+    place = table.column_names.index("reason")
+    table = table.set_column(place, "reason", table["reason"].cast("binary"))
+    parquet.write_table(table, path)
+    assert run.verify() == [f"{path} is damaged: its columns are not those that were written"]
+    with pytest.raises(StoredError, match="its columns are not those that were written"):
+        deepviz.Run(tmp_path).rows  # noqa: B018
 
 
 def test_a_flipped_byte_of_a_map_is_an_error_where_it_is_read(tmp_path):

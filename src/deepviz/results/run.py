@@ -24,7 +24,17 @@ from deepviz.models.images import open_photo, read_photo, shown
 from deepviz.objectives.record import from_plain
 from deepviz.results.explanation import ExplainedTarget, Explanation
 from deepviz.results.filters import chosen_rows
-from deepviz.results.shards import MANIFEST, MapReader, Shard, library, read_manifest, row_file, schema_of, shards_of
+from deepviz.results.shards import (
+    MANIFEST,
+    MapReader,
+    Shard,
+    library,
+    read_manifest,
+    read_rows,
+    row_file,
+    schema_of,
+    shards_of,
+)
 from deepviz.results.storage import method_of
 
 UNSEEN = (128, 128, 128)
@@ -75,14 +85,11 @@ class Run:
         """
         if self._rows is not None:
             return self._rows
-        arrow, parquet = library("pyarrow"), library("pyarrow.parquet")
-        tables = []
-        for shard in shards_of(self.folder):
-            path = row_file(self.folder, shard)
-            try:
-                tables.append(parquet.read_table(path, partitioning=None).replace_schema_metadata(None))
-            except Exception as error:  # a damaged file can make Arrow's reader raise almost anything
-                raise StoredError(f"{path} is damaged: the run's command computes it again") from error
+        arrow = library("pyarrow")
+        try:
+            tables = [read_rows(row_file(self.folder, shard))[0] for shard in shards_of(self.folder)]
+        except StoredError as error:
+            raise StoredError(f"{error}; the run's command computes it again") from None
         if not tables:
             return schema_of(self.metrics).empty_table()
         return arrow.concat_tables(tables, promote_options="default")

@@ -165,15 +165,14 @@ class Shard:
             StoredError: if its file is damaged.
         """
         path = row_file(folder, number)
-        parquet = library("pyarrow.parquet")
         try:
-            table = parquet.read_table(path, page_checksum_verification=True, partitioning=None)
-            held = json.loads(table.schema.metadata[_METADATA])
-            shard = cls(held["shard"], table.to_pylist(), tuple(held["methods"]), tuple(held["metrics"]), held["files"])
-            whole = _digest_of(shard.rows, shard.metrics) == held["rows sha256"]
+            table, held = read_rows(path)
         except FileNotFoundError:
             return None
-        except Exception as error:  # a damaged file can make Arrow's reader raise almost anything
+        try:
+            shard = cls(held["shard"], table.to_pylist(), tuple(held["methods"]), tuple(held["metrics"]), held["files"])
+            whole = _digest_of(shard.rows, shard.metrics) == held["rows sha256"]
+        except (LookupError, TypeError, ValueError) as error:
             raise StoredError(f"{path} is damaged: {in_one_line(error)}") from None
         if not whole or shard.number != number:
             raise StoredError(f"{path} is damaged: its rows are not those that were written")
@@ -192,6 +191,28 @@ class Shard:
                 raise StoredError(f"{folder / name} cannot be read: {error.strerror or error}") from None
             if known != digest:
                 raise StoredError(f"{folder / name} is damaged: its SHA-256 is not that of the shard's rows")
+
+
+def read_rows(path: Path) -> tuple[Any, dict[str, Any]]:
+    """A file of rows as a `pyarrow.Table`, and what is held beside them.
+
+    Raises:
+        FileNotFoundError: if there is none.
+        StoredError: if it is damaged.
+    """
+    parquet = library("pyarrow.parquet")
+    try:
+        table = parquet.read_table(path, page_checksum_verification=True, partitioning=None)
+        held = json.loads(table.schema.metadata[_METADATA])
+        table = table.replace_schema_metadata(None)
+        whole = table.schema.equals(schema_of(held["metrics"]))
+    except FileNotFoundError:
+        raise
+    except Exception as error:  # a damaged file can make Arrow's reader raise almost anything
+        raise StoredError(f"{path} is damaged: {in_one_line(error)}") from None
+    if not whole:
+        raise StoredError(f"{path} is damaged: its columns are not those that were written")
+    return table, held
 
 
 def schema_of(metrics: Sequence[str]) -> Any:
