@@ -74,6 +74,23 @@ def test_the_result_does_not_follow_an_array_that_the_function_reuses():
 
 
 @pytest.mark.parametrize(
+    "returned",
+    [
+        lambda scores: scores[:, ::-1].copy()[:, ::-1],
+        lambda scores: scores.astype(">f8"),
+        lambda scores: scores.astype(np.longdouble),
+        lambda scores: np.asfortranarray(scores),
+        lambda scores: np.pad(scores, 1)[1:-1, 1:-1],
+    ],
+    ids=["reversed", "big endian", "long double", "by columns", "a part"],
+)
+def test_arrays_that_torch_does_not_take_as_they_lie_are_scores_too(returned):
+    found = BlackBox(lambda x: returned(x.mean((2, 3))), takes="array")(x.double())
+    assert found.dtype == torch.float64
+    assert torch.allclose(found, x.double().mean((2, 3)), atol=1e-12)
+
+
+@pytest.mark.parametrize(
     ("returned", "reason"),
     [
         (lambda x: np.zeros((1, 5)), r"\(1, 5\) for 8 rows"),

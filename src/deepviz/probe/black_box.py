@@ -214,8 +214,9 @@ def _tensor(value: Any, like: Tensor) -> Any:
         return value
     if array.dtype.kind not in "fiub":
         return value
-    # a copy: the function may keep and change what it returned
-    return torch.tensor(array, device=like.device)
+    # a copy: the function may keep and change what it returned; in an order, and of a type, that torch has
+    kind = np.float64 if array.dtype.kind == "f" and array.dtype.itemsize > 8 else array.dtype.newbyteorder("=")
+    return torch.from_numpy(np.array(array, kind, order="C")).to(like.device)
 
 
 def _copy(value: Any) -> Any:
