@@ -80,6 +80,49 @@ def test_the_bundled_model_is_compared_without_touching_anything(visit):
     page.close()
 
 
+def test_maps_under_way_of_models_of_one_name_are_told_apart(visit, monkeypatch):
+    """The second model's map stays while the first one's, in a column of the same title, is done."""
+
+    class Slow(torch.nn.Module):
+        def __init__(self, net):
+            super().__init__()
+            self.net, self.waits = net, False
+
+        def forward(self, x):
+            time.sleep(0.3 * self.waits)
+            return self.net(x)
+
+    monkeypatch.setattr(jobs, "BETWEEN", 0.5)
+    quick = small_models.good()
+    slow = Slow(quick.module).eval()
+    page = visit(create_app([quick, replace(quick, module=slow)]))
+    page.drawn(8)
+    page.until("document.getElementById('job').hidden")
+    slow.waits = True
+    ui = page.page
+    ui.get_by_text("Black box").click()
+    ui.locator("#about-rise").click()
+    ui.locator("#option-rise-max_passes").fill("2000")
+    ui.locator("#option-rise-max_passes").press("Enter")
+    ui.locator("#method-rise").check()
+    for method in ("grad-cam", "guided-backprop", "integrated-gradients", "smooth-grad"):
+        ui.locator(f"#method-{method}").set_checked(False)
+    ui.locator("#by label", has_text="Models").click()
+    ui.locator(".dv-so-far:visible").first.wait_for()
+    titles = ui.locator(".dv-tile:not(.dv-original) .dv-title").all_inner_texts()
+    assert len(titles) == 4
+    assert titles[0] == titles[1]
+    shown = """[...document.querySelectorAll('.dv-tile:not(.dv-original)')].map((tile) => {
+      const badge = tile.querySelector('.dv-so-far').textContent;
+      return badge !== '' && !tile.classList.contains('dv-pending');
+    })"""
+    for _ in range(20):  # each version until the next
+        assert ui.evaluate(shown)[1], "no version was dropped"
+        ui.wait_for_timeout(100)
+    ui.get_by_role("button", name="Cancel").click()
+    page.until("!document.querySelector('.dv-so-far:not([hidden])')")
+
+
 def test_a_map_of_many_passes_sharpens_while_one_watches(visit, monkeypatch):
     """With how far it is, until it is cancelled, or done, and then its standard error can be drawn."""
     monkeypatch.setattr(jobs, "BETWEEN", 0.5)
@@ -111,6 +154,7 @@ def test_a_map_of_many_passes_sharpens_while_one_watches(visit, monkeypatch):
     page.until("!document.querySelector('.dv-so-far:not([hidden])')")
     budget.fill("200")
     budget.press("Enter")
+    page.until("!document.querySelector('.dv-failed')")  # it is asked for once nothing has changed for a moment
     page.drawn(10)
     assert badge.count() == 0
     assert sum("200 passes" in caption for caption in page.captions()) == 2

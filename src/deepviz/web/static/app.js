@@ -2,7 +2,7 @@
 
 import { Refused, get, upload, useToken } from "./api.js";
 import { AttentionView, layerOf } from "./attention.js";
-import { choosable, classesOf, columns, difference, fillColumns, labelOf, modelShown, offered, rows, takesLayer, targetsOf, textTarget } from "./columns.js";
+import { cellKey, choosable, classesOf, columns, difference, fillColumns, labelOf, modelShown, offered, rows, takesLayer, targetIn, targetsOf, textTarget } from "./columns.js";
 import { Drawings } from "./drawing.js";
 import { $, announce, say, withChance, within } from "./elements.js";
 import { drawChannels, noChannels } from "./inside.js";
@@ -404,6 +404,7 @@ function layOut() {
     rows().map((row) => ({
       ...row,
       columns: titles,
+      keys: shown.map((one) => keyIn(row, one)),
       told: (record, n) => (shown[n] && shown[n].versus === undefined ? TOLD[view.by](record) : record.caption),
       mend: ({ remedy }, n) => remedy && shown[n] && { title: remedy.title, run: () => mend(shown[n], remedy) },
       detail: withChance(row),
@@ -412,6 +413,8 @@ function layOut() {
   );
   if (view.tab === "trust") drawTrust();
 }
+
+const keyIn = (row, one) => cellKey(row.photograph.id, targetIn(row.photograph.id, row.target, one), one);
 
 // A map that is not done, as far as it is.
 function underWay(row, one) {

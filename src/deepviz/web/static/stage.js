@@ -15,7 +15,7 @@ export class Stage {
   #asked = new Map();
   #sources = new Map();
   #rows = [];
-  #last = new Map(); // by tile: the id of the last version of its map under way
+  #last = new Map(); // by the key of a cell: the id of the last version of its map under way
   #preview = null;
   #drawing = false;
   #revealed = null;
@@ -33,11 +33,12 @@ export class Stage {
   }
 
   // Rows of cells: a result's id, null for one that is to come, { soFar } for one under way, { reason } for one that never
-  // will, or { of, words } for the difference of two results.
+  // will, or { of, words } for the difference of two results. `columns` are their titles, `keys` what tells those apart that
+  // may be under way.
   show(rows) {
     this.#rows = rows;
-    const tiles = rows.flatMap((row) => row.columns.map((title) => `${row.key} ${title}`));
-    for (const [tile, id] of this.#last) if (!tiles.includes(tile)) this.#forget(tile, id);
+    const keys = new Set(rows.flatMap((row) => row.keys));
+    for (const [key, id] of this.#last) if (!keys.has(key)) this.#forget(key, id);
     for (const { photograph } of rows) this.#open(photograph.id);
     this.#fetch(rows.flatMap((row) => row.cells));
     this.#draw();
@@ -116,23 +117,23 @@ export class Stage {
     });
   }
 
-  #forget(tile, id) {
+  #forget(key, id) {
     this.#records.delete(id);
-    this.#last.delete(tile);
+    this.#last.delete(key);
   }
 
-  // What is known of a cell: { id, record, reason, told }; `tile`: where it is shown.
-  #known(cell, tile = "") {
+  // What is known of a cell: { id, record, reason, told }; `key`: its own, if it may be under way.
+  #known(cell, key = "") {
     const under = cell?.soFar;
-    if (under || this.#last.has(tile)) {
+    if (under || this.#last.has(key)) {
       const id = under?.id ?? cell;
-      const last = this.#last.get(tile);
+      const last = this.#last.get(key);
       if (!this.#records.has(id) && this.#records.has(last) && (under || typeof cell === "string")) {
         return { id: last, record: this.#records.get(last), reason: "", told: under?.told ?? "" }; // until the next has come
       }
-      if (last !== id) this.#forget(tile, last);
-      if (under && this.#records.has(id)) this.#last.set(tile, id);
-      else this.#last.delete(tile);
+      if (last !== id) this.#forget(key, last);
+      if (under && this.#records.has(id)) this.#last.set(key, id);
+      else this.#last.delete(key);
       if (under) return { id, record: this.#records.get(id) ?? null, reason: "", told: under.told };
     }
     if (!cell?.of) {
@@ -170,7 +171,7 @@ export class Stage {
       detail: row.detail,
       photograph: { id: row.photograph.id, source: this.#sources.get(row.photograph.id) },
       tiles: [{ id: `${row.photograph.id} original`, title: "Image", original: true }, ...row.cells.map((cell, n) => {
-        const { id, record, reason, told } = this.#known(cell, `${row.key} ${row.columns[n]}`);
+        const { id, record, reason, told } = this.#known(cell, row.keys[n]);
         return {
           id: record ? id : `${row.key} ${n} ${reason}`,
           title: row.columns[n],
