@@ -106,7 +106,7 @@ def test_tokens_are_laid_out_on_their_grid():
         expected = model.blocks[0](tokens)[0, 1:].reshape(3, 4, 8).permute(2, 0, 1)
     activations = viz_activations(model, x, "blocks.0")
     assert_same(activations.maps, expected, 1e-5)
-    assert str(activations.grid) == "3 x 4 + 1 other tokens, tokens"
+    assert str(activations.grid) == "3 x 4 + 1 other token, tokens"
 
 
 def test_parts_of_pytorchs_own_transformer_layers_answer_too():

@@ -12,9 +12,10 @@ from torch import nn
 import attention_by_hand as by_hand
 import deepviz
 from deepviz.errors import ImageError, LayerError, NoAttention, OutputError
-from deepviz.inside import viz_attention
+from deepviz.inside import attention_rows, viz_attention
 from deepviz.inside.loading import UNSEEN
 from deepviz.models.torchvision_shim import import_timm
+from deepviz.render.text import percent
 from deepviz.testing import surroundings
 from networks import InPlaceAndReused, MeanViT, TinyViT, assert_same, plain
 from small_models import seeded
@@ -176,7 +177,36 @@ def test_learned_queries_that_pool_the_tokens():
     assert float(found.row_of(0).sum()) == pytest.approx(1, abs=1e-5)
     with pytest.raises(LayerError, match=r"'attn_pool' 1 learned queries pool the tokens.*use row_of\(0\)"):
         found.row(0, 0)
-    assert found.sheet().size
+
+
+def drawn_as(found, monkeypatch):
+    """The title, captions, details and footer of a sheet."""
+    told = []
+
+    def sheet(source, image, groups, geometry, footer):
+        ((title, tiles),) = groups
+        told.append((title, [(tile.caption, tile.detail) for tile in tiles], footer))
+        return image
+
+    monkeypatch.setattr(attention_rows, "draw_sheet", sheet)
+    found.sheet()
+    return told[0]
+
+
+def test_a_sheet_of_layers_says_whose_row_it_is_once(monkeypatch):
+    title, tiles, footer = drawn_as(viz_attention(timm_vit(class_token=False, global_pool="map"), SQUARE), monkeypatch)
+    assert title == "3 layers, mean over heads: what patch 2, 2 attends to"
+    assert tiles == [("blocks.0.attn", ""), ("blocks.1.attn", ""), ("attn_pool: query 0", "")]
+    assert footer == "VisionTransformer · 4 x 4 patches · every map has its own scale"
+
+
+def test_a_sheet_of_heads_has_the_share_on_patches(monkeypatch):
+    found = viz_attention(timm_vit(reg_tokens=1), SQUARE, -1)
+    title, tiles, footer = drawn_as(found, monkeypatch)
+    assert title == "blocks.1.attn: what the class token attends to"
+    assert [caption for caption, _ in tiles] == ["mean over heads", "head 0", "head 1", "head 2"]
+    assert tiles[1][1] == f"{percent(float(found.matrix()[0, 0, 2:].sum()))} on patches"
+    assert footer.startswith("VisionTransformer · 4 x 4 patches + 2 other tokens ·")
 
 
 def test_a_module_that_computes_several_is_numbered():

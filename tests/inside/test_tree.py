@@ -101,7 +101,7 @@ def test_the_default_is_what_grad_cam_takes():
 
 def test_tokens_have_their_grid_and_internals_their_reason():
     tree = viz_layers(TinyViT(), torch.rand(3, 12, 16))
-    assert str(tree["blocks.0"].grid) == "3 x 4 + 1 other tokens, tokens"
+    assert str(tree["blocks.0"].grid) == "3 x 4 + 1 other token, tokens"
     assert tree["blocks.0.attn.qkv"].reason == "inside attention"
     assert tree["head"].reason == "no spatial map"
 
@@ -229,5 +229,5 @@ def test_what_is_usable_is_what_grad_cam_takes():
         assert row.usable == usable or row.reason == "inside attention", row.name
         if row.usable:
             assert str(row.grid) == found.notes.facts["grid"]
-    assert str(tree["norm"].grid) == "4 x 4 + 1 other tokens, tokens"
+    assert str(tree["norm"].grid) == "4 x 4 + 1 other token, tokens"
     assert "do not lie on the image" in tree["decoded"].reason

@@ -125,7 +125,7 @@ def test_on_a_vit_pooled_by_its_class_token_it_finds_the_last_patches_that_matte
     model, x = case.model(), case.images(2)
     result = GradCAM(relu=False).attribute(model, x, 2)
     assert result.notes.facts["layer"] == "blocks.1.norm1"
-    assert result.notes.facts["grid"] == "3 x 4 + 1 other tokens, tokens"
+    assert result.notes.facts["grid"] == "3 x 4 + 1 other token, tokens"
     assert_same(result.maps, vit_by_hand(case.model(), x, 2, 1), 1e-10)
     named = GradCAM(layer="blocks.0.norm1", relu=False)(model, x, 2)
     assert_same(named, vit_by_hand(case.model(), x, 2, 0), 1e-10)

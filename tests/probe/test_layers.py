@@ -90,12 +90,12 @@ TRANSFORMERS = {
     "vit_tiny": (
         lambda: _timm("vit_tiny_patch16_224", img_size=IMAGE, depth=2),
         IMAGE,
-        "blocks.1.norm1 (4 x 6 + 1 other tokens, tokens)",
+        "blocks.1.norm1 (4 x 6 + 1 other token, tokens)",
     ),
     "vit_tiny at 224": (
         lambda: _timm("vit_tiny_patch16_224", depth=2),
         (224, 224),
-        "blocks.1.norm1 (14 x 14 + 1 other tokens, tokens)",
+        "blocks.1.norm1 (14 x 14 + 1 other token, tokens)",
     ),
     "vit with registers": (
         lambda: _timm("vit_small_patch14_reg4_dinov2", img_size=(56, 84), depth=2, num_classes=5),
@@ -111,7 +111,7 @@ TRANSFORMERS = {
     "vit_tiny, mean": (
         lambda: _timm("vit_tiny_patch16_224", img_size=IMAGE, depth=2, global_pool="avg"),
         IMAGE,
-        "blocks (4 x 6 + 1 other tokens, tokens)",
+        "blocks (4 x 6 + 1 other token, tokens)",
     ),
     "swin_tiny": (
         lambda: _timm("swin_tiny_patch4_window7_224", img_size=IMAGE, window_size=2, depths=(1, 1, 1, 1)),
@@ -121,10 +121,10 @@ TRANSFORMERS = {
     "Hugging Face ViT": (
         lambda: _huggingface("vit"),
         (64, 64),
-        "vit.layers.1.layernorm_before (4 x 4 + 1 other tokens, tokens)",
+        "vit.layers.1.layernorm_before (4 x 4 + 1 other token, tokens)",
     ),
     "Hugging Face Swin": (lambda: _huggingface("swin"), (64, 64), "swin (4 x 4, tokens)"),
-    "tiny": (lambda: Case(TinyViT).model(torch.float32), (12, 16), "blocks.1.norm1 (3 x 4 + 1 other tokens, tokens)"),
+    "tiny": (lambda: Case(TinyViT).model(torch.float32), (12, 16), "blocks.1.norm1 (3 x 4 + 1 other token, tokens)"),
 }
 
 

@@ -392,7 +392,7 @@ def test_tokens_of_convolutions_that_overlap_are_recognised():
 def test_an_explanation_says_how_the_grid_is_known():
     model = made(**LAYOUTS["class token in the middle"]).float()
     (found,) = explain(model, torch.rand(3, 32, 32), GradCAM(relu=False), target=1)
-    assert found.notes["grid"] == "4 x 4 + 1 other tokens, tokens"
+    assert found.notes["grid"] == "4 x 4 + 1 other token, tokens"
     assert found.notes["place"].startswith("checked: r = ")
 
 

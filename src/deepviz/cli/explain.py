@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -28,7 +27,7 @@ from deepviz.cli.model_options import (
     check_device,
     loaded_model,
 )
-from deepviz.cli.photographs import Photographs
+from deepviz.cli.photographs import Photographs, bundled_example
 from deepviz.cli.progress import progress_bar
 from deepviz.cli.records import asked_of_each
 from deepviz.cli.targets import Target, is_contrast, parsed_targets
@@ -36,7 +35,7 @@ from deepviz.errors import DeepVizWarning, ModelError, TargetError
 from deepviz.files import probe_folder
 from deepviz.methods import Method
 from deepviz.methods.perturbation.perturbation_map import INTERRUPTED, SampledMap
-from deepviz.models import LoadedModel, Prepared, example_photo
+from deepviz.models import LoadedModel, Prepared
 from deepviz.models.weights import weights_hash
 from deepviz.objectives import Objective, Similarity, Text
 from deepviz.objectives.similarity import Measure
@@ -152,9 +151,7 @@ def explain(
     check_device(device)
     if f".{format}" in FIGURES:
         check_matplotlib()
-    if not photos:
-        print("deepviz: no image given; using the bundled example", file=sys.stderr)
-    photographs = Photographs.found(photos or (str(example_photo()),))
+    photographs = Photographs.found(photos or (str(bundled_example()),))
     report = Report(photographs, output, format, scale, error, keep=html is not None)
     stopped: KeyboardInterrupt | None = None
     if photographs.paths:

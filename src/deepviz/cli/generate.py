@@ -26,10 +26,10 @@ from deepviz.cli.model_options import (
     check_device,
     loaded_model,
 )
+from deepviz.cli.photographs import bundled_example
 from deepviz.cli.progress import progress_bar
 from deepviz.cli.targets import parsed_targets
 from deepviz.errors import DeepVizError, DeepVizWarning
-from deepviz.models import example_photo
 from deepviz.objectives import parse
 from deepviz.probe.memory import keep_memory
 from deepviz.render.text import percent
@@ -128,8 +128,7 @@ def dream(
     """
     check_device(device)
     keep_memory()
-    if photo is None:
-        print("deepviz: no image given; using the bundled example", file=sys.stderr)
+    image = photo or bundled_example()
     loaded = loaded_model(model, weights, labels, device, output_kind, loading)
     with _usage_errors():
         dreamer = DeepDream(
@@ -144,7 +143,7 @@ def dream(
             seed=seed,
         )
     with notes_as_lines(), drawing() as show:
-        generated = dreamer(photo or example_photo(), output, progress=show)
+        generated = dreamer(image, output, progress=show)
     return _report(generated, output, json)
 
 

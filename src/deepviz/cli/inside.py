@@ -14,12 +14,12 @@ from cyclopts import Parameter
 from deepviz.cli import INTERRUPTED, OK, PARTLY, UsageError
 from deepviz.cli.generate import FOLDER, GENERATOR, Json, Output, channel_list, drawing
 from deepviz.cli.model_options import NOTHING_SAID, Device, LoadingOptions, Model, Weights, check_device, loaded_model
-from deepviz.cli.photographs import stem
+from deepviz.cli.photographs import bundled_example, stem
 from deepviz.cli.progress import progress_bar
 from deepviz.errors import DeepVizWarning
 from deepviz.files import probe_folder
 from deepviz.inside import viz_activations, viz_attention, viz_channels, viz_filters
-from deepviz.models import example_photo, find_images
+from deepviz.models import find_images
 from deepviz.models.images import FoundImages
 from deepviz.probe.memory import keep_memory
 
@@ -41,12 +41,10 @@ def activations(
     loading: LoadingOptions = NOTHING_SAID,
 ) -> int:
     """Show a layer's feature maps for an image, the strongest channels first, each overlaid on the image."""
-    if photo is None:
-        print("deepviz: no image given; using the bundled example", file=sys.stderr)
+    path = Path(photo) if photo else bundled_example()
     wanted = None if channels is None else channel_list(channels)
     check_device(device)
     probe_folder(output)
-    path = Path(photo) if photo else example_photo()
     found = viz_activations(loaded_model(model, weights, device=device, loading=loading), path, layer, wanted)
     page = found.save(output / f"{stem(path)}_{_file_name(found.layer)}.png")
     strengths = {channel: float(found.strengths[channel]) for channel in found.order}
@@ -82,15 +80,14 @@ def attention(
     loading: LoadingOptions = NOTHING_SAID,
 ) -> int:
     """Show what a patch or token of a transformer attends to, by layer and head, overlaid on the image."""
-    if photo is None:
-        print("deepviz: no image given; using the bundled example", file=sys.stderr)
+    path = Path(photo) if photo else bundled_example()
     place = None if at is None else _place(at)
     check_device(device)
     probe_folder(output)
-    path = Path(photo) if photo else example_photo()
     found = viz_attention(loaded_model(model, weights, device=device, loading=loading), path, layer, place)
     drawn = list(found.matrices)
-    page = found.save(output / f"{stem(path)}_{_file_name(drawn[0] if len(drawn) == 1 else '')}_attention.png", head)
+    of = f"_{_file_name(drawn[0])}" if len(drawn) == 1 else ""
+    page = found.save(output / f"{stem(path)}{of}_attention.png", head)
     if json:
         rows = {
             name: {
@@ -104,7 +101,7 @@ def attention(
         print(dumps(told, indent=2))
     else:
         which = "mean over heads" if head is None else f"head {head}"
-        print(f"{path.name}, {found.named}: what {found.called()} attends to, {which}\n  {page}")
+        print(f"{path.name}, {found.named}: {found.told}, {which}\n  {page}")
     return OK
 
 

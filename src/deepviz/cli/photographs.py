@@ -11,7 +11,7 @@ from typing import Any
 
 from deepviz.cli import INPUT, OK, PARTLY
 from deepviz.errors import DeepVizError, ImageError, MissingExtra
-from deepviz.models import LoadedModel, Prepared, find_images
+from deepviz.models import LoadedModel, Prepared, example_photo, find_images
 from deepviz.models.images import NIFTI, FoundImages, Reads, ending, shown
 
 
@@ -119,6 +119,12 @@ class Photographs:
         if not self.failed:
             return OK
         return PARTLY if done else INPUT
+
+
+def bundled_example() -> Path:
+    """The image of a command without one, which is said on stderr."""
+    print("deepviz: no image given; using the bundled example", file=sys.stderr)
+    return example_photo()
 
 
 def stem(path: Path) -> str:

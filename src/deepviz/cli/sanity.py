@@ -27,7 +27,7 @@ from deepviz.cli.model_options import (
     check_device,
     loaded_model,
 )
-from deepviz.cli.photographs import Photographs, listed, own_name, stem
+from deepviz.cli.photographs import Photographs, bundled_example, listed, own_name, stem
 from deepviz.cli.progress import Cost, progress_bar
 from deepviz.cli.records import ImageRecords, asked, own_folder
 from deepviz.cli.targets import Target, parsed_targets
@@ -35,7 +35,7 @@ from deepviz.cli.truth import Truth, read_truth
 from deepviz.errors import DeepVizWarning, MissingExtra, OutputError, TargetError
 from deepviz.files import probe_folder, write_bytes, write_picture
 from deepviz.methods import Method
-from deepviz.models import LoadedModel, Prepared, example_photo
+from deepviz.models import LoadedModel, Prepared
 from deepviz.objectives import Objective
 from deepviz.probe.memory import keep_memory
 from deepviz.probe.seeds import check_seed
@@ -104,9 +104,7 @@ def sanity(
     methods = built(method or catalog.default_set(), options, layer, budget)
     check_device(device)
     classes, names = read_truth(truth, labels, target)
-    if not photos:
-        print("deepviz: no image given; using the bundled example", file=sys.stderr)
-    photographs = Photographs.found(photos or (str(example_photo()),))
+    photographs = Photographs.found(photos or (str(bundled_example()),))
     if classes is not None:
         classes.check_names(photographs.paths)
     run = Run(photographs, methods, Randomization(stages, mode == "cascading", seed))

@@ -1,7 +1,8 @@
 """What the inner layers look like: their tree, maps and attention of an image, kernels, what activates them most."""
 
 from deepviz.inside.activations import Activations, viz_activations
-from deepviz.inside.attention import Attention, viz_attention
+from deepviz.inside.attention import viz_attention
+from deepviz.inside.attention_rows import Attention
 from deepviz.inside.channels import Channels, viz_channels
 from deepviz.inside.examples import Example, Examples, dataset_examples
 from deepviz.inside.filters import Filters, viz_filters

@@ -23,8 +23,10 @@ from deepviz.inside.loading import (
     checked_channels,
     feature_maps,
     figure,
+    is_fine,
     on_its_device,
     picture_of,
+    scale_of,
     take_model,
 )
 from deepviz.probe.borrow import borrowed
@@ -39,8 +41,6 @@ from deepviz.render import sheet as draw_sheet
 Channels = Literal["top"] | int | Sequence[int] | None
 SHOWN = 16
 """Maps in the picture if no number is asked for."""
-COARSE = 20
-"""Maps with more rows and columns would drown in the image's own detail."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,7 +89,7 @@ class Activations:
     @property
     def fine(self) -> bool:
         """Whether the maps have many values, so that single ones do not count."""
-        return min(self.maps.shape[1:]) > COARSE
+        return is_fine(self.maps.shape[1:])
 
     @cached_property
     def silent(self) -> tuple[int, ...]:
@@ -105,7 +105,7 @@ class Activations:
             LayerError: if there is no such channel.
         """
         (index,) = checked_channels([channel], len(self.maps), self.layer)
-        return Scale.of(self.maps[index].numpy(), self.signed, percentile=99.5 if self.fine else 100.0)
+        return scale_of(self.maps[index], self.signed)
 
     def heatmap(self, channel: int, *, cmap: str | None = None, scale: Scale | None = None) -> Image.Image:
         """One map alone, at the size of its place on the image, in colour."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import operator
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from html import escape
 from typing import Any, SupportsIndex
 
@@ -28,9 +28,12 @@ from deepviz.probe.grid import Grid
 from deepviz.probe.layers import choose_layer, grid_of
 from deepviz.probe.outputs import Kind, describe, stated_kind
 from deepviz.probe.session import Session
+from deepviz.render import Scale
 
 Model = LoadedModel | nn.Module | str | None
 ImageLike = str | os.PathLike[str] | Image.Image | Tensor | Any
+COARSE = 20
+"""Maps with more rows and columns would drown in the image's own detail."""
 UNSEEN = (128, 128, 128)
 """The picture under a map whose input has neither one nor three channels."""
 
@@ -144,14 +147,33 @@ def checked_channels(channels: Iterable[SupportsIndex], count: int, layer: str) 
     Raises:
         LayerError: for one that is no whole number, or that the layer does not have.
     """
-    checked = []
-    for channel in channels:
-        if isinstance(channel, bool) or not hasattr(channel, "__index__"):
-            raise LayerError(f"a channel is a whole number, got {channel!r}")
-        if not 0 <= operator.index(channel) < count:
-            raise LayerError(f"channel {channel} is out of range: layer {layer!r} has {count}, 0 to {count - 1}")
-        checked.append(operator.index(channel))
-    return checked
+    return [checked_number(channel, count, "channel", f"layer {layer!r} has") for channel in channels]
+
+
+def checked_number(number: SupportsIndex, count: int, what: str, there_are: str = "there are") -> int:
+    """The number of a channel, head or token, from 0 up, as a plain one.
+
+    Raises:
+        LayerError: if it is no whole number, or `count` or more.
+    """
+    if isinstance(number, bool) or not hasattr(number, "__index__"):
+        raise LayerError(f"a {what} is a whole number, got {number!r}")
+    if not 0 <= operator.index(number) < count:
+        raise LayerError(f"{what} {number} is out of range: {there_are} {count}, 0 to {count - 1}")
+    return operator.index(number)
+
+
+def is_fine(size: Sequence[int]) -> bool:
+    """Whether a map (h, w) has so many values that single ones do not count."""
+    return min(size) > COARSE
+
+
+def scale_of(values: Tensor, signed: bool) -> Scale:
+    """From zero, or symmetric about it, to the largest magnitude of a map (h, w).
+
+    A fine map's ends at the 99.5th percentile, so that a few extreme values do not darken all others.
+    """
+    return Scale.of(values.numpy(), signed, percentile=99.5 if is_fine(values.shape) else 100.0)
 
 
 def figure(picture: Image.Image, title: str, lines: list[str]) -> str:

@@ -43,7 +43,7 @@ class Grid:
         >>> grid.maps(torch.rand(5, 7, 16)).shape
         torch.Size([5, 16, 2, 3])
         >>> str(grid)
-        '2 x 3 + 1 other tokens, tokens'
+        '2 x 3 + 1 other token, tokens'
     """
 
     kind: Kind
@@ -93,7 +93,7 @@ class Grid:
         return values[:, kept]
 
     def __str__(self) -> str:
-        extra = f" + {len(self.skip)} other tokens" if self.skip else ""
+        extra = f" + {len(self.skip)} other token{'s' * (len(self.skip) > 1)}" if self.skip else ""
         order = ""
         if self.order:
             order = ", column by column" if len(self.size) == 2 else f", axes in the order {self.order}"
