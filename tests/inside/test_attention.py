@@ -200,6 +200,26 @@ def test_a_sheet_of_layers_says_whose_row_it_is_once(monkeypatch):
     assert footer == "VisionTransformer · 4 x 4 patches · every map has its own scale"
 
 
+@pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
+def test_dropout_that_is_left_on_is_no_attention(precision):
+    class Dropping(nn.Module):
+        def __init__(self, share):
+            super().__init__()
+            self.patch, self.qkv, self.head = nn.Conv2d(3, 8, 4, stride=4), nn.Linear(8, 24), nn.Linear(8, 5)
+            self.share = share
+
+        def forward(self, x):
+            tokens = self.patch(x).flatten(2).transpose(1, 2)
+            q, k, v = self.qkv(tokens).chunk(3, -1)
+            A = F.dropout((q @ k.transpose(1, 2)).softmax(-1), self.share)
+            return self.head((tokens + A @ v).square().mean(1))
+
+    sums = viz_attention(seeded(Dropping(0.0)).to(precision), SQUARE).matrix().sum(-1)
+    assert_same(sums, torch.ones_like(sums), 0.01)
+    with pytest.raises(NoAttention, match="changed after the softmax, as by dropout in eval mode"):
+        viz_attention(seeded(Dropping(0.3)), SQUARE)
+
+
 def test_a_sheet_of_heads_has_the_share_on_patches(monkeypatch):
     found = viz_attention(timm_vit(reg_tokens=1), SQUARE, -1)
     title, tiles, footer = drawn_as(found, monkeypatch)

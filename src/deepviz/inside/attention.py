@@ -30,6 +30,9 @@ from deepviz.probe.capture import layer_name
 from deepviz.probe.layer_names import numbered
 from deepviz.probe.session import Session
 
+SUMMED = 0.02
+"""How far rows may be from a sum of 1: in half precision, values are rounded to 0.4 %."""
+
 
 def viz_attention(
     model: Model,
@@ -83,6 +86,14 @@ def viz_attention(
     for name, A in named.items():
         if not bool(A.isfinite().all()):
             raise LayerError(f"the attention of layer {name!r} has NaN or infinity; choose an earlier one")
+        sums = A.sum(-1)
+        sums = sums[sums != 0]  # a token that may see none attends to none
+        odd = float((sums - 1).abs().max()) if len(sums) else 0.0
+        if odd > SUMMED:
+            raise NoAttention(
+                f"rows of the attention of layer {name!r} sum to 1 but for {odd:.2g}: it is changed after the softmax, "
+                "as by dropout in eval mode (F.dropout without training=self.training)"
+            )
     made = Attention(
         matrices=named,
         layers=tuple(names),
