@@ -60,7 +60,7 @@ def test_masks_keep_as_much_as_is_asked_for():
     assert M.shape == (20000, 1, 8)
     assert float(M.min()) == 0
     assert float(M.max()) == 1
-    assert torch.allclose(M.mean(0), torch.tensor(0.3), atol=4 * 0.46 / 20000**0.5)
+    assert torch.allclose(M.mean(0), torch.tensor(0.3).double(), atol=4 * 0.46 / 20000**0.5)
 
 
 def expectation():
@@ -115,7 +115,7 @@ def test_a_model_that_looks_nowhere_gives_an_even_map():
 
 def test_what_is_masked_gives_way_to_the_baseline():
     model, x = curved()
-    M = RISE(cells=2, max_passes=40, value="score").masks(range(40), (8,)).double()
+    M = RISE(cells=2, max_passes=40, value="score").masks(range(40), (8,))
     f = model(x * M + 0.7 * (1 - M))[:, 1].detach()
     found = RISE(cells=2, max_passes=40, value="score", baseline=0.7, centred=False)(model, x, 1)
     assert_same(found[0], (f[:, None, None] * M / 0.5).mean(0), 1e-9)

@@ -12,7 +12,7 @@ from torch import nn
 from deepviz.errors import ModelFailed
 from deepviz.methods import GradCAM, GuidedGradCAM, IntegratedGradients, SmoothGrad
 from deepviz.probe import chunks
-from deepviz.probe.chunks import ROWS_WITH_GRAPH, ROWS_WITHOUT_GRAPH, chunk_rows, in_chunks, spans
+from deepviz.probe.chunks import ROWS_WITH_GRAPH, ROWS_WITHOUT_GRAPH, chunk_rows, in_chunks, rows_on_gpu, spans
 from networks import CASES, METHODS, Small, asked, assert_same
 
 
@@ -160,3 +160,8 @@ def test_points_and_samples_do_not_depend_on_the_memory_there_is(method):
     small = Small(body, 1)
     assert_same(method(small, x, 1), method(body, x, 1), 1e-9)
     assert small.failures <= 3  # 8 -> 4 -> 2 -> 1, then never again
+
+
+def test_chunks_on_a_gpu_grow_with_its_memory():
+    sold = {4: 16, 6: 32, 8: 32, 11: 32, 12: 64, 16: 64, 24: 128, 40: 128, 80: 128, 141: 128}
+    assert {size: rows_on_gpu(round(0.97 * size * 2**30)) for size in sold} == sold

@@ -19,7 +19,9 @@ from deepviz.probe.memory import is_kept, settle
 ROWS_WITH_GRAPH = 4
 ROWS_WITHOUT_GRAPH = 8
 ROWS_IN_KEPT_MEMORY = 8
-ROWS_ON_GPU = 32
+MOST_ROWS_ON_GPU = 128
+LEAST_ROWS_ON_GPU = 16
+ROWS_PER_GB = 4
 PIXELS = 224 * 224
 _reduced: WeakKeyDictionary[nn.Module, dict[tuple[torch.device, int], int]] = WeakKeyDictionary()
 
@@ -43,20 +45,35 @@ def chunk_rows(model: nn.Module, x: Tensor, graph: bool = True) -> int:
     On a CPU the tensors of a chunk should stay below what malloc hands back to the system (see `memory`): with a
     graph down to the input that is 4 rows on every network measured, without one, or where memory is kept, 8 are
     best (`benchmarks/RESULTS.md`). The size does not depend on how fast the machine happens to be, so that results
-    repeat bit for bit. A GPU that ran out of memory is remembered, for inputs of that size.
+    repeat bit for bit. A GPU takes as many as its memory allows for, in powers of two: a large network with a graph
+    needs 120 MB a row. One that ran out of memory is remembered, for inputs of that size.
     """
     fixed_rows = _fixed.get()
     if fixed_rows is not None:
         return fixed_rows
-    rows = ROWS_ON_GPU
     if x.device.type == "cpu":
         settle()
         with_graph = ROWS_IN_KEPT_MEMORY if is_kept() else ROWS_WITH_GRAPH
         rows = with_graph if graph else ROWS_WITHOUT_GRAPH
+    else:
+        rows = rows_on_gpu(_memory(x.device))
     pixels = _pixels(x)
     if pixels > PIXELS:
         rows = max(1, rows * PIXELS // pixels)
     return min(rows, _reduced.get(model, {}).get((x.device, pixels), rows))
+
+
+def rows_on_gpu(memory: int) -> int:
+    """Rows of 224 x 224 per chunk on a GPU of so many bytes: 32 of 8 GB, 64 of 16 GB, 128 of 32 GB and more."""
+    fitting = max(1, memory * ROWS_PER_GB >> 30)
+    # what a card has is a little less than it is sold with
+    rows: int = 2 ** round(math.log2(fitting))
+    return max(LEAST_ROWS_ON_GPU, min(rows, MOST_ROWS_ON_GPU))
+
+
+def _memory(device: torch.device) -> int:
+    """The bytes of a GPU's memory; of one that does not say, 8 GB."""
+    return torch.cuda.get_device_properties(device).total_memory if device.type == "cuda" else 8 << 30
 
 
 def _pixels(x: Tensor) -> int:

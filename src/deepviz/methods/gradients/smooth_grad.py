@@ -15,7 +15,7 @@ from deepviz.methods.needs import Needs
 from deepviz.options import Ge, Gt, Seed
 from deepviz.probe.chunks import spans
 from deepviz.probe.progress import to_the_end
-from deepviz.probe.seeds import generator_of
+from deepviz.probe.seeds import fill_normal
 from deepviz.probe.session import Session
 
 UNLIKE = 10
@@ -115,13 +115,9 @@ class SmoothGrad(Method):
         return self.noise * span
 
     def _draw(self, samples: range, x: Tensor, session: Session) -> Tensor:
-        """Standard normal noise (n, ...) of some samples, drawn on the CPU so that every device sees the same."""
+        """Standard normal noise (n, ...) of some samples."""
         e = session.call.to_layout(x[:1].expand(len(samples), *x.shape[1:]).clone())
-        for sample, noise in zip(samples, e, strict=True):
-            generator = generator_of(self.seed, sample)
-            noise.copy_(
-                torch.randn(x.shape[1:], generator=generator, dtype=torch.promote_types(x.dtype, torch.float32))
-            )
+        fill_normal(e, self.seed, samples)
         return e
 
     @property

@@ -35,7 +35,7 @@ class Partition:
     """An image cut into parts.
 
     Args:
-        labels: the part of each pixel, from 0, (*space).
+        labels: the part of each pixel, from 0, (*space), where the image is.
         count: how many parts there are.
         grid: of parts that are cells of a grid, how many there are along each axis.
     """
@@ -45,14 +45,15 @@ class Partition:
     grid: tuple[int, ...] | None
 
     def masks(self, z: Tensor) -> Tensor:
-        """What each pixel has of its part: (n, count) -> (n, 1, *space)."""
-        return z[:, self.labels.flatten()].view(len(z), 1, *self.labels.shape)
+        """What each pixel has of its part: (n, count) -> (n, 1, *space), where the labels are."""
+        labels = self.labels
+        return z.to(labels.device)[:, labels.flatten()].view(len(z), 1, *labels.shape)
 
     def maps(self, values: Tensor) -> Tensor:
         """Values of the parts, (K, count), as maps: (K, 1, *grid), or (K, 1, *space) where there is no grid."""
         if self.grid is not None:
             return values.view(len(values), 1, *self.grid)
-        return self.masks(values)
+        return values[:, self.labels.flatten().to(values.device)].view(len(values), 1, *self.labels.shape)
 
 
 def partition(x: Tensor, cells: int | Tensor | Literal["superpixels"]) -> Partition:
@@ -64,7 +65,7 @@ def partition(x: Tensor, cells: int | Tensor | Literal["superpixels"]) -> Partit
     """
     space = tuple(x.shape[2:])
     if isinstance(cells, int):
-        return _grid(space, cells)
+        return _grid(space, cells, x.device)
     if isinstance(cells, Tensor):
         if cells.is_floating_point() or cells.is_complex() or tuple(cells.shape) not in (space, (1, *space)):
             raise ImageError(
@@ -75,16 +76,16 @@ def partition(x: Tensor, cells: int | Tensor | Literal["superpixels"]) -> Partit
     else:
         labels = _superpixels(x)
     values, labels = labels.unique(return_inverse=True)
-    return Partition(labels, len(values), None)
+    return Partition(labels.to(x.device), len(values), None)
 
 
-def _grid(space: tuple[int, ...], cells: int) -> Partition:
+def _grid(space: tuple[int, ...], cells: int, device: torch.device) -> Partition:
     grid = tuple(min(cells, side) for side in space)
     along = [torch.arange(side) * number // side for side, number in zip(space, grid, strict=True)]
     labels = torch.zeros(space, dtype=torch.long)
     for axis, (places, number) in enumerate(zip(along, grid, strict=True)):
         labels = labels * number + places.view(-1, *[1] * (len(space) - axis - 1))
-    return Partition(labels, int(np.prod(grid)), grid)
+    return Partition(labels.to(device), int(np.prod(grid)), grid)
 
 
 def _superpixels(x: Tensor) -> Tensor:

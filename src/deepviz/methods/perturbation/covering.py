@@ -67,10 +67,18 @@ class Covering:
 
     def _plain(self, windows: Sequence[Window]) -> Tensor:
         def masks(chunk: slice) -> Tensor:
-            m = torch.ones(chunk.stop - chunk.start, 1, *self.image.space)
-            for mask, window in zip(m, windows[chunk], strict=True):
-                mask[(0, *window)] = 0
-            return m
+            covered = torch.ones((), dtype=torch.bool, device=self.x.device)
+            for axis, side in enumerate(self.image.space):
+                start, stop = (
+                    torch.tensor(ends, device=self.x.device)[:, None]
+                    for ends in zip(
+                        *((window[axis].start, window[axis].stop) for window in windows[chunk]), strict=True
+                    )
+                )
+                place = torch.arange(side, device=self.x.device)
+                along = (start <= place) & (place < stop)  # (n, side)
+                covered = covered[..., None] & along.view(len(along), *[1] * axis, side)
+            return (~covered).unsqueeze(1)
 
         return self.image.values(len(windows), masks)
 

@@ -90,6 +90,11 @@ class Masking:
             ) from error
 
     @property
+    def home(self) -> torch.device:
+        """Where sums in double precision are taken: where the image is, if that has it."""
+        return torch.device("cpu") if self.x.device.type == "mps" else self.x.device
+
+    @property
     def clean(self) -> Tensor:
         """f(x), (1, K)."""
         return self._table(self.session.clean(self.value)[self.row : self.row + 1])

@@ -15,6 +15,7 @@ from deepviz.methods.perturbation.perturbation_map import ROUND, Estimate, Sampl
 from deepviz.options import Budget, Ge, Gt, Lt
 from deepviz.probe.seeds import generator_of
 
+CPU = torch.device("cpu")
 HELD = 2**24
 """Values of masks that are held at a time, at most."""
 
@@ -67,17 +68,17 @@ class RISE(SampledMap):
 
     def draws(self, image: Masking) -> Iterator[Estimate]:
         """S, with its standard error."""
-        size, K = math.prod(image.space), image.clean.shape[1]
+        size, K, home = math.prod(image.space), image.clean.shape[1], image.home
         held = max(1, min(ROUND, HELD // size))
-        total = torch.zeros(K, 1, dtype=torch.float64)
+        total = torch.zeros(K, 1, dtype=torch.float64, device=home)
         # sums over masks of m and f m, and of m^2, f m^2 and f^2 m^2, with m = M / E[M]
-        first = torch.zeros(1 + K, size, dtype=torch.float64)
-        second = torch.zeros(3, K, size, dtype=torch.float64)
+        first = torch.zeros(1 + K, size, dtype=torch.float64, device=home)
+        second = torch.zeros(3, K, size, dtype=torch.float64, device=home)
         for start in range(0, self.max_passes, held):
             N = min(start + held, self.max_passes)
-            masks = self.masks(range(start, N), image.space)
-            f = image.values(len(masks), lambda chunk: masks[chunk]).T  # noqa: B023
-            m = masks.flatten(1).double() / self.keep
+            masks = self.masks(range(start, N), image.space, home)
+            f = image.values(len(masks), lambda chunk: masks[chunk]).T.to(home)  # noqa: B023
+            m = masks.flatten(1) / self.keep
             total = total + f.sum(1, keepdim=True)
             first += torch.cat([torch.ones_like(f[:1]), f]) @ m
             second += torch.stack([torch.ones_like(f), f, f.square()]) @ m.square()
@@ -88,28 +89,28 @@ class RISE(SampledMap):
             squares = (second[2] - 2 * level * second[1] + level.square() * second[0]) / N
             errors = ((squares - rest.square()).clamp_min(0) / max(1, N - 1)).sqrt()
             S = level + rest * N / max(1, N - 1) if self.centred else rest
-            maps = S.view(-1, 1, *image.space)
-            mean = S.mean(1).view(-1, *[1] * (maps.ndim - 1))
-            yield Estimate(maps, N, errors.view(maps.shape), mean)
+            maps = S.view(-1, 1, *image.space).cpu()
+            mean = S.mean(1).view(-1, *[1] * (maps.ndim - 1)).cpu()
+            yield Estimate(maps, N, errors.view(maps.shape).cpu(), mean)
 
-    def masks(self, numbers: range, space: tuple[int, ...]) -> Tensor:
-        """The masks of these numbers, (n, 1, *space)."""
+    def masks(self, numbers: range, space: tuple[int, ...], home: torch.device = CPU) -> Tensor:
+        """The masks of these numbers, (n, 1, *space), in double precision."""
         cell = [math.ceil(side / self.cells) for side in space]
         grids, shifts = [], []
         for number in numbers:
             generator = generator_of(self.seed, number)
             grids.append(torch.rand([self.cells] * len(space), generator=generator) < self.keep)
             shifts.append([int(torch.randint(size, (), generator=generator)) for size in cell])
-        large = [(self.cells + 1) * size for size in cell]
-        large_ones = enlarged(torch.stack(grids).unsqueeze(1).float(), large)
-        return torch.stack([_cropped(M, shift, space) for M, shift in zip(large_ones, shifts, strict=True)])
+        M = torch.stack(grids).to(home, torch.float64)
+        for side, size, shift in zip(space, cell, zip(*shifts, strict=True), strict=True):
+            # what each cell gives to each place of one axis, enlarged, and cropped at each mask's own shift
+            gives = enlarged(torch.eye(self.cells, dtype=torch.float64).unsqueeze(1), [(self.cells + 1) * size])
+            places = torch.tensor(shift)[:, None] + torch.arange(side)
+            W = gives[:, 0, places].to(home)  # (cells, n, side)
+            M = torch.einsum("nc...,cns->n...s", M, W)  # this axis goes last, and the next one is first
+        return M.unsqueeze(1)
 
     @property
     def view(self) -> View:
         """From its lowest value up."""
         return "range"
-
-
-def _cropped(M: Tensor, shift: list[int], space: tuple[int, ...]) -> Tensor:
-    places = (slice(start, start + side) for start, side in zip(shift, space, strict=True))
-    return M[(slice(None), *places)]
