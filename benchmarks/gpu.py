@@ -272,8 +272,8 @@ def recovery(device: str) -> str:
     off = float((maps - expected).norm() / expected.norm())
     return (
         f"ResNet-50, gradient of 64 images with 40 % of the {needed / MB:.0f} MB that it takes: the chunk went from "
-        f"{before} to {after} rows, with which the next call begins, and the maps differ from those of undisturbed chunks by {off:.0e} of "
-        "their norm."
+        f"{before} to {after} rows, with which the next call begins, and the maps differ from those of undisturbed "
+        f"chunks by {off:.0e} of their norm."
     )
 
 
