@@ -7,7 +7,7 @@ from torch import nn
 from deepviz.errors import DeepVizWarning
 from deepviz.methods import RISE, Gradient, IntegratedGradients
 from deepviz.methods.gradients.quadrature import quadrature
-from networks import Case, assert_same
+from networks import Case, Small, assert_same
 
 
 class Meeting(nn.Module):
@@ -110,3 +110,13 @@ def test_a_model_of_one_row_that_repeats_is_not():
         return f
 
     Gradient()(Case(lambda: Meeting(one)).model(), Case(lambda: None).images(2), 1)
+
+
+def test_a_device_without_memory_for_a_full_chunk_takes_as_many_rows_as_fit():
+    case = Case(lambda: Meeting(lambda f: f))
+    x, sizes = case.images(8), []
+    small = Small(case.model(), 4)
+    small.body.register_forward_pre_hook(lambda _, inputs: sizes.append(len(inputs[0])))
+    maps = Gradient()(small, x, 1)
+    assert sizes[-2:] == [4, 4]
+    assert_same(maps, Gradient()(small.body, x, 1), 1e-12)

@@ -25,8 +25,6 @@ from deepviz.probe.state import Memory
 if TYPE_CHECKING:
     from deepviz.probe.session import Session, Value
 
-TOLERANCE = 1e-4
-"""How far scores may differ, of their scale, between modules that hand out what they returned and modules that run."""
 ROWS, MOST_ROWS, NUMBERS = 8, 64, 2**22
 """Rows that the layers above see together, and the most, within as many numbers in the layer's output as this."""
 Make = Callable[[slice], Tensor]
@@ -112,7 +110,7 @@ class Above:
             except (DeepVizError, RuntimeError, ValueError, IndexError, TypeError):
                 return None
             scale = float(alone.abs().max())
-            same = beside.shape == alone.shape and float((beside - alone).abs().max()) <= TOLERANCE * scale
+            same = beside.shape == alone.shape and float((beside - alone).abs().max()) <= session.rounding * scale
             return axes if same else None
 
         return _known.once(session.model, key, found)

@@ -32,7 +32,6 @@ from deepviz.probe.grid import Grid, Size
 from deepviz.probe.layers import on_noise
 from deepviz.probe.operators import POINTWISE, operator_name, tensors_in
 from deepviz.probe.places import place
-from deepviz.probe.rows import HALF_TOLERANCE, TOLERANCE
 from deepviz.probe.seen import Seen
 from deepviz.probe.state import Memory
 from deepviz.probe.watch import Watch, hooked
@@ -430,8 +429,7 @@ def _batched(session: Session, found: Attentions) -> bool:
                 apart, _ = _ending(one, found, [0])
         except DeepVizError:
             return False
-        tolerance = HALF_TOLERANCE if torch.finfo(apart.dtype).bits < 32 else TOLERANCE
-        return bool((together[:1] - apart).abs().max() <= tolerance * apart.abs().max())
+        return bool((together[:1] - apart).abs().max() <= session.rounding * apart.abs().max())
 
     return _batches.once(session.model, key, look)
 
@@ -612,10 +610,9 @@ def _check_same(part: Session, plain: Tensor, values: Tensor) -> None:
     Raises:
         NoAttention: with the size of the difference.
     """
-    tolerance = HALF_TOLERANCE if torch.finfo(plain.dtype).bits < 32 else TOLERANCE
     scale = plain.abs().max().clamp_min(torch.finfo(plain.dtype).tiny)
     unlike = float((values.detach() - plain).abs().max() / scale)
-    if unlike <= tolerance:
+    if unlike <= part.rounding:
         return
     with torch.no_grad():
         again = part.read(part.look())

@@ -18,8 +18,6 @@ from deepviz.probe.state import Memory
 if TYPE_CHECKING:
     from deepviz.probe.session import Session
 
-TOLERANCE, HALF_TOLERANCE = 1e-4, 5e-2
-"""How far values of the same row may differ, of their scale, in float32 or wider and in half precision."""
 NUDGE = 0.05
 """Noise that makes a second row of a single one, of its range."""
 
@@ -102,7 +100,7 @@ def _found(session: Session) -> Habits:
             moved = session.take(torch.tensor([second])).with_notes(one.notes)
             one = replace(moved, inputs=pair.inputs.rows(slice(1, 2)))
             alone = _values(one)
-    tolerance = HALF_TOLERANCE if _is_half(session) else TOLERANCE
+    tolerance = session.rounding
     try:
         both, mixed = _values_and_mixing(pair)
     except (DeepVizError, RuntimeError):
@@ -114,12 +112,19 @@ def _found(session: Session) -> Habits:
     most: int | None = None
     other_order = torch.tensor([1, 0])
     repeats = max(1, min(chunk_rows(session.model, leaf, graph=False) for leaf in session.x) // 2)
-    try:
-        turned = _values(pair.take(other_order.repeat(repeats)))
-    except (DeepVizError, RuntimeError):
-        # a full chunk may be more than it takes
-        most, repeats = 2, 1
-        turned = _values(pair.take(other_order))
+    turned = None
+    while turned is None:
+        try:
+            turned = _values(pair.take(other_order.repeat(repeats)))
+        except torch.OutOfMemoryError:
+            if repeats == 1:
+                raise
+            repeats //= 2
+        except (DeepVizError, RuntimeError):
+            if most is not None:
+                raise
+            # a full chunk may be more than it takes
+            most, repeats = 2, 1
     if _apart(both[other_order.repeat(repeats)], turned) > tolerance:
         again = _values(pair)
         unlike = _apart(both, again)
@@ -151,7 +156,7 @@ def _check_whole(session: Session, row: int, alone: Tensor) -> None:
         whole = _values(session)[row : row + 1]
     except (DeepVizError, RuntimeError):
         return
-    if _apart(whole, alone) > (HALF_TOLERANCE if _is_half(session) else TOLERANCE):
+    if _apart(whole, alone) > session.rounding:
         raise ModelError(_by_place("it returns something else for a row alone than among all, and refuses two"))
 
 
@@ -217,9 +222,3 @@ def _apart(one: Tensor, other: Tensor) -> float:
     one, other = one.double(), other.double()
     scale = float(torch.maximum(one.abs().max(), other.abs().max()))
     return float((one - other).abs().max()) / scale if scale > 0 else 0.0
-
-
-def _is_half(session: Session) -> bool:
-    return any(leaf.dtype in (torch.float16, torch.bfloat16) for leaf in session.x) or any(
-        parameter.dtype in (torch.float16, torch.bfloat16) for parameter in session.model.parameters()
-    )

@@ -25,6 +25,7 @@ from deepviz.probe.grid import Grid, as_maps
 from deepviz.probe.layer_names import path_of
 from deepviz.probe.layers import grids_of
 from deepviz.probe.outputs import Kind, check_kind, stated_kind
+from deepviz.probe.precision import rounding
 from deepviz.probe.reference import reference
 from deepviz.probe.rows import Habits, habits_of
 from deepviz.probe.rules import Override, Rule, refuse_scripted
@@ -113,6 +114,12 @@ class Session:
     def several(self) -> bool:
         """Whether K objectives are explained, so that results are (N, K, ...)."""
         return len(self.score.shape) > 0
+
+    @property
+    def rounding(self) -> float:
+        """How far values of the model that should be the same may be apart, of their scale."""
+        parameters = {parameter.dtype for parameter in self.model.parameters()}
+        return max(rounding(leaf, *parameters) for leaf in self.x)
 
     def image(self) -> Tensor:
         """The image-like input (N, C, *space) that the map of a layer, or of masks, lies on.

@@ -16,8 +16,8 @@ from deepviz.probe.layers import Layer
 from deepviz.probe.session import Session
 from deepviz.probe.state import Memory
 
-TOLERANCE, HALF_TOLERANCE = 1e-3, 5e-2
-"""How far from a mean and a linear layer the rounding of float32, and of half precision, may seem."""
+TOLERANCE = 1e-3
+"""How far from a mean and a linear layer the rounding of float32 may seem."""
 FAR = 1000
 """Times what the layer returns: so far off, units that are all on, or all off, no longer look linear."""
 _bent: Memory[float] = Memory()
@@ -74,7 +74,7 @@ class CAM(LayerMap):
         cam, uneven = session.by_rows(chunk, graph=False)
         key = (session.state, session.inputs.signature(), session.score.question, layer.name)
         off = max(float(uneven.max()), _bent.once(session.model, key, lambda: _curvature(session, layer)))
-        if off > (TOLERANCE if cam.dtype == session.image().dtype else HALF_TOLERANCE):
+        if off > max(TOLERANCE, session.rounding):
             raise LayerError(
                 f"CAM explains a mean over positions and one linear layer, but what follows layer {layer.name!r} is "
                 f"something else (off by {100 * off:.2g} %): choose the layer below the pooling, or use GradCAM or "
