@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 import deepviz
-from deepviz import Inputs, shared
+from deepviz import Inputs, catalog, shared
 from deepviz.errors import ImageError, TargetError
 from deepviz.methods import Gradient, GradTimesImage
 from deepviz.objectives import Function, Logit, Output, Predicted, Similarity
@@ -254,10 +254,59 @@ def test_several_callables_share_their_passes():
     deepviz.explain(model, x, "gradient", target=three)  # finds out how the model treats rows
     model.calls = 0
     found = deepviz.explain(model, x, "gradient", target=three)
-    assert model.calls == 2, "one for their values, one for their gradients"
+    assert model.calls == 1, "one for their values and their gradients"
     for k, one in enumerate(found):
         assert isinstance(one.target.objective, Function)
         assert_same(one.attribution, Gradient()(model, x, k)[0], 1e-6)
+
+
+@pytest.mark.parametrize("method", sorted(name for name, cls in catalog.METHODS.items() if cls.plain_gradient))
+def test_a_method_that_takes_the_plain_gradient_shares_the_pass_of_the_predictions(method):
+    cls = catalog.METHODS[method]
+    model, images = Counted().eval(), list(draw(3, 3, 32, 32))
+    deepviz.explain(model, images, method, top_k=2)  # finds out how the model treats rows
+    model.calls = 0
+    found = deepviz.explain(model, images, method, top_k=2)
+    assert model.calls == 1
+    for place, one in enumerate(found):
+        x = images[place // 2][None]
+        assert_same(one.attribution, cls()(model, x, one.target.index)[0], 1e-6)
+
+
+def test_the_shared_pass_serves_one_method_and_others_take_their_own():
+    model, images = Counted().eval(), list(draw(2, 3, 32, 32))
+    methods = ["integrated-gradients(steps=3)", "grad-times-image", "gradient"]
+    alone = [deepviz.explain(model, images, method) for method in methods]
+    model.calls = 0
+    found = deepviz.explain(model, images, methods)
+    assert [one.title for one in found[:3]] == [of[0].title for of in alone]
+    for place, one in enumerate(found):
+        assert_same(one.attribution, alone[place % 3][place // 3].attribution, 1e-6)
+
+
+class Dead(nn.Module):
+    """One row has no gradient, the other has one past the model's own `no_grad` too."""
+
+    def __init__(self):
+        super().__init__()
+        self.head = nn.Linear(3, 2)
+
+    def forward(self, x):
+        with torch.no_grad():
+            frozen = x.mean((2, 3))
+        return self.head(frozen) + x.relu().mean((1, 2, 3))[:, None]
+
+
+def test_a_shared_pass_that_meets_the_models_no_grad_is_not_believed():
+    model = Dead().eval()
+    images = [draw(3, 8, 8), -draw(3, 8, 8) - 1]
+    with pytest.warns(deepviz.DeepVizWarning, match="no_grad"):
+        found = deepviz.explain(model, images, "gradient", target=0)
+    with pytest.warns(deepviz.DeepVizWarning, match="no_grad"):
+        expected = Gradient()(model, torch.stack(images), 0)
+    for one, of_row in zip(found, expected, strict=True):
+        assert_same(one.attribution, of_row, 1e-6)
+    assert bool(found[1].attribution.any())
 
 
 @pytest.mark.parametrize("methods", ["gradient", "all"])

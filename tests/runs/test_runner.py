@@ -67,3 +67,4 @@ def test_a_result_is_given_once_where_a_sink_fails():
 def test_neighbours_that_are_alike_go_together():
     assert list(batches([1, 3, 2, 5, 7, 9], lambda one: one % 2, 2)) == [[1, 3], [2], [5, 7], [9]]
     assert list(batches([], id, 2)) == []
+    assert list(batches([1, 1, 1, 2, 2, 2], lambda one: one, lambda one: one)) == [[1], [1], [1], [2, 2], [2]]

@@ -20,6 +20,7 @@ from deepviz.names import callable_name, stem
 from deepviz.objectives.bound import Bound, bind
 from deepviz.options import Frozen, digest, having
 from deepviz.probe.black_box import as_module, black_box_of
+from deepviz.probe.held import Held
 from deepviz.probe.outputs import Kind
 from deepviz.probe.progress import to_the_end
 from deepviz.probe.reference import Colours, resolve_baselines
@@ -70,6 +71,9 @@ class Method(Frozen, ABC):
     """Whether "all" includes it, where it is in the catalog."""
     of_parts: ClassVar[bool] = False
     """Whether its map is of parts of the image that are changed together, not of pixels."""
+    plain_gradient: ClassVar[bool] = False
+    """Whether it takes the gradient of the inputs as they are, so that the pass that shows what the model predicts
+    serves it too."""
     spatial: ClassVar[tuple[int, ...]] = (1, 2, 3)
     """How many spatial axes its inputs may have: 1 of signals (N, C, L), 2 of images, 3 of volumes (N, C, D, H, W)."""
 
@@ -112,17 +116,27 @@ class Method(Frozen, ABC):
         return found.inputs.restore(tuple(leaves))
 
     def attribute(
-        self, model: nn.Module, x: Any, target: Any = None, *, extra: Any = None, output: Kind = "auto"
+        self,
+        model: nn.Module,
+        x: Any,
+        target: Any = None,
+        *,
+        extra: Any = None,
+        output: Kind = "auto",
+        held: Held | None = None,
     ) -> Attribution:
         """As a call, with the explained classes and the notes (layer, coverage, completeness gap, warnings); maps that
-        were computed with more digits than those of an input in half precision keep them, in float32."""
-        found = self._attributed(model, x, target, extra, output)
+        were computed with more digits than those of an input in half precision keep them, in float32. `held`: a
+        forward pass of `x`, an `Inputs`, that was made before."""
+        found = self._attributed(model, x, target, extra, output, held)
         return Attribution(found.inputs.restore(found.leaves), found.classes, found.notes)
 
-    def _attributed(self, model: nn.Module, x: Any, target: Any, extra: Any, output: Kind) -> _Attributed:
+    def _attributed(
+        self, model: nn.Module, x: Any, target: Any, extra: Any, output: Kind, held: Held | None = None
+    ) -> _Attributed:
         model, inputs, score = asked(model, x, target, extra)
         _check_black_box(model, self.requires)
-        with opened(model, inputs, score, output, check=self.requires != Needs()) as session:
+        with opened(model, inputs, score, output, check=self.requires != Needs(), held=held) as session:
             self._check_spatial(session.x)
             found = self.maps(session)
             leaves = _by_leaf(self, session, found)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from deepviz.diagnostics import Diagnostics
-from deepviz.errors import LayerError
+from deepviz.errors import LayerError, ModelError
 from deepviz.inputs import Inputs, Leaves, Rows, is_image_like
 from deepviz.options import Baseline
 from deepviz.probe.border import PastNoGrad, contiguous_at_batch_norm, refuse_inference_tensors
@@ -22,6 +22,7 @@ from deepviz.probe.chunks import RowBuffer, chunk_rows, in_chunks
 from deepviz.probe.fast import FACT, FastCopy, fast_copy, refuse
 from deepviz.probe.gradient import Independent, backward, broken, coverage_of, fresh_leaf, note_coverage
 from deepviz.probe.grid import Grid, as_maps
+from deepviz.probe.held import Held
 from deepviz.probe.layer_names import path_of
 from deepviz.probe.layers import grids_of
 from deepviz.probe.outputs import Kind, check_kind, stated_kind
@@ -55,6 +56,7 @@ class Known:
         values: what was found of them.
         fast: whether fast copies of the model may be used.
         copies: those that were asked for, by kind of inputs; None where there is none.
+        held: a pass of the inputs as they are, if one was made before the call.
     """
 
     survey: Survey | None = None
@@ -66,6 +68,7 @@ class Known:
     grids: dict[str, Grid | None] = field(default_factory=dict)
     fast: bool = True
     copies: dict[Hashable, FastCopy | None] = field(default_factory=dict)
+    held: Held | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -175,7 +178,7 @@ class Session:
     def of_model(self, model: nn.Module) -> Session:
         """The same question to another model, which must be in eval mode: a copy with other weights."""
         # its weights change too often for a fast copy
-        known = replace(self.known, survey=None, looked=False, values={}, fast=False)
+        known = replace(self.known, survey=None, looked=False, values={}, fast=False, held=None)
         return replace(self, call=Call(model, Diagnostics()), known=known)
 
     def to_layout(self) -> Session:
@@ -465,14 +468,20 @@ class Session:
         `way` is where the gradient is taken to. Hooks that see to it slow a pass down, so they are left out from the
         second pass on where the first met no other layout.
         """
-        norms = self.survey.batch_norms
-        key = (self.state, self.inputs.signature(), self.score.question, way)
-        if self.n > 1 or not norms or self.x[0].device.type != "cpu" or _odd_layouts.get(self.model, key) is False:
+        if not self._may_meet_odd_layouts(way):
             yield
             return
-        with contiguous_at_batch_norm(norms) as met:
+        with contiguous_at_batch_norm(self.survey.batch_norms) as met:
             yield
-        _odd_layouts.put(self.model, key, bool(met))
+        _odd_layouts.put(self.model, self._layouts_key(way), bool(met))
+
+    def _may_meet_odd_layouts(self, way: Hashable) -> bool:
+        if self.n > 1 or not self.survey.batch_norms or self.x[0].device.type != "cpu":
+            return False
+        return _odd_layouts.get(self.model, self._layouts_key(way)) is not False
+
+    def _layouts_key(self, way: Hashable) -> Hashable:
+        return self.state, self.inputs.signature(), self.score.question, way
 
     def gradient(self, rule: Rule | None = None) -> Leaves:
         """dS/dx of every row, (N, ...) or (N, K, ...) for each explained tensor; through `rule` at rectifiers."""
@@ -480,6 +489,9 @@ class Session:
 
     def gradient_and_values(self, rule: Rule | None = None) -> tuple[Leaves, Tensor]:
         """dS/dx and S, from the same passes."""
+        found = self._of_held() if rule is None and self.known.held is not None else None
+        if found is not None:
+            return found
 
         def chunk(part: Session) -> tuple[Tensor, ...]:
             leaves = part.x.map(fresh_leaf)
@@ -492,6 +504,23 @@ class Session:
 
         *gradients, values = self.by_rows(lambda part: part.quickly(lambda fast: fast._also_past_no_grad(chunk)))
         return Leaves(gradients), values
+
+    def _of_held(self) -> tuple[Leaves, Tensor] | None:
+        """dS/dx and S of a pass that was made before; None if there is none, or it does not tell all."""
+        assert self.known.held is not None
+        seen = self.known.held.take(self.model, self.state, self.inputs, self.kind)
+        if seen is None or not self.score.layers <= seen.maps.keys() or self._fast_copy() is not None:
+            return None
+        if self.known.past_no_grad or self._may_meet_odd_layouts(False):
+            return None
+        try:
+            values = self.read(seen)
+            gradients = Leaves(backward(values, list(seen.x)))
+        except (ModelError, torch.OutOfMemoryError):
+            return None  # a pass of its own shows how it fails, or that it needs another layout
+        if bool(torch.stack([(G.flatten(values.ndim) == 0).all(-1) for G in gradients]).all(0).any()):
+            return None  # the model's own no_grad may be why
+        return gradients, values.detach()
 
     def _also_past_no_grad(self, chunk: Callable[[Session], tuple[Tensor, ...]]) -> tuple[Tensor, ...]:
         """The gradients, and S at the end; past the model's own `no_grad` for the scores that have none otherwise."""
@@ -560,11 +589,13 @@ def _largest(leaves: Leaves) -> Tensor:
 
 
 @contextmanager
-def opened(model: nn.Module, inputs: Inputs, score: Any, kind: Kind = "auto", check: bool = True) -> Iterator[Session]:
+def opened(
+    model: nn.Module, inputs: Inputs, score: Any, kind: Kind = "auto", check: bool = True, held: Held | None = None
+) -> Iterator[Session]:
     """The model borrowed for one call; its warnings are issued when the call has succeeded.
 
     `check`: whether the rows are checked at once, before any of them is asked for alone or changed; if not, at the
-    first pass of all rows, for what may not ask the model at all.
+    first pass of all rows, for what may not ask the model at all. `held`: a pass of these inputs, if one was made.
     """
     module = original(model)
     notes = Diagnostics()
@@ -577,7 +608,7 @@ def opened(model: nn.Module, inputs: Inputs, score: Any, kind: Kind = "auto", ch
         layer_name(module, layer)  # one that is not there is named before any work
     with borrowed(module, whole.modules):
         kind = stated_kind(module) if kind == "auto" else check_kind(kind)
-        session = Session(Call(module, notes), inputs, score, kind, Known(survey=whole))
+        session = Session(Call(module, notes), inputs, score, kind, Known(survey=whole, held=held))
         session.find_grids()
         if check:
             session.known.habits = habits_of(session)

@@ -29,6 +29,8 @@ from deepviz.models import LoadedModel, Prepared, Preprocess
 from deepviz.models.stored import FilePreprocess
 from deepviz.objectives import Objective, Several
 from deepviz.probe.borrow import original
+from deepviz.probe.chunks import chunk_rows
+from deepviz.probe.held import Held
 from deepviz.probe.outputs import WITHOUT_SCORES
 from deepviz.probe.progress import Stopped, Watcher, watched
 from deepviz.results.explanation import ExplainedTarget, Explanation
@@ -79,10 +81,18 @@ def explain_items(
     named = tuple(method.layers_by_name(original(loaded.module)) for method in methods)
     work = _Explaining(loaded, named, top_k, lenient, needed, progress, so_far)
     several = loaded.kind in WITHOUT_SCORES and top_k != 1  # of these an image may have fewer
-    together = batches(items, _alike, 1 if several else ROWS)
+    sharing = any(method.plain_gradient for method in methods)
+    together = batches(items, _alike, 1 if several else lambda item: _rows_together(loaded, item, sharing))
     # Ctrl-C in a long method leaves the map so far, and ends the work after it
     going_on = takewhile(lambda _: not work.interrupted.is_set(), together)
     yield from run(going_on, work.outcomes, on_error=on_error, sinks=sinks)
+
+
+def _rows_together(loaded: LoadedModel, item: Item, sharing: bool) -> int:
+    """Items like this one that go through the model together; `sharing`: so that one pass can serve all of them."""
+    if not sharing:
+        return ROWS
+    return min(ROWS, *(chunk_rows(loaded.module, part.x[None]) for part in item.parts))
 
 
 def _alike(item: Item) -> Hashable:
@@ -109,20 +119,27 @@ class _Explaining:
     def outcomes(self, batch: Sequence[Item]) -> list[ImageOutcomes]:
         """What came of images of one size."""
         inputs = inputs_of(self.loaded, batch)
-        look = looked(self.loaded, inputs, objectives_of(batch), self.top_k)
+        held = Held() if any(method.plain_gradient for method in self.methods) else None
+        look = looked(self.loaded, inputs, objectives_of(batch), self.top_k, held)
         columns = range(len(look.objectives))
         targets = [[placed(look.target(row, k), item.image) for k in columns] for row, item in enumerate(batch)]
-        rows = _Rows(self.loaded, batch, inputs, look.objectives, targets, look.remarks, look.assumed)
-        by_method = []
-        for position, method in enumerate(self.methods):
+        rows = _Rows(self.loaded, batch, inputs, look.objectives, targets, look.remarks, look.assumed, held)
+        by_method: dict[int, _Found] = {}
+        # first those that share the pass of the look, whose graph is then given up
+        order = sorted(range(len(self.methods)), key=lambda place: not self.methods[place].plain_gradient)
+        for done, place in enumerate(order):
+            method = self.methods[place]
+            if held is not None and not method.plain_gradient:
+                held.drop()
             if self.interrupted.is_set():
-                by_method.append(rows.missing(method, DeepVizError(NOT_BEGUN), Skipped))
+                by_method[place] = rows.missing(method, DeepVizError(NOT_BEGUN), Skipped)
                 continue
             if self.progress is not None:
-                self.progress(str(method), position * len(batch))
-            with watched(self._watcher(method, position, rows)):
-                by_method.append(self._of_method(method, rows))
-        found = [self._image(item, look, row, by_method) for row, item in enumerate(batch)]
+                self.progress(str(method), done * len(batch))
+            with watched(self._watcher(method, done, rows)):
+                by_method[place] = self._of_method(method, rows)
+        in_order = [by_method[place] for place in range(len(self.methods))]
+        found = [self._image(item, look, row, in_order) for row, item in enumerate(batch)]
         self._warn(rows, found)
         if self.needed:
             for one in found:
@@ -212,6 +229,7 @@ class _Rows:
     targets: Sequence[Sequence[ExplainedTarget]]
     remarks: tuple[str, ...]
     assumed: str
+    held: Held | None = None
 
     @property
     def is_one(self) -> bool:
@@ -233,7 +251,7 @@ class _Rows:
 
     def explained(self, method: Method) -> _Found:
         """The method's maps."""
-        maps = maps_of(self.loaded, self.loaded.module, method, self.inputs, self.objectives)
+        maps = maps_of(self.loaded, self.loaded.module, method, self.inputs, self.objectives, self.held)
         return [
             [
                 [
@@ -326,7 +344,12 @@ class Maps:
 
 
 def maps_of(
-    loaded: LoadedModel, module: nn.Module, method: Method, inputs: Inputs, objectives: Sequence[Objective]
+    loaded: LoadedModel,
+    module: nn.Module,
+    method: Method,
+    inputs: Inputs,
+    objectives: Sequence[Objective],
+    held: Held | None = None,
 ) -> list[list[Maps | None]]:
     """The method's maps for each objective and explained input, from shared forward passes; None where it has none.
 
@@ -336,11 +359,14 @@ def maps_of(
         method: the method.
         inputs: N rows.
         objectives: what is explained of each row.
+        held: a forward pass of the rows, if one was made.
     """
     ready = method.resolve_baseline(lambda name: colour_of(loaded, name))
     # one objective needs no axis of its own
     alone = len(objectives) == 1
-    result = ready.attribute(module, inputs, objectives[0] if alone else list(objectives), output=loaded.kind)
+    result = ready.attribute(
+        module, inputs, objectives[0] if alone else list(objectives), output=loaded.kind, held=held
+    )
     leaves = _explained_leaves(inputs, result.maps)
     if alone:
         return [[None if maps is None else Maps(maps, result.notes, None) for maps in leaves]]

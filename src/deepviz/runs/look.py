@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Annotated, TypeVar
 
 import torch
@@ -39,6 +40,7 @@ from deepviz.objectives.pixels import regions
 from deepviz.options import Frozen, Ge
 from deepviz.probe.black_box import black_box_of
 from deepviz.probe.gradient import fresh_leaf
+from deepviz.probe.held import Held
 from deepviz.probe.outputs import ENOUGH, WITHOUT_SCORES, Reading, best_classes, class_maps, read_outputs
 from deepviz.probe.seen import Seen
 from deepviz.probe.session import Session, opened
@@ -198,7 +200,13 @@ def _on_image(box: BoxOf, image: Prepared) -> BoxOf:
     return min(max(left, 0), width), min(max(top, 0), height), min(max(right, 0), width), min(max(bottom, 0), height)
 
 
-def looked(loaded: LoadedModel, inputs: Inputs, targets: tuple[Objective, ...] | None, top_k: int = 1) -> Look:
+def looked(
+    loaded: LoadedModel,
+    inputs: Inputs,
+    targets: tuple[Objective, ...] | None,
+    top_k: int = 1,
+    held: Held | None = None,
+) -> Look:
     """What the model says about rows: one forward pass of each.
 
     Args:
@@ -206,6 +214,7 @@ def looked(loaded: LoadedModel, inputs: Inputs, targets: tuple[Objective, ...] |
         inputs: the rows.
         targets: what is explained; None: the predicted classes, so many of them as `top_k`.
         top_k: of the predicted classes.
+        held: keeps the pass, if all rows go through the model together.
 
     Raises:
         ModelError: if the model fails, or returns no scores and they are needed.
@@ -215,14 +224,14 @@ def looked(loaded: LoadedModel, inputs: Inputs, targets: tuple[Objective, ...] |
     """
     check_top_k(top_k, targets)
     try:
-        return _looked(loaded, inputs, targets, top_k)
+        return _looked(loaded, inputs, targets, top_k, held)
     except ModelFailed:
         raise
     except ModelError as error:
         if loaded.kind not in ("auto", "two labels"):
             raise
         try:
-            found = _looked(replace(loaded, output="maps"), inputs, targets, top_k)
+            found = _looked(replace(loaded, output="maps"), inputs, targets, top_k, held)
         except ModelError:
             raise error from None
     assumed = (
@@ -231,7 +240,9 @@ def looked(loaded: LoadedModel, inputs: Inputs, targets: tuple[Objective, ...] |
     return replace(found, loaded=loaded, guessed=assumed)
 
 
-def _looked(loaded: LoadedModel, inputs: Inputs, targets: tuple[Objective, ...] | None, top_k: int) -> Look:
+def _looked(
+    loaded: LoadedModel, inputs: Inputs, targets: tuple[Objective, ...] | None, top_k: int, held: Held | None
+) -> Look:
     if targets is None:
         targets = default_objectives(loaded, top_k) or None
     if targets is None:
@@ -251,7 +262,11 @@ def _looked(loaded: LoadedModel, inputs: Inputs, targets: tuple[Objective, ...] 
                 found = _alone(session, lambda seen: tuple(candidates_of(seen, Box()).detections()[0]))
             if loaded.kind == "maps":
                 shares = _alone(session, _shares)
-            values, *outputs = session.by_rows(lambda part: _both(part, readings, needed))
+            values, *outputs = session.by_rows(
+                lambda part: _both(
+                    part, readings, needed, partial(_keep, held, session) if part.n == inputs.n else None
+                )
+            )
             session.notes.general.clear()  # what is odd is told with the maps
     except (NothingDetected, NoRegion) as error:
         raise error.named(loaded.label) from None
@@ -367,9 +382,19 @@ def _hint(module: nn.Module) -> str:
     return f"a tensor with three axes is one image (C, H, W); {signals}"
 
 
-def _both(session: Session, readings: list[Reading], needed: bool) -> tuple[Tensor, ...]:
-    """What is explained, (n, K), and the scores of all classes, (n, classes), of one chunk."""
+def _keep(held: Held | None, session: Session, seen: Seen) -> None:
+    """Keep a pass of all rows of a session."""
+    if held is not None:
+        held.put(session.model, session.state, session.inputs, session.kind, seen)
+
+
+def _both(
+    session: Session, readings: list[Reading], needed: bool, keep: Callable[[Seen], None] | None
+) -> tuple[Tensor, ...]:
+    """What is explained, (n, K), and the scores of all classes, (n, classes), of one chunk; `keep` takes its pass."""
     seen = replace(session, inputs=session.inputs.map(fresh_leaf)).look()
+    if keep is not None:
+        keep(seen)
     bound: Bound = session.score
     try:
         if seen.kind in WITHOUT_SCORES:

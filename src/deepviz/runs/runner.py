@@ -73,18 +73,21 @@ def _results(
         yield from found
 
 
-def batches(items: Iterable[T], alike: Callable[[T], Hashable], most: int) -> Iterator[list[T]]:
-    """The items in their order, neighbours that are alike together, at most so many.
+def batches(items: Iterable[T], alike: Callable[[T], Hashable], most: int | Callable[[T], int]) -> Iterator[list[T]]:
+    """The items in their order, neighbours that are alike together, at most so many, or so many as it says of them.
 
     Example:
         >>> list(batches("aabbb", alike=str, most=2))
         [['a', 'a'], ['b', 'b'], ['b']]
     """
     batch: list[T] = []
+    allowed = 0
     for item in items:
-        if batch and (len(batch) == most or alike(item) != alike(batch[0])):
+        if batch and (len(batch) >= allowed or alike(item) != alike(batch[0])):
             yield batch
             batch = []
+        if not batch:
+            allowed = most if isinstance(most, int) else most(item)
         batch.append(item)
     if batch:
         yield batch

@@ -42,6 +42,7 @@ class GradTimesImage(Method):
     paper: ClassVar[str] = "Shrikumar et al. 2016, arXiv:1605.01713"
     cost: ClassVar[str] = "1 forward, 1 backward"
     needs: ClassVar[Needs] = Needs(gradient=True)
+    plain_gradient: ClassVar[bool] = True
 
     def maps(self, session: Session) -> Leaves:
         """x dS/dx."""

@@ -40,6 +40,7 @@ class Gradient(Method):
     paper: ClassVar[str] = "Simonyan et al. 2013, arXiv:1312.6034"
     cost: ClassVar[str] = "1 forward, 1 backward"
     needs: ClassVar[Needs] = Needs(gradient=True)
+    plain_gradient: ClassVar[bool] = True
 
     def maps(self, session: Session) -> Leaves:
         """dS/dx."""
