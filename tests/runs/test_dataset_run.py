@@ -13,10 +13,11 @@ from PIL import Image
 import deepviz
 from deepviz.errors import ImageError, ModelError, NothingApplies, OutputError, StoredError
 from deepviz.objectives import Candidates
+from deepviz.results.shards import MapArrays
 from deepviz.runs.lock import locked
 from tiny_run import IMAGES, METHODS, SHARD, contents, folder_of_images, loaded, network, pixels, started
 
-pytest.importorskip("zarr", reason="zarr is not installed: pip install 'deepviz[data]'")
+zarr = pytest.importorskip("zarr", reason="zarr is not installed: pip install 'deepviz[data]'")
 parquet = pytest.importorskip("pyarrow.parquet", reason="pyarrow is not installed: pip install 'deepviz[data]'")
 
 
@@ -479,6 +480,20 @@ def test_the_files_are_read_without_deepviz(tmp_path):
         assert np.abs(stored).max() in (0, 1)
         assert np.array_equal(group[row.map.removeprefix("maps/")][row.position], stored)
     assert len(run.to_pandas()) == len(rows)
+
+
+@pytest.mark.parametrize("shape", [(3, 7, 5), (1, 4), (2, 3, 4, 2)])
+def test_a_file_of_maps_is_byte_by_byte_what_zarr_writes(tmp_path, shape):
+    generator = np.random.default_rng(0)
+    values = generator.normal(size=(14, *shape)).astype(np.float16)
+    arrays = MapArrays(tmp_path, images=7, shard_size=5, each=2)
+    files = arrays.write("maps", 0, values[:10]) | arrays.write("maps", 1, values[10:])
+    found = contents(tmp_path)
+    assert found | files == found
+    array = zarr.open_array(tmp_path / "maps", mode="r+", config={"write_empty_chunks": True})
+    assert np.array_equal(array[:], values)
+    array[:10], array[10:] = values[:10], values[10:]
+    assert contents(tmp_path) == found
 
 
 def test_images_of_unlike_sizes_have_arrays_of_their_own(tmp_path):

@@ -382,6 +382,8 @@ class _Computing:
             "notes": _json(plain_value(notes)),
             "warnings": said,
         }
+        if not self.work.metrics:
+            return row, None
         # what a metric judges is what is stored: one that is added later gives the same number
         return row, replace(explanation, attribution=torch.from_numpy(dequantised(stored, maximum)))
 
