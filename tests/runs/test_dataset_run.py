@@ -118,6 +118,16 @@ def test_each_process_begins_with_the_same_image(tmp_path):
     assert set(first.values()) == {1}
 
 
+def test_what_a_killed_worker_had_half_written_is_gone_at_the_end(undisturbed, tmp_path):
+    def leave(done, total):
+        if done == 2 * SHARD:
+            (tmp_path / "rows" / ".0123.part").write_bytes(b"half")
+            (tmp_path / "maps" / ".4567.part").write_bytes(b"half")
+
+    deepviz.run(network(), pixels(), METHODS, out=tmp_path, metrics=["sparseness"], shard_size=SHARD, progress=leave)
+    assert set(contents(tmp_path)) == set(contents(undisturbed[0]))
+
+
 def parent(pid):
     try:
         with open(f"/proc/{pid}/stat") as file:

@@ -33,7 +33,7 @@ from deepviz.probe.memory import keep_memory
 from deepviz.results.outcomes import Skipped
 from deepviz.results.run import Run
 from deepviz.results.shards import library
-from deepviz.runs.dataset_run import Asked, Numbers, run_asked
+from deepviz.runs.dataset_run import Asked, EngineName, Plan, run_asked
 from deepviz.runs.sources import source_of
 
 NOTHING_GIVEN = MethodOptions()
@@ -74,8 +74,18 @@ def run(
     layer: Annotated[str | None, Parameter(help="Layer for the methods that take one; see deepviz layers.")] = None,
     device: Device = None,
     output_kind: OutputKind = "auto",
-    workers: Annotated[int, Parameter(help="Worker processes, each with the model.")] = 1,
+    workers: Annotated[int, Parameter(help="Worker processes, each with the model; of Ray, actors.")] = 1,
     shard_size: Annotated[int, Parameter(help="Images of a shard: at most so many are done again after a kill.")] = 256,
+    engine: Annotated[
+        EngineName, Parameter(help="Where the workers are: on this machine, or on the nodes of a Ray cluster.")
+    ] = "local",
+    gpus: Annotated[float, Parameter(help="With --engine ray: GPUs of each worker, or the part of one.")] = 0.0,
+    ray_address: Annotated[
+        str | None,
+        Parameter(
+            help="With --engine ray: address of a cluster. [default: RAY_ADDRESS, else a cluster on this machine]"
+        ),
+    ] = None,
     retry_failed: Annotated[
         bool, Parameter(negative="", help="Compute shards again in which something has failed or an image has changed.")
     ] = False,
@@ -96,7 +106,7 @@ def run(
     if target and top_k != 1:
         raise UsageError("--top-k is for the predicted classes: give it, or --target")
     try:
-        Numbers(workers, shard_size)
+        plan = Plan(workers, shard_size, engine, gpus, ray_address)
     except ValueError as error:
         raise UsageError(str(error)) from None
     library("zarr"), library("pyarrow")
@@ -124,7 +134,7 @@ def run(
             bar.show(rate.told(done, total), done, total)
 
         found = run_asked(
-            asked, output, workers=workers, retry_failed=retry_failed, progress=show,
+            asked, output, plan, retry_failed=retry_failed, progress=show,
             said=lambda text: print(f"deepviz: note: {text}", file=sys.stderr),
         )  # fmt: skip
     return told(found, json)

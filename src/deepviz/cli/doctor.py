@@ -51,6 +51,7 @@ EXTRAS = {
     "regions": ("skimage",),
     "onnx": ("onnxruntime",),
     "data": ("zarr", "pyarrow"),
+    "ray": ("ray",),
 }
 _NAMES = 5
 """Labels that are listed."""

@@ -11,12 +11,12 @@ import warnings
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from torch import nn
 
@@ -54,11 +54,14 @@ from deepviz.results.shards import (
 from deepviz.results.storage import METHODS
 from deepviz.runs.asked import Methods, Metrics, Model, Targets, choose_methods, choose_metrics, is_all, targets_of
 from deepviz.runs.explain import IMAGE_ALONE
+from deepviz.runs.local_workers import LocalWorkers
 from deepviz.runs.lock import locked
+from deepviz.runs.ray_workers import RayWorkers, import_ray, packed_for_ray
 from deepviz.runs.shard_work import ShardWorker, Work, explained_alone
 from deepviz.runs.sources import Source, source_of
-from deepviz.runs.workers import packed, work_in_processes
+from deepviz.runs.workers import Crew, Engine, packed
 
+EngineName = Literal["local", "ray"]
 METRICS = Codec(lambda: {**catalog.METRICS, **catalog.METHODS}, (Metric, Method))
 """Metrics with their options as plain values, and back."""
 Advance = Callable[[int, int], None]
@@ -78,11 +81,47 @@ IN_WORDS = {
 
 
 @dataclass(frozen=True)
-class Numbers(Frozen):
-    """How the work is shared out."""
+class Plan(Frozen):
+    """Who does the work, and in what pieces.
 
-    workers: Annotated[int, Ge(1), "Worker processes."] = 1
+    Raises:
+        ValueError: for numbers out of bounds, or what is Ray's without it.
+        MissingExtra: without ray, where that is asked for.
+    """
+
+    workers: Annotated[int, Ge(1), "Workers, each with the model."] = 1
     shard_size: Annotated[int, Ge(1), "Images of a shard."] = 256
+    engine: Annotated[EngineName, "Where the workers are."] = "local"
+    gpus: Annotated[float, Ge(0.0), "GPUs of each worker, or the part of one."] = 0.0
+    ray_address: Annotated[str | None, "Address of a Ray cluster."] = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.engine != "ray" and (self.gpus or self.ray_address):
+            raise ValueError("gpus and ray_address are for the workers of engine='ray'")
+        if self.engine == "ray":
+            import_ray()
+
+    def check(self, work: Work) -> None:
+        """See that the work can be sent to workers.
+
+        Raises:
+            ModelError: if not.
+        """
+        if self.engine == "ray":
+            packed_for_ray(work)
+        elif self.workers > 1:
+            packed(work)
+
+    def engine_of(self, work: Work, said: Callable[[str], None]) -> Engine | None:
+        """Where the workers come from; None where this process does the work.
+
+        Raises:
+            ModelError: if a model cannot be sent to workers, or the cluster cannot be reached.
+        """
+        if self.engine == "ray":
+            return RayWorkers(work, self.workers, self.gpus, self.ray_address, said)
+        return LocalWorkers(work, self.workers) if self.workers > 1 else None
 
 
 def run(
@@ -99,6 +138,9 @@ def run(
     output: Kind = "auto",
     workers: int = 1,
     shard_size: int = 256,
+    engine: EngineName = "local",
+    gpus: float = 0.0,
+    ray_address: str | None = None,
     retry_failed: bool = False,
     progress: Advance | None = None,
 ) -> Run:
@@ -125,8 +167,13 @@ def run(
         preprocess: as for `explain`.
         output: as for `explain`.
         workers: worker processes, each with the model; 1 is this process alone. A script that asks for more needs
-            `if __name__ == "__main__":` around the call.
+            `if __name__ == "__main__":` around the call. Of Ray, the number of actors.
         shard_size: images of a shard, the most that are computed again after a run was killed, for each worker.
+        engine: "local", or "ray" for workers on the nodes of a cluster (extra `ray`); all of them must see `out` and
+            the images by the same paths.
+        gpus: of each worker of Ray, or the part of one.
+        ray_address: of a Ray cluster; by default `RAY_ADDRESS` of the environment, else one is begun on this machine,
+            and ended with the run. A Ray that is initialised is used as it is.
         retry_failed: compute shards again in which an image or a map has failed, or an image has changed; for this,
             all images are read again.
         progress: is told how many images are done, and of how many.
@@ -137,7 +184,7 @@ def run(
     Raises:
         OutputError: for a folder that holds another question, or in which a run is under way, or that is full.
         NothingApplies: for a method that does not apply to the model, if it was named.
-        MissingExtra: without zarr or pyarrow.
+        MissingExtra: without zarr, pyarrow, or ray if that is asked for.
         ImageError, ModelError, TargetError, LayerError: as `explain` raises them.
         KeyboardInterrupt: on Ctrl-C, once the shard under way is written; a second one does not wait.
 
@@ -150,13 +197,13 @@ def run(
         (4, 8)
     """
     library("zarr"), library("pyarrow")
-    numbers = Numbers(workers, shard_size)
+    plan = Plan(workers, shard_size, engine, gpus, ray_address)
     chosen = choose_methods(methods, layer)
     measures = choose_metrics(metrics) if not isinstance(metrics, (list, tuple)) or metrics else []
     loaded = load_model(model, preprocess=preprocess, output=None if output == "auto" else output)
     images = source_of(source, loaded.reads)
-    asked = Asked.of(loaded, images, chosen, measures, target, top_k, numbers.shard_size, lenient=is_all(methods))
-    return run_asked(asked, Path(out), workers=numbers.workers, retry_failed=retry_failed, progress=progress)
+    asked = Asked.of(loaded, images, chosen, measures, target, top_k, plan.shard_size, lenient=is_all(methods))
+    return run_asked(asked, Path(out), plan, retry_failed=retry_failed, progress=progress)
 
 
 @dataclass(frozen=True, eq=False)
@@ -268,8 +315,8 @@ def _by_name(values: Sequence[Any]) -> dict[str, Any]:
 def run_asked(
     asked: Asked,
     folder: Path,
+    plan: Plan,
     *,
-    workers: int = 1,
     retry_failed: bool = False,
     progress: Advance | None = None,
     said: Callable[[str], None] = warn,
@@ -277,13 +324,11 @@ def run_asked(
     """`run`, of what is ready to be asked; `said` takes what is odd, one sentence each."""
     probe_folder(folder)
     with locked(folder):
-        for path in left_over(folder):
-            path.unlink(missing_ok=True)
+        _clear(folder)
         known = read_manifest(folder)
         manifest, whole = _agreed(asked, known, folder, retry_failed, said)
         work = whole.work(folder)
-        if workers > 1:
-            packed(work)  # before any work
+        plan.check(work)  # before any work
         kept, left = _standing(work, retry_failed, said)
         if left:
             held = () if known is None else tuple(one["name"] for one in known["methods"])
@@ -293,8 +338,15 @@ def run_asked(
             write_manifest(folder, manifest)
         if left:
             _write_groups(work)
-            _Driver(work, left, kept, progress).run(workers)
+            _Driver(work, left, kept, progress).run(plan, said)
+            _clear(folder)  # of a worker that was killed
     return Run(folder)
+
+
+def _clear(folder: Path) -> None:
+    """Remove half-written files."""
+    for path in left_over(folder):
+        path.unlink(missing_ok=True)
 
 
 def _agreed(
@@ -516,13 +568,19 @@ class _Driver:
     def __post_init__(self) -> None:
         self.under_way: Counter[int] = Counter()
 
-    def run(self, workers: int) -> None:
+    def run(self, plan: Plan, said: Callable[[str], None]) -> None:
         self._tell()
-        with _interruptible() as stopping:
-            if workers > 1:
-                work_in_processes(self.work, self.left, workers, at=self._at, done=self._done, stopping=stopping.is_set)
-            else:
+        engine = plan.engine_of(self.work, said)
+        # afterwards, since Ray has handlers of its own
+        with ExitStack() as stack:
+            if engine is not None:
+                stack.callback(engine.close)
+            stopping = stack.enter_context(_interruptible())
+            if engine is None:
                 self._alone(stopping)
+            else:
+                crew = Crew(self.work, deque(self.left), engine, self._at, self._done, stopping.is_set)
+                crew.run(plan.workers)
             if stopping.is_set() and self.kept < len(self.work.source):
                 raise KeyboardInterrupt(
                     f"stopped after {self.kept} of {len(self.work.source)} images, all in {self.work.folder}: "
