@@ -16,6 +16,7 @@ ROOMS = (
     "spelling",
     "options",
     "codec",
+    "remote",
     "files",
     "geometry",
     "inputs",

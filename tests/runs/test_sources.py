@@ -1,14 +1,19 @@
 import csv
 import io
 import json
+import shutil
 import tarfile
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from importlib.util import find_spec
+from threading import Thread
 
 import pytest
 import torch
 from PIL import Image
 
 import deepviz
-from deepviz.errors import ImageError
+from deepviz.errors import ImageError, MissingExtra
 from deepviz.runs.sources import Label, named_label, source_of
 from tiny_run import folder_of_images, loaded, network, pixels
 
@@ -112,8 +117,8 @@ def test_a_name_with_a_line_break_in_a_table(images):
     assert [(found, label) for found, label, _ in read(source_of(images / "table.csv"))] == [(name, Label("ant", 0))]
 
 
-def test_a_column_of_images_is_no_column_of_paths(tmp_path):
-    parquet.write_table(pyarrow.table({"image": [{"bytes": b"1", "path": "a"}]}), tmp_path / "table.parquet")
+def test_a_column_of_pixels_is_no_column_of_paths(tmp_path):
+    parquet.write_table(pyarrow.table({"image": [{"array": [1.0, 2.0]}]}), tmp_path / "table.parquet")
     with pytest.raises(ImageError, match=r"table\.parquet: the column image does not hold paths, but struct<"):
         source_of(tmp_path / "table.parquet")
 
@@ -137,8 +142,8 @@ def test_labels_that_differ_in_case_alone_are_two_classes():
 
 
 def test_a_table_without_paths_names_its_columns(tmp_path):
-    parquet.write_table(pyarrow.table({"url": ["a"], "label": ["b"]}), tmp_path / "table.parquet")
-    with pytest.raises(ImageError, match=r"no column of paths: it has url, label; call it file"):
+    parquet.write_table(pyarrow.table({"uri": ["a"], "label": ["b"]}), tmp_path / "table.parquet")
+    with pytest.raises(ImageError, match=r"no column of paths: it has uri, label; call it file"):
         source_of(tmp_path / "table.parquet")
 
 
@@ -223,3 +228,228 @@ def test_the_record_tells_other_names_labels_and_sizes(images):
     assert (changed["names"], changed["sizes"] == record["sizes"]) == (record["names"], False)
     (images / "ant").rename(images / "bat")
     assert source_of(images).record["names"] != record["names"]
+
+
+def png(pixels):
+    content = io.BytesIO()
+    Image.fromarray((pixels * 255).to(torch.uint8).movedim(0, -1).numpy()).save(content, "PNG")
+    return content.getvalue()
+
+
+CLASSES = ["cow", "ant"]
+FEATURES = {"image": {"_type": "Image"}, "label": {"names": CLASSES, "_type": "ClassLabel"}}
+
+
+def held_by(path, images, labels, features=FEATURES):
+    """A file as `datasets` writes it."""
+    table = pyarrow.table(
+        {"image": [{"bytes": one, "path": None} for one in images], "label": labels},
+        pyarrow.schema(
+            {"image": pyarrow.struct({"bytes": pyarrow.binary(), "path": pyarrow.string()}), "label": pyarrow.int64()}
+        ),
+    ).replace_schema_metadata({"huggingface": json.dumps({"info": {"features": features}})})
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.suffix == ".parquet":
+        parquet.write_table(table, path, row_group_size=2)
+    else:
+        with pyarrow.OSFile(str(path), "wb") as file, pyarrow.ipc.new_stream(file, table.schema) as stream:
+            stream.write_table(table, 2)
+
+
+def expected_of(images, labels, model):
+    """The pixels and labels, read one by one; the classes are numbered as the data set does."""
+    named = [None if one is None else Label(CLASSES[one], model.labels.index(CLASSES[one])) for one in labels]
+    photos = [Image.open(io.BytesIO(one)) for one in images]
+    return [(label, model.prepare(photo).x.tolist()) for label, photo in zip(named, photos, strict=True)]
+
+
+@pytest.mark.parametrize("suffix", ["arrow", "parquet"])
+def test_the_rows_of_a_data_set_are_images_and_labels_by_the_names_of_its_classes(suffix, tmp_path):
+    images, labels = [png(x) for x, _ in pixels(7)], [0, 1, 0, -1, 1, None, 0]
+    names = [f"data-{number:05d}-of-00002.{suffix}" for number in range(2)]
+    held_by(tmp_path / names[1], images[5:], labels[5:])
+    held_by(tmp_path / names[0], images[:5], labels[:5])
+    (tmp_path / "dataset_info.json").write_text("{}")
+    model = loaded()
+    found = read(source_of(tmp_path), model)
+    assert [name for name, _, _ in found] == [f"{names[0]}/{n}" for n in range(5)] + [f"{names[1]}/{n}" for n in (0, 1)]
+    plain = [None if label == -1 else label for label in labels]
+    assert [(label, x.tolist()) for _, label, x in found] == expected_of(images, plain, model)
+    backwards = [source_of(tmp_path).read(model, index)[0].image.x for index in range(6, -1, -1)]
+    assert all(torch.equal(x, y) for x, (_, _, y) in zip(backwards, reversed(found), strict=True))
+    if suffix == "parquet":
+        (tmp_path / "dataset_info.json").unlink()  # as on the Hub
+        same(read(source_of(tmp_path)), found)
+        same(read(source_of([tmp_path / name for name in names])), found)
+        same(read(source_of(tmp_path / names[0])), found[:5])
+
+
+def test_a_run_of_a_data_set_shows_its_images(tmp_path):
+    pytest.importorskip("zarr")
+    held_by(tmp_path / "a.parquet", [png(x) for x, _ in pixels(3)] + [b"no image"], [0, 1, 0, 1])
+    run = deepviz.run(loaded(), tmp_path / "a.parquet", "gradient", out=tmp_path / "out")
+    assert run.where("failure").rows["reason"].to_pylist() == [
+        "a.parquet/3 is not an image in a format that Pillow can read"
+    ]
+    for index, (x, _) in enumerate(pixels(3)):
+        with Image.open(io.BytesIO(png(x))) as picture:
+            assert run.explanation(index).image.tobytes() == picture.tobytes()
+
+
+def test_what_is_wrong_with_a_data_set_is_one_line(tmp_path):
+    images = [png(x) for x, _ in pixels(2)]
+    held_by(tmp_path / "a.parquet", images, [0, 1])
+    other = FEATURES | {"label": {"names": ["bee", "cow"], "_type": "ClassLabel"}}
+    held_by(tmp_path / "b.parquet", images, [0, 1], other)
+    with pytest.raises(ImageError, match=r"b\.parquet has other columns or classes than a\.parquet"):
+        source_of(tmp_path)
+    (tmp_path / "b.parquet").write_bytes(b"PAR1 and no more")
+    with pytest.raises(ImageError, match=r"b\.parquet cannot be read: [^\n]*$"):
+        source_of([tmp_path / "a.parquet", tmp_path / "b.parquet"])
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "empty" / "dataset_info.json").write_text("{}")
+    with pytest.raises(ImageError, match=r"empty is a folder of a data set without its files"):
+        source_of(tmp_path / "empty")
+
+
+def test_data_sets_as_the_library_writes_them(images, tmp_path):
+    datasets = pytest.importorskip("datasets", reason="datasets is not installed")
+    datasets.disable_progress_bars()
+    model, labels = loaded(), [0, 1, 0, 1, 0, -1]
+    files = sorted(images.rglob("*.png"))
+    features = datasets.Features(image=datasets.Image(), label=datasets.ClassLabel(names=CLASSES))
+    whole = datasets.Dataset.from_dict({"label": labels, "image": list(map(str, files))}, features=features)
+    expected = expected_of([path.read_bytes() for path in files], [*labels[:5], None], model)
+
+    def found(given):
+        return [(label, x.tolist()) for _, label, x in read(source_of(given), model)]
+
+    assert found(whole) == expected
+    whole.save_to_disk(tmp_path / "saved", num_shards=2)
+    assert found(tmp_path / "saved") == expected
+    whole.select([4, 1]).save_to_disk(tmp_path / "chosen")
+    assert found(tmp_path / "chosen") == [expected[4], expected[1]]
+    whole.to_parquet(tmp_path / "hub" / "data" / "train-00000-of-00001.parquet")
+    assert found(tmp_path / "hub") == expected
+    both = datasets.DatasetDict(train=whole.select([3, 0]), test=whole.select([5]))
+    both.save_to_disk(tmp_path / "both")
+    assert found(tmp_path / "both") == [expected[3], expected[0], expected[5]]
+    assert found(tmp_path / "both" / "test") == [expected[5]]
+    with pytest.raises(TypeError, match=r"a DatasetDict has several parts, train, test: give one, \['train'\]"):
+        source_of(both)
+    with pytest.raises(ImageError, match="the data set has no column of images: it has label"):
+        source_of(whole.remove_columns("image"))
+
+
+def test_tars_as_webdataset_writes_them(images, tmp_path):
+    webdataset = pytest.importorskip("webdataset", reason="webdataset is not installed")
+    whole = read(source_of(images))
+    with webdataset.ShardWriter(str(tmp_path / "shard-%03d.tar"), maxcount=4, verbose=0) as writer:
+        for number, (name, label, _) in enumerate(whole):
+            content = (images / name).read_bytes()
+            writer.write({"__key__": f"a/{number:04d}", "png": content, "cls": label.class_index, "json": {"label": 9}})
+    tars = sorted(tmp_path.glob("*.tar"))
+    expected = [(label, x.tolist()) for _, label, x in whole]
+    for given in (tars, tmp_path):
+        if given is tmp_path:
+            for path in images.rglob("*.png"):
+                path.unlink()
+        assert [(label, x.tolist()) for _, label, x in read(source_of(given))] == expected
+
+
+@pytest.fixture
+def memory():
+    fsspec = pytest.importorskip("fsspec", reason="fsspec is not installed: pip install 'deepviz[data]'")
+    files = fsspec.filesystem("memory")
+    yield files
+    files.rm("/", recursive=True)
+
+
+def test_a_folder_behind_a_url_is_read_like_one_that_is_here(images, memory):
+    memory.put(str(images), "/bucket/images", recursive=True)
+    memory.pipe("/bucket/images/.hidden/a.png", b"")
+    source = source_of("memory://bucket/images")
+    here = source_of(images)
+    assert (source.names, source.labels, tuple(source.sizes())) == (here.names, here.labels, tuple(here.sizes()))
+    same(read(source), read(here))
+    memory.pipe("/bucket/other/a.txt", b"")
+    with pytest.raises(ImageError, match="memory://bucket/other is a folder without an image"):
+        source_of("memory://bucket/other")
+
+
+def test_urls_in_lists_and_tables(images, memory, tmp_path):
+    whole = {name: (name, label, x) for name, label, x in read(source_of(images))}
+    memory.put(str(images), "/images", recursive=True)
+    names = ["bee/4.png", "ant/0.png", "cow/2.png"]
+    urls = [f"memory://images/{name}" for name in names]
+    found = read(source_of(urls))
+    assert [(name, label, x.tolist()) for name, label, x in found] == [
+        (url, None, whole[name][2].tolist()) for url, name in zip(urls, names, strict=True)
+    ]
+    table = "file_name,label\n" + "".join(f"{name},{name[:3]}\n" for name in names)
+    memory.pipe("/images/table.csv", table.encode())
+    same(read(source_of("memory://images/table.csv")), [whole[name] for name in names])
+    (tmp_path / "table.csv").write_text("url,label\n" + "".join(f"{url},{url[16:19]}\n" for url in urls))
+    same(read(source_of(tmp_path / "table.csv")), [whole[name] for name in names])
+    with pytest.raises(ImageError, match=r"^memory://images/no\.png does not exist$"):
+        read(source_of(["memory://images/no.png"]))
+    with pytest.raises(ImageError, match=r"^memory://images/no\.csv does not exist$"):
+        source_of("memory://images/no.csv")
+
+
+def test_tars_and_data_sets_behind_urls(images, memory, tmp_path):
+    whole = read(source_of(images))
+    with tarfile.open(tmp_path / "a.tar", "w") as tar:
+        for name, label, _ in whole:
+            stem = name.partition(".")[0]
+            tar.add(images / name, name)
+            member = tarfile.TarInfo(f"{stem}.cls")
+            member.size = len(label.text)
+            tar.addfile(member, io.BytesIO(label.text.encode()))
+    memory.put(str(tmp_path / "a.tar"), "/tars/a.tar")
+    same(read(source_of("memory://tars/a.tar")), whole)
+    same(read(source_of("memory://tars")), whole)
+    held_by(tmp_path / "a.parquet", [(images / name).read_bytes() for name, _, _ in whole], [1, 1, 0, 0, 0, 0])
+    memory.put(str(tmp_path / "a.parquet"), "/held/a.parquet")
+    same(read(source_of("memory://held")), read(source_of(tmp_path / "a.parquet")))
+    held_by(tmp_path / "a.arrow", [(images / whole[0][0]).read_bytes()], [1])
+    memory.put(str(tmp_path / "a.arrow"), "/arrow/a.arrow")
+    memory.pipe("/arrow/dataset_info.json", b"{}")
+    with pytest.raises(ImageError, match=r"a\.arrow is an Arrow file, which has to be on this machine: download it"):
+        source_of("memory://arrow")
+
+
+def test_a_run_of_an_archive_shows_its_images_also_from_workers(images, tmp_path):
+    pytest.importorskip("zarr")
+    pytest.importorskip("fsspec")
+    shutil.make_archive(str(tmp_path / "images"), "zip", images)
+    url = f"zip://::{tmp_path / 'images.zip'}"
+    same(read(source_of(url)), read(source_of(images)))
+    run = deepviz.run(loaded(), url, "gradient", out=tmp_path / "out", workers=2, shard_size=2)
+    for index, name in enumerate(source_of(images).names):
+        with Image.open(images / name) as picture:
+            assert run.explanation(index).image.tobytes() == picture.tobytes()
+
+
+def test_addresses_on_the_web(images):
+    pytest.importorskip("fsspec")
+    pytest.importorskip("aiohttp", reason="aiohttp is not installed")
+    handler = partial(SimpleHTTPRequestHandler, directory=str(images))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        root = f"http://127.0.0.1:{server.server_port}"
+        ((name, label, x),) = read(source_of(f"{root}/bee/4.png?size=full"))
+        assert (name, label) == (f"{root}/bee/4.png?size=full", None)
+        assert torch.equal(x, loaded().prepare(images / "bee" / "4.png").x)
+        with pytest.raises(ImageError, match=r"no\.png does not exist$"):
+            read(source_of([f"{root}/no.png"]))
+        server.shutdown()
+
+
+def test_what_a_url_needs_is_told():
+    pytest.importorskip("fsspec")
+    with pytest.raises(ImageError, match=r"^nosuch://a/b\.csv cannot be read: ValueError: Protocol not known: nosuch$"):
+        source_of("nosuch://a/b.csv")
+    if find_spec("gcsfs") is None:
+        with pytest.raises(MissingExtra, match=r"^gs://a needs another package: pip install gcsfs$"):
+            source_of("gs://a/b.csv")

@@ -47,7 +47,7 @@ def run(
         str,
         Parameter(
             help="A folder, whose sub-folders are labels; a .csv or .parquet with the columns file and label; "
-            "WebDataset's tars; or images."
+            "WebDataset's tars; a data set of Hugging Face; or images. Also URLs, such as s3://bucket/photos."
         ),
     ],
     output: Annotated[Path, Parameter(alias="-o", help="Folder of the run.")],

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from importlib.util import find_spec
+from io import BytesIO
 from pathlib import Path
 from threading import Lock
 from typing import Any, BinaryIO, Literal
@@ -206,7 +207,8 @@ def is_dicom(path: Path) -> bool:
         return False
 
 
-def _looked_for(reads: Reads | None) -> frozenset[str]:
+def looked_for(reads: Reads | None) -> frozenset[str]:
+    """The endings of the files that are looked for in folders."""
     images = SUFFIXES | HEIF if reads_heif() else SUFFIXES
     if reads == "images":
         return images
@@ -216,7 +218,7 @@ def _looked_for(reads: Reads | None) -> frozenset[str]:
 def _search(root: Path, found: FoundImages, reads: Reads | None) -> None:
     """Add the images of a folder and its sub-folders, each folder once, wherever links lead."""
     before, skipped, seen = len(found.paths), Counter[str](), set[str]()
-    endings, series = _looked_for(reads), reads in ("volumes", None)
+    endings, series = looked_for(reads), reads in ("volumes", None)
 
     def failed(error: OSError) -> None:
         found.unreadable[shown(error.filename)] = f"{shown(error.filename)} cannot be read: {error.strerror or error}"
@@ -284,6 +286,17 @@ def read_photo(stored: BinaryIO, name: str, title: str | None = None) -> Photo:
     """
     with _decoding(name), Image.open(stored) as picture:
         return _finished(picture, name if title is None else title)
+
+
+def photo_of(content: bytes, name: str) -> Photo:
+    """An image from the bytes of a file, as `open_photo` reads it; `name` is what it is called.
+
+    Raises:
+        ImageError: as `open_photo` does.
+    """
+    if is_heif(content):
+        read_heif(shown(name))
+    return read_photo(BytesIO(content), shown(name))
 
 
 def shown(name: object) -> str:

@@ -20,10 +20,12 @@ from deepviz import catalog
 from deepviz.errors import DeepVizError, StoredError
 from deepviz.geometry import Geometry
 from deepviz.methods.method import Method
-from deepviz.models.images import open_photo, read_photo, shown
+from deepviz.models.images import open_photo, photo_of, shown
 from deepviz.objectives.record import from_plain
+from deepviz.remote import below
 from deepviz.results.explanation import ExplainedTarget, Explanation
 from deepviz.results.filters import chosen_rows
+from deepviz.results.held_images import columns_of, image_in
 from deepviz.results.shards import (
     MANIFEST,
     MapReader,
@@ -295,7 +297,7 @@ class Run:
         """The image, if it can be opened as it was."""
         source = self.manifest["question"]["source"]
         try:
-            picture = _opened(Path(source["root"]), source["kind"], row["image"])
+            picture = _opened(source["root"], source["kind"], row["image"])
             if picture is not None and picture.size == geometry.size:
                 return picture
         except (DeepVizError, OSError, tarfile.TarError, KeyError):
@@ -322,13 +324,22 @@ def target_of(row: dict[str, Any]) -> ExplainedTarget:
     )
 
 
-def _opened(root: Path, kind: str, name: str) -> Image.Image | None:
+def _opened(root: str, kind: str, name: str) -> Image.Image | None:
     """The image of a row."""
+    path = below(root, name)
     if kind == "files":
-        return open_photo(root / name).picture
+        return open_photo(path).picture if isinstance(path, Path) else photo_of(path.read_bytes(), name).picture
+    if kind == "rows":
+        file, _, row = name.rpartition("/")
+        path = below(root, file)
+        columns = columns_of(path)
+        held = None if columns is None else image_in(path, columns.image, int(row))
+        if isinstance(held, str):
+            return _opened(root, "files", held)
+        return None if held is None else photo_of(held, name).picture
     file, _, member = name.partition(".tar/")
     if kind != "tars" or not member:
         return None
-    with tarfile.open(root / f"{file}.tar", "r:") as tar:
-        stored = tar.extractfile(member)
-        return None if stored is None else read_photo(stored, shown(name)).picture  # type: ignore[arg-type]
+    with below(root, f"{file}.tar").open("rb") as tar, tarfile.open(fileobj=tar, mode="r:") as opened:
+        stored = opened.extractfile(member)
+        return None if stored is None else photo_of(stored.read(), name).picture

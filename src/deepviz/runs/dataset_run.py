@@ -156,8 +156,10 @@ def run(
     Args:
         model: as for `explain`.
         source: a folder, whose sub-folders are labels; a .csv or .parquet with the columns "file" and "label"; a
-            WebDataset .tar; files; a list of these; or a torch `Dataset`, or another sequence, of images or of pairs
-            (image, label). A label is the name of a class of the model, or its index.
+            WebDataset .tar; a folder of Hugging Face's `datasets`, or Parquet files with images; files; a list of
+            these; each of them also behind a URL, such as "s3://bucket/photos"; or a torch `Dataset`, a
+            `datasets.Dataset` or another sequence, of images or of pairs (image, label). A label is the name of a
+            class of the model, or its index.
         methods: as for `explain`.
         out: the folder of the run.
         metrics: names or values, as for `evaluate`: of each map, as it is stored.

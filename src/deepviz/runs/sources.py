@@ -1,4 +1,4 @@
-"""Where the images of a run come from: a folder, a list of files, a table, WebDataset's tars or a torch data set."""
+"""Where the images of a run come from: files, also behind URLs, tables, WebDataset's tars, or a data set."""
 
 from __future__ import annotations
 
@@ -7,28 +7,44 @@ import json
 import os
 import tarfile
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from hashlib import sha256
-from io import BytesIO
+from io import BytesIO, StringIO
 from pathlib import Path, PurePosixPath
+from tempfile import TemporaryDirectory
 from typing import Any, ClassVar, NamedTuple
 
 from torch.utils.data import Dataset
 
 from deepviz.diagnostics import warn
-from deepviz.errors import ImageError, TargetError
-from deepviz.models import LoadedModel
-from deepviz.models.images import HEIF, SUFFIXES, Reads, ending, find_images, read_photo, shown
+from deepviz.errors import ImageError, TargetError, in_one_line
+from deepviz.models import LoadedModel, Prepared
+from deepviz.models.images import (
+    HEIF,
+    SUFFIXES,
+    Reads,
+    ending,
+    find_images,
+    looked_for,
+    photo_of,
+    shown,
+)
 from deepviz.models.labels import find_label, imagenet_label_of
+from deepviz.remote import AnyPath, RemotePath, below, path_of
+from deepviz.results.held_images import Columns, columns_in, columns_of, first_of, image_in, labels_in, without_missing
 from deepviz.results.shards import library
 from deepviz.runs.asked import Item, items_of, without_label
 
 Written = str | int
 """A label as it is written: the name of a class, or its index."""
-PATHS, LABELS = ("file", "path", "image", "filename", "filepath"), ("label", "class")
+PATHS, LABELS = ("file", "path", "image", "filename", "filepath", "file_name", "url"), ("label", "class")
 """The names of the columns of a table."""
+WITH_LABELS = ("cls", "txt.cls", "json")
+"""The endings of files in tars that hold labels."""
+DATA_SET = ("dataset_dict.json", "dataset_info.json", "state.json")
+"""The files by which a folder of Hugging Face's `datasets` is known."""
 
 
 class Label(NamedTuple):
@@ -118,21 +134,60 @@ def named_label(written: tuple[Written, ...], classes: tuple[str, ...] | None) -
 
 @dataclass(frozen=True)
 class Files(Source):
-    """Files of images."""
+    """Files of images.
+
+    Args:
+        listed: the size of each, where the folder behind a URL lists them.
+    """
 
     kind = "files"
+    listed: tuple[int, ...] = ()
 
     def read(self, loaded: LoadedModel, index: int) -> tuple[Item, Label | None]:
         """One image with its label."""
-        return Item(loaded.prepare(Path(self.root, self.names[index]))), self.label(loaded, index)
+        path = below(self.root, self.names[index])
+        if isinstance(path, RemotePath):
+            return Item(_prepared(loaded, _content(path), self.names[index])), self.label(loaded, index)
+        return Item(loaded.prepare(path)), self.label(loaded, index)
 
     def sizes(self) -> Iterator[int]:
-        """The size of each file."""
-        for name in self.names:
+        """The size of each file; -1 where only a request of its own would tell it."""
+        yield from self.listed
+        for name in self.names[len(self.listed) :]:
+            path = below(self.root, name)
             try:
-                yield os.stat(Path(self.root, name)).st_size
+                yield -1 if isinstance(path, RemotePath) else path.stat().st_size
             except OSError:
                 yield -1
+
+
+def _content(path: AnyPath, start: int | None = None, end: int | None = None) -> bytes:
+    """The bytes of a file, or of a part of it.
+
+    Raises:
+        ImageError: if it cannot be read.
+    """
+    name = shown(path)
+    try:
+        if isinstance(path, RemotePath):
+            return path.read_bytes(start, end)
+        with path.open("rb") as file:
+            file.seek(start or 0)
+            return file.read(-1 if end is None else end - (start or 0))
+    except FileNotFoundError:
+        raise ImageError(f"{name} does not exist") from None
+    except OSError as error:
+        raise ImageError(f"{name} cannot be read: {error.strerror or error}") from None
+
+
+def _prepared(loaded: LoadedModel, content: bytes, name: str) -> Prepared:
+    """The model's input for the content of a file that is called so."""
+    if loaded.reads == "images":
+        return loaded.prepare(photo_of(content, name))
+    with TemporaryDirectory() as folder:  # volumes, bands and videos are read from files
+        path = Path(folder, f"file{ending(path_of(name).name)}")
+        path.write_bytes(content)
+        return replace(loaded.prepare(path), name=shown(name))
 
 
 @dataclass(frozen=True)
@@ -149,19 +204,51 @@ class Tars(Source):
     def read(self, loaded: LoadedModel, index: int) -> tuple[Item, Label | None]:
         """One image with its label."""
         file, start, size = self.places[index]
-        name = shown(self.names[index])
-        try:
-            with Path(self.root, file).open("rb") as tar:
-                tar.seek(start)
-                content = tar.read(size)
-        except OSError as error:
-            raise ImageError(f"{name} cannot be read: {error.strerror or error}") from None
-        image = loaded.prepare(read_photo(BytesIO(content), name))
-        return Item(replace(image, name=name)), self.label(loaded, index)
+        content = _content(below(self.root, file), start, start + size)
+        return Item(_prepared(loaded, content, self.names[index])), self.label(loaded, index)
 
     def sizes(self) -> Iterator[int]:
         """The size of each image."""
         return (size for _, _, size in self.places)
+
+
+@dataclass(frozen=True)
+class Rows(Source):
+    """Images that Parquet or Arrow files hold, such as those of Hugging Face's `datasets`.
+
+    Args:
+        columns: what is in which column.
+        files: the sizes of the files, by name.
+    """
+
+    kind = "rows"
+    columns: Columns = field(default_factory=lambda: Columns("image", None, ()))
+    files: tuple[tuple[str, int], ...] = ()
+
+    def read(self, loaded: LoadedModel, index: int) -> tuple[Item, Label | None]:
+        """One image with its label."""
+        name = self.names[index]
+        file, _, row = name.rpartition("/")
+        held = image_in(below(self.root, file), self.columns.image, int(row))
+        if held is None:
+            raise ImageError(f"{shown(name)} has no image: its column {self.columns.image} is empty")
+        content = held if isinstance(held, bytes) else _content(below(self.root, held))
+        return Item(_prepared(loaded, content, name)), self.label(loaded, index)
+
+    def label(self, loaded: LoadedModel, index: int) -> Label | None:
+        """The label of an image."""
+        return _by_name(self.labels[index], self.columns.classes, loaded)
+
+    def sizes(self) -> Iterator[int]:
+        """The sizes of the files."""
+        return (size for _, size in self.files)
+
+
+def _by_name(written: tuple[Written, ...], classes: Sequence[str], loaded: LoadedModel) -> Label | None:
+    """The class; an index of a data set's classes by their name: the model may number them differently."""
+    known = () if loaded.labels is None else classes
+    named = (known[one] if isinstance(one, int) and 0 <= one < len(known) else one for one in written)
+    return named_label(tuple(named), loaded.labels)
 
 
 @dataclass(frozen=True)
@@ -188,17 +275,11 @@ class Items(Source):
         image_part, leaves = found[0].image, found[0].leaves
         named = {part: replace(part, name=self.names[index]) for part in found[0].parts}
         item = replace(found[0], image=named[image_part], leaves=tuple(named[leaf] for leaf in leaves))
-        return item, self._named(written, loaded)
+        return item, _by_name(written, self.classes, loaded)
 
     def label(self, loaded: LoadedModel, index: int) -> Label | None:
         """The label of an image, if the data set lists them."""
-        return self._named(self.labels[index], loaded)
-
-    def _named(self, written: tuple[Written, ...], loaded: LoadedModel) -> Label | None:
-        """The class; an index of the data set's classes by their name: the model may number them differently."""
-        classes = () if loaded.labels is None else self.classes
-        named = (classes[one] if isinstance(one, int) and 0 <= one < len(classes) else one for one in written)
-        return named_label(tuple(named), loaded.labels)
+        return _by_name(self.labels[index], self.classes, loaded)
 
     def sizes(self) -> Iterator[int]:
         """Nothing is known of them."""
@@ -213,9 +294,11 @@ def source_of(given: Any, reads: Reads = "images") -> Source:
     """The images of a run.
 
     Args:
-        given: a folder, whose sub-folders are labels; a .csv or .parquet with a column of paths, and one of labels; a
-            WebDataset .tar; an image; a list of these; or a torch `Dataset`, or another sequence, of images or of pairs
-            (image, label).
+        given: a folder, whose sub-folders are labels, or which holds a data set of Hugging Face's `datasets`, Parquet
+            files with images, or tars; a .csv or .parquet with a column of paths, and one of labels; a .parquet with
+            images; a WebDataset .tar; an image; each of these also behind a URL that fsspec opens; a list of images,
+            of tars, or of Parquet files with images; or a torch `Dataset`, a `datasets.Dataset` or another sequence,
+            of images or of pairs (image, label).
         reads: what is looked for in folders.
 
     Raises:
@@ -231,41 +314,173 @@ def source_of(given: Any, reads: Reads = "images") -> Source:
 def _source_of(given: Any, reads: Reads) -> Source:
     if isinstance(given, Source):
         return given
-    if isinstance(given, (str, os.PathLike)):
-        path = Path(given)
-        if path.suffix.lower() in (".csv", ".parquet"):
-            return _of_table(path)
-        if path.suffix.lower() == ".tar":
-            return _of_tars([path])
-        return _of_folder(path, reads) if path.is_dir() else _of_files([path], reads)
+    if isinstance(given, (str, os.PathLike, RemotePath)):
+        return _of_path(path_of(given), reads)
     if isinstance(given, (list, tuple)) and given and all(isinstance(one, (str, os.PathLike)) for one in given):
-        paths = list(map(Path, given))
-        tars = [path for path in paths if path.suffix.lower() == ".tar"]
-        if tars and len(tars) < len(paths):
-            raise ImageError("tars and other files do not go together: give a run for each")
-        return _of_tars(paths) if tars else _of_files(paths, reads)
+        return _of_paths(list(map(path_of, given)), reads)
     if isinstance(given, Dataset) or (hasattr(given, "__getitem__") and not isinstance(given, Mapping)):
         return _of_items(given)
+    if isinstance(given, Mapping) and given and all(hasattr(one, "__getitem__") for one in given.values()):
+        first = next(iter(given))
+        raise TypeError(
+            f"a {type(given).__name__} has several parts, {', '.join(map(str, given))}: give one, [{first!r}]"
+        )
     raise TypeError(
         f"the source of a run is a folder, a file, a list of files, or a data set with a length, not a "
         f"{type(given).__name__}"
     )
 
 
-def _of_folder(root: Path, reads: Reads) -> Source:
+def _of_path(path: AnyPath, reads: Reads) -> Source:
+    kind = path.suffix.lower()
+    if kind == ".csv":
+        return _of_table(path)
+    if kind == ".parquet":
+        return _of_held(path.parent, [path.name]) if columns_of(path) is not None else _of_table(path)
+    if kind == ".tar":
+        return _of_tars([path])
+    try:
+        is_folder = ending(path.name) not in SUFFIXES | HEIF and path.is_dir()
+    except OSError as error:
+        raise ImageError(f"{path} cannot be read: {error.strerror or error}") from None
+    return _of_folder(path, reads) if is_folder else _of_files([path], reads)
+
+
+def _of_paths(paths: Sequence[AnyPath], reads: Reads) -> Source:
+    kinds = {path.suffix.lower() for path in paths}
+    if ".tar" in kinds:
+        if len(kinds) > 1:
+            raise ImageError("tars and other files do not go together: give a run for each")
+        return _of_tars(paths)
+    if kinds & {".parquet", ".arrow"}:
+        return _of_held(path_of(os.curdir), [path.as_posix() for path in paths])
+    return _of_files(paths, reads)
+
+
+def _of_folder(root: AnyPath, reads: Reads) -> Source:
     """Of a folder, each image's label is the name of its sub-folder, the nearest that is a class."""
+    if any((root / name).exists() for name in DATA_SET):
+        return _of_held(root, _files_of_data_set(root))
+    try:
+        return _of_images(root, reads)
+    except ImageError:
+        others = sorted(_names_below(root))
+        held = [name for name in others if name.lower().endswith(".parquet")]
+        tars = [name for name in others if name.lower().endswith(".tar")]
+        if held and all(columns_of(root / name) is not None for name in held):
+            return _of_held(root, held)
+        if tars:
+            return _of_tars([root / name for name in tars])
+        raise
+
+
+def _of_images(root: AnyPath, reads: Reads) -> Source:
+    """The images in a folder.
+
+    Raises:
+        ImageError: if there are none.
+    """
+    if isinstance(root, RemotePath):
+        endings = looked_for(reads)
+        sizes = {name: size for name, size in _sizes_below(root).items() if ending(name) in endings}
+        if not sizes:
+            raise ImageError(f"{root} is a folder without an image (looked for {', '.join(sorted(endings))})")
+        labels = (tuple(reversed(PurePosixPath(name).parent.parts)) for name in sizes)
+        return Files(str(root), tuple(sizes), tuple(labels), tuple(sizes.values()))
     found = find_images(root, reads)
     for text in filter(None, [found.skipped_in_words, *found.unreadable.values()]):
         warn(text)
     names = [(folder / path.name).as_posix() for path, folder in zip(found.paths, found.folders, strict=True)]
-    labels = [tuple(reversed(folder.parts)) for folder in found.folders]
-    return Files(str(root.absolute()), tuple(names), tuple(labels))
+    return Files(_whole(root), tuple(names), tuple(tuple(reversed(folder.parts)) for folder in found.folders))
 
 
-def _of_files(paths: Sequence[Path], reads: Reads) -> Source:
-    found = find_images(paths, reads)
-    names = _distinct([path.as_posix() for path in found.paths])
-    return Files(str(Path.cwd()), names, tuple(tuple(reversed(folder.parts)) for folder in found.folders))
+def _sizes_below(root: RemotePath) -> dict[str, int]:
+    """The sizes of the files in a folder and those in it, but for hidden ones.
+
+    Raises:
+        ImageError: if they cannot be listed.
+    """
+    try:
+        sizes = root.below()
+    except OSError as error:
+        raise ImageError(f"{root} cannot be read: {error.strerror or error}") from None
+    return {name: size for name, size in sizes.items() if not any(part.startswith(".") for part in name.split("/"))}
+
+
+def _names_below(root: AnyPath) -> Iterable[str]:
+    if isinstance(root, RemotePath):
+        return _sizes_below(root)
+    names = (path.relative_to(root) for path in root.rglob("*") if path.is_file())
+    return [name.as_posix() for name in names if not any(part.startswith(".") for part in name.parts)]
+
+
+def _whole(root: AnyPath) -> str:
+    return str(root) if isinstance(root, RemotePath) else str(root.absolute())
+
+
+def _of_files(paths: Sequence[AnyPath], reads: Reads) -> Source:
+    names: list[str] = []
+    labels: list[tuple[Written, ...]] = []
+    for path in paths:
+        if isinstance(path, RemotePath):
+            names.append(str(path))
+            labels.append(())
+            continue
+        found = find_images(path, reads)
+        names += [one.as_posix() for one in found.paths]
+        labels += [tuple(reversed(folder.parts)) for folder in found.folders]
+    return Files(str(Path.cwd()), _distinct(names), tuple(labels))
+
+
+def _files_of_data_set(root: AnyPath) -> list[str]:
+    """The files of a folder that `datasets` has written, in their order: of all of its splits."""
+    splits = _json_in(root / "dataset_dict.json").get("splits")
+    if splits:
+        return [f"{split}/{name}" for split in splits for name in _files_of_data_set(root / split)]
+    listed = _json_in(root / "state.json").get("_data_files")
+    if listed:
+        return [str(one["filename"]) for one in listed]
+    names = [name for name in sorted(_names_below(root)) if name.lower().endswith((".arrow", ".parquet"))]
+    if not names:
+        raise ImageError(f"{root} is a folder of a data set without its files: it has no .arrow and no .parquet")
+    return names
+
+
+def _json_in(path: AnyPath) -> dict[str, Any]:
+    """What a file holds; nothing if there is none.
+
+    Raises:
+        ImageError: if it cannot be read.
+    """
+    try:
+        held = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as error:
+        raise ImageError(f"{shown(path)} cannot be read: {in_one_line(error)}") from None
+    return held if isinstance(held, dict) else {}
+
+
+def _of_held(root: AnyPath, files: Sequence[str]) -> Source:
+    """Of files that hold images, each is called after its file and its place there."""
+    names: list[str] = []
+    labels: list[tuple[Written, ...]] = []
+    sizes: list[tuple[str, int]] = []
+    found: Columns | None = None
+    for file in files:
+        path = below(_whole(root), file)
+        columns = columns_of(path)
+        if columns is None or (found is not None and columns != found):
+            odd = "holds no images" if columns is None else f"has other columns or classes than {files[0]}"
+            raise ImageError(f"{shown(path)} {odd}: give a run for each kind of file")
+        found = columns
+        written = [_as_written(label) for label in labels_in(path, columns)]
+        names += [f"{file}/{row}" for row in range(len(written))]
+        labels += written
+        sizes.append((file, path.size() if isinstance(path, RemotePath) else path.stat().st_size))
+    if found is None:
+        raise ImageError(f"{shown(root)} holds no images")
+    return Rows(_whole(root), _distinct(names), tuple(labels), found, tuple(sizes))
 
 
 def _distinct(names: Sequence[str]) -> tuple[str, ...]:
@@ -282,10 +497,10 @@ def _distinct(names: Sequence[str]) -> tuple[str, ...]:
     return tuple(names)
 
 
-def _of_table(path: Path) -> Source:
+def _of_table(path: AnyPath) -> Source:
     rows = _of_parquet(path) if path.suffix.lower() == ".parquet" else _of_csv(path)
     names, labels = zip(*rows, strict=True) if rows else ((), ())
-    return Files(str(path.absolute().parent), _distinct(names), tuple(map(_as_written, labels)))
+    return Files(_whole(path.parent), _distinct(names), tuple(map(_as_written, labels)))
 
 
 def _as_written(label: Any) -> tuple[Written, ...]:
@@ -297,48 +512,44 @@ def _as_written(label: Any) -> tuple[Written, ...]:
     return (int(label),) if label == int(label) else (str(label),)
 
 
-def _column(names: Sequence[str], known: Sequence[str]) -> int | None:
-    plain = [name.strip().lower() for name in names]
-    return next((plain.index(name) for name in known if name in plain), None)
-
-
-def _of_csv(path: Path) -> list[tuple[str, Any]]:
+def _of_csv(path: AnyPath) -> list[tuple[str, Any]]:
     try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            lines = [line for line in csv.reader(file) if line]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise ImageError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from None
+        lines = [line for line in csv.reader(StringIO(_content(path).decode("utf-8-sig"), newline="")) if line]
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise ImageError(f"{shown(path)} cannot be read: {error}") from None
     heading = lines[0] if lines else []
-    at = _column(heading, PATHS)
-    label: int | None = 1
-    if at is None:
-        at = 0
-    else:
-        label, lines = _column(heading, LABELS), lines[1:]
+    name = first_of(heading, PATHS)
+    at, label = 0, 1
+    if name is not None:
+        at, named, lines = heading.index(name), first_of(heading, LABELS), lines[1:]
+        label = len(heading) if named is None else heading.index(named)
     return [
-        (line[at].strip(), None if label is None or label >= len(line) else line[label].strip())
+        (
+            line[at].strip(),
+            line[label].strip() if label < len(line) and (name is None or label < len(heading)) else None,
+        )
         for line in lines
         if len(line) > at
     ]
 
 
-def _of_parquet(path: Path) -> list[tuple[str, Any]]:
+def _of_parquet(path: AnyPath) -> list[tuple[str, Any]]:
     try:
-        table = library("pyarrow.parquet").read_table(path)
+        table = library("pyarrow.parquet").read_table(BytesIO(_content(path)))
     except OSError as error:
-        raise ImageError(f"cannot read {path}: {error}") from None
+        raise ImageError(f"{shown(path)} cannot be read: {error}") from None
     names = table.column_names
-    at, label = _column(names, PATHS), _column(names, LABELS)
+    at, label = first_of(names, PATHS), first_of(names, LABELS)
     if at is None:
         raise ImageError(f"{path} has no column of paths: it has {', '.join(names)}; call it {PATHS[0]}")
     paths = table.column(at).to_pylist()
     if not all(isinstance(one, str) for one in paths):
-        raise ImageError(f"{path}: the column {names[at]} does not hold paths, but {table.schema.field(at).type}")
+        raise ImageError(f"{path}: the column {at} does not hold paths, but {table.schema.field(at).type}")
     labels = [None] * len(table) if label is None else table.column(label).to_pylist()
     return list(zip(paths, labels, strict=True))
 
 
-def _of_tars(paths: Sequence[Path]) -> Source:
+def _of_tars(paths: Sequence[AnyPath]) -> Source:
     """Of each tar, the files of one name before the first dot are one sample."""
     names: list[str] = []
     labels: list[tuple[Written, ...]] = []
@@ -351,36 +562,41 @@ def _of_tars(paths: Sequence[Path]) -> Source:
     return Tars(str(Path.cwd()), _distinct(names), tuple(labels), tuple(places))
 
 
-def _samples(path: Path) -> Iterator[tuple[str, int, int, tuple[Written, ...]]]:
+def _samples(path: AnyPath) -> Iterator[tuple[str, int, int, tuple[Written, ...]]]:
     """The images of a tar: their names, where they begin, their sizes, and their labels."""
     samples: dict[str, dict[str, tarfile.TarInfo]] = {}
+    labels: dict[str, dict[str, str]] = {}
     try:
-        with tarfile.open(path, "r:") as tar:
+        with path.open("rb") as stored, tarfile.open(fileobj=stored, mode="r:") as tar:
             for member in tar:
-                if member.isfile():
-                    name = PurePosixPath(member.name)
-                    stem, _, suffix = name.name.partition(".")
-                    samples.setdefault(str(name.parent / stem), {})[suffix.lower()] = member
-            for parts in samples.values():
-                images = [suffix for suffix in parts if ending(f"x.{suffix}") in SUFFIXES | HEIF]
-                if images:  # of x.jpg and x.mask.png, that of the shorter ending
-                    member = parts[min(images, key=lambda suffix: suffix.count("."))]
-                    yield member.name, member.offset_data, member.size, _label_in(tar, parts)
+                if not member.isfile():
+                    continue
+                name = PurePosixPath(member.name)
+                stem, _, suffix = name.name.partition(".")
+                sample, suffix = str(name.parent / stem), suffix.lower()
+                samples.setdefault(sample, {})[suffix] = member
+                if suffix in WITH_LABELS:  # at once: a file behind a URL is read from its beginning to its end
+                    file = tar.extractfile(member)
+                    if file is not None:
+                        labels.setdefault(sample, {})[suffix] = file.read().decode("utf-8", "replace").strip()
     except (OSError, tarfile.TarError) as error:
         raise ImageError(f"{shown(path)} cannot be read as an uncompressed tar: {error}") from None
+    for sample, parts in samples.items():
+        images = [suffix for suffix in parts if ending(f"x.{suffix}") in SUFFIXES | HEIF]
+        if images:  # of x.jpg and x.mask.png, that of the shorter ending
+            member = parts[min(images, key=lambda suffix: suffix.count("."))]
+            yield member.name, member.offset_data, member.size, _label_in(labels.get(sample, {}))
 
 
-def _label_in(tar: tarfile.TarFile, parts: Mapping[str, tarfile.TarInfo]) -> tuple[Written, ...]:
+def _label_in(texts: Mapping[str, str]) -> tuple[Written, ...]:
     """The label of a sample: of its `cls`, or that of its `json`."""
-    for suffix in ("cls", "txt.cls", "json"):
-        file = tar.extractfile(parts[suffix]) if suffix in parts else None
-        if file is None:
+    for suffix in WITH_LABELS:
+        if suffix not in texts:
             continue
-        text = file.read().decode("utf-8", "replace").strip()
         if suffix != "json":
-            return _as_written(text)
+            return _as_written(texts[suffix])
         try:
-            held = json.loads(text)
+            held = json.loads(texts[suffix])
         except ValueError:
             continue
         known = [held[name] for name in (*LABELS, "cls") if name in held] if isinstance(held, dict) else []
@@ -396,6 +612,8 @@ def _of_items(given: Any) -> Source:
         raise TypeError(
             f"a {type(given).__name__} has no length, which a run has to know: give a data set that can be indexed"
         ) from None
+    if hasattr(given, "column_names") and hasattr(given, "features"):
+        return _of_data_set(given)
     names = getattr(given, "classes", None) or ()
     classes = tuple(names) if all(isinstance(name, str) for name in names) else ()
     samples = getattr(given, "samples", None)  # of torchvision's folders of images
@@ -411,3 +629,24 @@ def _of_items(given: Any) -> Source:
 
 def _is_sample(one: Any) -> bool:
     return isinstance(one, tuple) and len(one) == 2 and isinstance(one[0], str) and isinstance(one[1], int)
+
+
+def _of_data_set(given: Any) -> Source:
+    """Of a `datasets.Dataset`."""
+    columns = columns_in(given.features.arrow_schema)
+    if columns is None:
+        raise ImageError(f"the data set has no column of images: it has {', '.join(given.column_names)}")
+    named = list(given.with_format(None)[columns.label]) if columns.label is not None else [None] * len(given)
+    labels = tuple(map(_as_written, without_missing(named, columns)))
+    return Items("", tuple(map(str, range(len(given)))), labels, _Column(given, columns.image), columns.classes)
+
+
+@dataclass(frozen=True)
+class _Column:
+    """The images of a `datasets.Dataset`."""
+
+    held: Any
+    name: str
+
+    def __getitem__(self, index: int) -> Any:
+        return self.held[index][self.name]
