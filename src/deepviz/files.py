@@ -6,13 +6,16 @@ import io
 import os
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from uuid import uuid4
 
 from PIL import Image
 
 from deepviz.errors import OutputError
+from deepviz.remote import AnyPath, RemotePath
 
+P = TypeVar("P", bound=AnyPath)
+ELSEWHERE = "choose another place (on the command line, -o)"
 PICTURES = (".png", ".jpg", ".jpeg")
 
 
@@ -36,37 +39,43 @@ def write_picture(path: Path, picture: Image.Image) -> Path:
     return write_bytes(path, encoded(picture, "PNG" if suffix == ".png" else "JPEG"))
 
 
-def write_bytes(path: Path, content: bytes, *, lasting: bool = False) -> Path:
-    """Write a file whole or not at all, making its folder.
+def write_bytes(path: P, content: bytes, *, lasting: bool = False, advice: str = ELSEWHERE) -> P:
+    """Write a file whole or not at all, making its folder; behind a URL by one request.
 
     Args:
         path: of the file.
         content: of the file.
         lasting: whether the content is on the disk once this returns, also if the machine then loses power.
+        advice: what to do if it cannot be written.
 
     Raises:
         OutputError: if it cannot be written.
     """
-    part = path.with_name(f".{uuid4().hex}.part")  # a name of its own: another run may write the same file
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            with part.open("wb") as file:
-                file.write(content)
-                if lasting:
-                    file.flush()
-                    os.fsync(file.fileno())
-            os.replace(part, path)
-        finally:
-            part.unlink(missing_ok=True)
+        if isinstance(path, RemotePath):
+            path.write_bytes(content)
+        else:
+            _write_here(path, content, lasting)
     except OSError as error:
-        raise OutputError(
-            f"cannot write {path}: {error.strerror or error}; choose another place (on the command line, -o)"
-        ) from error
+        raise OutputError(f"cannot write {path}: {error.strerror or error}; {advice}") from error
     return path
 
 
-def probe_folder(path: Path) -> None:
+def _write_here(path: Path, content: bytes, lasting: bool) -> None:
+    part = path.with_name(f".{uuid4().hex}.part")  # a name of its own: another run may write the same file
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with part.open("wb") as file:
+            file.write(content)
+            if lasting:
+                file.flush()
+                os.fsync(file.fileno())
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def probe_folder(path: AnyPath) -> None:
     """Make the folder and see that files can be written there, before hours of work go into it.
 
     Raises:

@@ -36,12 +36,17 @@ def path_of(given: str | os.PathLike[str] | RemotePath) -> AnyPath:
     Example:
         >>> path_of("s3://bucket/run") / "rows", path_of("file:///run")
         (RemotePath('s3://bucket/run/rows'), PosixPath('/run'))
+
+    Raises:
+        ValueError: for a URL that has become a `pathlib.Path`.
     """
     if isinstance(given, RemotePath):
         return given
     text = str(given)
     if _LOCAL.match(text) and "::" not in text:
         return Path(text.partition("://")[2])
+    if isinstance(given, Path) and re.match(r"(?i)(s3|gs|gcs|abfs|az|hf|https?|memory):/", text):
+        raise ValueError(f"{text} was a URL, of which a Path keeps one slash: give it as text")
     return RemotePath.of(text) if is_url(text) else Path(given)
 
 

@@ -126,3 +126,15 @@ def test_an_interrupted_command_says_how_to_go_on(number, tmp_path):
     assert len(deepviz.Run(out)) % 2 == 0
     assert not (out / "lock").exists()
     assert os.listdir(out / "rows")
+
+
+def test_folders_behind_urls(images, capsys):
+    fsspec = pytest.importorskip("fsspec", reason="fsspec is not installed: pip install 'deepviz[data]'")
+    memory = fsspec.filesystem("memory")
+    memory.put(str(images), "/cli/images", recursive=True)
+    for out in ("one", "other"):
+        assert go("memory://cli/images", "-o", f"memory://cli/{out}", "-m", "gradient") == 0
+    assert capsys.readouterr().out.startswith("memory://cli/one: 6 maps of 6 images by gradient\n")
+    assert deepviz.Run("memory://cli/one").images == (0, 1, 2, 3, 4, 5)
+    assert run(["diff", "memory://cli/one", "memory://cli/other", "--fail-above", "0"]) == 0
+    memory.rm("/cli", recursive=True)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 from collections import Counter
 from json import dumps
-from pathlib import Path
 from time import monotonic
 from typing import Annotated, Any
 
@@ -30,6 +29,7 @@ from deepviz.cli.targets import Target, parsed_targets
 from deepviz.errors import DeepVizError
 from deepviz.models.images import shown
 from deepviz.probe.memory import keep_memory
+from deepviz.remote import path_of
 from deepviz.results.outcomes import Skipped
 from deepviz.results.run import Run
 from deepviz.results.shards import library
@@ -50,7 +50,7 @@ def run(
             "WebDataset's tars; a data set of Hugging Face; or images. Also URLs, such as s3://bucket/photos."
         ),
     ],
-    output: Annotated[Path, Parameter(alias="-o", help="Folder of the run.")],
+    output: Annotated[str, Parameter(alias="-o", help="Folder of the run; also a URL, such as s3://bucket/run.")],
     model: Model = None,
     weights: Weights = None,
     labels: Labels = None,
@@ -134,7 +134,7 @@ def run(
             bar.show(rate.told(done, total), done, total)
 
         found = run_asked(
-            asked, output, plan, retry_failed=retry_failed, progress=show,
+            asked, path_of(output), plan, retry_failed=retry_failed, progress=show,
             said=lambda text: print(f"deepviz: note: {text}", file=sys.stderr),
         )  # fmt: skip
     return told(found, json)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from json import dumps
-from pathlib import Path
 from typing import Annotated, Any
 
 from cyclopts import Parameter
@@ -20,15 +19,15 @@ ABOVE = 1
 
 
 def diff(
-    one: Annotated[Path, Parameter(help="Folder of a run.")],
-    other: Annotated[Path, Parameter(help="Folder of the run that is compared with it.")],
+    one: Annotated[str, Parameter(help="Folder of a run.")],
+    other: Annotated[str, Parameter(help="Folder of the run that is compared with it.")],
     *,
     method: Annotated[
         str | None,
         Parameter(alias="-m", help="Method whose maps are compared; by default the only one that both runs have."),
     ] = None,
     noise: Annotated[
-        Path | None, Parameter(help="A run that should not differ from the first, such as one with another seed.")
+        str | None, Parameter(help="A run that should not differ from the first, such as one with another seed.")
     ] = None,
     fail_above: Annotated[
         float | None, Parameter(help="Exit with 1 if the mean change, less the noise, is larger.")

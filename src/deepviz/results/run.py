@@ -6,6 +6,7 @@ import json
 import os
 import tarfile
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from importlib import import_module
 from pathlib import Path
@@ -22,7 +23,7 @@ from deepviz.geometry import Geometry
 from deepviz.methods.method import Method
 from deepviz.models.images import open_photo, photo_of, shown
 from deepviz.objectives.record import from_plain
-from deepviz.remote import below
+from deepviz.remote import RemotePath, below, path_of
 from deepviz.results.explanation import ExplainedTarget, Explanation
 from deepviz.results.filters import chosen_rows
 from deepviz.results.held_images import columns_of, image_in
@@ -41,6 +42,8 @@ from deepviz.results.storage import method_of
 
 UNSEEN = (128, 128, 128)
 """The picture under a map whose image is not there any more."""
+READERS = 8
+"""Files of rows that are read at once."""
 MOST_REPORTED = 500
 """Maps of a report, which holds all of them in one file."""
 
@@ -51,7 +54,7 @@ class Run:
     Nothing but the manifest is read until it is asked for, and no model is needed.
 
     Args:
-        folder: of the run.
+        folder: of the run; also a URL, such as "s3://bucket/run".
 
     Raises:
         StoredError: if it holds no run.
@@ -65,8 +68,8 @@ class Run:
         ((0, 1, 2), ('gradient',), torch.Size([3, 8, 8]))
     """
 
-    def __init__(self, folder: str | os.PathLike[str], *, _rows: Any = None) -> None:
-        self.folder = Path(folder)
+    def __init__(self, folder: str | os.PathLike[str] | RemotePath, *, _rows: Any = None) -> None:
+        self.folder = path_of(folder)
         held = read_manifest(self.folder)
         if held is None:
             raise StoredError(f"{self.folder} holds no run: it has no {MANIFEST}")
@@ -89,7 +92,9 @@ class Run:
             return self._rows
         arrow = library("pyarrow")
         try:
-            tables = [read_rows(row_file(self.folder, shard))[0] for shard in shards_of(self.folder)]
+            with ThreadPoolExecutor(READERS) as readers:  # a server takes its time for each
+                paths = [row_file(self.folder, shard) for shard in shards_of(self.folder)]
+                tables = [table for table, _ in readers.map(read_rows, paths)]
         except StoredError as error:
             raise StoredError(f"{error}; the run's command computes it again") from None
         if not tables:

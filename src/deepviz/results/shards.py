@@ -7,9 +7,11 @@ refers to.
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from errno import ENOENT
 from hashlib import sha256
 from importlib import import_module
 from io import BytesIO
@@ -19,8 +21,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from deepviz.errors import MissingExtra, StoredError, in_one_line
+from deepviz.errors import MissingExtra, OutputError, StoredError, in_one_line
 from deepviz.files import write_bytes
+from deepviz.remote import AnyPath, RemotePath
 
 FORMAT = "deepviz run"
 VERSION = 1
@@ -58,6 +61,7 @@ ZSTD = 3
 """The level of compression."""
 _AXES = {2: "cx", 3: "cyx", 4: "czyx"}
 _METADATA = b"deepviz"
+MAKE_ROOM = "make room, and run the same again"
 
 
 def library(name: str) -> Any:
@@ -72,7 +76,7 @@ def library(name: str) -> Any:
         raise MissingExtra(f"runs over datasets need {name.split('.')[0]}: pip install 'deepviz[data]'") from None
 
 
-def read_manifest(folder: Path) -> dict[str, Any] | None:
+def read_manifest(folder: AnyPath) -> dict[str, Any] | None:
     """The manifest of a run; None if the folder has none.
 
     Raises:
@@ -94,7 +98,7 @@ def read_manifest(folder: Path) -> dict[str, Any] | None:
     return held
 
 
-def write_manifest(folder: Path, manifest: Mapping[str, Any]) -> None:
+def write_manifest(folder: AnyPath, manifest: Mapping[str, Any]) -> None:
     """Write the manifest of a run.
 
     Raises:
@@ -103,12 +107,12 @@ def write_manifest(folder: Path, manifest: Mapping[str, Any]) -> None:
     write_bytes(folder / MANIFEST, (json.dumps(manifest, indent=1) + "\n").encode(), lasting=True)
 
 
-def row_file(folder: Path, shard: int) -> Path:
+def row_file(folder: AnyPath, shard: int) -> AnyPath:
     """The file of a shard's rows."""
     return folder / ROWS / f"{shard:08d}.parquet"
 
 
-def shards_of(folder: Path) -> list[int]:
+def shards_of(folder: AnyPath) -> list[int]:
     """The shards that exist."""
     found = (folder / ROWS).glob("*.parquet")
     return sorted(int(path.stem) for path in found if re.fullmatch(r"\d{8}", path.stem))
@@ -137,8 +141,12 @@ class Shard:
         """By index of an image the SHA-256 of what was explained; None if it could not be read."""
         return {row["index"]: row["content"] for row in self.rows}
 
-    def write(self, folder: Path) -> None:
+    def write(self, folder: AnyPath, *, new: bool = False) -> None:
         """Write the rows; from then on the shard exists.
+
+        Args:
+            folder: of the run.
+            new: whether the shard did not exist: behind a URL it is then an error if it does, with other rows.
 
         Raises:
             OutputError: if they cannot be written.
@@ -156,10 +164,14 @@ class Shard:
         parquet.write_table(
             arrow.Table.from_pylist(self.rows, schema), content, compression="zstd", write_page_checksum=True
         )
-        write_bytes(row_file(folder, self.number), content.getvalue(), lasting=True)
+        path = row_file(folder, self.number)
+        if new and isinstance(path, RemotePath):
+            _create(path, content.getvalue())
+        else:
+            write_bytes(path, content.getvalue(), lasting=True, advice=MAKE_ROOM)
 
     @classmethod
-    def read(cls, folder: Path, number: int) -> Shard | None:
+    def read(cls, folder: AnyPath, number: int) -> Shard | None:
         """The rows of a shard; None if it does not exist.
 
         Raises:
@@ -179,22 +191,45 @@ class Shard:
             raise StoredError(f"{path} is damaged: its rows are not those that were written")
         return shard
 
-    def check_files(self, folder: Path) -> None:
+    def check_files(self, folder: AnyPath, *, whole: bool = True) -> None:
         """See that the maps are those that were written.
+
+        Args:
+            folder: of the run.
+            whole: whether they are read, or just have to be there.
 
         Raises:
             StoredError: naming a file that is damaged or missing.
         """
         for name, digest in self.files.items():
             try:
-                known = file_digest(folder / name)
+                if not whole and not (folder / name).exists():
+                    raise FileNotFoundError(ENOENT, os.strerror(ENOENT))
+                known = file_digest(folder / name) if whole else digest
             except OSError as error:
                 raise StoredError(f"{folder / name} cannot be read: {error.strerror or error}") from None
             if known != digest:
                 raise StoredError(f"{folder / name} is damaged: its SHA-256 is not that of the shard's rows")
 
 
-def read_rows(path: Path) -> tuple[Any, dict[str, Any]]:
+def _create(path: RemotePath, content: bytes) -> None:
+    """Write a file that is not there, or holds the same.
+
+    Raises:
+        OutputError: if it holds something else, or cannot be written.
+    """
+    try:
+        path.create(content)
+        there = content
+    except FileExistsError:  # of a worker that was lost after it had written
+        there = path.read_bytes()
+    except OSError as error:
+        raise OutputError(f"cannot write {path}: {error.strerror or error}; {MAKE_ROOM}") from error
+    if there != content:
+        raise OutputError(f"{path} was written by another run: wait for it, and run the same again")
+
+
+def read_rows(path: AnyPath) -> tuple[Any, dict[str, Any]]:
     """A file of rows as a `pyarrow.Table`, and what is held beside them.
 
     Raises:
@@ -203,7 +238,8 @@ def read_rows(path: Path) -> tuple[Any, dict[str, Any]]:
     """
     parquet = library("pyarrow.parquet")
     try:
-        table = parquet.read_table(path, page_checksum_verification=True, partitioning=None)
+        stored = BytesIO(path.read_bytes()) if isinstance(path, RemotePath) else path
+        table = parquet.read_table(stored, page_checksum_verification=True, partitioning=None)
         held = json.loads(table.schema.metadata[_METADATA])
         table = table.replace_schema_metadata(None)
         whole = table.schema.equals(schema_of(held["metrics"]))
@@ -238,7 +274,7 @@ def _digest_of(rows: Sequence[Mapping[str, Any]], metrics: Sequence[str]) -> str
     return sha256(json.dumps([names, plain]).encode()).hexdigest()
 
 
-def file_digest(path: Path) -> str:
+def file_digest(path: AnyPath) -> str:
     """The SHA-256 of a file."""
     digest = sha256()
     with path.open("rb") as file:
@@ -269,7 +305,7 @@ class MapArrays:
         each: maps of an image, at most.
     """
 
-    folder: Path
+    folder: AnyPath
     images: int
     shard_size: int
     each: int
@@ -295,17 +331,21 @@ class MapArrays:
             OutputError: if they cannot be written.
         """
         shape = values.shape[1:]
-        file = "/".join([name, "c", str(shard), *("0" for _ in shape)])
+        path = self.folder / name
+        self._make(path / "zarr.json", shape)
+        key = "/".join(["c", str(shard), *("0" for _ in shape)])
         content = _zarr_shard(values, self.shard_size * self.each)
-        self._create(name, shape)
-        write_bytes(self.folder / file, content, lasting=True)
-        return {file: sha256(content).hexdigest()}
+        write_bytes(path / key, content, lasting=True, advice=MAKE_ROOM)
+        return {f"{name}/{key}": sha256(content).hexdigest()}
 
-    def _create(self, name: str, shape: tuple[int, ...]) -> None:
-        """Make the array at its full length, if no worker has: all write the same."""
-        path = self.folder / name / "zarr.json"
-        if not path.exists():
-            write_bytes(path, self._metadata(shape))
+    def _make(self, path: AnyPath, shape: tuple[int, ...]) -> None:
+        """Write what describes the array, at its full length, if no worker has: all write the same."""
+        try:
+            if path.exists():
+                return
+        except OSError as error:
+            raise OutputError(f"{path} cannot be read: {error.strerror or error}") from error
+        write_bytes(path, self._metadata(shape), advice=MAKE_ROOM)
 
     def _metadata(self, shape: tuple[int, ...]) -> bytes:
         zarr, codecs, storage = library("zarr"), library("zarr.codecs"), library("zarr.storage")
@@ -349,7 +389,7 @@ def _zarr_shard(values: NDArray[np.float16], most: int) -> bytes:
     return b"".join([*chunks, checked(index.tobytes())])
 
 
-def write_group(folder: Path, name: str, attributes: Mapping[str, Any]) -> None:
+def write_group(folder: AnyPath, name: str, attributes: Mapping[str, Any]) -> None:
     """Make a Zarr group, with what it says about itself."""
     content = json.dumps({"attributes": dict(attributes), "zarr_format": 3, "node_type": "group"}, indent=2)
     path = folder / name / "zarr.json"
@@ -365,7 +405,7 @@ class MapReader:
         folder: of the run.
     """
 
-    folder: Path
+    folder: AnyPath
     _opened: dict[str, Any] = field(default_factory=dict, repr=False)
 
     def read(self, row: Mapping[str, Any]) -> NDArray[np.float32]:
@@ -377,13 +417,20 @@ class MapReader:
         path = self.folder / row["map"]
         try:
             if row["map"] not in self._opened:
-                self._opened[row["map"]] = library("zarr").open_array(str(path), mode="r")
+                self._opened[row["map"]] = library("zarr").open_array(_store_of(path), mode="r")
             stored = np.asarray(self._opened[row["map"]][row["position"]])
         except MissingExtra:
             raise
         except Exception as error:  # a damaged file can make Zarr's reader raise almost anything
             raise StoredError(f"{path}, map {row['position']}, is damaged: {in_one_line(error)}") from None
         return dequantised(stored, row["maximum"])
+
+
+def _store_of(path: AnyPath) -> Any:
+    """What Zarr opens."""
+    if isinstance(path, RemotePath):
+        return library("zarr.storage").FsspecStore.from_url(str(path), read_only=True)
+    return str(path)
 
 
 def quantised(values: NDArray[np.float32]) -> tuple[NDArray[np.float16], float]:
@@ -404,8 +451,10 @@ def dequantised(stored: NDArray[np.float16], maximum: float) -> NDArray[np.float
     return stored.astype(np.float32) * np.float32(maximum)
 
 
-def left_over(folder: Path) -> Iterator[Path]:
-    """Half-written files of a run that was killed."""
+def left_over(folder: AnyPath) -> Iterator[Path]:
+    """Half-written files of a run that was killed; behind a URL there are none."""
+    if isinstance(folder, RemotePath):
+        return
     yield from folder.glob(".*.part")
     yield from (folder / ROWS).glob(".*.part")
     for pattern in ("**/*.partial", "**/.*.part"):

@@ -34,6 +34,7 @@ from deepviz.objectives.record import HELD, from_plain, to_plain
 from deepviz.options import Frozen, Ge
 from deepviz.probe.borrow import original
 from deepviz.probe.outputs import Kind
+from deepviz.remote import AnyPath, path_of
 from deepviz.results.outcomes import Skipped
 from deepviz.results.run import Run
 from deepviz.results.sanity import key_of
@@ -161,7 +162,7 @@ def run(
             `datasets.Dataset` or another sequence, of images or of pairs (image, label). A label is the name of a
             class of the model, or its index.
         methods: as for `explain`.
-        out: the folder of the run.
+        out: the folder of the run; also a URL, such as "s3://bucket/run".
         metrics: names or values, as for `evaluate`: of each map, as it is stored.
         target: as for `explain`.
         top_k: as for `explain`.
@@ -205,7 +206,7 @@ def run(
     loaded = load_model(model, preprocess=preprocess, output=None if output == "auto" else output)
     images = source_of(source, loaded.reads)
     asked = Asked.of(loaded, images, chosen, measures, target, top_k, plan.shard_size, lenient=is_all(methods))
-    return run_asked(asked, Path(out), plan, retry_failed=retry_failed, progress=progress)
+    return run_asked(asked, path_of(out), plan, retry_failed=retry_failed, progress=progress)
 
 
 @dataclass(frozen=True, eq=False)
@@ -281,7 +282,7 @@ class Asked:
             "source": self.source.record,
         }
 
-    def work(self, folder: Path) -> Work:
+    def work(self, folder: AnyPath) -> Work:
         """What is done with each shard."""
         keys = {name: catalog.key(method) for name, method in self.methods.items()}
         return Work(
@@ -316,7 +317,7 @@ def _by_name(values: Sequence[Any]) -> dict[str, Any]:
 
 def run_asked(
     asked: Asked,
-    folder: Path,
+    folder: AnyPath,
     plan: Plan,
     *,
     retry_failed: bool = False,
@@ -325,7 +326,13 @@ def run_asked(
 ) -> Run:
     """`run`, of what is ready to be asked; `said` takes what is odd, one sentence each."""
     probe_folder(folder)
-    with locked(folder):
+    with locked(folder) as check_held:
+
+        def told(done: int, total: int) -> None:
+            check_held()
+            if progress is not None:
+                progress(done, total)
+
         _clear(folder)
         known = read_manifest(folder)
         manifest, whole = _agreed(asked, known, folder, retry_failed, said)
@@ -340,19 +347,19 @@ def run_asked(
             write_manifest(folder, manifest)
         if left:
             _write_groups(work)
-            _Driver(work, left, kept, progress).run(plan, said)
+            _Driver(work, left, kept, told).run(plan, said)
             _clear(folder)  # of a worker that was killed
     return Run(folder)
 
 
-def _clear(folder: Path) -> None:
+def _clear(folder: AnyPath) -> None:
     """Remove half-written files."""
     for path in left_over(folder):
         path.unlink(missing_ok=True)
 
 
 def _agreed(
-    asked: Asked, written: dict[str, Any] | None, folder: Path, retry_failed: bool, said: Callable[[str], None]
+    asked: Asked, written: dict[str, Any] | None, folder: AnyPath, retry_failed: bool, said: Callable[[str], None]
 ) -> tuple[dict[str, Any], Asked]:
     """What is asked together with what was asked before: the manifest, and the work.
 
@@ -493,7 +500,7 @@ def _standing(work: Work, retry_failed: bool, said: Callable[[str], None]) -> tu
             shard = Shard.read(work.folder, number)
             if shard is None:
                 return False
-            shard.check_files(work.folder)
+            shard.check_files(work.folder, whole=isinstance(work.folder, Path))  # not all maps over a network
         except StoredError as error:
             said(f"{error}; shard {number} is computed again")
             row_file(work.folder, number).unlink()

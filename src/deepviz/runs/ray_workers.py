@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from importlib import import_module
+from pathlib import Path
 from queue import SimpleQueue
 from threading import Thread
 from time import monotonic, sleep
@@ -40,7 +41,8 @@ def packed_for_ray(work: Work) -> bytes:
     Raises:
         ModelError: if the model, a method or the source cannot be pickled.
     """
-    return packed(replace(work, folder=work.folder.absolute()), import_module("ray.cloudpickle").dumps)
+    folder = work.folder.absolute() if isinstance(work.folder, Path) else work.folder
+    return packed(replace(work, folder=folder), import_module("ray.cloudpickle").dumps)
 
 
 class RayWorkers(Engine):

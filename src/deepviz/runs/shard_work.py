@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -27,6 +26,7 @@ from deepviz.models.weights import tensors_hash
 from deepviz.objectives import Objective
 from deepviz.objectives.record import to_plain
 from deepviz.probe.session import Session
+from deepviz.remote import AnyPath
 from deepviz.results.explanation import Explanation
 from deepviz.results.outcomes import ImageOutcomes, Missing
 from deepviz.results.run import target_of
@@ -74,7 +74,7 @@ class Work:
             many rows may go together, is then the same in all of them.
     """
 
-    folder: Path
+    folder: AnyPath
     loaded: LoadedModel
     source: Source
     methods: dict[str, Method]
@@ -180,12 +180,13 @@ class _Computed:
     work: Work
     shard: Shard
     maps: dict[str, NDArray[np.float16]]
+    new: bool
 
     def write(self) -> None:
         files = dict(self.shard.files)
         for name, values in sorted(self.maps.items()):
             files |= self.work.arrays.write(name, self.shard.number, values)
-        replace(self.shard, files=files).write(self.work.folder)
+        replace(self.shard, files=files).write(self.work.folder, new=self.new)
 
 
 @dataclass(eq=False)
@@ -206,7 +207,8 @@ class _Computing:
 
     def computed(self) -> _Computed:
         work = self.work
-        known = Shard.read(work.folder, self.number) or Shard(self.number, [], (), ())
+        there = Shard.read(work.folder, self.number)
+        known = there or Shard(self.number, [], (), ())
         for row in known.rows:
             self.rows.setdefault(row["index"], []).append(row)
         self.contents = known.contents
@@ -224,7 +226,7 @@ class _Computing:
             key=lambda row: (row["index"], row["rank"] or 0, row["input"] or "", order.get(row["method"], -1)),
         )
         shard = Shard(self.number, rows, tuple(order), (*known.metrics, *metrics), known.files)
-        return _Computed(work, shard, self.maps)
+        return _Computed(work, shard, self.maps, new=there is None)
 
     def _explain(self, methods: Sequence[str], metrics: Sequence[str]) -> None:
         """Add the rows of methods, and what metrics say of those that were there."""
