@@ -50,7 +50,7 @@ EXTRAS = {
     "video": ("av",),
     "regions": ("skimage",),
     "onnx": ("onnxruntime",),
-    "data": ("zarr", "pyarrow"),
+    "data": ("zarr", "pyarrow", "fsspec"),
     "ray": ("ray",),
 }
 _NAMES = 5
