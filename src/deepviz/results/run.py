@@ -210,11 +210,11 @@ class Run:
             LookupError: if there is none.
             StoredError: if it is damaged.
         """
-        return self._explanation(self._row(image, method, rank, input))
+        return self.explanation_of(self._row(image, method, rank, input))
 
     def explanations(self) -> Iterator[Explanation]:
         """All maps of these rows, one at a time."""
-        return (self._explanation(row) for row in self.rows.to_pylist() if row["map"] is not None)
+        return (self.explanation_of(row) for row in self.rows.to_pylist() if row["map"] is not None)
 
     def report(self, path: str | os.PathLike[str], *, title: str | None = None) -> Path:
         """Write the maps of these rows as one HTML file (see `deepviz.report`).
@@ -233,6 +233,27 @@ class Run:
     def to_pandas(self) -> Any:
         """The table as a pandas `DataFrame`."""
         return self.rows.to_pandas()
+
+    def to_fiftyone(self, name: str | None = None, *, media: str | os.PathLike[str] | None = None) -> Any:
+        """These rows as a FiftyOne `Dataset`, one sample for each image.
+
+        Fields are `ground_truth` and `prediction`, `correct`, `image` and `position`, `failures`, the boxes that were
+        explained, and a heat map for each method, called after it ("grad_cam", "grad_cam_2" for the second target). It
+        holds the values that are drawn, at the place of the image that the model saw and at up to 256 pixels a side,
+        and beside them target, score and metrics. Needs the package fiftyone.
+
+        Args:
+            name: of the data set; None: one that FiftyOne makes up.
+            media: the folder into which images are written that are in no file of this machine, such as those of a tar;
+                grey where they cannot be opened again.
+
+        Raises:
+            ValueError: for images that are in no file, without `media`; for maps of volumes or signals.
+            MissingExtra: without fiftyone.
+        """
+        from deepviz.results.to_fiftyone import to_fiftyone
+
+        return to_fiftyone(self, name, media)
 
     def verify(self) -> list[str]:
         """What is damaged or missing, one line each; the run's command computes it again.
@@ -277,16 +298,26 @@ class Run:
     def _methods(self) -> dict[str, Method]:
         return {one["name"]: method_of(one) for one in self.manifest["methods"]}
 
-    def _explanation(self, row: dict[str, Any]) -> Explanation:
+    def explanation_of(self, row: dict[str, Any], image: Image.Image | None = None) -> Explanation:
+        """The map of a row of the table, with its image.
+
+        Args:
+            row: the values of all columns, by their names; there must be a map.
+            image: which the map lies on, at any size; by default what the file holds now.
+
+        Raises:
+            StoredError: if the map is damaged.
+        """
         held = json.loads(row["geometry"])
         geometry = Geometry(tuple(held["size"]), tuple(held["box"]))
         notes = {name: tuple(one) if isinstance(one, list) else one for name, one in json.loads(row["notes"]).items()}
         if row["warnings"]:
             notes["warnings"] = tuple(row["warnings"])
+        image = self._picture(row, geometry) if image is None else image
         return Explanation(
             attribution=torch.from_numpy(self._maps.read(row)),
-            image=self._picture(row, geometry),
-            geometry=geometry,
+            image=image,
+            geometry=geometry.scaled(image.size),
             method=self._methods[row["method"]],
             target=target_of(row),
             model=self.manifest["question"]["model"],
