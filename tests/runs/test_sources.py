@@ -308,8 +308,22 @@ def test_what_is_wrong_with_a_data_set_is_one_line(tmp_path):
         source_of([tmp_path / "a.parquet", tmp_path / "b.parquet"])
     (tmp_path / "empty").mkdir()
     (tmp_path / "empty" / "dataset_info.json").write_text("{}")
-    with pytest.raises(ImageError, match=r"empty is a folder of a data set without its files"):
+    with pytest.raises(ImageError, match=r"empty is a folder without an image: 1 file skipped: 1 \.json"):
         source_of(tmp_path / "empty")
+
+
+def test_a_parquet_table_may_be_a_folder_of_parts(images, tmp_path):
+    whole = read(source_of(images))
+    for number, (name, label, _) in enumerate(whole):
+        path = images / "table.parquet" / f"part-{number}.parquet"
+        path.parent.mkdir(exist_ok=True)
+        parquet.write_table(pyarrow.table({"path": [name], "label": [label.text]}), path)
+    same(read(source_of(images / "table.parquet")), whole)
+    for number, (name, _, _) in enumerate(whole):
+        held_by(tmp_path / "held.parquet" / f"part-{number}.parquet", [(images / name).read_bytes()], [1])
+    found = read(source_of(tmp_path / "held.parquet"))
+    assert [name for name, _, _ in found] == [f"part-{number}.parquet/0" for number in range(6)]
+    assert all(torch.equal(x, y) for (_, _, x), (_, _, y) in zip(found, whole, strict=True))
 
 
 def test_data_sets_as_the_library_writes_them(images, tmp_path):

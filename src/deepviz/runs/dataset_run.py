@@ -512,7 +512,8 @@ def _standing(work: Work, retry_failed: bool, said: Callable[[str], None]) -> tu
         return work.is_done(shard)
 
     there = set(shards_of(work.folder))
-    with ThreadPoolExecutor(4) as readers:  # hashes are computed without the interpreter's lock
+    # hashes are computed without the interpreter's lock; a server is waited for
+    with ThreadPoolExecutor(4 if isinstance(work.folder, Path) else 16) as readers:
         done = dict(zip(sorted(there), readers.map(standing, sorted(there)), strict=True))
     left = [number for number in total if not done.get(number)]
     kept = sum(len(work.images(number)) for number, whole in done.items() if whole)

@@ -43,8 +43,6 @@ PATHS, LABELS = ("file", "path", "image", "filename", "filepath", "file_name", "
 """The names of the columns of a table."""
 WITH_LABELS = ("cls", "txt.cls", "json")
 """The endings of files in tars that hold labels."""
-DATA_SET = ("dataset_dict.json", "dataset_info.json", "state.json")
-"""The files by which a folder of Hugging Face's `datasets` is known."""
 
 
 class Label(NamedTuple):
@@ -335,14 +333,18 @@ def _of_path(path: AnyPath, reads: Reads) -> Source:
     kind = path.suffix.lower()
     if kind == ".csv":
         return _of_table(path)
-    if kind == ".parquet":
-        return _of_held(path.parent, [path.name]) if columns_of(path) is not None else _of_table(path)
     if kind == ".tar":
         return _of_tars([path])
     try:
         is_folder = ending(path.name) not in SUFFIXES | HEIF and path.is_dir()
     except OSError as error:
         raise ImageError(f"{path} cannot be read: {error.strerror or error}") from None
+    if kind == ".parquet":
+        parts = sorted(part.name for part in path.glob("*.parquet")) if is_folder else []
+        first = path / parts[0] if parts else path
+        if columns_of(first) is None:
+            return _of_table(path)
+        return _of_held(path, parts) if parts else _of_held(path.parent, [path.name])
     return _of_folder(path, reads) if is_folder else _of_files([path], reads)
 
 
@@ -359,16 +361,17 @@ def _of_paths(paths: Sequence[AnyPath], reads: Reads) -> Source:
 
 def _of_folder(root: AnyPath, reads: Reads) -> Source:
     """Of a folder, each image's label is the name of its sub-folder, the nearest that is a class."""
-    if any((root / name).exists() for name in DATA_SET):
-        return _of_held(root, _files_of_data_set(root))
+    held = _files_of_data_set(root)
+    if held:
+        return _of_held(root, held)
     try:
         return _of_images(root, reads)
     except ImageError:
         others = sorted(_names_below(root))
-        held = [name for name in others if name.lower().endswith(".parquet")]
+        tables = [name for name in others if name.lower().endswith(".parquet")]
         tars = [name for name in others if name.lower().endswith(".tar")]
-        if held and all(columns_of(root / name) is not None for name in held):
-            return _of_held(root, held)
+        if tables and all(columns_of(root / name) is not None for name in tables):
+            return _of_held(root, tables)
         if tars:
             return _of_tars([root / name for name in tars])
         raise
@@ -433,17 +436,14 @@ def _of_files(paths: Sequence[AnyPath], reads: Reads) -> Source:
 
 
 def _files_of_data_set(root: AnyPath) -> list[str]:
-    """The files of a folder that `datasets` has written, in their order: of all of its splits."""
-    splits = _json_in(root / "dataset_dict.json").get("splits")
+    """The files of a folder that `datasets` has written, in their order, of all of its splits; none of another."""
+    splits = _json_in(root / "dataset_dict.json").get("splits", ())
     if splits:
         return [f"{split}/{name}" for split in splits for name in _files_of_data_set(root / split)]
-    listed = _json_in(root / "state.json").get("_data_files")
-    if listed:
-        return [str(one["filename"]) for one in listed]
-    names = [name for name in sorted(_names_below(root)) if name.lower().endswith((".arrow", ".parquet"))]
-    if not names:
-        raise ImageError(f"{root} is a folder of a data set without its files: it has no .arrow and no .parquet")
-    return names
+    listed = _json_in(root / "state.json").get("_data_files", ())
+    if listed or not (root / "dataset_info.json").exists():
+        return [one["filename"] for one in listed]
+    return [name for name in sorted(_names_below(root)) if name.lower().endswith((".arrow", ".parquet"))]
 
 
 def _json_in(path: AnyPath) -> dict[str, Any]:
@@ -535,7 +535,8 @@ def _of_csv(path: AnyPath) -> list[tuple[str, Any]]:
 
 def _of_parquet(path: AnyPath) -> list[tuple[str, Any]]:
     try:
-        table = library("pyarrow.parquet").read_table(BytesIO(_content(path)))
+        stored = BytesIO(_content(path)) if isinstance(path, RemotePath) else path
+        table = library("pyarrow.parquet").read_table(stored)
     except OSError as error:
         raise ImageError(f"{shown(path)} cannot be read: {error}") from None
     names = table.column_names
