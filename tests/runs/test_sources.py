@@ -7,6 +7,7 @@ from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from importlib.util import find_spec
 from threading import Thread
+from typing import ClassVar
 
 import pytest
 import torch
@@ -202,6 +203,62 @@ def test_the_classes_of_a_data_set_are_matched_by_name(tmp_path):
         Label("class 0", 0),
         Label("class 1", 1),
     ]
+
+
+class Folder(Named):
+    """Says the names and labels of its images, as torchvision's `ImageFolder` does."""
+
+    samples: ClassVar = [("a/0.png", 0), ("a/1.png", 1)]
+
+
+@pytest.mark.parametrize(
+    ("whole", "swapped", "twice"),
+    [(Named(), ["0", "1"], ["0", "1", "2"]), (Folder(), ["a/1.png", "a/0.png"], ["0", "1", "2"])],
+)
+def test_parts_of_data_sets_have_their_names_and_classes(whole, swapped, twice):
+    cow, ant = Label("cow", 2), Label("ant", 0)
+    part = torch.utils.data.Subset(whole, [1, 0])
+    assert [(name, label) for name, label, _ in read(source_of(part))] == [(swapped[0], ant), (swapped[1], cow)]
+    last = read(source_of(torch.utils.data.Subset(part, [1])))
+    assert [label for _, label, _ in last] == [cow]
+    both = source_of(torch.utils.data.ConcatDataset([whole, torch.utils.data.Subset(whole, [1])]))
+    assert [(name, label) for name, label, _ in read(both)] == list(zip(twice, [cow, ant, ant], strict=True))
+
+
+def test_data_sets_that_name_their_classes_differently_are_not_joined():
+    other = Named()
+    other.classes = ("ant", "cow")
+    with pytest.raises(ImageError, match="that are joined name their classes differently: give a run for each"):
+        source_of(torch.utils.data.ConcatDataset([Named(), other]))
+
+
+IMAGE = torch.full((3, 12, 12), 0.5)
+
+
+@pytest.mark.parametrize(
+    ("item", "label"),
+    [
+        ({"image": IMAGE, "label": 1}, Label("bee", 1)),
+        ({"pixel_values": IMAGE, "labels": torch.tensor([2]), "mask": IMAGE}, Label("cow", 2)),
+        ((IMAGE, "cow", {"file": "a"}), Label("cow", 2)),
+        ((IMAGE, {"boxes": torch.zeros(1, 4)}), None),
+        ((IMAGE, [{"bbox": [1, 2, 3, 4]}]), None),
+        ((IMAGE, torch.tensor([0, 1, 1])), None),
+        ((IMAGE, torch.tensor([0.0, 1.0, 0.0])), None),
+        ((IMAGE, 0.5), None),
+        ((IMAGE, None), None),
+        ((IMAGE, Image.new("L", (12, 12))), None),
+    ],
+)
+def test_what_goes_along_with_an_image_is_its_label_if_it_is_one_class(item, label):
+    ((_, found, x),) = read(source_of([item]))
+    assert (found, x.tolist()) == (label, IMAGE.tolist())
+
+
+def test_several_labels_of_an_image_are_kept_as_text(images):
+    columns = {"file": ["ant/0.png"], "label": [[2, 0]]}
+    parquet.write_table(pyarrow.table(columns), images / "table.parquet")
+    assert [label for _, label, _ in read(source_of(images / "table.parquet"))] == [Label("2, 0", None)]
 
 
 def test_a_list_of_files_is_in_its_order(images):

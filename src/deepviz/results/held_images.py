@@ -18,7 +18,7 @@ from deepviz.models.images import shown
 from deepviz.remote import AnyPath, RemotePath
 from deepviz.results.shards import library
 
-IMAGES, LABELS = ("image", "img", "picture", "photo"), ("label", "labels", "class", "fine_label")
+IMAGES, LABELS = ("image", "img", "picture", "photo", "pixel_values"), ("label", "labels", "class", "fine_label")
 """Names of columns, the likeliest first."""
 _reading = Lock()
 

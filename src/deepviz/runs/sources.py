@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 import os
 import tarfile
 from abc import ABC, abstractmethod
@@ -12,11 +13,14 @@ from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from hashlib import sha256
 from io import BytesIO, StringIO
+from itertools import chain
 from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory
 from typing import Any, ClassVar, NamedTuple
 
-from torch.utils.data import Dataset
+import numpy as np
+from torch import Tensor
+from torch.utils.data import ConcatDataset, Dataset, Subset
 
 from deepviz.diagnostics import warn
 from deepviz.errors import ImageError, TargetError, in_one_line
@@ -33,14 +37,24 @@ from deepviz.models.images import (
 )
 from deepviz.models.labels import find_label, imagenet_label_of
 from deepviz.remote import AnyPath, RemotePath, below, path_of
-from deepviz.results.held_images import Columns, columns_in, columns_of, first_of, image_in, labels_in, without_missing
+from deepviz.results.held_images import (
+    IMAGES,
+    LABELS,
+    Columns,
+    columns_in,
+    columns_of,
+    first_of,
+    image_in,
+    labels_in,
+    without_missing,
+)
 from deepviz.results.shards import library
 from deepviz.runs.asked import Item, items_of, without_label
 
 Written = str | int
 """A label as it is written: the name of a class, or its index."""
-PATHS, LABELS = ("file", "path", "image", "filename", "filepath", "file_name", "url"), ("label", "class")
-"""The names of the columns of a table."""
+PATHS = ("file", "path", "image", "filename", "filepath", "file_name", "url")
+"""The names of the column of paths of a table."""
 WITH_LABELS = ("cls", "txt.cls", "json")
 """The endings of files in tars that hold labels."""
 
@@ -264,12 +278,11 @@ class Items(Source):
 
     def read(self, loaded: LoadedModel, index: int) -> tuple[Item, Label | None]:
         """One image with its label, which the data set may have listed or not."""
-        given = self.held[index]
-        image = without_label(given)
+        image, label = _image_and_label(self.held[index])
         found = items_of(loaded, [image])
         if len(found) != 1:
             raise ImageError(f"item {index} of the data set is {len(found)} images: give a data set of single images")
-        written = self.labels[index] or (() if image is given else (_plain_label(given[1]),))
+        written = self.labels[index] or _unless_none(label)
         image_part, leaves = found[0].image, found[0].leaves
         named = {part: replace(part, name=self.names[index]) for part in found[0].parts}
         item = replace(found[0], image=named[image_part], leaves=tuple(named[leaf] for leaf in leaves))
@@ -284,8 +297,27 @@ class Items(Source):
         return iter(())
 
 
-def _plain_label(label: Any) -> Written:
-    return label if isinstance(label, str) else int(label)
+def _image_and_label(given: Any) -> tuple[Any, Written | None]:
+    """The image of an item, and its label; None where what goes along is no class, such as boxes or a mask."""
+    if isinstance(given, Mapping):
+        names = [name for name in given if isinstance(name, str)]
+        image, label = first_of(names, IMAGES), first_of(names, LABELS)
+        return (given if image is None else given[image]), (None if label is None else _one_class(given[label]))
+    if isinstance(given, tuple) and len(given) > 1:
+        return given[0], _one_class(given[1])
+    image = without_label(given)
+    return image, None if image is given else _one_class(given[1])
+
+
+def _unless_none(label: Written | None) -> tuple[Written, ...]:
+    return () if label is None else (label,)
+
+
+def _one_class(label: Any) -> Written | None:
+    if isinstance(label, (int, str)):
+        return label
+    whole = isinstance(label, (Tensor, np.ndarray, np.generic)) and math.prod(label.shape) == 1
+    return int(label) if whole and int(label) == float(label) and "float" not in str(label.dtype) else None
 
 
 def source_of(given: Any, reads: Reads = "images") -> Source:
@@ -509,7 +541,9 @@ def _as_written(label: Any) -> tuple[Written, ...]:
         return ()
     if isinstance(label, str):
         return (int(label),) if label.isdecimal() else (label,)
-    return (int(label),) if label == int(label) else (str(label),)
+    if isinstance(label, (int, float)) and label == int(label):
+        return (int(label),)
+    return (", ".join(map(str, label)) if isinstance(label, (list, tuple)) else str(label),)
 
 
 def _of_csv(path: AnyPath) -> list[tuple[str, Any]]:
@@ -615,17 +649,40 @@ def _of_items(given: Any) -> Source:
         ) from None
     if hasattr(given, "column_names") and hasattr(given, "features"):
         return _of_data_set(given)
-    names = getattr(given, "classes", None) or ()
-    classes = tuple(names) if all(isinstance(name, str) for name in names) else ()
+    about = _about(given, count)
+    names = about.names if len(set(about.names)) == count else tuple(map(str, range(count)))
+    return Items("", names, tuple(map(_unless_none, about.labels)) or ((),) * count, given, about.classes)
+
+
+class _About(NamedTuple):
+    """What a data set says of its items without a look at them; empty where it does not."""
+
+    names: tuple[str, ...] = ()
+    labels: tuple[Written | None, ...] = ()
+    classes: tuple[str, ...] = ()
+
+
+def _about(given: Any, count: int) -> _About:
+    if isinstance(given, Subset):
+        of, chosen = _about(given.dataset, len(given.dataset)), list(map(int, given.indices))  # type: ignore[arg-type]
+        names = tuple(of.names[one] for one in chosen) if of.names else ()
+        return _About(names, tuple(of.labels[one] for one in chosen) if of.labels else (), of.classes)
+    if isinstance(given, ConcatDataset):
+        parts = [_about(one, len(one)) for one in given.datasets]  # type: ignore[arg-type]
+        if len({part.classes for part in parts}) > 1:
+            raise ImageError("the data sets that are joined name their classes differently: give a run for each")
+        names = tuple(chain.from_iterable(part.names for part in parts)) if all(part.names for part in parts) else ()
+        listed = all(part.labels for part in parts)
+        labels = tuple(chain.from_iterable(part.labels for part in parts)) if listed else ()
+        return _About(names, labels, parts[0].classes)
+    named = getattr(given, "classes", None) or ()
+    classes = tuple(named) if all(isinstance(name, str) for name in named) else ()
     samples = getattr(given, "samples", None)  # of torchvision's folders of images
     if isinstance(samples, list) and len(samples) == count and all(_is_sample(one) for one in samples):
-        return Items(
-            "", tuple(str(path) for path, _ in samples), tuple((label,) for _, label in samples), given, classes
-        )
+        return _About(tuple(str(path) for path, _ in samples), tuple(label for _, label in samples), classes)
     targets = getattr(given, "targets", None)
-    listed: list[Any] = list(targets) if targets is not None and len(targets) == count else []
-    known = [(int(label),) for label in listed] if all(getattr(label, "ndim", 0) == 0 for label in listed) else []
-    return Items("", tuple(map(str, range(count))), tuple(known) or ((),) * count, given, classes)
+    known = list(targets) if targets is not None and len(targets) == count else []
+    return _About((), tuple(map(_one_class, known)), classes)
 
 
 def _is_sample(one: Any) -> bool:
