@@ -541,7 +541,7 @@ def _as_written(label: Any) -> tuple[Written, ...]:
         return ()
     if isinstance(label, str):
         return (int(label),) if label.isdecimal() else (label,)
-    if isinstance(label, (int, float)) and label == int(label):
+    if isinstance(label, int) or (isinstance(label, float) and label.is_integer()):
         return (int(label),)
     return (", ".join(map(str, label)) if isinstance(label, (list, tuple)) else str(label),)
 
@@ -599,8 +599,8 @@ def _of_tars(paths: Sequence[AnyPath]) -> Source:
 
 def _samples(path: AnyPath) -> Iterator[tuple[str, int, int, tuple[Written, ...]]]:
     """The images of a tar: their names, where they begin, their sizes, and their labels."""
-    samples: dict[str, dict[str, tarfile.TarInfo]] = {}
-    labels: dict[str, dict[str, str]] = {}
+    images: dict[str, dict[str, tuple[str, int, int]]] = {}
+    labels: dict[str, dict[str, tuple[Written, ...]]] = {}
     try:
         with path.open("rb") as stored, tarfile.open(fileobj=stored, mode="r:") as tar:
             for member in tar:
@@ -609,35 +609,30 @@ def _samples(path: AnyPath) -> Iterator[tuple[str, int, int, tuple[Written, ...]
                 name = PurePosixPath(member.name)
                 stem, _, suffix = name.name.partition(".")
                 sample, suffix = str(name.parent / stem), suffix.lower()
-                samples.setdefault(sample, {})[suffix] = member
-                if suffix in WITH_LABELS:  # at once: a file behind a URL is read from its beginning to its end
+                if ending(f"x.{suffix}") in SUFFIXES | HEIF:
+                    images.setdefault(sample, {})[suffix] = member.name, member.offset_data, member.size
+                elif suffix in WITH_LABELS:  # at once: a file behind a URL is read from its beginning to its end
                     file = tar.extractfile(member)
-                    if file is not None:
-                        labels.setdefault(sample, {})[suffix] = file.read().decode("utf-8", "replace").strip()
+                    text = "" if file is None else file.read().decode("utf-8", "replace").strip()
+                    labels.setdefault(sample, {})[suffix] = _label_in(text, suffix)
     except (OSError, tarfile.TarError) as error:
         raise ImageError(f"{shown(path)} cannot be read as an uncompressed tar: {error}") from None
-    for sample, parts in samples.items():
-        images = [suffix for suffix in parts if ending(f"x.{suffix}") in SUFFIXES | HEIF]
-        if images:  # of x.jpg and x.mask.png, that of the shorter ending
-            member = parts[min(images, key=lambda suffix: suffix.count("."))]
-            yield member.name, member.offset_data, member.size, _label_in(labels.get(sample, {}))
+    for sample, parts in images.items():  # of x.jpg and x.mask.png, that of the shorter ending
+        found = labels.get(sample, {})
+        written = next((found[suffix] for suffix in WITH_LABELS if found.get(suffix)), ())
+        yield *parts[min(parts, key=lambda suffix: suffix.count("."))], written
 
 
-def _label_in(texts: Mapping[str, str]) -> tuple[Written, ...]:
-    """The label of a sample: of its `cls`, or that of its `json`."""
-    for suffix in WITH_LABELS:
-        if suffix not in texts:
-            continue
-        if suffix != "json":
-            return _as_written(texts[suffix])
-        try:
-            held = json.loads(texts[suffix])
-        except ValueError:
-            continue
-        known = [held[name] for name in (*LABELS, "cls") if name in held] if isinstance(held, dict) else []
-        if known and isinstance(known[0], (int, str)):
-            return _as_written(known[0])
-    return ()
+def _label_in(text: str, suffix: str) -> tuple[Written, ...]:
+    """The label that a file of a sample holds."""
+    if suffix != "json":
+        return _as_written(text)
+    try:
+        held = json.loads(text)
+    except ValueError:
+        return ()
+    known = [held[name] for name in (*LABELS, "cls") if name in held] if isinstance(held, dict) else []
+    return _as_written(known[0]) if known and isinstance(known[0], (int, str)) else ()
 
 
 def _of_items(given: Any) -> Source:
