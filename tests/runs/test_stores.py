@@ -217,6 +217,15 @@ def test_workers_write_to_the_store_themselves(store, undisturbed):
     assert stored(url) == undisturbed
 
 
+@pytest.mark.parametrize("store", ["s3"], indirect=True)
+def test_workers_of_ray_write_to_the_store_themselves(store, undisturbed):
+    pytest.importorskip("ray", reason="ray is not installed: pip install 'deepviz[ray]'")
+    process = started(store, 60.0, engine="ray", workers=2)
+    process.join(240)
+    assert process.exitcode == 0
+    assert stored(store[0]) == undisturbed
+
+
 def test_images_and_results_on_one_store(store, tmp_path):
     url, _ = store
     images = folder_of_images(tmp_path / "images")

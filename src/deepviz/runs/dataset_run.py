@@ -173,7 +173,7 @@ def run(
             `if __name__ == "__main__":` around the call. Of Ray, the number of actors.
         shard_size: images of a shard, the most that are computed again after a run was killed, for each worker.
         engine: "local", or "ray" for workers on the nodes of a cluster (extra `ray`); all of them must see `out` and
-            the images by the same paths.
+            the images by the same paths, or URLs.
         gpus: of each worker of Ray, or the part of one.
         ray_address: of a Ray cluster; by default `RAY_ADDRESS` of the environment, else one is begun on this machine,
             and ended with the run. A Ray that is initialised is used as it is.
