@@ -62,7 +62,8 @@ def test_conditions(condition, expected):
 @pytest.mark.parametrize(
     "condition",
     ["correct and nothing > 2", "deletion + 1 > 2", "len(label)", "label > 3", "'a' < None", "deletion in label",
-     "__import__('os')", "label.upper()", "label in ('a', 3)"],
+     "__import__('os')", "label.upper()", "label in ('a', 3)", "1 < 2", "None == None",
+     "correct and 'a' != 'b'", "deletion < 99999999999999999999", "deletion in (-99999999999999999999,)"],
 )  # fmt: skip
 def test_what_is_no_condition_names_the_columns(condition):
     with pytest.raises(ValueError, match=r"is no condition on the columns: there are .*correct.*max_sensitivity"):
@@ -72,6 +73,12 @@ def test_what_is_no_condition_names_the_columns(condition):
 @pytest.mark.parametrize("condition", ["correct and", "a = 3", "", "deletion < 1; correct"])
 def test_what_is_no_expression_is_told(condition):
     with pytest.raises(ValueError, match="is no condition: write one such as"):
+        rows(condition)
+
+
+@pytest.mark.parametrize("condition", ["not " * 800 + "correct", "not " * 9000 + "correct"])
+def test_a_condition_that_is_nested_too_deeply_is_refused(condition):
+    with pytest.raises(ValueError, match="nested too deeply"):
         rows(condition)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import operator
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 from deepviz.results.shards import library
 
@@ -26,18 +26,45 @@ def chosen_rows(table: Any, condition: str) -> Any:
     Raises:
         ValueError: for what is no condition on its columns.
     """
+    return table.filter(holds(table, condition))
+
+
+class Columns(Protocol):
+    """Columns by name: a `pyarrow.Table`, or what reads them as they are asked for."""
+
+    @property
+    def column_names(self) -> list[str]:
+        """All that there are."""
+
+    def __getitem__(self, name: str, /) -> Any:
+        """One, as a `pyarrow.ChunkedArray`."""
+
+
+def holds(columns: Columns, condition: str) -> Any:
+    """Where a condition holds, a Boolean for each row.
+
+    Raises:
+        ValueError: for what is no condition on the columns.
+    """
     try:
         tree = ast.parse(condition.strip(), mode="eval").body
     except (SyntaxError, ValueError):
         raise ValueError(f'{condition!r} is no condition: write one such as "correct and score > 2"') from None
-    reader = _Reader(table, condition)
-    return table.filter(reader.truth(tree))
+    except (RecursionError, MemoryError):  # by which Python refuses it, with its version
+        raise ValueError(_NESTED) from None
+    try:
+        return _Reader(columns, condition).truth(tree)
+    except RecursionError:
+        raise ValueError(_NESTED) from None
+
+
+_NESTED = "the condition is nested too deeply: write a shorter one"
 
 
 class _Reader:
     """Reads one condition."""
 
-    def __init__(self, table: Any, condition: str) -> None:
+    def __init__(self, table: Columns, condition: str) -> None:
         self.table, self.condition = table, condition
         self.columns = {_bare(name): name for name in table.column_names}
         self.compute = library("pyarrow.compute")
@@ -88,6 +115,8 @@ class _Reader:
         if isinstance(op, (ast.In, ast.NotIn)):
             found = self._within(left, right)
             return compute.invert(found) if isinstance(op, ast.NotIn) else found
+        if self._named(left) is None and self._named(right) is None:
+            raise self._wrong(ast.Compare(left, [op], [right]))
         one, other = self._side(left), self._side(right)
         equal = isinstance(op, (ast.Eq, ast.Is))
         if other is None or one is None:
@@ -124,9 +153,12 @@ class _Reader:
 
     def _constant(self, node: ast.expr) -> Any:
         match node:
-            case ast.Constant(None | bool() | int() | float() | str() as value):
+            case ast.Constant(None | bool() | float() | str() as value):
                 return value
-            case ast.UnaryOp(op, ast.Constant(int() | float() as value)) if type(op) in _SIGNS:
+            case ast.Constant(int() as value) if abs(value) < 2**63:
+                return value
+            case ast.UnaryOp(op, ast.Constant(int() | float() as value) as number) if type(op) in _SIGNS:
+                self._constant(number)
                 return _SIGNS[type(op)](value)
         raise self._wrong(node)
 
