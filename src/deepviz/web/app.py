@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import math
 import secrets
-from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from threading import BoundedSemaphore
@@ -14,13 +13,10 @@ from typing import Annotated, Any
 
 from fastapi import FastAPI, Query, Request, Response
 from fastapi import Path as InPath
-from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 
 from deepviz import catalog
-from deepviz.errors import DeepVizError
 from deepviz.files import encoded, versions
 from deepviz.inside.loading import checked_channels
 from deepviz.models import LoadedModel
@@ -46,11 +42,12 @@ from deepviz.web.forms import (
     Wanted,
     described,
 )
-from deepviz.web.image_store import StoredImage, TooLarge, UnknownImage, pictured
+from deepviz.web.image_store import StoredImage, pictured
 from deepviz.web.jobs import Check, Job
 from deepviz.web.limits import Limits
 from deepviz.web.model_service import Busy, NotFound, Result
-from deepviz.web.safety import LOOPBACK, Guard
+from deepviz.web.safety import LOOPBACK
+from deepviz.web.shell import add_pages, new_app, too_many
 from deepviz.web.snippets import as_commands, as_python
 from deepviz.web.state import FIRST, FIRST_IMAGES, AppState
 from deepviz.web.trust import PARTS, Part
@@ -58,22 +55,12 @@ from deepviz.web.trust import PARTS, Part
 PATIENCE = 15.0
 """Seconds that a request for a status waits for a change."""
 THUMBNAIL, CHANNELS = 192, 16
-STATUS: dict[type[DeepVizError], int] = {UnknownImage: 404, NotFound: 404, Busy: 429, TooLarge: 413}
-TYPES = {".html": "text/html", ".js": "text/javascript", ".css": "text/css"}
 
 After = Annotated[int | None, Query(ge=0, le=10**9)]
 JobId = Annotated[str, InPath(pattern=r"^[0-9a-f]{32}$")]
 ImageId = Annotated[ContentId, InPath()]
 ResultId = Annotated[ContentId, InPath()]
 ModelName = Annotated[ModelId, InPath()]
-
-
-class Json(JSONResponse):
-    """JSON in ASCII: whatever a name holds, it can be encoded."""
-
-    def render(self, content: Any) -> bytes:
-        """The bytes of the answer."""
-        return json.dumps(content, allow_nan=False, separators=(",", ":")).encode()
 
 
 def create_app(
@@ -112,41 +99,16 @@ def create_app(
     state = AppState.of([models] if isinstance(models, LoadedModel) else list(models), photographs, limits)
     if state.photographs.reader is not None:
         limits = replace(limits, upload_bytes=limits.volume_bytes)
-    app = FastAPI(
-        title="DeepViz",
-        version=versions()["deepviz"],
-        openapi_url="/api/openapi.json",
-        docs_url=None,  # their pages come from another site
-        redoc_url=None,
-        default_response_class=Json,
-        lifespan=lambda _: state.open(),
-    )
-    app.add_middleware(Guard, token=token, hosts=hosts, limits=limits)
-    app.state.token = token
+    app = new_app(token, hosts, limits, lambda _: state.open())
     app.state.deepviz = state
-    app.add_exception_handler(DeepVizError, _on_error)
-    app.add_exception_handler(HTTPException, _on_http_error)
-    app.add_exception_handler(RequestValidationError, _on_invalid)
     _add_listings(app, state)
     _add_images(app, state, limits)
     _add_jobs(app, state)
     _add_drawings(app, state)
     _add_checks(app, state)
     _add_downloads(app, state)
-    _add_pages(app)
+    add_pages(app, page_files())
     return app
-
-
-def _add_pages(app: FastAPI) -> None:
-    def answering(content: bytes, kind: str) -> Callable[[], Awaitable[Response]]:
-        async def page() -> Response:
-            return Response(content, media_type=kind)
-
-        return page
-
-    for path, content in page_files().items():
-        kind = TYPES.get(Path(path).suffix, TYPES[".html"])
-        app.get(f"/{path}", include_in_schema=False)(answering(content, kind))
 
 
 def _add_listings(app: FastAPI, state: AppState) -> None:
@@ -479,51 +441,3 @@ def _class(target: ExplainedTarget) -> dict[str, Any]:
         "label": target.label,
         "probability": probability,
     }
-
-
-async def _on_error(_: Request, error: Exception) -> Response:
-    status = next((code for kind, code in STATUS.items() if isinstance(error, kind)), 422)
-    headers = {"Retry-After": "1"} if status == 429 else None
-    return Json({"detail": " ".join(str(error).split())}, status, headers)
-
-
-async def _on_http_error(_: Request, error: Exception) -> Response:
-    assert isinstance(error, HTTPException)
-    return Json({"detail": str(error.detail)}, error.status_code, error.headers)
-
-
-WHAT = {
-    "cells": "maps",
-    "results": "maps",
-    "rows": "images",
-    "photographs": "images",
-    "targets": "classes of an image",
-    "comparisons": "columns",
-}
-"""What the lists of requests hold."""
-
-
-def too_many(name: str, given: int, most: int) -> str:
-    """What is said of a list that is too long, and how to shorten it.
-
-    Example:
-        >>> too_many("results", 300, 256)
-        '300 maps are too many at once, at most 256 are possible: compare fewer images, classes or methods'
-    """
-    what = WHAT.get(name, name)
-    fewer = f"choose fewer {what}" if name in ("channels", "options") else "compare fewer images, classes or methods"
-    return f"{given} {what} are too many at once, at most {most} are possible: {fewer}"
-
-
-def _problem(error: dict[str, Any]) -> str:
-    place = ".".join(map(str, error["loc"]))
-    if error["type"] == "too_long" and "actual_length" in error.get("ctx", {}):
-        return too_many(str(error["loc"][-1]), error["ctx"]["actual_length"], error["ctx"]["max_length"])
-    return f"{place}: {error['msg']}"
-
-
-async def _on_invalid(_: Request, error: Exception) -> Response:
-    """What is invalid and where, without the request's own text, which may be anything."""
-    assert isinstance(error, RequestValidationError)
-    problems = [_problem(one) for one in error.errors()[:5]]
-    return Json({"detail": "; ".join(problems)}, 422)

@@ -13,12 +13,12 @@ from deepviz.results.explanation import Explanation, sheet
 from deepviz.viewer import static_files
 
 
-def page_files() -> dict[str, bytes]:
-    """The page and its parts, by address; "" is the page itself. Read once: no request ever names a file."""
+def page_files(page: str = "index.html") -> dict[str, bytes]:
+    """A page and its parts, by address; "" is the page itself. Read once: no request ever names a file."""
     own = resources.files("deepviz.web") / "static"
-    parts = {f"static/{file.name}": file.read_bytes() for file in own.iterdir()}
+    parts = {f"static/{file.name}": file.read_bytes() for file in own.iterdir() if not file.name.endswith(".html")}
     viewer = {f"viewer/{name}": content for name, content in static_files().items()}
-    return {"": parts.pop("static/index.html"), **parts, **viewer}
+    return {"": (own / page).read_bytes(), **parts, **viewer}
 
 
 def jpeg(picture: Image.Image, side: int) -> bytes:
