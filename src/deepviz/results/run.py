@@ -21,9 +21,9 @@ from deepviz import catalog
 from deepviz.errors import DeepVizError, StoredError
 from deepviz.geometry import Geometry
 from deepviz.methods.method import Method
-from deepviz.models.images import open_photo, photo_of, shown
+from deepviz.models.images import photo_of, shown
 from deepviz.objectives.record import from_plain
-from deepviz.remote import RemotePath, below, path_of
+from deepviz.remote import AnyPath, RemotePath, below, path_of
 from deepviz.results.explanation import ExplainedTarget, Explanation
 from deepviz.results.filters import chosen_rows
 from deepviz.results.held_images import columns_of, image_in
@@ -78,6 +78,7 @@ class Run:
         self._rows = _rows
         self._maps = MapReader(self.folder)
         self._shard: Shard | None = None
+        self._tars: dict[AnyPath, dict[str, tuple[int, int]]] = {}
 
     @cached_property
     def rows(self) -> Any:
@@ -331,14 +332,52 @@ class Run:
 
     def _picture(self, row: dict[str, Any], geometry: Geometry) -> Image.Image:
         """The image, if it can be opened as it was."""
-        source = self.manifest["question"]["source"]
         try:
-            picture = _opened(source["root"], source["kind"], row["image"])
+            content = self.file_of(row["image"])
+            picture = None if content is None else photo_of(content, row["image"]).picture
             if picture is not None and picture.size == geometry.size:
                 return picture
-        except (DeepVizError, OSError, tarfile.TarError, KeyError):
+        except DeepVizError:
             pass
         return Image.new("RGB", geometry.size, UNSEEN)
+
+    def file_of(self, image: str) -> bytes | None:
+        """The bytes of an image's file, as it is now; None if there is none.
+
+        Args:
+            image: its name in the rows.
+        """
+        source = self.manifest["question"]["source"]
+        try:
+            return self._content(source["root"], source["kind"], image)
+        except (OSError, ValueError, tarfile.TarError, DeepVizError):  # ValueError: for a name with a null character
+            return None
+
+    def _content(self, root: str, kind: str, image: str) -> bytes | None:
+        if kind == "files":
+            return below(root, image).read_bytes()
+        if kind == "rows":
+            table, _, row = image.rpartition("/")
+            columns = columns_of(below(root, table))
+            held = None if columns is None else image_in(below(root, table), columns.image, int(row))
+            return self._content(root, "files", held) if isinstance(held, str) else held
+        tar, _, member = image.partition(".tar/")
+        if kind != "tars" or not member:
+            return None
+        path = below(root, f"{tar}.tar")
+        place = self._members(path).get(member)
+        if place is None:
+            return None
+        with path.open("rb") as file:
+            file.seek(place[0])
+            return file.read(place[1])
+
+    def _members(self, path: AnyPath) -> dict[str, tuple[int, int]]:
+        """Where each file of a tar begins, and how long it is."""
+        if path not in self._tars:
+            with path.open("rb") as file, tarfile.open(fileobj=file, mode="r:") as tar:
+                self._tars[path] = {one.name: (one.offset_data, one.size) for one in tar if one.isfile()}
+        return self._tars[path]
 
     def __repr__(self) -> str:
         count = self.manifest["question"]["source"]["count"]
@@ -358,24 +397,3 @@ def target_of(row: dict[str, Any]) -> ExplainedTarget:
     return ExplainedTarget(
         row["target_index"], row["target"], row["target_probability"], row["score"], None, objective, box
     )
-
-
-def _opened(root: str, kind: str, name: str) -> Image.Image | None:
-    """The image of a row."""
-    path = below(root, name)
-    if kind == "files":
-        return open_photo(path).picture if isinstance(path, Path) else photo_of(path.read_bytes(), name).picture
-    if kind == "rows":
-        file, _, row = name.rpartition("/")
-        path = below(root, file)
-        columns = columns_of(path)
-        held = None if columns is None else image_in(path, columns.image, int(row))
-        if isinstance(held, str):
-            return _opened(root, "files", held)
-        return None if held is None else photo_of(held, name).picture
-    file, _, member = name.partition(".tar/")
-    if kind != "tars" or not member:
-        return None
-    with below(root, f"{file}.tar").open("rb") as tar, tarfile.open(fileobj=tar, mode="r:") as opened:
-        stored = opened.extractfile(member)
-        return None if stored is None else photo_of(stored.read(), name).picture

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from errno import ENOENT
 from hashlib import sha256
@@ -229,8 +229,12 @@ def _create(path: RemotePath, content: bytes) -> None:
         raise OutputError(f"{path} was written by another run: wait for it, and run the same again")
 
 
-def read_rows(path: AnyPath) -> tuple[Any, dict[str, Any]]:
+def read_rows(path: AnyPath, without: Collection[str] = ()) -> tuple[Any, dict[str, Any]]:
     """A file of rows as a `pyarrow.Table`, and what is held beside them.
+
+    Args:
+        path: of the file.
+        without: columns that are not read.
 
     Raises:
         FileNotFoundError: if there is none.
@@ -239,10 +243,12 @@ def read_rows(path: AnyPath) -> tuple[Any, dict[str, Any]]:
     parquet = library("pyarrow.parquet")
     try:
         stored = BytesIO(path.read_bytes()) if isinstance(path, RemotePath) else path
-        table = parquet.read_table(stored, page_checksum_verification=True, partitioning=None)
-        held = json.loads(table.schema.metadata[_METADATA])
+        with parquet.ParquetFile(stored, page_checksum_verification=True) as file:
+            held = json.loads(file.schema_arrow.metadata[_METADATA])
+            whole = file.schema_arrow.remove_metadata().equals(schema_of(held["metrics"]))
+            names = [name for name in file.schema_arrow.names if name not in without]
+            table = file.read(names, use_threads=False)  # which cost more than they save, of files this small
         table = table.replace_schema_metadata(None)
-        whole = table.schema.equals(schema_of(held["metrics"]))
     except FileNotFoundError:
         raise
     except Exception as error:  # a damaged file can make Arrow's reader raise almost anything
