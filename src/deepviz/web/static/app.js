@@ -5,6 +5,7 @@ import { AttentionView, layerOf } from "./attention.js";
 import { cellKey, choosable, classesOf, columns, difference, fillColumns, labelOf, modelShown, offered, rows, takesLayer, targetIn, targetsOf, textTarget } from "./columns.js";
 import { Drawings } from "./drawing.js";
 import { $, announce, say, withChance, within } from "./elements.js";
+import { showGate, wireGate } from "./gate.js";
 import { drawChannels, noChannels } from "./inside.js";
 import { lastDrawable, offeredLayers } from "./layers.js";
 import { drawBy, drawClasses, drawDifference, drawInsideOf, drawLayerList, drawLayers, drawMethods, drawModels, drawVersus } from "./panel.js";
@@ -99,12 +100,6 @@ function distinct(photograph) {
   let name = photograph.name;
   for (let count = 2; taken.has(name); count++) name = `${photograph.name} (${count})`;
   return { ...photograph, name };
-}
-
-function showGate() {
-  permalink.keep("");
-  $("gate").hidden = false;
-  $("gate-token").focus();
 }
 
 function remember() {
@@ -545,16 +540,7 @@ async function take(what) {
 }
 
 function wireOnce() {
-  $("gate-form").addEventListener("submit", (event) => {
-    event.preventDefault();
-    const given = $("gate-token").value.trim();
-    const linked = given.includes("token=") ? permalink.read(given.slice(given.indexOf("#"))) : { token: given };
-    const shown = linked.view ?? permalink.read(location.hash).view;
-    const kept = permalink.keep(linked.token);
-    const parts = [kept ? "" : `token=${encodeURIComponent(linked.token)}`, shown ? permalink.write(shown).slice(1) : ""];
-    history.replaceState(null, "", `${location.pathname}${location.search}#${parts.filter(Boolean).join("&")}`);
-    location.reload();
-  });
+  wireGate();
   for (const link of within(document, ".skip")) {
     link.addEventListener("click", (event) => {
       event.preventDefault(); // the address behind # holds the view
