@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,7 +14,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import deepviz
 import deepviz.web
+import tiny_run
 from deepviz.cli import run
 from pictures import picture_file
 
@@ -164,3 +167,56 @@ def test_without_the_extra_it_says_how_to_get_it(monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "fastapi", None)
     assert run(["serve", "--no-browser"]) == 3
     assert capsys.readouterr().err == "deepviz: the web app needs FastAPI and uvicorn: pip install 'deepviz[web]'\n"
+
+
+@pytest.fixture(scope="module")
+def a_run(tmp_path_factory):
+    pytest.importorskip("pyarrow", reason="pyarrow is not installed: pip install 'deepviz[data]'")
+    root = tmp_path_factory.mktemp("served")
+    images = tiny_run.folder_of_images(root / "images")
+    return deepviz.run(tiny_run.loaded(), images, "gradient", out=root / "out").folder
+
+
+def test_a_run_is_served_as_its_page(started, a_run):
+    link, process = started(str(a_run))
+    assert b"<title>DeepViz: a run" in ask(link, "")
+    assert json.loads(ask(link, "api/run"))["images"] == 6
+    assert json.loads(ask(link, "api/run/rows?where=index<2"))["total"] == 2
+    with pytest.raises(urllib.error.HTTPError, match="401"):
+        ask(link, "api/run", token=False)
+    process.send_signal(signal.SIGINT)
+    _, told = process.communicate(timeout=20)
+    assert process.returncode == 130
+    assert "Traceback" not in told
+
+
+@pytest.mark.parametrize(
+    ("more", "told"),
+    [
+        (["other.png"], "is a run: give it alone"),
+        (["--photos", "."], "is a run: give it alone"),
+        (
+            ["--model", "small_models:good"],
+            "is a run, whose maps are stored: --model, --method and their options have no",
+        ),
+        (["--device", "cpu"], "have no effect"),
+    ],
+)
+def test_what_has_no_effect_on_a_run_is_refused(a_run, more, told, capsys):
+    assert run(["serve", str(a_run), *more]) == 2
+    assert told in capsys.readouterr().err
+
+
+def test_a_run_of_a_newer_version_is_refused(a_run, tmp_path, capsys):
+    folder = shutil.copytree(a_run, tmp_path / "newer")
+    manifest = json.loads((folder / "manifest.json").read_text())
+    (folder / "manifest.json").write_text(json.dumps(manifest | {"version": 99}))
+    assert run(["serve", str(folder)]) == 3
+    assert "pip install -U deepviz" in capsys.readouterr().err
+
+
+def test_images_beside_a_manifest_of_something_else_are_served(started, tmp_path):
+    (tmp_path / "a.png").write_bytes(picture_file())
+    (tmp_path / "manifest.json").write_text('{"name": "another program\'s"}')
+    link, _ = started("--model", "small_models:good", str(tmp_path))
+    assert [one["name"] for one in json.loads(ask(link, "api/photographs"))] == ["a.png"]

@@ -11,8 +11,9 @@ import warnings
 import webbrowser
 from pathlib import Path
 from threading import Timer
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
+import torch
 from cyclopts import Parameter
 
 from deepviz import catalog
@@ -28,10 +29,14 @@ from deepviz.cli.model_options import (
     check_takes_images,
     loaded_model,
 )
-from deepviz.errors import DeepVizWarning, ImageError
+from deepviz.errors import DeepVizWarning, ImageError, StoredError
 from deepviz.models import find_images
 from deepviz.models.images import Reads, shown
 from deepviz.probe.memory import keep_memory
+from deepviz.results.shards import ROWS, read_manifest
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
 
 MOST_PHOTOS = 10_000
 SHORTEST_TOKEN = 16
@@ -81,13 +86,13 @@ def serve(
     browser: Annotated[bool, Parameter(negative="--no-browser", help="Open the page in a browser.")] = True,
     loading: LoadingOptions = NOTHING_SAID,
 ) -> None:
-    """Compare methods, classes and layers in a browser.
+    """Compare methods, classes and layers in a browser, or ask a run over a data set.
 
     IMAGES are files or folders to begin with; without any, the bundled examples. The model is the bundled
-    EfficientNet-Lite0 unless --model names others. The link that is printed holds a token;
-    whoever has it can use this server.
+    EfficientNet-Lite0 unless --model names others. The folder of a run, alone, opens the run: its maps are those that
+    are stored, and no model is loaded. The link that is printed holds a token; whoever has it can use this server.
     """
-    from deepviz.web import address, create_app, listening, serve
+    from deepviz.web import create_app, create_run_app, listening
 
     names: list[str | None] = list(model) if model else [None]
     if len(names) > 1 and (weights or labels or loading != NOTHING_SAID):
@@ -96,6 +101,20 @@ def serve(
         raise UsageError(f"--port must be from 0 to 65535, got {port}")
     if token is not None:
         _check_token(token)
+    folder = _run_in([*images, *([] if photos is None else [str(photos)])])
+    if folder is not None:
+        if len(images) > 1 or photos is not None:
+            raise UsageError(f"{shown(folder)} is a run: give it alone")
+        if model or weights or labels or device or method or output_kind != "auto" or loading != NOTHING_SAID:
+            raise UsageError(
+                f"{shown(folder)} is a run, whose maps are stored: --model, --method and their options have no effect"
+            )
+        bound = listening(host, port)
+        with bound:
+            torch.set_num_threads(1)  # of small pictures, several are drawn at a time
+            token = token or secrets.token_urlsafe(32)
+            _serve(create_run_app(folder, token=token, hosts=_hosts(host, allow_host or [])), bound, host, browser)
+        return
     check_device(device)
     for name in method or []:
         try:
@@ -121,19 +140,38 @@ def serve(
             app = create_app(models, files, token=token, hosts=_hosts(host, allow_host or []))
         for warning in caught:
             print("deepviz:", warning.message, file=sys.stderr)
-        link = address(_reachable(host), bound.getsockname()[1], token)
-        if not _is_loopback(host):
-            print(
-                f"deepviz: listening on {host}, which other machines can reach: whoever has the link can run models "
-                "here and see the images, and traffic is unencrypted; add names of this machine with --allow-host",
-                file=sys.stderr,
-            )
-        print(f"DeepViz is at {link}\nPress Ctrl-C to stop", flush=True)
-        if browser:
-            timer = Timer(0.5, webbrowser.open, [link])
-            timer.daemon = True
-            timer.start()
-        serve(app, bound)
+        _serve(app, bound, host, browser)
+
+
+def _run_in(given: list[str]) -> Path | None:
+    """The folder of a run, if one is among what is given."""
+    for one in given:
+        try:
+            if read_manifest(Path(one)) is not None:
+                return Path(one)
+        except StoredError:
+            if Path(one, ROWS).is_dir():  # of a newer version, or damaged; else images beside a manifest of their own
+                raise
+    return None
+
+
+def _serve(app: FastAPI, bound: socket.socket, host: str, browser: bool) -> None:
+    """Say where the page is, and serve it until interrupted."""
+    from deepviz.web import address, serve
+
+    link = address(_reachable(host), bound.getsockname()[1], app.state.token)
+    if not _is_loopback(host):
+        print(
+            f"deepviz: listening on {host}, which other machines can reach: whoever has the link can run models "
+            "here and see the images, and traffic is unencrypted; add names of this machine with --allow-host",
+            file=sys.stderr,
+        )
+    print(f"DeepViz is at {link}\nPress Ctrl-C to stop", flush=True)
+    if browser:
+        timer = Timer(0.5, webbrowser.open, [link])
+        timer.daemon = True
+        timer.start()
+    serve(app, bound)
 
 
 def _check_token(token: str) -> None:

@@ -1,4 +1,4 @@
-"""The web app behind `deepviz serve`: images, methods and classes compared in a browser."""
+"""The web apps behind `deepviz serve`: images, methods and classes compared in a browser, and the rows of a run."""
 
 from deepviz.errors import MissingExtra
 
@@ -10,6 +10,7 @@ except ImportError:
 
 from deepviz.web.app import create_app
 from deepviz.web.limits import Limits
+from deepviz.web.run_app import create_run_app
 from deepviz.web.serving import address, listening, serve
 
-__all__ = ["Limits", "address", "create_app", "listening", "serve"]
+__all__ = ["Limits", "address", "create_app", "create_run_app", "listening", "serve"]

@@ -25,6 +25,7 @@ class Limits:
         drawings: of channels, under way or paused; more are answered with 429.
         channels: that one drawing may ask for.
         attention_bytes: of a layer's rows; of more, the mean over heads alone.
+        thumbnails_bytes: of the small pictures of a run's maps that are kept.
     """
 
     upload_bytes: int = 32 * MIB
@@ -40,3 +41,4 @@ class Limits:
     drawings: int = 4
     channels: int = 8
     attention_bytes: int = 8 * MIB
+    thumbnails_bytes: int = 64 * MIB

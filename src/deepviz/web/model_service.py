@@ -87,6 +87,11 @@ class LRUCache(Generic[T]):
         self._values: OrderedDict[Hashable, T] = OrderedDict()
         self._lock = Lock()
 
+    @property
+    def total(self) -> int:
+        """The cost of all values."""
+        return self._total
+
     def get(self, key: Hashable) -> T | None:
         """The value, used again just now; None if it is not there."""
         with self._lock:
