@@ -1,7 +1,13 @@
 """A page in a real browser, watched."""
 
 import re
+import threading
 import time
+from contextlib import contextmanager
+
+import uvicorn
+
+from deepviz.web import listening
 
 WATCH = """
 addEventListener("securitypolicyviolation", (event) => {
@@ -65,3 +71,29 @@ class Visit:
         assert self.page.evaluate("window.violations ?? []") == []
         assert [one for one in self.complaints if not any(word in one for word in allowed)] == []
         self.context.close()
+
+
+@contextmanager
+def served(app, prefix=""):
+    """The link to an app on a free port, also behind a path as a proxy that takes it off."""
+
+    async def behind(scope, receive, send):
+        if scope["type"] == "http" and prefix:
+            if not scope["path"].startswith(f"{prefix}/"):  # nothing of the page may lie outside
+                await send({"type": "http.response.start", "status": 418, "headers": []})
+                await send({"type": "http.response.body", "body": b""})
+                return
+            path = scope["path"][len(prefix) :]
+            scope = {**scope, "path": path, "raw_path": path.encode()}
+        await app(scope, receive, send)
+
+    bound = listening("127.0.0.1", 0)
+    server = uvicorn.Server(uvicorn.Config(behind, log_level="warning", lifespan="on"))
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [bound]})
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{bound.getsockname()[1]}{prefix}/#token={app.state.token}"
+    finally:
+        server.should_exit = True
+        thread.join(20)
+        bound.close()

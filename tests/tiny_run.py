@@ -1,7 +1,9 @@
 """A run that takes a second, and the processes in which it is ended at any moment."""
 
 import hashlib
+import random
 import resource
+import shutil
 from collections import OrderedDict
 from multiprocessing import get_context
 from pathlib import Path
@@ -11,6 +13,7 @@ from PIL import Image
 from torch import nn
 
 import deepviz
+from deepviz.results.shards import Shard, read_manifest, write_manifest
 
 METHODS = ["gradient", "grad-cam"]
 SHARD = 10
@@ -53,6 +56,27 @@ def folder_of_images(root, count=6, size=14):
         values = torch.randint(0, 256, (size, size, 3), generator=generator, dtype=torch.uint8)
         Image.fromarray(values.numpy()).save(path)
     return Path(root)
+
+
+def repeated(run, out, count):
+    """A run of so many images, whose rows are those of a run of one shard over and over, with other numbers."""
+    folder = shutil.copytree(run.folder, out)
+    manifest = read_manifest(folder)
+    manifest["question"]["source"]["count"] = count
+    write_manifest(folder, manifest)
+    template = Shard.read(folder, 0)
+    size = manifest["question"]["shard_size"]
+    assert len(run) == size
+    moved = random.Random(0)
+    for number in range(-(-count // size)):
+        chances = {index: moved.random() for index in range(size)}
+        rows = [
+            row | {"index": row["index"] + number * size, "probability": chances[row["index"]]}
+            for row in template.rows
+            if row["index"] + number * size < count
+        ]
+        Shard(number, rows, template.methods, template.metrics, template.files).write(folder)
+    return folder
 
 
 def started(out, **options):

@@ -3,22 +3,21 @@
 import json
 import os
 import re
-import threading
 import time
+from contextlib import ExitStack
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
-import uvicorn
 from PIL import Image
 
 import deepviz
 import small_models
-from browser import Visit
+from browser import Visit, served
 from deepviz.inside import viz_activations
 from deepviz.models import load_model
-from deepviz.web import create_app, jobs, listening
+from deepviz.web import create_app, jobs
 from pictures import picture_file
 
 DRAWN = "[...document.querySelectorAll('.dv-frame canvas')].map((canvas) => canvas.toDataURL()).join()"
@@ -26,32 +25,9 @@ DRAWN = "[...document.querySelectorAll('.dv-frame canvas')].map((canvas) => canv
 
 @pytest.fixture
 def serving():
-    """Serves apps on free ports, also behind a path as a proxy that takes it off; gives their links."""
-    running = []
-
-    def start(app, prefix=""):
-        async def behind(scope, receive, send):
-            if scope["type"] == "http" and prefix:
-                if not scope["path"].startswith(f"{prefix}/"):  # nothing of the page may lie outside
-                    await send({"type": "http.response.start", "status": 418, "headers": []})
-                    await send({"type": "http.response.body", "body": b""})
-                    return
-                path = scope["path"][len(prefix) :]
-                scope = {**scope, "path": path, "raw_path": path.encode()}
-            await app(scope, receive, send)
-
-        bound = listening("127.0.0.1", 0)
-        server = uvicorn.Server(uvicorn.Config(behind, log_level="warning", lifespan="on"))
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [bound]})
-        thread.start()
-        running.append((server, thread, bound))
-        return f"http://127.0.0.1:{bound.getsockname()[1]}{prefix}/#token={app.state.token}"
-
-    yield start
-    for server, thread, bound in running:
-        server.should_exit = True
-        thread.join(20)
-        bound.close()
+    """Serves apps on free ports, also behind a path; gives their links."""
+    with ExitStack() as running:
+        yield lambda app, prefix="": running.enter_context(served(app, prefix))
 
 
 @pytest.fixture

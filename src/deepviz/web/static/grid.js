@@ -41,6 +41,7 @@ export class Grid {
   #anchor = 0;
   #settling = 0;
   #drawing = false;
+  #below = 0; // pixels of the box's edges, in which tiles are seen too
   #sort = "";
   #several = false;
 
@@ -146,10 +147,12 @@ export class Grid {
     if (!clientWidth) return; // hidden
     const style = getComputedStyle(this.box);
     const width = clientWidth - parseFloat(style.paddingLeft) - parseFloat(style.paddingRight);
+    this.#below = parseFloat(style.paddingTop) + parseFloat(style.paddingBottom);
+    const seen = clientHeight - this.#below;
     const least = width < NARROW ? LEAST.narrow : LEAST.wide;
     const before = this.tiles;
     const first = visible(before, this.box.scrollTop).first;
-    this.tiles = tiling({ count: this.total, width, seen: clientHeight, least, caption: CAPTION });
+    this.tiles = tiling({ count: this.total, width, seen, least, caption: CAPTION });
     this.inner.style.height = `${this.tiles.scrolled}px`;
     if (before.columns !== this.tiles.columns && before.count === this.tiles.count && first) {
       this.box.scrollTop = revealing(this.tiles, first, Infinity);
@@ -162,7 +165,7 @@ export class Grid {
     clearTimeout(this.#settling);
     this.#settling = setTimeout(() => {
       if (!this.#shown || !this.box.clientWidth) return;
-      const { first, last } = visible(this.tiles, this.box.scrollTop, BEYOND);
+      const { first, last } = visible(this.tiles, this.box.scrollTop, { beyond: BEYOND });
       if (last > first) this.#shown.want(first, last);
       this.#ask();
     }, SETTLED);
@@ -170,7 +173,7 @@ export class Grid {
 
   // The pictures of what can be seen now.
   #ask() {
-    const { first, last } = visible(this.tiles, this.box.scrollTop);
+    const { first, last } = visible(this.tiles, this.box.scrollTop, { below: this.#below });
     const seen = [];
     for (let at = first; at < last; at++) {
       const address = this.#address(this.row(at));
@@ -189,7 +192,7 @@ export class Grid {
   #draw() {
     if (!this.#shown || !this.box.clientWidth) return;
     const { scrollTop } = this.box;
-    const { first, last } = visible(this.tiles, scrollTop, BEYOND);
+    const { first, last } = visible(this.tiles, scrollTop, { beyond: BEYOND });
     for (const [at, item] of this.#items) {
       if (at >= first && at < last) continue;
       item.remove();

@@ -57,6 +57,7 @@ async function begin() {
   try {
     run = await get("run");
     view = viewFrom(said.view, run);
+    remember(); // what the back button leads to
     offer();
     draw();
     ask();
@@ -139,7 +140,8 @@ function failed(error) {
 
 /** @param {Partial<import("./query.js").View>} part */
 function change(part) {
-  view = { ...view, ...part, open: -1 };
+  clearTimeout(typing);
+  view = { ...view, where: $("where").value, ...part, open: -1 };
   opened = -1;
   draw();
   ask();
@@ -266,13 +268,12 @@ function wire() {
   }
   $("where").addEventListener("input", () => {
     clearTimeout(typing);
-    typing = setTimeout(() => change({ where: $("where").value }), TYPED);
+    typing = setTimeout(() => change({}), TYPED);
   });
   $("where").addEventListener("keydown", (event) => {
     if (event.key !== "Enter" || event.shiftKey) return;
     event.preventDefault();
-    clearTimeout(typing);
-    change({ where: $("where").value });
+    change({});
   });
   for (const name of ["label", "prediction", "method", "sort"]) $(name).addEventListener("change", () => change({ [name]: $(name).value }));
   $("rank").addEventListener("change", () => change({ rank: Number($("rank").value) }));

@@ -33,7 +33,11 @@ export class Screens {
   want(first, last) {
     const from = Math.floor(first / SCREEN);
     const to = Math.floor(Math.max(first, last - 1) / SCREEN);
-    for (const [screen, abort] of this.#asked) if (screen < from || screen > to) abort.abort();
+    for (const [screen, abort] of this.#asked) {
+      if (screen >= from && screen <= to) continue;
+      abort.abort();
+      this.#asked.delete(screen); // it may be wanted again before its end is told
+    }
     for (let screen = from; screen <= to; screen++) this.#ask(screen);
   }
 
@@ -56,7 +60,7 @@ export class Screens {
       this.total = total;
       this.#found.set(screen, rows);
       for (const [old] of this.#found) if (this.#found.size > SCREENS && old !== screen) this.#found.delete(old);
-      this.#asked.delete(screen);
+      if (this.#asked.get(screen) === abort) this.#asked.delete(screen);
       this.arrived();
     } catch (error) {
       if (this.#asked.get(screen) === abort) this.#asked.delete(screen);

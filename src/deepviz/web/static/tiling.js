@@ -42,12 +42,12 @@ function topAt({ height, scrolled, seen }, down) {
  * The tiles that can be seen, from the first to before the last, with some rows beyond.
  * @param {Tiling} tiles
  * @param {number} top  The scroll position.
- * @param {number} beyond  Rows of tiles above and below.
+ * @param {{beyond?: number, below?: number}} more  Rows of tiles above and below, and pixels below.
  */
-export function visible(tiles, top, beyond = 0) {
+export function visible(tiles, top, { beyond = 0, below = 0 } = {}) {
   const down = depth(tiles, top);
   const first = Math.max(0, Math.floor(down / tiles.pitch) - beyond) * tiles.columns;
-  const last = (Math.floor((down + tiles.seen) / tiles.pitch) + 1 + beyond) * tiles.columns;
+  const last = (Math.floor((down + tiles.seen + below) / tiles.pitch) + 1 + beyond) * tiles.columns;
   return { first: Math.min(first, tiles.count), last: Math.min(last, tiles.count) };
 }
 
