@@ -353,6 +353,24 @@ def as_drawn(method: Method, maps: Tensor) -> Tensor:
     return maps - lowest.view(-1, *[1] * (maps.ndim - 1))
 
 
+def drawn_values(maps: Tensor, view: View) -> Tensor:
+    """The values that are drawn of one map (C, *space): (*space). Those of a table (C,) have no channels to combine.
+
+    Example:
+        >>> import torch
+        >>> maps = torch.tensor([[[1.0, -3.0]], [[1.0, 2.0]]])
+        >>> drawn_values(maps, "magnitude").tolist(), drawn_values(maps, "sum").tolist()
+        ([[1.0, 3.0]], [[2.0, -1.0]])
+        >>> drawn_values(maps, "range").tolist()
+        [[3.0, 0.0]]
+    """
+    if maps.ndim == 1:
+        return maps
+    if view == "range":
+        return maps.sum(0) - maps.sum(0).min()
+    return maps.abs().amax(0) if view == "magnitude" else maps.sum(0)
+
+
 def _by_leaf(method: Method, session: Session, found: Tensor | Leaves) -> tuple[Tensor | None, ...]:
     """The maps of each explained tensor, in its dtype; a single map belongs to the image.
 

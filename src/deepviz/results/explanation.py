@@ -26,7 +26,7 @@ from deepviz.diagnostics import ERROR, NO_CLASS, OBJECTIVE
 from deepviz.errors import OutputError
 from deepviz.files import PICTURES, encoded, write_bytes, write_picture
 from deepviz.geometry import Geometry
-from deepviz.methods.method import Method, View
+from deepviz.methods.method import Method, View, drawn_values
 from deepviz.objectives import Function, Objective, Output, Region
 from deepviz.objectives.record import HELD
 from deepviz.render import Scale, Tile, colour_bar, fitted, grey, place, resized
@@ -225,14 +225,8 @@ class Explanation:
             return self.attribution.reshape(1, -1).numpy()
         if self.layout == "slices":
             return side_by_side(self.volume)
-        drawn = self._combined(self.attribution).numpy()
+        drawn = drawn_values(self.attribution, self.view).numpy()
         return drawn[None] if self.layout == "signal" else drawn
-
-    def _combined(self, maps: Tensor) -> Tensor:
-        """The values that are drawn of maps with a channel axis in front."""
-        if self.view == "range":
-            return maps.sum(0) - maps.sum(0).min()
-        return maps.abs().amax(0) if self.view == "magnitude" else maps.sum(0)
 
     @cached_property
     def volume(self) -> NDArray[np.float32]:
@@ -242,7 +236,7 @@ class Explanation:
         Raises:
             OutputError: if the map is of no volume or clip.
         """
-        return self._combined(self._slices).numpy()
+        return drawn_values(self._slices, self.view).numpy()
 
     @cached_property
     def _slices(self) -> Tensor:

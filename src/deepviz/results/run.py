@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from importlib import import_module
@@ -24,9 +24,11 @@ from deepviz.methods.method import Method
 from deepviz.models.images import photo_of, shown
 from deepviz.objectives.record import from_plain
 from deepviz.remote import AnyPath, RemotePath, below, path_of
+from deepviz.results.clusters import Clustering, Clusters, clusters
 from deepviz.results.explanation import ExplainedTarget, Explanation
 from deepviz.results.filters import chosen_rows
 from deepviz.results.held_images import columns_of, image_in
+from deepviz.results.mean_maps import By, MeanMap, mean_maps
 from deepviz.results.shards import (
     MANIFEST,
     MapReader,
@@ -151,10 +153,152 @@ class Run:
     def sample(self, n: int, seed: int = 0) -> Run:
         """The rows of `n` images, chosen at random, or of all if there are fewer."""
         images = self.images
-        chosen = sorted(Random(seed).sample(images, min(n, len(images))))
+        return self.select(Random(seed).sample(images, min(n, len(images))))
+
+    def select(self, images: Iterable[int]) -> Run:
+        """The rows of some images, in the order of the run.
+
+        Args:
+            images: their positions in the source.
+
+        Raises:
+            LookupError: for an image that there are no rows of.
+        """
         compute, arrow = library("pyarrow.compute"), library("pyarrow")
+        chosen = sorted(set(images))
+        unknown = set(chosen).difference(self.images)
+        if unknown:
+            raise LookupError(f"there are no rows of image {min(unknown)}")
         rows = self.rows.filter(compute.is_in(self.rows["index"], arrow.array(chosen, arrow.int64())))
         return Run(self.folder, _rows=rows)
+
+    def mean_map(
+        self,
+        method: Method | str | None = None,
+        *,
+        where: str | None = None,
+        rank: int = 0,
+        input: str | None = None,
+        normalise: bool = True,
+    ) -> MeanMap:
+        """The mean of the maps of these images, as they are drawn; a shard of them is in memory at a time.
+
+        Maps lie at the places of the model's input, whatever part of each image that is. Those of another resolution
+        than most are brought to that one. Maps that are zero everywhere are left out, and images without a map, with
+        the reason.
+
+        Args:
+            method: the method or its name; None if there is one alone.
+            where: of which images, as `where` takes it.
+            rank: of which target, from 0.
+            input: of which of several explained inputs, by its name in the column; None for the first.
+            normalise: divide each map by the mean of its magnitudes, so that all images count alike.
+
+        Raises:
+            LookupError: for a method that the run has no maps of.
+            ValueError: for a condition that is none, or if there is no map.
+            StoredError: if a file is damaged.
+
+        Example:
+            >>> import deepviz, tempfile, torch
+            >>> net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3 * 8 * 8, 5))
+            >>> run = deepviz.run(net, torch.rand(4, 3, 8, 8), "gradient", out=tempfile.mkdtemp())
+            >>> run.mean_map(where="index < 3")
+            MeanMap(gradient, 3 images, 8x8)
+        """
+        given = {"where": where, "rank": rank, "input": input, "normalise": normalise}
+        return mean_maps(self, method, None, **given)[""]  # type: ignore[arg-type]
+
+    def mean_maps(
+        self,
+        method: Method | str | None = None,
+        by: By = "label",
+        *,
+        where: str | None = None,
+        rank: int = 0,
+        input: str | None = None,
+        normalise: bool = True,
+    ) -> dict[str, MeanMap]:
+        """`mean_map` of each label or each prediction, by its name; `deepviz.results.mean_maps` draws them on a sheet.
+
+        Args:
+            method: the method or its name; None if there is one alone.
+            by: "label" or "prediction".
+            where: of which images, as `where` takes it.
+            rank: of which target, from 0.
+            input: of which of several explained inputs, by its name in the column; None for the first.
+            normalise: divide each map by the mean of its magnitudes, so that all images count alike.
+
+        Raises:
+            LookupError: for a method that the run has no maps of.
+            ValueError: for a condition that is none, or if there is no map, or no image has a label.
+            StoredError: if a file is damaged.
+
+        Example:
+            >>> import deepviz, tempfile, torch
+            >>> net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3 * 8 * 8, 5))
+            >>> images = [(torch.rand(3, 8, 8), label) for label in (0, 1, 1)]
+            >>> run = deepviz.run(net, images, "gradient", out=tempfile.mkdtemp())
+            >>> list(run.mean_maps().values())
+            [MeanMap('class 0', gradient, 1 images, 8x8), MeanMap('class 1', gradient, 2 images, 8x8)]
+        """
+        return mean_maps(self, method, by, where=where, rank=rank, input=input, normalise=normalise)
+
+    def clusters(
+        self,
+        method: Method | str | None = None,
+        *,
+        where: str | None = None,
+        rank: int = 0,
+        input: str | None = None,
+        n: int | None = None,
+        size: int = 16,
+        neighbours: int | None = None,
+        sample: int = 2000,
+        seed: int = 0,
+    ) -> Clusters:
+        """Clusters of maps that look alike: spectral relevance analysis (Lapuschkin et al. 2019, arXiv:1902.10178).
+
+        Where a model uses something else than the object in some images of a class, such as a watermark, the maps of
+        these are a cluster of their own. Look at one class at a time: with `where="label == 'horse'"`, say.
+
+        Maps are averaged over the cells of a grid and divided by their norm, each is joined with its nearest
+        neighbours, and the graph is split by spectral clustering. Needs the extra `data`. A shard of the run is in
+        memory at a time.
+
+        Args:
+            method: the method or its name; None if there is one alone.
+            where: of which images, as `where` takes it.
+            rank: of which target, from 0.
+            input: of which of several explained inputs, by its name in the column; None for the first.
+            n: the number of clusters; None: by the largest gap between eigenvalues, 10 at most.
+            size: cells along each side of the grid on which maps are compared.
+            neighbours: with how many neighbours each map is joined; None: log2 of the number of maps, 3 at least.
+            sample: how many maps are embedded at most, drawn at random; the others join the cluster of most of their
+                nearest neighbours.
+            seed: of the sample, and of k-means.
+
+        Returns:
+            The clusters, those that are most separate first, and how odd each map is.
+
+        Raises:
+            LookupError: for a method that the run has no maps of.
+            ValueError: for a condition that is none, an option out of range, or fewer than four maps.
+            StoredError: if a file is damaged.
+            MissingExtra: without scikit-learn.
+
+        Example:
+            >>> import deepviz, tempfile, torch
+            >>> net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3 * 8 * 8, 5))
+            >>> x = torch.zeros(20, 3, 8, 8)
+            >>> x[:12, :, :2, :2] = x[12:, :, 6:, 6:] = 1  # the map of gradient x image is zero elsewhere
+            >>> run = deepviz.run(net, x, "grad-times-image", out=tempfile.mkdtemp(), target=0)
+            >>> found = run.clusters()
+            >>> sorted(found.sizes), sorted(found.members(found.of_image[19]))
+            ([8, 12], [12, 13, 14, 15, 16, 17, 18, 19])
+        """
+        options = Clustering(n, size, neighbours, sample, seed)
+        return clusters(self, method, options, where=where, rank=rank, input=input)
 
     def map(self, image: int, method: Method | str | None = None, *, rank: int = 0, input: str | None = None) -> Tensor:
         """A map as the method returned it, to 11 bits of each value: float32, (C, H, W) or (1, h, w).

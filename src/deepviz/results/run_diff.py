@@ -12,7 +12,7 @@ import numpy as np
 import torch.nn.functional as F
 from torch import Tensor
 
-from deepviz.methods.method import Method
+from deepviz.methods.method import Method, View, drawn_values
 from deepviz.metrics.bootstrap import Values, interval
 from deepviz.metrics.similarity import spearman
 from deepviz.results.run import Run
@@ -188,7 +188,7 @@ class _Rows:
 
     run: Run
     rows: dict[str, dict[str, Any]]
-    view: str
+    view: View
 
     @classmethod
     def of(cls, run: Run, method: str) -> _Rows:
@@ -206,7 +206,7 @@ class _Rows:
         if row is None or row["map"] is None:
             return None
         maps = self.run.map(row["index"], row["method"])
-        values = maps.abs().amax(0) if self.view == "magnitude" else maps.sum(0)
+        values = drawn_values(maps, self.view)
         return values.reshape(-1, values.shape[-1]) if values.ndim else values.reshape(1, 1)
 
 

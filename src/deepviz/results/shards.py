@@ -420,16 +420,34 @@ class MapReader:
         Raises:
             StoredError: if it is damaged.
         """
-        path = self.folder / row["map"]
+        return dequantised(self._stored(row["map"], row["position"]), row["maximum"])
+
+    def read_all(self, rows: Sequence[Mapping[str, Any]]) -> Iterator[NDArray[np.float32]]:
+        """The maps of some rows of one shard and array, which are read together.
+
+        Raises:
+            StoredError: if one is damaged.
+        """
+        positions = [row["position"] for row in rows]
+        first, last = min(positions), max(positions)
+        if len(positions) * 8 >= last - first + 1:  # a slice of all is faster than an index of each
+            stored = self._stored(rows[0]["map"], slice(first, last + 1))
+            found = [stored[position - first] for position in positions]
+        else:
+            found = [self._stored(rows[0]["map"], position) for position in positions]
+        return (dequantised(values, row["maximum"]) for values, row in zip(found, rows, strict=True))
+
+    def _stored(self, name: str, place: int | slice) -> NDArray[np.float16]:
+        path = self.folder / name
         try:
-            if row["map"] not in self._opened:
-                self._opened[row["map"]] = library("zarr").open_array(_store_of(path), mode="r")
-            stored = np.asarray(self._opened[row["map"]][row["position"]])
+            if name not in self._opened:
+                self._opened[name] = library("zarr").open_array(_store_of(path), mode="r")
+            return np.asarray(self._opened[name][place])
         except MissingExtra:
             raise
         except Exception as error:  # a damaged file can make Zarr's reader raise almost anything
-            raise StoredError(f"{path}, map {row['position']}, is damaged: {in_one_line(error)}") from None
-        return dequantised(stored, row["maximum"])
+            what = f"map {place}" if isinstance(place, int) else f"maps {place.start} to {place.stop - 1}"
+            raise StoredError(f"{path}, {what}, is damaged: {in_one_line(error)}") from None
 
 
 def _store_of(path: AnyPath) -> Any:
