@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 CANCELLED = "the map is zero on the grid that maps are compared on"
 FEWEST = 4
 """Maps that can have clusters."""
+NEIGHBOURS = 10
 MOST = 10
 """Clusters that the eigengap looks for at most."""
 Rows = NDArray[np.intp]
@@ -55,17 +56,17 @@ class Clustering(Frozen):
     Args:
         n: the number of clusters; None: by the eigengap, 10 at most.
         size: cells of the grid along each axis; where maps have fewer values, these are kept.
-        neighbours: k; None: log2 of the number of maps that are embedded, 3 at least.
+        neighbours: k; None: 10, of fewer than 100 maps that are embedded the square root of their number, 3 at least.
         sample: the number of maps that are embedded at most, drawn at random; others join the cluster of most of their
             nearest neighbours among them.
         seed: of the sample and of k-means.
     """
 
     n: Annotated[int | None, Ge(1), "Number of clusters; by default that of the largest eigengap."] = None
-    size: Annotated[int, Ge(1), "Cells along each side of the grid on which maps are compared."] = 16
-    neighbours: Annotated[int | None, Ge(1), "Nearest neighbours that a map is joined with; by default log2(maps)."] = (
-        None
-    )
+    size: Annotated[int, Ge(1), "Cells along each side of the grid on which maps are compared."] = 12
+    neighbours: Annotated[
+        int | None, Ge(1), "Nearest neighbours that a map is joined with; by default 10, fewer of few maps."
+    ] = None
     sample: Annotated[int, Ge(FEWEST), "Maps that are embedded at most; the others join the nearest cluster."] = 2000
     seed: Seed = 0
     paper: ClassVar[str] = "Lapuschkin et al. 2019, arXiv:1902.10178"
@@ -359,7 +360,7 @@ class _Embedded:
     def of(cls, sample: NDArray[np.float32], options: Clustering) -> _Embedded:
         cluster, near, metrics = (_module(f"sklearn.{name}") for name in ("cluster", "neighbors", "metrics"))
         n = len(sample)
-        k = min(n - 1, options.neighbours or max(3, round(np.log2(n))))
+        k = min(n - 1, options.neighbours or max(3, min(NEIGHBOURS, round(n**0.5))))
         nearest = near.NearestNeighbors(n_neighbors=k).fit(sample)
         distances, others = nearest.kneighbors()  # without each itself
         values, vectors = _spectrum(others, max(MOST, options.n or 1) + 1)

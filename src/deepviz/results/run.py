@@ -252,7 +252,7 @@ class Run:
         rank: int = 0,
         input: str | None = None,
         n: int | None = None,
-        size: int = 16,
+        size: int = 12,
         neighbours: int | None = None,
         sample: int = 2000,
         seed: int = 0,
@@ -273,7 +273,7 @@ class Run:
             input: of which of several explained inputs, by its name in the column; None for the first.
             n: the number of clusters; None: by the largest gap between eigenvalues, 10 at most.
             size: cells along each side of the grid on which maps are compared.
-            neighbours: with how many neighbours each map is joined; None: log2 of the number of maps, 3 at least.
+            neighbours: with how many neighbours each map is joined; None: 10, or fewer of fewer than 100 maps.
             sample: how many maps are embedded at most, drawn at random; the others join the cluster of most of their
                 nearest neighbours.
             seed: of the sample, and of k-means.
