@@ -296,6 +296,7 @@ def test_everything_by_keys(visit, many):
     ui.keyboard.press("PageUp")
     ui.keyboard.press("ArrowLeft")
     page.until(SCREEN)
+    ui.wait_for_timeout(100)  # a frame
     here = int(ui.evaluate(active))
     ui.keyboard.press("Enter")
     page.until(DRAWN)
@@ -375,6 +376,88 @@ def test_another_token_is_asked_for(visit, small):
     page.close(allowed=("401", "/api/run"))
 
 
+CARDS = "document.querySelectorAll('.group').length && document.getElementById('groups-bar').hidden"
+PICTURED = "[...document.querySelectorAll('.group.seen img')].every((one) => one.complete && one.src)"
+
+
+def test_a_cluster_shows_its_images_in_the_grid(visit, small):
+    page = visit(small.folder)
+    page.until(SCREEN)
+    ui = page.page
+    ui.locator("#tab-clusters").click()
+    ui.locator("#n").select_option("2")
+    page.until("document.getElementById('groups-status').textContent.startsWith('2 clusters of 16 images')")
+    page.until(PICTURED)
+    expected = small.clusters("grad-cam", n=2)
+    assert ui.locator(".group:not(.odd) .of").all_inner_texts() == [
+        f"{size} image{'s' if size > 1 else ''}, separation {separation:.2f}"
+        for size, separation in zip(expected.sizes, expected.separation, strict=True)
+    ]
+    assert ui.locator(".odd .example").count() == 6
+    ui.get_by_role("button", name="Cluster 2,").click()
+    page.until(f"document.getElementById('counted').textContent.startsWith('{expected.sizes[1]} image')")
+    page.until(SCREEN)
+    images = dict(zip(small.rows["index"].to_pylist(), small.rows["image"].to_pylist(), strict=True))
+    assert [label.split(",")[0] for label in names(ui)] == [images[one] for one in sorted(expected.members(1))]
+    assert ui.inner_text("#within") == "Cluster 2 ×"
+    with ui.expect_download() as saved:
+        ui.locator("#take summary").click()
+        ui.get_by_role("button", name="List of files").click()
+    assert len(Path(saved.value.path()).read_text().splitlines()) == expected.sizes[1]
+    ui.locator("#within").click()
+    page.until("document.getElementById('counted').textContent === '16 images'")
+    ui.go_back()
+    page.close()
+
+
+def test_a_point_and_an_example_open_their_image_and_the_way_back_leads_to_the_clusters(visit, small):
+    page = visit(small.folder)
+    page.until(SCREEN)
+    ui = page.page
+    ui.locator("#tab-clusters").click()
+    page.until(CARDS)
+    box = ui.locator("#plot").bounding_box()
+    found = False
+    for x in range(20, int(box["width"]), 8):
+        for y in range(20, int(box["height"]), 16):
+            if not found:
+                ui.mouse.move(box["x"] + x, box["y"] + y)
+                found = ui.inner_text("#plot-shown figcaption").startswith("Image ")
+    assert found
+    page.until(
+        "document.querySelector('#plot-shown img').complete && !document.querySelector('#plot-shown img').hidden"
+    )
+    image = ui.locator(".group .example").first
+    index = re.search(r"\d+", image.get_attribute("aria-label"))[0]
+    image.click()
+    page.until(DRAWN)
+    assert f"Position\n{index}" in ui.inner_text("#detail-facts")
+    assert "Clusters" in ui.inner_text("#back")
+    ui.keyboard.press("Escape")
+    page.until(CARDS)
+    assert ui.locator("#groups").is_visible()
+    page.close()
+
+
+def test_a_class_shows_its_images_in_the_grid(visit, small):
+    page = visit(small.folder)
+    page.until(SCREEN)
+    ui = page.page
+    ui.locator("#tab-classes").click()
+    page.until(CARDS)
+    page.until(PICTURED)
+    assert ui.locator(".group h3").all_inner_texts() == ["ant", "bee", "cow"]
+    ui.locator("#by label", has_text="Prediction").click()
+    predictions = sorted(set(filter(None, small.rows["prediction"].to_pylist())))
+    shown = "[...document.querySelectorAll('.group h3')].map((one) => one.textContent).join()"
+    page.until(f"{shown} === '{','.join(predictions)}'")
+    ui.get_by_role("button", name=f"{predictions[-1]},").click()
+    number = len(small.where(f"prediction == '{predictions[-1]}'"))
+    page.until(f"document.getElementById('counted').textContent.startsWith('{number} image')")
+    assert ui.locator("#prediction").input_value() == predictions[-1]
+    page.close()
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [1280, 390])
 def test_it_is_accessible(visit, small, scheme, width):
@@ -390,6 +473,13 @@ def test_it_is_accessible(visit, small, scheme, width):
 
     page.page.evaluate("document.getElementById('panel').open = true")
     check("the grid")
+    for tab in ("classes", "clusters"):
+        page.page.locator(f"#tab-{tab}").click()
+        page.until(CARDS)
+        page.until(PICTURED)
+        check(tab)
+    page.page.locator("#tab-images").click()
+    page.until(SCREEN)
     page.page.locator(".item[data-at='2']").click()
     page.until(DRAWN)
     check("a row in full")

@@ -19,7 +19,7 @@ import tiny_run
 from deepviz.errors import StoredError
 from deepviz.results.shards import row_file
 from deepviz.viewer import record
-from deepviz.web import run_app
+from deepviz.web import run_app, run_groups
 from deepviz.web.files import jpeg
 from deepviz.web.limits import Limits
 from deepviz.web.safety import TOKEN_HEADER
@@ -388,16 +388,113 @@ def test_many_ask_at_once_and_get_what_one_gets(client):
     assert all(found[path] == client.get(path).content for path in paths)
 
 
+def grouped(client, **what):
+    """The groups, once they are there."""
+    answer = client.post("/api/run/groups", json=what)
+    assert answer.status_code == 202, answer.text
+    found = answer.json()
+    while found["state"] in ("waiting", "running"):
+        found = client.get(f"/api/run/groups/{found['id']}").json()
+    return found
+
+
+def test_clusters_are_those_of_the_run_and_their_rows_can_be_asked_for(client, made):
+    found = grouped(client, kind="clusters", method="grad-cam", n=3)
+    expected = made.clusters("grad-cam", n=3)
+    assert [group["images"] for group in found["groups"]] == list(expected.sizes)
+    assert {index: number for index, number, _, _ in found["points"]} == expected.of_image
+    assert found["odd"] == expected.odd_ones(6)
+    for number in range(3):
+        members = expected.members(number)
+        assert found["groups"][number]["typical"] == members[:6]
+        rows = asked(client, where="method == 'grad-cam'", within=f"{found['id']}:{number}")
+        assert [row["index"] for row in rows["rows"]] == sorted(members)
+        listed = client.post("/api/run/export", json={"within": f"{found['id']}:{number}", "table": True}).text
+        assert sorted(int(row["index"]) for row in csv.DictReader(io.StringIO(listed))) == sorted(members)
+        picture = client.get(f"/api/run/groups/{found['id']}/{number}").content
+        assert picture == jpeg(expected.means[number].picture(), 192)
+
+
+def test_clusters_of_some_rows(client, made):
+    condition = "correct or label == 'cow'"
+    found = grouped(client, kind="clusters", method="gradient", where=[condition], n=2)
+    expected = made.clusters("gradient", where=condition, n=2)
+    assert [group["images"] for group in found["groups"]] == list(expected.sizes)
+    assert found["images"] == found["of"] == len(made.where(condition))
+
+
+def test_mean_maps_of_classes(client, made):
+    found = grouped(client, kind="label", method="gradient")
+    expected = made.mean_maps("gradient")
+    assert [(group["name"], group["images"]) for group in found["groups"]] == [
+        (name, one.images) for name, one in expected.items()
+    ]
+    for number, one in enumerate(expected.values()):
+        assert client.get(f"/api/run/groups/{found['id']}/{number}").content == jpeg(one.picture(), 192)
+
+
+def test_of_many_images_some_are_drawn_at_random_and_that_is_told(client, monkeypatch):
+    monkeypatch.setattr(run_groups, "MOST", 10)
+    found = grouped(client, kind="clusters", method="gradient", n=2)
+    assert (found["images"], found["of"]) == (10, IMAGES)
+    indices = [index for index, *_ in found["points"]]
+    assert 9 <= len(indices) <= 10  # but for the image that cannot be read
+    assert indices != list(range(len(indices)))
+
+
+def test_groups_that_cannot_be_made_say_why(client):
+    assert grouped(client, kind="clusters", method="gradient", where=["index < 3"])["reason"].startswith("4 maps")
+    assert "has no maps of" in grouped(client, kind="label", method="lime")["reason"]
+    answer = client.post("/api/run/groups", json={"kind": "clusters", "method": "gradient", "where": ["beauty > 1"]})
+    assert answer.status_code == 422
+    assert "is no condition on the columns" in answer.json()["detail"]
+
+
+@pytest.mark.parametrize("within", [f"{'0' * 32}:0", f"{'f' * 32}:7"])
+def test_a_cluster_that_is_not_known_any_more_is_told(client, within):
+    answer = client.get("/api/run/rows", params={"within": within})
+    assert answer.status_code == 404
+    assert "compute them again" in answer.json()["detail"]
+    assert client.get("/api/run/rows", params={"within": "../x"}).status_code == 422
+
+
+def test_of_groupings_that_wait_the_last_one_alone_is_made(client, monkeypatch):
+    """Who changes a filter five times does not wait for five groupings."""
+    begun = threading.Event()
+    let = threading.Event()
+    whole = run_groups.Grouping.compute
+
+    def slow(self):
+        begun.set()
+        let.wait(10)
+        whole(self)
+
+    monkeypatch.setattr(run_groups.Grouping, "compute", slow)
+    first = client.post("/api/run/groups", json={"kind": "label", "method": "gradient"}).json()
+    begun.wait(10)
+    others = [
+        client.post("/api/run/groups", json={"kind": "label", "method": "gradient", "where": [f"index > {n}"]}).json()
+        for n in range(3)
+    ]
+    let.set()
+    states = [client.get(f"/api/run/groups/{one['id']}").json()["state"] for one in [first, *others]]
+    assert states == ["done", "dropped", "dropped", "done"]
+    again = grouped(client, kind="label", method="gradient", where=["index > 0"])
+    assert again["state"] == "done", "what was dropped can be asked for again"
+
+
 ROUTES = [
     ("GET", "/api/run"), ("GET", "/api/run/rows"), ("GET", "/api/run/range"), ("GET", "/api/run/images/1"),
     ("GET", "/api/run/images/1/thumbnail"), ("GET", "/api/run/images/1/map"), ("GET", "/api/run/images/1/picture"),
-    ("POST", "/api/run/export"), ("GET", "/api/openapi.json"), ("GET", "/api/nothing"),
+    ("POST", "/api/run/export"), ("POST", "/api/run/groups"), ("GET", f"/api/run/groups/{'0' * 32}"),
+    ("GET", f"/api/run/groups/{'0' * 32}/1"), ("GET", "/api/openapi.json"), ("GET", "/api/nothing"),
 ]  # fmt: skip
 
 
 def test_every_route_is_guarded(client):
     described = client.get("/api/openapi.json").json()["paths"]
-    assert {path.replace("{image}", "1") for path in described} <= {path for _, path in ROUTES}
+    fill = {"image": "1", "grouping": "0" * 32, "number": "1"}
+    assert {path.format(**fill) for path in described} <= {path for _, path in ROUTES}
     for verb, path in ROUTES:
         asking = client.build_request(verb, path)
         del asking.headers[TOKEN_HEADER]

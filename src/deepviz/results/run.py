@@ -172,6 +172,14 @@ class Run:
         rows = self.rows.filter(compute.is_in(self.rows["index"], arrow.array(chosen, arrow.int64())))
         return Run(self.folder, _rows=rows)
 
+    def of_rows(self, rows: Any) -> Run:
+        """The run of some rows alone.
+
+        Args:
+            rows: of the table, a `pyarrow.Table`; of columns that are not asked for it may have none.
+        """
+        return Run(self.folder, _rows=rows)
+
     def mean_map(
         self,
         method: Method | str | None = None,

@@ -31,8 +31,9 @@ from deepviz.viewer import record
 from deepviz.web.files import jpeg, page_files
 from deepviz.web.limits import MIB, Limits
 from deepviz.web.model_service import NotFound
+from deepviz.web.run_groups import Kind, RunGroups, end_of
 from deepviz.web.run_pictures import RunPictures
-from deepviz.web.run_rows import SORTABLE, Question, Rows, RunRows, WrongQuestion, expected_shards
+from deepviz.web.run_rows import SORTABLE, Positions, Question, Rows, RunRows, WrongQuestion, expected_shards
 from deepviz.web.safety import LOOPBACK
 from deepviz.web.shell import add_pages, new_app
 
@@ -53,7 +54,22 @@ ColumnName = Annotated[str, Query(max_length=500)]
 ImageIndex = Annotated[int, InPath(ge=0, le=2**53)]
 MethodName = Annotated[str, Query(max_length=2000)]
 Rank = Annotated[int, Query(ge=0, le=1_000_000)]
-Position = Annotated[int, Query(ge=0, le=2**53)]
+Offset = Annotated[int, Query(ge=0, le=2**53)]
+CLUSTER = r"^([0-9a-f]{32}:[0-9]{1,6})?$"
+"""A cluster: the id of the grouping, and its number there; or none."""
+ClusterId = Annotated[str, Query(pattern=CLUSTER)]
+GroupingId = Annotated[str, InPath(pattern=r"^[0-9a-f]{32}$")]
+
+
+class Grouped(BaseModel):
+    """Whose maps are grouped, and how."""
+
+    model_config = ConfigDict(extra="forbid")
+    kind: Kind
+    where: list[Condition] = Field(default=[], max_length=8)
+    method: Annotated[str, Field(max_length=2000)]
+    rank: Annotated[int, Field(ge=0, le=1_000_000)] = 0
+    n: Annotated[int, Field(ge=1, le=50)] | None = None
 
 
 class Export(BaseModel):
@@ -63,6 +79,7 @@ class Export(BaseModel):
     where: list[Condition] = Field(default=[], max_length=8)
     sort: Annotated[str, Field(max_length=500)] | None = None
     descending: bool = False
+    within: Annotated[str, Field(pattern=CLUSTER)] = ""
     images: list[Annotated[int, Field(ge=0, le=2**53)]] | None = None
     table: bool = False
 
@@ -97,12 +114,13 @@ def create_run_app(
     """
     token = secrets.token_urlsafe(32) if token is None else token
     limits = replace(limits or Limits(), request_bytes=LARGEST_SELECTION)
-    rows, pictures = RunRows(Path(folder)), RunPictures(limits)
+    rows, pictures, groups = RunRows(Path(folder)), RunPictures(limits), RunGroups()
     app = new_app(token, hosts, limits, lambda _: _reading(rows))
     app.state.pictures = pictures
-    _add_rows(app, rows)
+    _add_rows(app, rows, groups)
     _add_pictures(app, rows, pictures)
-    _add_export(app, rows)
+    _add_groups(app, rows, groups)
+    _add_export(app, rows, groups)
     add_pages(app, page_files("run.html"))
     return app
 
@@ -120,7 +138,7 @@ def _read_early(rows: RunRows) -> None:
         library("zarr")
 
 
-def _add_rows(app: FastAPI, rows: RunRows) -> None:
+def _add_rows(app: FastAPI, rows: RunRows, groups: RunGroups) -> None:
     summaries: dict[int, dict[str, Any]] = {}
     reading = Lock()
 
@@ -139,12 +157,13 @@ def _add_rows(app: FastAPI, rows: RunRows) -> None:
         where: Conditions = [],  # noqa: B006
         sort: ColumnName | None = None,
         descending: bool = False,
-        first: Position = 0,
+        within: ClusterId = "",
+        first: Offset = 0,
         count: Annotated[int, Query(ge=0, le=SCREEN)] = SCREEN,
     ) -> dict[str, Any]:
         """Some of the rows for which conditions hold, in order; `total` is the number of all of them."""
         now = rows.now()
-        positions = now.positions(Question(tuple(where), sort, descending))
+        positions = _positions(now, groups, Question(tuple(where), sort, descending, within))
         shown_rows = now.page(positions[first : first + count])
         return {"total": len(positions), "first": first, "rows": [_row(now, row) for row in shown_rows]}
 
@@ -153,14 +172,15 @@ def _add_rows(app: FastAPI, rows: RunRows) -> None:
         where: Conditions = [],  # noqa: B006
         sort: ColumnName | None = None,
         descending: bool = False,
-        first: Position = 0,
-        last: Position = 0,
+        within: ClusterId = "",
+        first: Offset = 0,
+        last: Offset = 0,
     ) -> list[int]:
         """The images of the rows from one to another, to be selected."""
         if not 0 <= last - first < RANGE:
             raise WrongQuestion(f"a range is of at most {RANGE:,} rows: filter, and export all that match")
         now = rows.now()
-        positions = now.positions(Question(tuple(where), sort, descending))
+        positions = _positions(now, groups, Question(tuple(where), sort, descending, within))
         return [int(one) for one in now.images(positions[first : last + 1])]
 
 
@@ -244,13 +264,48 @@ def _add_pictures(app: FastAPI, rows: RunRows, pictures: RunPictures) -> None:
         return Response(jpeg(found, size), media_type="image/jpeg")
 
 
-def _add_export(app: FastAPI, rows: RunRows) -> None:
+def _add_groups(app: FastAPI, rows: RunRows, groups: RunGroups) -> None:
+    @app.post("/api/run/groups", status_code=202)
+    def group(asked: Grouped) -> dict[str, Any]:
+        """Group the maps of a method: clusters of those that look alike, or a mean map for each class. Of many images,
+        some are drawn at random."""
+        question = Question(tuple(asked.where))
+        return groups.ask(rows.now(), question, asked.kind, asked.method, asked.rank, asked.n).status()
+
+    @app.get("/api/run/groups/{grouping}")
+    async def watch(grouping: GroupingId) -> dict[str, Any]:
+        """The groups, as soon as they are there."""
+        found = groups.find(grouping)
+        await end_of(found)
+        return await run_in_threadpool(found.status)
+
+    @app.get("/api/run/groups/{grouping}/{number}", response_class=Response)
+    def mean(
+        grouping: GroupingId,
+        number: Annotated[int, InPath(ge=0, le=1_000_000)],
+        size: Annotated[int, Query(ge=16, le=512)] = 192,
+    ) -> Response:
+        """The mean map of a group as JPEG."""
+        return Response(groups.find(grouping).picture(number, size), media_type="image/jpeg")
+
+
+def _positions(now: Rows, groups: RunGroups, question: Question) -> Positions:
+    """The rows of a question, of a cluster alone if it names one."""
+    if not question.within:
+        return now.positions(question)
+    key, _, number = question.within.partition(":")
+    return now.positions(question, groups.find(key).members(int(number)))
+
+
+def _add_export(app: FastAPI, rows: RunRows, groups: RunGroups) -> None:
     @app.post("/api/run/export", response_class=StreamingResponse)
     def export(asked: Export) -> StreamingResponse:
         """A list of files, one a line; or a table that `deepviz run` takes as a source."""
         now = rows.now()
         if asked.images is None:
-            positions = now.positions(Question(tuple(asked.where), asked.sort, asked.descending))
+            positions = _positions(
+                now, groups, Question(tuple(asked.where), asked.sort, asked.descending, asked.within)
+            )
         else:
             positions = np.flatnonzero(np.isin(now.indices, np.array(asked.images, np.int64)))
         _, first = np.unique(now.indices[positions], return_index=True)

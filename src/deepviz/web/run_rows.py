@@ -42,11 +42,13 @@ class Question:
         where: conditions, as those of `Run.where`; all must hold.
         sort: a column; None for the order of the run.
         descending: from the largest value down. Values that are not known come last in any case.
+        within: a name of the images that are wanted alone; "" for all.
     """
 
     where: tuple[str, ...] = ()
     sort: str | None = None
     descending: bool = False
+    within: str = ""
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,15 +92,22 @@ class Rows:
             raise WrongQuestion("the run has grown: load the page again")
         return column
 
-    def positions(self, question: Question) -> Positions:
+    def positions(self, question: Question, images: Positions | None = None) -> Positions:
         """The rows that are wanted, in order.
+
+        Args:
+            question: which.
+            images: those that the question's `within` names.
 
         Raises:
             WrongQuestion: naming what is wrong with a condition, or the columns that can be sorted by.
         """
         found = self._orders.get(question)
         if found is None:
-            found = self._sorted(self._chosen(question.where), question)
+            chosen = self._chosen(question.where)
+            if images is not None:
+                chosen = chosen[np.isin(self.indices[chosen], images)]
+            found = self._sorted(chosen, question)
             self._orders.put(question, found)
         return found
 

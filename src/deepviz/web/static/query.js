@@ -10,16 +10,19 @@
  * @property {boolean} failures  Without a map alone.
  * @property {string} method  Of this method alone; "" for all.
  * @property {number} rank  Of this target of each image alone; -1 for all.
- * @property {number} cluster  Of this cluster alone; -1 for all.
+ * @property {string} within  Of this cluster alone, by the server's name of it; "" for all.
+ * @property {string} cluster  What people call it.
  * @property {string} sort  A column; "" for the order of the run.
  * @property {boolean} descending
  * @property {number} open  The image that is shown in full; -1 for none.
  * @property {string} tab
  */
 
+export const TABS = ["images", "classes", "clusters"];
+
 /** @type {Readonly<View>} */
 export const EVERYTHING = Object.freeze({
-  where: "", label: "", prediction: "", correct: "", warnings: false, failures: false, method: "", rank: 0, cluster: -1,
+  where: "", label: "", prediction: "", correct: "", warnings: false, failures: false, method: "", rank: 0, within: "", cluster: "",
   sort: "", descending: false, open: -1, tab: "images",
 });
 
@@ -53,7 +56,7 @@ export function conditions(view) {
  */
 export function parameters(view) {
   const found = new URLSearchParams(conditions(view).map((one) => ["where", one]));
-  if (view.cluster >= 0) found.set("cluster", String(view.cluster));
+  if (view.within) found.set("within", view.within);
   if (view.sort) found.set("sort", view.sort);
   if (view.descending) found.set("descending", "true");
   return found;
@@ -84,10 +87,10 @@ export function viewFrom(said, known) {
   if (Object.hasOwn(CORRECT, said.correct ?? "")) view.correct = said.correct;
   if (said.method === "" || known.methods.includes(said.method)) view.method = said.method;
   if (Number.isInteger(said.rank) && said.rank >= -1 && said.rank < known.ranks) view.rank = said.rank;
-  if (Number.isInteger(said.cluster) && said.cluster >= 0) view.cluster = said.cluster;
+  if (/^[0-9a-f]{32}:\d{1,6}$/.test(said.within)) Object.assign(view, { within: said.within, cluster: String(said.cluster) });
   if (known.sortable.includes(said.sort)) view.sort = said.sort;
   if (Number.isInteger(said.open) && said.open >= 0) view.open = said.open;
-  if (["images", "classes", "clusters"].includes(said.tab)) view.tab = said.tab;
+  if (TABS.includes(said.tab)) view.tab = said.tab;
   return view;
 }
 

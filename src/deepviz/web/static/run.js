@@ -6,7 +6,8 @@ import { Detail } from "./detail.js";
 import { $, announce, copy, download, element, say, within } from "./elements.js";
 import { showGate, wireGate } from "./gate.js";
 import { Grid } from "./grid.js";
-import { asPython, conditions, EVERYTHING, parameters, viewFrom } from "./query.js";
+import { Groups } from "./groups.js";
+import { asPython, conditions, EVERYTHING, parameters, TABS, viewFrom } from "./query.js";
 
 const TYPED = 350; // ms after the last letter of a filter, when it is asked
 const FILES = { text: "images.txt", table: "images.csv" };
@@ -19,6 +20,7 @@ let view = { ...EVERYTHING };
 const picked = new Set(); // images, by their positions in the source
 /** @type {Grid} */ let grid;
 /** @type {Detail | null} */ let detail = null;
+/** @type {Groups | null} */ let groups = null;
 let opened = -1; // the row of the grid that is shown in full
 let token = "";
 let typing = 0;
@@ -94,6 +96,10 @@ function offer() {
   tick("warnings", run.warnings);
   tick("failures", run.failures);
   $("sort").replaceChildren(option("", "order of the run"), ...run.sortable.filter((name) => name !== "index").map((name) => option(name, titles[name] ?? name)));
+  $("n").replaceChildren(option("", "as many as there are"), ...Array.from({ length: 9 }, (_, n) => option(String(n + 2), String(n + 2))));
+  $("by").querySelector("[value=label]").disabled = !run.labels.length;
+  $("by").querySelector("[value=label]").checked = run.labels.length > 0;
+  $("by").querySelector("[value=prediction]").checked = !run.labels.length;
   const metric = run.metrics[0];
   $("where-hint").textContent = `As Run.where takes it: ${metric ? `correct and ${metric.split("(")[0].replaceAll("-", "_")} < 0.3` : "not correct and probability > 0.9"}`;
   $("foot").textContent = `DeepViz ${run.versions.deepviz}, ${run.folder}`;
@@ -111,7 +117,16 @@ function draw() {
   $("descending").textContent = view.descending ? "↓" : "↑";
   $("descending").disabled = !view.sort;
   const filtered = { ...view, method: "", rank: -1 };
-  $("all").disabled = !conditions(filtered).length;
+  $("all").disabled = !conditions(filtered).length && !view.within;
+  $("within").hidden = !view.within;
+  $("within").textContent = `${view.cluster} ×`;
+  $("within").setAttribute("aria-label", `${view.cluster}: show all again`);
+  for (const name of TABS) {
+    const on = name === view.tab;
+    $(`tab-${name}`).setAttribute("aria-selected", String(on));
+    $(`tab-${name}`).tabIndex = on ? 0 : -1;
+    if (on) $("views").setAttribute("aria-labelledby", `tab-${name}`);
+  }
 }
 
 function ask(at = 0) {
@@ -131,6 +146,11 @@ function counted(total) {
 
 // Of a bad filter, why it is one; the rows stay.
 function failed(error) {
+  if (error instanceof Refused && error.status === 404 && view.within) {
+    groups?.forget();
+    say(error.message, true);
+    return change({ within: "", cluster: "" });
+  }
   if (!(error instanceof Refused) || error.status !== 422) return tell(error);
   $("where-problem").textContent = error.message;
   $("where-problem").hidden = false;
@@ -146,7 +166,7 @@ function change(part) {
   draw();
   ask();
   remember();
-  if (!$("detail").hidden) arrange(false);
+  arrange(false);
 }
 
 function remember() {
@@ -194,26 +214,58 @@ function open(at, row) {
   place();
 }
 
+// What the view has: the grid, an image in full, or groups.
 function arrange(focused = true) {
   const whole = view.open >= 0;
-  const before = !$("detail").hidden;
-  $("images").hidden = whole;
+  const grouped = !whole && view.tab !== "images";
+  const before = { whole: !$("detail").hidden, grid: !$("images").hidden };
+  $("images").hidden = whole || grouped;
   $("detail").hidden = !whole;
+  $("groups").hidden = !grouped;
+  $("back").querySelector("span").textContent = { images: "All images", classes: "Classes", clusters: "Clusters" }[view.tab];
   if (!whole) {
-    if (!before) return;
-    detail?.leave();
-    if (opened >= 0) grid.reveal(opened);
+    if (before.whole) detail?.leave();
+    if (grouped) group();
+    else if (!before.grid) {
+      if (opened >= 0) grid.reveal(opened);
+      if (focused) grid.focus();
+    }
     opened = -1;
-    if (focused) grid.focus();
     return;
   }
   detail ??= new Detail({ failed: tell });
   detail.show(view.open);
   $("detail-pick").checked = picked.has(view.open);
-  if (!before) {
+  if (!before.whole) {
     scrollTo(0, 0);
     $("detail-title").focus({ preventScroll: true });
   }
+}
+
+function group() {
+  groups ??= new Groups({
+    show: (part) => change({ ...part, tab: "images" }),
+    open: (image) => openImage(image),
+    failed: tell,
+  });
+  const by = /** @type {any} */ (within($("by"), "input").find((input) => /** @type {any} */ (input).checked)).value;
+  const tab = view.tab === "clusters" ? "clusters" : "classes";
+  groups.show(tab, view, { by, n: Number($("n").value) || null, method: view.method || run.methods[0] });
+}
+
+function openImage(image) {
+  opened = -1;
+  view = { ...view, open: image };
+  history.pushState(null, "", write(view));
+  arrange();
+  place();
+}
+
+function selectTab(name) {
+  view = { ...view, tab: name, open: -1 };
+  history.pushState(null, "", write(view));
+  draw();
+  arrange(false);
 }
 
 // Which of the rows is shown in full.
@@ -248,7 +300,7 @@ async function take(what) {
     if (what === "python") return copy(asPython(run.folder, view), "Python code");
     const table = what === "table";
     const images = [...picked];
-    const which = picked.size ? { images } : { where: conditions(view), sort: view.sort || null, descending: view.descending };
+    const which = picked.size ? { images } : { where: conditions(view), sort: view.sort || null, descending: view.descending, within: view.within };
     const answer = await call("run/export", { method: "POST", json: { ...which, table } });
     download(await answer.blob(), FILES[what]);
     say(`${FILES[what]} saved: ${picked.size ? `${picked.size.toLocaleString("en")} selected images` : "all images that match"}`);
@@ -280,7 +332,20 @@ function wire() {
   for (const name of ["warnings", "failures"]) $(name).addEventListener("change", () => change({ [name]: $(name).checked }));
   $("correct").addEventListener("change", (event) => change({ correct: event.target.value }));
   $("descending").addEventListener("click", () => change({ descending: !view.descending }));
-  $("all").addEventListener("click", () => change({ where: "", label: "", prediction: "", correct: "", warnings: false, failures: false, cluster: -1 }));
+  $("all").addEventListener("click", () => change({ where: "", label: "", prediction: "", correct: "", warnings: false, failures: false, within: "", cluster: "" }));
+  $("within").addEventListener("click", () => change({ within: "", cluster: "" }));
+  $("by").addEventListener("change", group);
+  $("n").addEventListener("change", group);
+  TABS.forEach((name, place) => {
+    $(`tab-${name}`).addEventListener("click", () => selectTab(name));
+    $(`tab-${name}`).addEventListener("keydown", (event) => {
+      const way = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
+      if (!way) return;
+      const next = TABS[(place + way + TABS.length) % TABS.length];
+      selectTab(next);
+      $(`tab-${next}`).focus();
+    });
+  });
   $("unpick").addEventListener("click", unpick);
   $("reload").addEventListener("click", () => location.reload());
   $("back").addEventListener("click", close);
