@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from errno import ENOENT
@@ -104,6 +104,10 @@ class RemotePath:
         """The ending, such as ".png"."""
         return PurePosixPath(self.name).suffix
 
+    def resolve(self) -> RemotePath:
+        """The same: a URL is whole."""
+        return self
+
     def as_posix(self) -> str:
         """The URL."""
         return str(self)
@@ -135,6 +139,20 @@ class RemotePath:
             start = len(path.rstrip("/")) + 1 if path.strip("/") else 0
         sizes = {str(name)[start:]: about.get("size") for name, about in found.items()}
         return {name: -1 if sizes[name] is None else int(sizes[name]) for name in sorted(sizes)}
+
+    def stamp(self) -> str:
+        """What differs once the file is written again."""
+        with self._opened() as (files, path):
+            return _stamp_of(files.info(path))
+
+    def stamps(self) -> dict[str, str]:
+        """By name, `stamp` of what is in the folder, from one listing; nothing if there is no folder."""
+        try:
+            with self._opened() as (files, path):
+                listed = files.ls(path, detail=True)
+        except FileNotFoundError:
+            return {}
+        return {str(one["name"]).rstrip("/").rpartition("/")[2]: _stamp_of(one) for one in listed}
 
     def size(self) -> int:
         """In bytes; -1 if the server does not say."""
@@ -227,6 +245,12 @@ class RemotePath:
 
 
 AnyPath = Path | RemotePath
+_WRITTEN = ("ETag", "etag", "LastModified", "last_modified", "updated", "mtime", "created")
+
+
+def _stamp_of(about: Mapping[str, Any]) -> str:
+    """Of what a file system tells about a file."""
+    return f"{about.get('size')} {next((about[name] for name in _WRITTEN if about.get(name) is not None), '')}"
 
 
 def below(root: str, name: str) -> AnyPath:

@@ -220,3 +220,13 @@ def test_images_beside_a_manifest_of_something_else_are_served(started, tmp_path
     (tmp_path / "manifest.json").write_text('{"name": "another program\'s"}')
     link, _ = started("--model", "small_models:good", str(tmp_path))
     assert [one["name"] for one in json.loads(ask(link, "api/photographs"))] == ["a.png"]
+
+
+def test_a_run_in_an_archive_is_served(started, a_run, tmp_path, capsys):
+    pytest.importorskip("fsspec", reason="fsspec is not installed: pip install 'deepviz[data]'")
+    archive = shutil.make_archive(str(tmp_path / "run"), "zip", a_run)
+    link, _ = started(f"zip://::{archive}")
+    assert json.loads(ask(link, "api/run"))["images"] == 6
+    assert run(["serve", f"zip://rows::{archive}"]) == 3
+    assert "rows::" in (said := capsys.readouterr().err)
+    assert said.endswith(" holds no run: it has no manifest.json\n")

@@ -17,6 +17,7 @@ from PIL import Image
 import deepviz
 import tiny_run
 from deepviz.errors import StoredError
+from deepviz.remote import path_of
 from deepviz.results.shards import row_file
 from deepviz.viewer import record
 from deepviz.web import run_app, run_groups
@@ -322,6 +323,26 @@ def test_a_method_that_is_added_is_there_when_the_page_is_loaded_again(tmp_path)
         found = asked(client, where="method == 'grad-cam'", sort="sparseness")
         assert found["total"] == 6
         assert client.get("/api/run/images/1/thumbnail", params={"method": "grad-cam"}).status_code == 200
+
+
+def test_a_run_behind_a_url_is_shown_and_grows(tmp_path):
+    fsspec = pytest.importorskip("fsspec", reason="fsspec is not installed: pip install 'deepviz[data]'")
+    memory, images = fsspec.filesystem("memory"), tiny_run.folder_of_images(tmp_path / "images")
+    memory.put(str(images), "/page/images", recursive=True)
+    url = "memory://page/run"
+    deepviz.run(tiny_run.loaded(), "memory://page/images", "gradient", out=url, shard_size=2)
+    run = deepviz.run(tiny_run.loaded(), images, ["gradient", "grad-cam"], out=tmp_path / "here", shard_size=2)
+    with client_of(url) as client, client_of(run.folder) as here:
+        start = client.get("/api/run").json()
+        assert (start["name"], start["folder"], start["images"]) == ("run", url, 6)
+        deepviz.run(tiny_run.loaded(), "memory://page/images", "grad-cam", out=url, shard_size=2)
+        assert client.get("/api/run").json()["methods"] == ["gradient", "grad-cam"]
+        assert asked(client)["rows"] == asked(here)["rows"]
+        for path in ("/api/run/images/4/thumbnail?method=grad-cam", "/api/run/images/1/thumbnail?method=gradient"):
+            assert client.get(path).content == here.get(path).content
+        row_file(path_of(url), 1).unlink()
+        assert client.get("/api/run").json()["images"] == 4
+    memory.rm("/page", recursive=True)
 
 
 def test_a_damaged_shard_is_told_and_the_others_are_shown(made, tmp_path):

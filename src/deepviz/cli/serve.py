@@ -33,7 +33,8 @@ from deepviz.errors import DeepVizWarning, ImageError, StoredError
 from deepviz.models import find_images
 from deepviz.models.images import Reads, shown
 from deepviz.probe.memory import keep_memory
-from deepviz.results.shards import ROWS, read_manifest
+from deepviz.remote import AnyPath, RemotePath, path_of
+from deepviz.results.shards import MANIFEST, ROWS, read_manifest
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -143,15 +144,23 @@ def serve(
         _serve(app, bound, host, browser)
 
 
-def _run_in(given: list[str]) -> Path | None:
-    """The folder of a run, if one is among what is given."""
+def _run_in(given: list[str]) -> AnyPath | None:
+    """The folder of a run, if one is among what is given.
+
+    Raises:
+        StoredError: for a URL that is none, or a run that cannot be read.
+    """
     for one in given:
+        folder = path_of(one)
         try:
-            if read_manifest(Path(one)) is not None:
-                return Path(one)
+            if read_manifest(folder) is not None:
+                return folder
         except StoredError:
-            if Path(one, ROWS).is_dir():  # of a newer version, or damaged; else images beside a manifest of their own
+            # of a newer version, or damaged; else images beside a manifest of their own
+            if isinstance(folder, RemotePath) or (folder / ROWS).is_dir():
                 raise
+        if isinstance(folder, RemotePath):
+            raise StoredError(f"{one} holds no run: it has no {MANIFEST}")
     return None
 
 

@@ -10,7 +10,6 @@ from collections.abc import AsyncIterator, Collection, Iterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from io import StringIO
-from pathlib import Path
 from threading import Lock, Thread
 from typing import Annotated, Any
 
@@ -24,6 +23,7 @@ from starlette.responses import StreamingResponse
 from deepviz.errors import DeepVizError
 from deepviz.files import versions
 from deepviz.models.images import shown
+from deepviz.remote import AnyPath, below, path_of
 from deepviz.render.slices import slice_picture
 from deepviz.results.shards import library
 from deepviz.viewer import photograph as lossless
@@ -85,7 +85,7 @@ class Export(BaseModel):
 
 
 def create_run_app(
-    folder: Path | str,
+    folder: AnyPath | str,
     *,
     token: str | None = None,
     hosts: Collection[str] = LOOPBACK,
@@ -114,7 +114,7 @@ def create_run_app(
     """
     token = secrets.token_urlsafe(32) if token is None else token
     limits = replace(limits or Limits(), request_bytes=LARGEST_SELECTION)
-    rows, pictures, groups = RunRows(Path(folder)), RunPictures(limits), RunGroups()
+    rows, pictures, groups = RunRows(path_of(folder)), RunPictures(limits), RunGroups()
     app = new_app(token, hosts, limits, lambda _: _reading(rows))
     app.state.pictures = pictures
     _add_rows(app, rows, groups)
@@ -389,4 +389,4 @@ def _plain(value: Any) -> Any:
 
 def file_name(source: dict[str, Any], image: str) -> str:
     """The file of an image, with its folder; of one that is in no file of its own its name."""
-    return str(Path(source["root"], image)) if source["kind"] == "files" else image
+    return str(below(source["root"], image)) if source["kind"] == "files" else image

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
-from pathlib import Path
 from threading import Lock
 from typing import Any
 
@@ -13,9 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deepviz.errors import DeepVizError, StoredError
+from deepviz.remote import AnyPath, RemotePath
 from deepviz.results.filters import holds
 from deepviz.results.run import Run, shard_count
-from deepviz.results.shards import COLUMNS, library, read_rows, row_file, schema_of, shards_of
+from deepviz.results.shards import COLUMNS, ROWS, library, read_rows, row_file, schema_of, shards_of
 from deepviz.web.model_service import LRUCache, NotFound
 
 NOT_HELD = ("objective", "box", "geometry", "notes", "content")
@@ -27,7 +28,6 @@ SORTABLE = ("index", "image", "label", "prediction", "probability", "correct", "
             "method", "failure", WARNINGS)  # fmt: skip
 
 Positions = NDArray[np.int64]
-Stamp = tuple[int, int]
 
 
 class WrongQuestion(DeepVizError):
@@ -182,13 +182,13 @@ class RunRows:
         StoredError: if it holds no run.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: AnyPath) -> None:
         self.folder = folder
         self._lock = Lock()
-        self._read: dict[int, tuple[Stamp, Any]] = {}
+        self._read: dict[int, tuple[str, Any]] = {}
         self._rows: Rows | None = None
         Run(folder)  # what holds no run is told at once
-        self._files: LRUCache[tuple[Stamp, Any]] = LRUCache(FILES)
+        self._files: LRUCache[tuple[str, Any]] = LRUCache(FILES)
 
     def now(self) -> Rows:
         """The rows as they were read last."""
@@ -204,11 +204,10 @@ class RunRows:
         with self._lock:
             run = Run(self.folder)
             same = self._rows is not None and run.manifest == self._rows.run.manifest
-            found: dict[int, tuple[Stamp, Any]] = {}
+            found: dict[int, tuple[str, Any]] = {}
             problems = []
-            for shard in shards_of(self.folder):
+            for shard, stamp in _stamps(self.folder).items():
                 try:
-                    stamp = _stamp(row_file(self.folder, shard))
                     known = self._read.get(shard)
                     if known is None or known[0] != stamp:
                         known = stamp, read_rows(row_file(self.folder, shard), NOT_HELD)[0]
@@ -266,9 +265,25 @@ class RunRows:
         raise NotFound(f"image {image} has no row of {method or 'no method'} for target {rank}")
 
 
-def _stamp(path: Path) -> Stamp:
+def _stamp(path: AnyPath) -> str:
+    """What differs once a file is written again."""
+    if isinstance(path, RemotePath):
+        return path.stamp()
     found = path.stat()
-    return found.st_mtime_ns, found.st_size
+    return f"{found.st_mtime_ns} {found.st_size}"
+
+
+def _stamps(folder: AnyPath) -> dict[int, str]:
+    """`_stamp` of the rows of each shard; behind a URL of one listing."""
+    if isinstance(folder, RemotePath):
+        there = (folder / ROWS).stamps()
+        paths = {shard: row_file(folder, shard).name for shard in shards_of(folder)}
+        return {shard: there[name] for shard, name in paths.items() if name in there}
+    found = {}
+    for shard in shards_of(folder):
+        with suppress(FileNotFoundError):
+            found[shard] = _stamp(row_file(folder, shard))
+    return found
 
 
 def _joined(run: Run, tables: Mapping[int, Any], version: int, problems: tuple[str, ...]) -> Rows:
