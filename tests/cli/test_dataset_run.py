@@ -43,6 +43,19 @@ def test_the_default_is_one_method(images, tmp_path):
     assert deepviz.Run(tmp_path / "out").methods == ("grad-cam",)
 
 
+def test_boxes_say_where_the_objects_are(images, tmp_path, capsys):
+    out, boxes = tmp_path / "out", tmp_path / "boxes.csv"
+    boxes.write_text("file,left,top,right,bottom\nant/0.png,0,0,7,14\nbee/1.png,0,0,14,14\n")
+    asked = (images, "-o", out, "-m", "gradient", "--metric", "energy-inside")
+    assert go(*asked) == 2
+    assert "give boxes (--boxes) or masks (--masks)" in capsys.readouterr().err
+    assert go(*asked, "--boxes", boxes) == 0
+    assert "energy-inside has no value for 4 of 6 maps: see the column warnings" in capsys.readouterr().err
+    values = {row["image"]: row["energy-inside"] for row in deepviz.Run(out).rows.to_pylist()}
+    assert values["bee/1.png"] == 1
+    assert 0 < values["ant/0.png"] < 1
+
+
 def test_an_image_that_cannot_be_read_is_told_and_the_exit_code_is_4(images, tmp_path, capsys):
     (images / "bee" / "1.png").write_bytes(b"no image")
     assert go(images, "-o", tmp_path / "out", "--json") == 4

@@ -8,9 +8,9 @@ from PIL import Image
 
 import deepviz
 from deepviz.cli import run
-from deepviz.cli.evaluate import read_boxes
 from deepviz.errors import TargetError
 from deepviz.objectives import Logit
+from deepviz.runs.places import read_boxes
 from deepviz.runs.truth import GroundTruth, read_classes
 from small_models import good
 

@@ -12,7 +12,7 @@ from cyclopts import Parameter
 
 from deepviz import catalog
 from deepviz.cli import INPUT, OK, PARTLY, UsageError
-from deepviz.cli.method_options import METRICS, MethodOptions, built, built_metric
+from deepviz.cli.method_options import LOCALISING, METRICS, MethodOptions, built, built_metric
 from deepviz.cli.model_options import (
     NOTHING_SAID,
     Device,
@@ -34,6 +34,7 @@ from deepviz.results.outcomes import Skipped
 from deepviz.results.run import Run
 from deepviz.results.shards import library
 from deepviz.runs.dataset_run import Asked, EngineName, Plan, run_asked
+from deepviz.runs.places import places_of
 from deepviz.runs.sources import source_of
 
 NOTHING_GIVEN = MethodOptions()
@@ -74,6 +75,17 @@ def run(
     layer: Annotated[str | None, Parameter(help="Layer for the methods that take one; see deepviz layers.")] = None,
     device: Device = None,
     output_kind: OutputKind = "auto",
+    boxes: Annotated[
+        Path | None,
+        Parameter(
+            help="A .csv with the columns file, left, top, right, bottom, in pixels, one line for each object: where "
+            f"it is, for {', '.join(LOCALISING)}."
+        ),
+    ] = None,
+    masks: Annotated[
+        Path | None,
+        Parameter(help="The same as a folder of pictures, each of the size and name of an image: what is not black."),
+    ] = None,
     workers: Annotated[int, Parameter(help="Worker processes, each with the model; of Ray, actors.")] = 1,
     shard_size: Annotated[int, Parameter(help="Images of a shard: at most so many are done again after a kill.")] = 256,
     engine: Annotated[
@@ -121,7 +133,7 @@ def run(
     try:
         asked = Asked.of(
             loaded, images, methods, metrics, None if wanted is None else list(wanted), top_k, shard_size,
-            lenient=lenient,
+            lenient=lenient, places=places_of(boxes, masks, images),
         )  # fmt: skip
     except DeepVizError:
         raise

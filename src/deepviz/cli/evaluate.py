@@ -50,10 +50,10 @@ from deepviz.results.evaluation import Evaluation, ImageScores, with_controls
 from deepviz.results.tables import Format, aligned, in_format
 from deepviz.runs.asked import Item
 from deepviz.runs.evaluate import DEFAULT_METRICS, Box, evaluate_items, region
-from deepviz.runs.truth import GroundTruth, check_names, line_of, lines_of
+from deepviz.runs.places import BOXES, read_boxes
+from deepviz.runs.truth import GroundTruth, check_names, line_of
 
 NOTHING_GIVEN = MethodOptions()
-BOXES = "the --boxes file"
 WIDE = 1000
 """Columns of what is not a terminal: nothing is folded there."""
 
@@ -343,22 +343,6 @@ class Run:
             except TargetError as error:
                 self.photographs.failed[str(self.photographs.close(image))] = str(error)
             self.photographs.opened.pop(image, None)  # by now its scores are found: its pixels need not be kept
-
-
-def read_boxes(path: Path) -> dict[str, list[Box]]:
-    """The boxes of each file in a .csv of five columns, the file's path or name and left, top, right, bottom.
-
-    Raises:
-        TargetError: if it cannot be read as such.
-    """
-    found: dict[str, list[Box]] = {}
-    for where, line in lines_of(path):
-        try:
-            left, top, right, bottom = map(float, line[1:5])
-        except ValueError:
-            raise TargetError(f"{where}: expected file,left,top,right,bottom such as cat.jpg,20,35,180,200") from None
-        found.setdefault(Path(line[0].strip()).as_posix(), []).append((left, top, right, bottom))
-    return found
 
 
 def write(found: Evaluation, output: Path) -> list[Path]:

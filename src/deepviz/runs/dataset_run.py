@@ -27,7 +27,6 @@ from deepviz.errors import DeepVizWarning, ImageError, NothingApplies, NotInImag
 from deepviz.files import probe_folder, versions
 from deepviz.methods import Method
 from deepviz.metrics import Metric
-from deepviz.metrics.region import RegionMetric
 from deepviz.models import LoadedModel, load_model
 from deepviz.objectives import Boxes, Objective, Regions
 from deepviz.objectives.record import HELD, from_plain, to_plain
@@ -54,9 +53,12 @@ from deepviz.results.shards import (
 )
 from deepviz.results.storage import METHODS
 from deepviz.runs.asked import Methods, Metrics, Model, Targets, choose_methods, choose_metrics, is_all, targets_of
+from deepviz.runs.evaluate import needs_place
 from deepviz.runs.explain import IMAGE_ALONE
 from deepviz.runs.local_workers import LocalWorkers
 from deepviz.runs.lock import locked
+from deepviz.runs.places import Boxes as BoxesOf
+from deepviz.runs.places import Places, places_of
 from deepviz.runs.ray_workers import RayWorkers, import_ray, packed_for_ray
 from deepviz.runs.shard_work import ShardWorker, Work, explained_alone
 from deepviz.runs.sources import Source, source_of
@@ -78,6 +80,7 @@ IN_WORDS = {
     "shard_size": "the size of a shard",
     "source": "the images, or their labels",
     "model": "the model",
+    "places": "where the objects are (boxes or masks)",
 }
 
 
@@ -137,6 +140,8 @@ def run(
     layer: str | nn.Module | None = None,
     preprocess: Any = None,
     output: Kind = "auto",
+    boxes: BoxesOf | None = None,
+    masks: str | os.PathLike[str] | None = None,
     workers: int = 1,
     shard_size: int = 256,
     engine: EngineName = "local",
@@ -169,6 +174,10 @@ def run(
         layer: as for `explain`.
         preprocess: as for `explain`.
         output: as for `explain`.
+        boxes: where the object is, for metrics such as "energy-inside": a .csv with the columns file, left, top, right
+            and bottom, in pixels of the image, one line for each object; boxes by the image's name or position; or a
+            list of boxes for each image. Of an image without a box these metrics have no value.
+        masks: the same as a folder of pictures, each of the size and the name of an image: what is not black.
         workers: worker processes, each with the model; 1 is this process alone. A script that asks for more needs
             `if __name__ == "__main__":` around the call. Of Ray, the number of actors.
         shard_size: images of a shard, the most that are computed again after a run was killed, for each worker.
@@ -205,7 +214,10 @@ def run(
     measures = choose_metrics(metrics) if not isinstance(metrics, (list, tuple)) or metrics else []
     loaded = load_model(model, preprocess=preprocess, output=None if output == "auto" else output)
     images = source_of(source, loaded.reads)
-    asked = Asked.of(loaded, images, chosen, measures, target, top_k, plan.shard_size, lenient=is_all(methods))
+    asked = Asked.of(
+        loaded, images, chosen, measures, target, top_k, plan.shard_size,
+        lenient=is_all(methods), places=places_of(boxes, masks, images),
+    )  # fmt: skip
     return run_asked(asked, path_of(out), plan, retry_failed=retry_failed, progress=progress)
 
 
@@ -222,6 +234,7 @@ class Asked:
         top_k: of these, how many.
         shard_size: images of a shard.
         lenient: whether a method that does not apply is left out.
+        places: where the objects are; None if that is not known.
     """
 
     loaded: LoadedModel
@@ -232,6 +245,7 @@ class Asked:
     top_k: int
     shard_size: int
     lenient: bool
+    places: Places | None = None
 
     @classmethod
     def of(
@@ -245,20 +259,21 @@ class Asked:
         shard_size: int,
         *,
         lenient: bool,
+        places: Places | None = None,
     ) -> Asked:
         """What is asked, checked.
 
         Raises:
             ValueError: for two methods that are written alike, or a metric that needs to know where the object is.
         """
-        unplaced = [one.name for one in metrics if isinstance(one, RegionMetric) and one.inside is None]
-        if unplaced:
+        unplaced = [one.name for one in metrics if needs_place(one)]
+        if unplaced and places is None:
             raise ValueError(
-                f"{unplaced[0]} needs to know where the object is: leave it out, or give it a mask in Python"
+                f"{unplaced[0]} needs to know where the object is: give boxes (--boxes) or masks (--masks)"
             )
         named = [method.layers_by_name(original(loaded.module)) for method in methods]
         targets = targets_of(target, len(source), loaded.labels)
-        return cls(loaded, source, _by_name(named), _by_name(metrics), targets, top_k, shard_size, lenient)
+        return cls(loaded, source, _by_name(named), _by_name(metrics), targets, top_k, shard_size, lenient, places)
 
     @property
     def each(self) -> int:
@@ -280,6 +295,7 @@ class Asked:
             "top_k": self.top_k,
             "shard_size": self.shard_size,
             "source": self.source.record,
+            **({} if self.places is None else {"places": self.places.record}),
         }
 
     def work(self, folder: AnyPath) -> Work:
@@ -296,6 +312,7 @@ class Asked:
             self.top_k,
             self.shard_size,
             self.each,
+            places=self.places,
         )
 
 
@@ -422,6 +439,8 @@ def _differences(known: dict[str, Any], question: dict[str, Any], retry_failed: 
         return held | {"source": source}
 
     one, other = plain(known), plain(question)
+    if "places" not in one:  # a metric that asks for them may be added
+        other.pop("places", None)
     differs = [name for name in one.keys() | other.keys() if one.get(name) != other.get(name)]
     order = list(IN_WORDS)
     told = []

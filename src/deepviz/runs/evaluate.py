@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
-from typing import Any, TypeVar
+from typing import Any, TypeGuard, TypeVar
 
 import numpy as np
 import torch
@@ -93,7 +93,9 @@ def _scores(
     with to_the_end():
         (found,) = explain_items(loaded, [item], methods, lenient=True)
     rows, axes = slice(position, position + 1), image.x.ndim - 1
-    asked = [_at(metric.of_rows(rows) if axes == 2 else metric.of_rows(rows, axes), item.inside) for metric in metrics]
+    asked = [
+        placed(metric.of_rows(rows) if axes == 2 else metric.of_rows(rows, axes), item.inside) for metric in metrics
+    ]
     targets = found.by_target
     for number, outcomes in enumerate(targets):
         step = _within(progress, number, len(targets), len(methods) * len(metrics))
@@ -186,16 +188,7 @@ def region(image: Prepared, boxes: Sequence[Box]) -> Tensor:
     Raises:
         TargetError: for what is no box, if the model saw nothing of them, or if it is not known what it saw.
     """
-    if OWN_VIEW in image.notes:
-        raise TargetError(
-            f"{image.name}: its preprocessing does not say which part of the image the model sees, so boxes "
-            "cannot be placed: give a deepviz.Preprocess"
-        )
-    if image.x.ndim != 3:
-        raise TargetError(
-            f"{image.name}: boxes are of images; of a volume or clip give a bool mask (D, H, W) of the model's input, "
-            "such as PointingGame(inside=mask)"
-        )
+    check_view(image, "boxes")
     height, width = image.x.shape[1:]
     inside = torch.zeros(height, width, dtype=torch.bool)
     for box in boxes:
@@ -210,11 +203,32 @@ def region(image: Prepared, boxes: Sequence[Box]) -> Tensor:
     return inside
 
 
-def _at(metric: Metric, inside: Tensor | None) -> Metric:
+def check_view(image: Prepared, places: str) -> None:
+    """See that boxes or masks of an image can be placed on the model's input.
+
+    Raises:
+        TargetError: if it is not known what the model saw, or it is no image.
+    """
+    if OWN_VIEW in image.notes:
+        raise TargetError(
+            f"{image.name}: its preprocessing does not say which part of the image the model sees, so {places} "
+            "cannot be placed: give a deepviz.Preprocess"
+        )
+    if image.x.ndim != 3:
+        raise TargetError(
+            f"{image.name}: {places} are of images; of a volume or clip give a bool mask (D, H, W) of the model's "
+            "input, such as PointingGame(inside=mask)"
+        )
+
+
+def needs_place(metric: Metric) -> TypeGuard[RegionMetric]:
+    """Whether a metric asks where the object is, and does not know it."""
+    return isinstance(metric, RegionMetric) and metric.inside is None
+
+
+def placed(metric: Metric, inside: Tensor | None) -> Metric:
     """The metric with the place of the object, if it asks for one and has none of its own."""
-    if not isinstance(metric, RegionMetric) or metric.inside is not None or inside is None:
-        return metric
-    return replace(metric, inside=inside)
+    return replace(metric, inside=inside) if needs_place(metric) and inside is not None else metric
 
 
 def measured(

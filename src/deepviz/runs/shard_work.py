@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
+from torch import Tensor
 
 from deepviz.errors import DeepVizError, DeepVizWarning, ImageError, ModelError, OutputError, in_one_line
 from deepviz.methods import Method
@@ -33,9 +34,10 @@ from deepviz.results.run import target_of
 from deepviz.results.shards import COLUMNS, MapArrays, MapReader, Shard, dequantised, method_folder, quantised
 from deepviz.results.storage import plain_value
 from deepviz.runs.asked import Item
-from deepviz.runs.evaluate import measured
+from deepviz.runs.evaluate import measured, needs_place, placed
 from deepviz.runs.explain import explain_items
 from deepviz.runs.look import asked_of, inputs_of
+from deepviz.runs.places import Places
 from deepviz.runs.runner import OnError
 from deepviz.runs.sources import Label, Source
 
@@ -72,6 +74,7 @@ class Work:
         each: maps of an image and method, at most.
         first: the image that each process begins with: what is found out about a model on its first input, such as how
             many rows may go together, is then the same in all of them.
+        places: where the objects are, for the metrics that ask for it; None if that is not known.
     """
 
     folder: AnyPath
@@ -85,6 +88,7 @@ class Work:
     shard_size: int
     each: int
     first: int = 0
+    places: Places | None = None
 
     @property
     def arrays(self) -> MapArrays:
@@ -200,6 +204,7 @@ class _Computing:
     rows: dict[int, list[Row]] = field(default_factory=dict)
     contents: dict[int, str | None] = field(default_factory=dict)
     done: int = 0
+    _inside: tuple[int, Tensor] | None = None
 
     @cached_property
     def _stored(self) -> MapReader:
@@ -414,17 +419,33 @@ class _Computing:
                     output=self.work.loaded.kind,
                 ) as session:
                     for row, explanation in of_target:
-                        self._measured(session, row, explanation, metrics)
+                        self._measured(session, item, row, explanation, metrics)
             except Exception as error:  # what cannot be judged is a reason, the others go on
                 for row, _ in of_target:
                     row["warnings"] = [*row["warnings"], *(f"{name}: {in_one_line(error)}" for name in metrics)]
 
-    def _measured(self, session: Session, row: Row, explanation: Explanation, metrics: Sequence[str]) -> None:
+    def _measured(
+        self, session: Session, item: Item, row: Row, explanation: Explanation, metrics: Sequence[str]
+    ) -> None:
         for name in metrics:
             try:
-                row[name] = measured(self.work.loaded, session, explanation, self.work.metrics[name])[0]
+                row[name] = measured(self.work.loaded, session, explanation, self._placed(name, item))[0]
             except Exception as error:  # the others say something all the same
                 row["warnings"] = [*row["warnings"], f"{name}: {in_one_line(error)}"]
+
+    def _placed(self, name: str, item: Item) -> Metric:
+        """A metric, with the place of the object if it asks for it.
+
+        Raises:
+            TargetError: if that is not known of this image.
+        """
+        metric = self.work.metrics[name]
+        if not needs_place(metric):
+            return metric
+        if self._inside is None or self._inside[0] != item.row:
+            assert self.work.places is not None
+            self._inside = item.row, self.work.places.inside(item.row, item.image)
+        return placed(metric, self._inside[1])
 
 
 def _json(value: Any) -> str:
