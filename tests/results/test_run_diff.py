@@ -58,6 +58,25 @@ def test_predictions_that_are_kept_for_another_reason_come_first(tmp_path):
     assert ranked[1]["high"] < ROUNDING < ranked[0]["low"]
 
 
+class Sum(torch.nn.Module):
+    """y = (sum of x, 0): for class 0, gradient x image is x itself."""
+
+    def forward(self, x):
+        total = x.sum((1, 2, 3))
+        return torch.stack([total, 0 * total], 1)
+
+
+def test_pixels_count_by_their_values_not_by_the_ranks_of_weak_ones(tmp_path):
+    generator = torch.Generator().manual_seed(0)
+    a, b = torch.rand(2, 2, 1, 32, 32, generator=generator) * 0.1
+    a[:, :, :4, :4], b[0, :, :4, :4], b[1, :, 28:, 28:] = 5, 5, 5  # the strong pixels of the second are elsewhere
+    one, other = (made(tmp_path / str(number), Sum(), "grad-times-image", x) for number, x in enumerate((a, b)))
+    same, moved = deepviz.diff(one, other).changes
+    assert same.change < 0.01
+    # two spots of share p that do not overlap have the correlation -p / (1 - p)
+    assert moved.change == pytest.approx(1 + (16 / 1024) / (1 - 16 / 1024), abs=0.01)
+
+
 def test_a_change_is_told_from_the_noise_of_the_method(tmp_path):
     noisy = "smooth-grad(samples=4, noise=0.5, seed={})".format
     a, again = made(tmp_path / "a", Reads(), noisy(0)), made(tmp_path / "again", Reads(), noisy(1))

@@ -37,8 +37,8 @@ def diff(
 ) -> int:
     """Compare the maps of two runs over the same images, such as of two checkpoints.
 
-    Lists the images that kept their prediction and whose map changed most. The change of a map is 1 - Spearman's rank
-    correlation: 0 for the same order of pixels, 1 for maps that have nothing to do with each other.
+    Lists the images that kept their prediction and whose map changed most. The change of a map is 1 - the correlation
+    of its pixels: 0 for the same map, 1 for maps that have nothing to do with each other, 2 for opposite ones.
     """
     try:
         found = compared(one, other, method, noise=noise)

@@ -20,7 +20,7 @@ ORIENTATIONS, CELL, BLOCK, SIDE = 9, 16, 3, 224
 
 def spearman(a: Tensor, b: Tensor) -> Tensor:
     """The correlation of the ranks of the values (Spearman 1904); equal values share their mean rank."""
-    return _correlation(ranked(a.flatten(1)), ranked(b.flatten(1)))
+    return correlation(ranked(a.flatten(1)), ranked(b.flatten(1)))
 
 
 def absolute_spearman(a: Tensor, b: Tensor) -> Tensor:
@@ -51,7 +51,7 @@ def hog(a: Tensor, b: Tensor) -> Tensor:
     Nine orientations without sign, cells of 16 pixels, blocks of 3 x 3 cells, normalised to length 1, cut at 0.2 and
     normalised again. Smaller maps are enlarged bilinearly first.
     """
-    return _correlation(_histograms(_normalised(a)), _histograms(_normalised(b)))
+    return correlation(_histograms(_normalised(a)), _histograms(_normalised(b)))
 
 
 SIMILARITIES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
@@ -73,8 +73,8 @@ def ranked(values: Tensor) -> Tensor:
     return ranks
 
 
-def _correlation(a: Tensor, b: Tensor) -> Tensor:
-    """Pearson's, of rows (N, M)."""
+def correlation(a: Tensor, b: Tensor) -> Tensor:
+    """Pearson's correlation, of rows (N, M)."""
     a, b = a.double(), b.double()
     from_mean_a, from_mean_b = a - a.mean(1, keepdim=True), b - b.mean(1, keepdim=True)
     length = from_mean_a.norm(dim=1) * from_mean_b.norm(dim=1)

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from deepviz.methods.method import Method, View, drawn_values
 from deepviz.metrics.bootstrap import Values, interval
-from deepviz.metrics.similarity import spearman
+from deepviz.metrics.similarity import correlation
 from deepviz.results.run import Run
 
 LEVEL = 0.05
@@ -30,8 +30,8 @@ class Change:
         indices: its positions in the two sources.
         label: its label; None if there is none.
         predictions: in the two runs.
-        change: 1 - Spearman's rank correlation of the two maps, as they are drawn; None if the explained classes
-            differ, or one has no map.
+        change: 1 - the correlation of the two maps, as they are drawn; None if the explained classes differ, or one has
+            no map.
         noise: the same between the first run and the one that measures noise; None without one.
         significant: whether the change is above the noise, among all images; None without noise.
     """
@@ -139,8 +139,9 @@ def diff(
 ) -> Diff:
     """Compare the maps of two runs, image by image: of two checkpoints, say.
 
-    Images are matched by their names. The change of a map is 1 - Spearman's rank correlation of the values that are
-    drawn: 0 for the same order of pixels, 1 for maps that have nothing to do with each other.
+    Images are matched by their names. The change of a map is 1 - Pearson's correlation of the values that are drawn: 0
+    for maps that are alike up to their scale, 1 for maps that have nothing to do with each other, 2 for opposite ones.
+    Pixels count by their values: ranks would be decided by the many pixels that matter to neither model.
 
     Args:
         one: a run, or its folder.
@@ -230,7 +231,7 @@ def _apart(name: str, one: _Rows, other: _Rows) -> float | None:
         return None
     if a.shape != b.shape:
         b = F.interpolate(b[None, None], a.shape, mode="bilinear", align_corners=False)[0, 0]
-    return max(0.0, 1.0 - float(spearman(a[None], b[None])))
+    return max(0.0, 1.0 - float(correlation(a.reshape(1, -1), b.reshape(1, -1))))
 
 
 def _judged(changes: Sequence[Change]) -> list[Change]:
