@@ -81,6 +81,7 @@ def test_the_readme_says_what_the_bundled_model_sees(tmp_path):
         "docs/quickstart.md",
         "docs/command_line.md",
         "docs/runs.md",
+        "docs/find_shortcuts.md",
         "docs/your_model.md",
     ],
 )

@@ -60,6 +60,9 @@ def application() -> App:
     )
     app.command("deepviz.cli.dataset_run:run", name="run", help="Explain a data set of any size, shard by shard.")
     app.command("deepviz.cli.run_diff:diff", name="diff", help="Compare the maps of two runs, image by image.")
+    app.command(
+        "deepviz.cli.run_clusters:clusters", name="clusters", help="Find groups of maps in a run that look alike."
+    )
     app.command("deepviz.cli.listings:methods", name="methods", help="List the methods and their options.")
     app.command("deepviz.cli.listings:objectives", name="objectives", help="List what --target can ask of a model.")
     app.command("deepviz.cli.listings:layers", name="layers", help="List a model's layers and what can be explained.")

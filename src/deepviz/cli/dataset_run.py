@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections import Counter
 from json import dumps
+from pathlib import Path
 from time import monotonic
 from typing import Annotated, Any
 
