@@ -9,6 +9,8 @@ import socket
 import sys
 import warnings
 import webbrowser
+from contextlib import suppress
+from importlib import import_module
 from pathlib import Path
 from threading import Timer
 from typing import TYPE_CHECKING, Annotated
@@ -112,9 +114,11 @@ def serve(
             )
         bound = listening(host, port)
         with bound:
-            torch.set_num_threads(1)  # of small pictures, several are drawn at a time
+            _use_one_thread()
             token = token or secrets.token_urlsafe(32)
-            _serve(create_run_app(folder, token=token, hosts=_hosts(host, allow_host or [])), bound, host, browser)
+            app = create_run_app(folder, token=token, hosts=_hosts(host, allow_host or []))
+            app.state.rows.prepare()  # before the link is there, so that the page is at once
+            _serve(app, bound, host, browser)
         return
     check_device(device)
     for name in method or []:
@@ -162,6 +166,14 @@ def _run_in(given: list[str]) -> AnyPath | None:
         if isinstance(folder, RemotePath):
             raise StoredError(f"{one} holds no run: it has no {MANIFEST}")
     return None
+
+
+def _use_one_thread() -> None:
+    """Several small pictures are drawn at a time, each by one thread: several for each wait for one another longer than
+    they compute."""
+    torch.set_num_threads(1)
+    with suppress(ImportError):  # it comes with scikit-learn, of the extra "data"
+        import_module("threadpoolctl").threadpool_limits(1)
 
 
 def _serve(app: FastAPI, bound: socket.socket, host: str, browser: bool) -> None:

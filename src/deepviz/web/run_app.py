@@ -116,7 +116,7 @@ def create_run_app(
     limits = replace(limits or Limits(), request_bytes=LARGEST_SELECTION)
     rows, pictures, groups = RunRows(path_of(folder)), RunPictures(limits), RunGroups()
     app = new_app(token, hosts, limits, lambda _: _reading(rows))
-    app.state.pictures = pictures
+    app.state.rows, app.state.pictures = rows, pictures
     _add_rows(app, rows, groups)
     _add_pictures(app, rows, pictures)
     _add_groups(app, rows, groups)
@@ -134,8 +134,7 @@ async def _reading(rows: RunRows) -> AsyncIterator[None]:
 
 def _read_early(rows: RunRows) -> None:
     with suppress(DeepVizError):  # the page asks for the same, and gets the error
-        rows.now()
-        library("zarr")
+        rows.prepare()
 
 
 def _add_rows(app: FastAPI, rows: RunRows, groups: RunGroups) -> None:

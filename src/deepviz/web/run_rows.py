@@ -190,6 +190,15 @@ class RunRows:
         Run(folder)  # what holds no run is told at once
         self._files: LRUCache[tuple[str, Any]] = LRUCache(FILES)
 
+    def prepare(self) -> None:
+        """Read the rows, and load what reads maps, before anyone asks.
+
+        Raises:
+            MissingExtra: without pyarrow or zarr.
+        """
+        self.now()
+        library("zarr")
+
     def now(self) -> Rows:
         """The rows as they were read last."""
         rows = self._rows

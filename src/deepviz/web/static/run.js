@@ -2,11 +2,9 @@
 
 import { keep, read, recall, write } from "./address.js";
 import { call, get, Refused, useToken } from "./api.js";
-import { Detail } from "./detail.js";
 import { $, announce, copy, download, element, say, within } from "./elements.js";
 import { showGate, wireGate } from "./gate.js";
 import { Grid } from "./grid.js";
-import { Groups } from "./groups.js";
 import { asPython, conditions, EVERYTHING, parameters, TABS, viewFrom } from "./query.js";
 
 const TYPED = 350; // ms after the last letter of a filter, when it is asked
@@ -19,8 +17,8 @@ let view = { ...EVERYTHING };
 /** @type {Set<number>} */
 const picked = new Set(); // images, by their positions in the source
 /** @type {Grid} */ let grid;
-/** @type {Detail | null} */ let detail = null;
-/** @type {Groups | null} */ let groups = null;
+/** @type {import("./detail.js").Detail | null} */ let detail = null;
+/** @type {import("./groups.js").Groups | null} */ let groups = null;
 let opened = -1; // the row of the grid that is shown in full
 let token = "";
 let typing = 0;
@@ -233,8 +231,7 @@ function arrange(focused = true) {
     opened = -1;
     return;
   }
-  detail ??= new Detail({ failed: tell });
-  detail.show(view.open);
+  showDetail();
   $("detail-pick").checked = picked.has(view.open);
   if (!before.whole) {
     scrollTo(0, 0);
@@ -242,7 +239,20 @@ function arrange(focused = true) {
   }
 }
 
-function group() {
+// What a page does not open with is loaded when it is asked for.
+async function showDetail() {
+  try {
+    const { Detail } = await import("./detail.js");
+    detail ??= new Detail({ failed: tell });
+    if (view.open >= 0) detail.show(view.open);
+  } catch (error) {
+    tell(error);
+  }
+}
+
+async function group() {
+  const { Groups } = await import("./groups.js");
+  if (view.open >= 0 || view.tab === "images") return; // gone on meanwhile
   groups ??= new Groups({
     show: (part) => change({ ...part, tab: "images" }),
     open: (image) => openImage(image),
