@@ -42,6 +42,7 @@ bench: $(VENV)/bench
 	$(BIN)/python benchmarks/viewer.py
 	$(BIN)/python benchmarks/trained_vit.py
 	$(BIN)/python benchmarks/runs.py
+	$(BIN)/python benchmarks/run_page.py
 
 clean:
 	rm -rf $(VENV) $(FLOOR) docs/_build docs/jupyter_execute deepviz-out
