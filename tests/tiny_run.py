@@ -88,6 +88,13 @@ def started(out, **options):
     return process
 
 
+def ended(process, seconds=60):
+    """The exit code, once there is one."""
+    process.join(seconds)
+    assert process.exitcode is not None
+    return process.exitcode
+
+
 def go(out, count=IMAGES, file_size=None, told=None, **options):
     torch.set_num_threads(1)
     if file_size is not None:  # a file that grows larger is the same error as a full disk

@@ -15,16 +15,10 @@ from deepviz.errors import ImageError, ModelError, NothingApplies, OutputError, 
 from deepviz.objectives import Candidates
 from deepviz.results.shards import MapArrays
 from deepviz.runs.lock import locked
-from tiny_run import IMAGES, METHODS, SHARD, contents, folder_of_images, loaded, network, pixels, started
+from tiny_run import IMAGES, METHODS, SHARD, contents, ended, folder_of_images, loaded, network, pixels, started
 
 zarr = pytest.importorskip("zarr", reason="zarr is not installed: pip install 'deepviz[data]'")
 parquet = pytest.importorskip("pyarrow.parquet", reason="pyarrow is not installed: pip install 'deepviz[data]'")
-
-
-def ended(process, seconds=60):
-    process.join(seconds)
-    assert process.exitcode is not None
-    return process.exitcode
 
 
 @pytest.fixture(scope="module")

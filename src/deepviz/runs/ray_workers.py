@@ -4,6 +4,7 @@ nodes must see; the process that leads gets a few words about each shard."""
 from __future__ import annotations
 
 import os
+import socket
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -19,6 +20,7 @@ from deepviz.runs.shard_work import Work
 from deepviz.runs.workers import Engine, Message, Serving, Surroundings, Worker, packed
 
 ADDRESS = "RAY_ADDRESS"
+SECONDS_TO_REACH = 10.0
 NOTED, PATIENCE = 30.0, 900.0
 """Seconds without any worker after which that is said, and after which the run ends."""
 
@@ -126,6 +128,8 @@ class RayWorkers(Engine):
         options = {"address": address} if address else {"address": "local", "num_cpus": max(count, os.cpu_count() or 1)}
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         try:
+            if address:
+                _reach(address)
             self._ray.init(**options, include_dashboard=None if address else False, log_to_driver=False,
                            logging_level="ERROR")  # fmt: skip
         except Exception as error:  # what Ray raises depends on how far it came
@@ -189,6 +193,17 @@ class _ActorWorker(Worker):
     def end(self) -> None:
         with suppress(Exception):  # a cluster that has gone away needs nothing
             self._ray.kill(self._actor)
+
+
+def _reach(address: str) -> None:
+    """See that somebody listens at "host:port": Ray itself waits for minutes, or for ever.
+
+    Raises:
+        OSError: if not.
+    """
+    host, _, port = address.rpartition(":")
+    if host and port.isdecimal() and "/" not in address:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=SECONDS_TO_REACH).close()
 
 
 def _in_words(error: Exception) -> str:

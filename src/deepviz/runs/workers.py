@@ -221,18 +221,20 @@ class Surroundings(NamedTuple):
         threads: of torch.
         torchvision: whether it is imported.
         kept: whether malloc keeps what it has, which decides how many rows go together.
+        path: where modules are looked for.
         device: where the model goes; None: where it is.
     """
 
     threads: int
     torchvision: bool
     kept: bool
+    path: tuple[str, ...]
     device: str | None = None
 
     @classmethod
     def here(cls, threads: int, device: str | None = None) -> Surroundings:
         """Those of this process."""
-        return cls(threads, "torchvision" in sys.modules, is_kept(), device)
+        return cls(threads, "torchvision" in sys.modules, is_kept(), tuple(sys.path), device)
 
 
 class Serving:
@@ -251,6 +253,7 @@ class Serving:
         """Load the model: what is to be said of it."""
         here = self._surroundings
         try:
+            sys.path.extend(folder for folder in here.path if folder not in sys.path)
             torch.set_num_threads(here.threads)
             if here.kept:
                 keep_memory()
