@@ -1,12 +1,15 @@
 """Runs over data sets: throughput, memory, and what is left of a run that is killed.
 
-    python benchmarks/runs.py [--images 64] [--large 100000] [--kills 50] [--workers 2] [--markdown FILE]
+    python benchmarks/runs.py [--images 256] [--large 100000] [--kills 50] [--ray-kills 10] [--markdown FILE]
 
 Throughput: `deepviz.run` of one method of the bundled model on files, decoding and writing included, against the raw
-model's own forward and backward passes on tensors in memory, in its best batch, in the same process and round by round.
-Memory: the peak of a process that explains 100, and so many, small images with a tiny network. Kills: so many times a
-process is ended by SIGKILL at a random moment, and the run gone on with; in the end each file is compared with one of a
-run that was not ended. Needs the extra `data`.
+model's own forward and backward passes on tensors in memory, in its best batch, in the same process and round by round,
+by CPU time of the process, which other programs on the machine disturb least, and by the clock; the least of the rounds
+counts. Memory: the peak of a process that explains 100 to so many small images with a tiny network, and how long one
+map of the last takes to open and read. Kills: so many times SIGKILL ends the process that leads, or one of its two
+workers, at a random moment, and the run is gone on with; in the end each file is compared with one of a run that was
+not disturbed; and the same with actors on a Ray cluster of two nodes. A number of 0 leaves a part out. Needs the extra
+`data`, and for kills of Ray `ray`.
 """
 
 from __future__ import annotations
@@ -20,9 +23,11 @@ import signal
 import statistics
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import partial
 from multiprocessing import get_context
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import torch
@@ -51,6 +56,14 @@ class Noise(Dataset[tuple[torch.Tensor, int]]):
         return torch.rand(3, 16, 16, generator=torch.Generator().manual_seed(index)), index % 3
 
 
+class Slow(Noise):
+    """The same as if from a slow disk, so that there is time to kill."""
+
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
+        time.sleep(0.02)
+        return super().__getitem__(index)
+
+
 def tiny() -> nn.Module:
     generator = torch.Generator().manual_seed(0)
     model = nn.Sequential(
@@ -69,14 +82,16 @@ def raw(model: nn.Module, x: torch.Tensor, batch: int) -> None:
         torch.autograd.grad(model(leaf).amax(1).sum(), leaf)
 
 
-def seconds(work: Callable[[], object]) -> float:
-    started = time.perf_counter()
+def seconds(work: Callable[[], object]) -> tuple[float, float]:
+    """CPU time of this process and those it has started and that have ended, and time by the clock."""
+    before, started = os.times(), time.perf_counter()
     work()
-    return time.perf_counter() - started
+    after = os.times()
+    return sum(after[:4]) - sum(before[:4]), time.perf_counter() - started
 
 
 def explained_files(loaded: deepviz.LoadedModel, source: Path, method: str, workers: int, out: Path) -> None:
-    deepviz.run(loaded, source, method, out=out, workers=workers, shard_size=16 if workers > 1 else 256)
+    deepviz.run(loaded, source, method, out=out, workers=workers, shard_size=32 if workers > 1 else 256)
 
 
 def throughput(images: int, workers: int) -> list[list[str]]:
@@ -90,8 +105,8 @@ def throughput(images: int, workers: int) -> list[list[str]]:
             picture.rotate(number).save(source / f"{number:05d}.jpg", quality=92)
         x = torch.stack([loaded.prepare(path).x for path in sorted(source.iterdir())])
         model = loaded.module.eval()
-        best = min(BATCHES, key=lambda batch: seconds(lambda: raw(model, x[:32], batch)))
-        found: dict[str, list[float]] = {}
+        best = min(BATCHES, key=lambda batch: min(seconds(lambda: raw(model, x[:64], batch)) for _ in range(2)))
+        found: dict[str, list[tuple[float, float]]] = {}
         contestants: dict[str, Callable[[Path], object]] = {
             f"raw model, batches of {best}": lambda _: raw(model, x, best)
         }
@@ -105,39 +120,75 @@ def throughput(images: int, workers: int) -> list[list[str]]:
             for number, (name, work) in enumerate(contestants.items()):
                 out = Path(folder, f"{turn}-{number}")
                 found.setdefault(name, []).append(seconds(partial(work, out)))
-    base = statistics.median(next(iter(found.values())))
+    least = {name: [min(of) for of in zip(*took, strict=True)] for name, took in found.items()}
+    base = next(iter(least.values()))
     return [
-        [name, f"{images / statistics.median(took):.1f}", f"{base / statistics.median(took):.2f}"]
-        for name, took in found.items()
+        [
+            name,
+            f"{1000 * cpu / images:.1f} ms",
+            f"{base[0] / cpu:.2f}",
+            f"{images / clock:.1f}",
+            f"{base[1] / clock:.2f}",
+        ]
+        for name, (cpu, clock) in least.items()
     ]
 
 
-def explained(out: str, count: int, shard_size: int, told: str = "") -> None:
+def explained(out: str, source: Noise, shard_size: int, told: str = "", **options: object) -> None:
     torch.set_num_threads(1)
-    deepviz.run(tiny(), Noise(count), ["gradient", "grad-cam"], out=out, shard_size=shard_size)
+    deepviz.run(tiny(), source, ["gradient", "grad-cam"], out=out, shard_size=shard_size, **options)
     if told:
         Path(told).write_text(str(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss))
 
 
-def in_a_process(*arguments: object) -> object:
+def in_a_process(*arguments: object, **options: object) -> BaseProcess:
     context = get_context("forkserver")
     context.set_forkserver_preload(["deepviz.runs.dataset_run", "zarr", "pyarrow.parquet"])
-    process = context.Process(target=explained, args=arguments)
+    process = context.Process(target=explained, args=arguments, kwargs=options)
     process.start()
     return process
 
 
-def memory(counts: tuple[int, ...]) -> list[list[str]]:
-    rows = []
+def memory(counts: Sequence[int]) -> tuple[list[list[str]], str]:
+    """The peaks, and how long it takes to open the largest run's array and to read one map, by zarr and by `Run`."""
+    rows, reading = [], ""
     for count in counts:
         with tempfile.TemporaryDirectory() as folder:
-            told = Path(folder, "told")
+            told, out = Path(folder, "told"), Path(folder, "run")
             started = time.perf_counter()
-            process = in_a_process(str(Path(folder, "run")), count, 256, str(told))
-            process.join()  # type: ignore[attr-defined]
+            process = in_a_process(str(out), Noise(count), 256, str(told))
+            process.join()
             took = time.perf_counter() - started
-            rows.append([f"{count:,}", f"{int(told.read_text()) / 1024:.0f} MiB", f"{count / took:.0f}"])
-    return rows
+            rows.append(
+                [f"{count:,}", f"{int(told.read_text()) / 1024:.0f} MiB", f"{took:.1f} s", f"{count / took:.0f}"]
+            )
+            if count == max(counts):
+                reading = read_one(out, count)
+    return rows, reading
+
+
+def read_one(out: Path, count: int) -> str:
+    import zarr
+
+    folder = next(path.parent for path in sorted(out.glob("maps/gradient*/*/zarr.json")))
+    moments, opened = random.Random(0), []
+    for _ in range(20):
+        place = moments.randrange(count)
+        opened.append(seconds(lambda place=place: zarr.open_array(folder, mode="r")[place])[1])  # type: ignore[misc]
+    deepviz.Run(out).map(0, "gradient")  # imports what reads
+    started = time.perf_counter()
+    run = deepviz.Run(out)
+    first = run.map(count // 2, "gradient")
+    took, again = (
+        time.perf_counter() - started,
+        min(seconds(lambda: run.map(count // 3, "gradient"))[1] for _ in range(9)),
+    )
+    assert first.shape == (3, 16, 16)
+    return (
+        f"One map of {count:,}: zarr opens the array and reads it in {1000 * statistics.median(opened):.1f} ms "
+        f"(median of 20 at random); `deepviz.Run` opens the run and reads the first in {1000 * took:.0f} ms, further "
+        f"ones in {1000 * again:.1f} ms each."
+    )
 
 
 def contents(folder: Path) -> dict[str, str]:
@@ -145,43 +196,97 @@ def contents(folder: Path) -> dict[str, str]:
     return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 
-def killed(kills: int) -> str:
-    """Kills, and whether the files are those of a run that was not ended; more images are taken if it ends before."""
-    count, moments = 40 * kills, random.Random(0)
+def workers_of(process: BaseProcess, engine: str) -> list[int]:
+    """The processes that work for one that leads."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*"):
+        try:
+            command, parent = (path / "cmdline").read_bytes(), (path / "stat").read_text().rpartition(")")[2].split()[1]
+        except OSError:
+            continue
+        if b"ray::_Actor" in command if engine == "ray" else b"spawn_main" in command and int(parent) == process.pid:
+            found.append(int(path.name))
+    return found
+
+
+def killed(kills: int, engine: str) -> str:
+    """Kills, and whether the files are those of a run that was not disturbed."""
+    count, moments = 150 * kills, random.Random(0)
+    led, worked = 0, 0
+    options: dict[str, object] = {"workers": 2, "engine": engine}
     with tempfile.TemporaryDirectory() as folder:
         whole, other = Path(folder, "whole"), Path(folder, "killed")
-        in_a_process(str(whole), count, 10).join()  # type: ignore[attr-defined]
-        done = 0
-        while done < kills:
-            process = in_a_process(str(other), count, 10)
-            process.join(moments.uniform(0.05, 1.5))  # type: ignore[attr-defined]
-            if process.exitcode is not None:  # type: ignore[attr-defined]
-                break
-            os.kill(process.pid, signal.SIGKILL)  # type: ignore[attr-defined]
-            process.join()  # type: ignore[attr-defined]
-            done += 1
-        in_a_process(str(other), count, 10).join()  # type: ignore[attr-defined]
+        in_a_process(str(whole), Noise(count), 10).join()
+        process = in_a_process(str(other), Slow(count), 10, **options)
+        while led + worked < kills:
+            there = len(list(other.glob("rows/*.parquet")))
+            while moments.random() < 0.9 and process.exitcode is None:
+                if len(list(other.glob("rows/*.parquet"))) > there:  # else now and then before any work
+                    break
+                process.join(0.05)
+            process.join(moments.uniform(0, 0.5))
+            if process.exitcode is not None:
+                if len(list(other.glob("rows/*.parquet"))) * 10 >= count:
+                    break
+            elif moments.random() < 0.4 and (there_are := workers_of(process, engine)):
+                with suppress(ProcessLookupError):
+                    os.kill(moments.choice(there_are), signal.SIGKILL)
+                    worked += 1
+                continue
+            else:
+                os.kill(process.pid or 0, signal.SIGKILL)
+                process.join()
+                led += 1
+            process = in_a_process(str(other), Slow(count), 10, **options)
+        process.join()
+        in_a_process(str(other), Noise(count), 10).join()
         same = contents(other) == contents(whole)
-    return f"{done} kills at random moments: {'all files are equal byte by byte' if same else 'FILES DIFFER'}"
+        problems = deepviz.Run(other).verify()
+    words = "all files are equal byte by byte" if same and not problems else f"FILES DIFFER {problems[:3]}"
+    kind = "Ray actors on two nodes" if engine == "ray" else "worker processes"
+    return (
+        f"{led + worked} kills at random moments over two {kind}, {led} of the process that leads and {worked} of a "
+        f"worker, {count:,} images: {words}."
+    )
+
+
+def killed_over_ray(kills: int) -> str:
+    from ray.cluster_utils import Cluster
+
+    os.environ |= {"RAY_USAGE_STATS_ENABLED": "0"}
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+    os.environ["RAY_ADDRESS"] = cluster.address
+    try:
+        cluster.add_node(num_cpus=1)
+        return killed(kills, "ray")
+    finally:
+        cluster.shutdown()
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--images", type=int, default=64)
+    parser.add_argument("--images", type=int, default=256)
     parser.add_argument("--large", type=int, default=100_000)
     parser.add_argument("--kills", type=int, default=50)
+    parser.add_argument("--ray-kills", type=int, default=10)
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--markdown", type=Path)
     given = parser.parse_args()
-    text = "\n\n".join(
-        [
-            f"{torch.get_num_threads()} threads, {given.images} images of 600 x 400 and 451 x 300 pixels or so:",
-            table(["", "images per second", "of the raw model"], throughput(given.images, given.workers)),
-            "Small images, two methods, a tiny network:",
-            table(["images", "peak memory", "images per second"], memory((100, given.large))),
-            killed(given.kills) + ".",
-        ]
-    )
+    parts = []
+    if given.images:
+        head = ["", "CPU time of an image", "of the raw model", "images per second", "of the raw model"]
+        parts.append(f"{torch.get_num_threads()} threads, {given.images} images of 451 x 300 pixels or so:")
+        parts.append(table(head, throughput(given.images, given.workers)))
+    if given.large:
+        counts = [count for count in (100, 1_000, 10_000, 100_000) if count < given.large] + [given.large]
+        rows, reading = memory(counts)
+        parts.append("Small images, two methods, a tiny network, one thread:")
+        parts += [table(["images", "peak memory", "time", "images per second"], rows), reading]
+    if given.kills:
+        parts.append(killed(given.kills, "local"))
+    if given.ray_kills:
+        parts.append(killed_over_ray(given.ray_kills))
+    text = "\n\n".join(parts)
     print(text)
     if given.markdown:
         replace_section(given.markdown, "runs", text)
