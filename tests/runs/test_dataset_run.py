@@ -1,6 +1,7 @@
 import json
 import os
 import random
+import shutil
 import signal
 import socket
 import time
@@ -148,6 +149,26 @@ class Deadly(torch.utils.data.Dataset):
         return pixels(8)[index]
 
 
+def test_workers_that_end_before_they_begin_end_the_run(tmp_path):
+    with pytest.raises(ModelError, match=r"each worker process ended before it held the model, .* exit code 7: use"):
+        deepviz.run(network(), Unreadable(), "gradient", out=tmp_path, shard_size=4, workers=2)
+    assert not (tmp_path / "lock").exists()
+
+
+class Unreadable(Deadly):
+    """The process that reads it from a pickle is ended."""
+
+    def __getitem__(self, index):
+        return pixels(8)[index]
+
+    def __getstate__(self):
+        return {"leader": os.getpid()}
+
+    def __setstate__(self, state):
+        if os.getpid() != state["leader"]:
+            os._exit(7)
+
+
 def test_what_cannot_be_sent_to_a_worker_is_said_before_any_work(tmp_path):
     model = network()
     model.register_forward_hook(lambda *_: None)
@@ -196,6 +217,15 @@ def test_a_flipped_byte_of_rows_is_found_or_changes_nothing(tmp_path):
     assert path.read_bytes() == whole
 
 
+def test_a_file_of_maps_that_is_gone_is_computed_again(undisturbed, tmp_path):
+    shutil.copytree(undisturbed[0], tmp_path / "out")
+    path = next(path for path in sorted((tmp_path / "out" / "maps").rglob("c/3/*/*/*")) if path.is_file())
+    path.unlink()
+    assert deepviz.Run(tmp_path / "out").verify() == [f"{path} cannot be read: No such file or directory"]
+    assert ended(started(tmp_path / "out")) == 0
+    assert contents(tmp_path / "out") == contents(undisturbed[0])
+
+
 def test_a_column_of_another_type_is_damage(tmp_path):
     # which a flipped byte of the file's metadata makes of a column that is empty
     run = deepviz.run(network(), pixels(4), "gradient", out=tmp_path, shard_size=2)
@@ -238,6 +268,16 @@ def test_the_lock_of_a_run_that_is_gone_is_taken_over(held, age, tmp_path):
     with locked(tmp_path):
         assert json.loads((tmp_path / "lock").read_text())["pid"] == os.getpid()
     assert not (tmp_path / "lock").exists()
+
+
+def test_of_runs_that_begin_together_in_one_folder_one_goes_on_and_the_others_are_told(undisturbed, tmp_path):
+    out = tmp_path / "out"
+    processes = [started(out, told=str(tmp_path / str(number))) for number in range(4)]
+    assert [ended(process) for process in processes] == [0] * 4
+    told = [path.read_text() for path in tmp_path.glob("[0-3]")]
+    assert len(told) <= 3  # those that come late find it done
+    assert all(one.startswith(f"OutputError: a run is under way in {out} (process ") for one in told)
+    assert contents(out) == contents(undisturbed[0])
 
 
 def test_a_lock_of_another_machine_that_shows_signs_of_life_is_left(tmp_path):
@@ -516,12 +556,16 @@ def test_one_map_of_many_is_read_without_the_others(tmp_path, monkeypatch):
     assert run.map(63).shape == (3, 12, 12)
 
 
-def test_a_full_disk_is_one_line_and_the_run_goes_on_from_there(undisturbed, tmp_path):
+@pytest.mark.parametrize(
+    ("size", "where", "workers"), [(600, "manifest", 1), (3000, "maps", 1), (3000, "maps", 2), (9500, "rows", 1)]
+)
+def test_a_full_disk_is_one_line_and_the_run_goes_on_from_there(size, where, workers, undisturbed, tmp_path):
     out, told = tmp_path / "out", tmp_path / "told"
-    assert ended(started(out, file_size=3000, told=str(told))) == 0
+    assert ended(started(out, file_size=size, told=str(told), workers=workers)) == 0
     message = told.read_text()
-    assert message.startswith("OutputError: cannot write ")
+    assert message.startswith(f"OutputError: cannot write {out}/{where}")
     assert "\n" not in message
+    assert not (out / "lock").exists()
     assert ended(started(out)) == 0
     assert contents(out) == contents(undisturbed[0])
 

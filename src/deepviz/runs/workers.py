@@ -201,7 +201,7 @@ class Crew:
 
     def _count_never_begun(self, ending: str) -> None:
         self.never_begun += 1
-        if self.never_begun >= TRIES * len(self.workers):
+        if self.never_begun >= max(TRIES, len(self.workers)):
             raise ModelFailed(
                 f"each {self.engine.kind} ended before it held the model, the last one by {ending}: use fewer workers"
             )
