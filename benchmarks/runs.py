@@ -220,11 +220,10 @@ def killed(kills: int, engine: str) -> str:
         process = in_a_process(str(other), Slow(count), 10, **options)
         while led + worked < kills:
             there = len(list(other.glob("rows/*.parquet")))
-            while moments.random() < 0.9 and process.exitcode is None:
-                if len(list(other.glob("rows/*.parquet"))) > there:  # else now and then before any work
-                    break
+            early = moments.random() < 0.2  # before any work, or after some
+            while not early and process.exitcode is None and len(list(other.glob("rows/*.parquet"))) == there:
                 process.join(0.05)
-            process.join(moments.uniform(0, 0.5))
+            process.join(moments.uniform(0, 3 if early else 0.5))
             if process.exitcode is not None:
                 if len(list(other.glob("rows/*.parquet"))) * 10 >= count:
                     break
