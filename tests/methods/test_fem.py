@@ -30,3 +30,11 @@ def test_a_channel_that_is_the_same_everywhere_says_nothing_about_where():
         model[0].weight.zero_()
     found = FEM(layer="0")(model, torch.rand(1, 1, 4, 4, dtype=torch.float64), 0)
     assert float(found.max() - found.min()) < 1e-12
+
+
+def test_of_two_positions_the_higher_one_is_exactly_one_deviation_above_the_mean():
+    model = nn.Sequential(nn.Conv2d(3, 64, 1), nn.Flatten(), nn.Linear(128, 2)).double()
+    x = torch.rand(5, 3, 1, 2, dtype=torch.float64)
+    A = model[0](x).detach()
+    expected = (A.mean((2, 3), keepdim=True) * (A == A.amax((2, 3), keepdim=True))).sum(1, keepdim=True)
+    assert_same(FEM(layer="0")(model, x, 0), expected, 1e-12)

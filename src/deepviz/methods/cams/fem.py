@@ -3,11 +3,15 @@
 from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
+import torch
 from torch import Tensor
 
 from deepviz.methods.cams.layer_map import ActivationMap, mean
 from deepviz.methods.method import View
 from deepviz.options import Ge
+
+TIE = 16
+"""In units of the last place, how far values may be apart that are the same."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +53,9 @@ class FEM(ActivationMap):
         """sum_k mu_k B_k."""
         mu = mean(A)
         sigma = mean((A - mu).square()).sqrt()
-        B = (mu + self.k * sigma <= A).to(A.dtype)
+        # of two positions one is exactly at mu + sigma, so that rounding must not decide
+        tie = TIE * torch.finfo(A.dtype).eps * A.abs().flatten(2).amax(2).view(mu.shape)
+        B = (mu + self.k * sigma - tie <= A).to(A.dtype)
         return (mu * B).sum(1, keepdim=True)
 
     @property
