@@ -36,5 +36,5 @@ def test_of_two_positions_the_higher_one_is_exactly_one_deviation_above_the_mean
     model = nn.Sequential(nn.Conv2d(3, 64, 1), nn.Flatten(), nn.Linear(128, 2)).double()
     x = torch.rand(5, 3, 1, 2, dtype=torch.float64)
     A = model[0](x).detach()
-    expected = (A.mean((2, 3), keepdim=True) * (A == A.amax((2, 3), keepdim=True))).sum(1, keepdim=True)
+    expected = (A.mean((2, 3), keepdim=True) * (A.amax((2, 3), keepdim=True) == A)).sum(1, keepdim=True)
     assert_same(FEM(layer="0")(model, x, 0), expected, 1e-12)
