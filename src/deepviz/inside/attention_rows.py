@@ -140,7 +140,7 @@ class Attention:
         """A patch or token in words.
 
         Example:
-            >>> import torch
+            >>> from deepviz import viz_attention
             >>> from deepviz.testing import images, network
             >>> found = viz_attention(network(attention=True), images(1)[0])
             >>> found.called((0, 2)), found.called()
