@@ -179,7 +179,7 @@ class Clusters:
         thumbnails = []
         for number, (mean, size) in enumerate(zip(self.means, self.sizes, strict=True)):
             typical = [self._thumbnail(index) for index in self.members(number)[: columns - 1]]
-            picture = mean.picture(size=typical[0].picture.size if mean.values.ndim == 2 else None)
+            picture = mean.picture()  # in its own proportions: it may be of images of several
             of = f"{_count(size)}, separation {self.separation[number]:.2f}"
             empty = [Thumbnail(Image.new("RGB", picture.size, PAPER))] * (columns - 1 - len(typical))
             thumbnails += [Thumbnail(picture, f"Cluster {number}: mean", of), *typical, *empty]
