@@ -1,10 +1,11 @@
 import json
 
 import pytest
+import safetensors.torch
 
 import deepviz
 from deepviz.cli import run
-from tiny_run import folder_of_images, loaded
+from tiny_run import folder_of_images, loaded, network
 
 pytest.importorskip("zarr", reason="zarr is not installed: pip install 'deepviz[data]'")
 pytest.importorskip("pyarrow", reason="pyarrow is not installed: pip install 'deepviz[data]'")
@@ -37,6 +38,33 @@ def test_a_change_above_the_bound_is_exit_code_1(tmp_path, capsys):
     captured = capsys.readouterr()
     assert "is above 0.001" in captured.err
     assert "ant/0.png" in captured.out
+
+
+def test_two_checkpoints_are_run_over_a_source_and_compared(runs, tmp_path, capsys):
+    for seed in (0, 5):
+        safetensors.torch.save_file(network(seed).state_dict(), tmp_path / f"{seed}.safetensors")
+    files = [str(tmp_path / f"{seed}.safetensors") for seed in (0, 5)]
+    out = tmp_path / "compared"
+    asked = ["--source", str(tmp_path / "images"), "--model", "tiny_run:network", "--size", "12", "--crop", "1.0"]
+    asked += ["--preprocess", "imagenet", "-m", "gradient", "--json"]
+    assert run(["diff", *files, *asked, "-o", str(out)]) == 0
+    told = json.loads(capsys.readouterr().out)
+    found = deepviz.diff(out / "before", out / "after")
+    assert [entry["change"] for entry in told["reasons"]] == [change.change for change in found.reasons]
+    assert told["images"] == 6
+    assert told["altered"] == 0
+    # one that was run already is taken as it is
+    assert run(["diff", str(out / "before"), files[1], *asked, "-o", str(out)]) == 0
+    assert json.loads(capsys.readouterr().out) == told
+    assert run(["diff", files[0], files[0], *asked, "-o", str(tmp_path / "same"), "--fail-above", "0.001"]) == 0
+
+
+def test_files_of_weights_need_a_source(tmp_path, capsys):
+    path = tmp_path / "a.safetensors"
+    assert run(["diff", str(path), str(path)]) == 2
+    assert capsys.readouterr().err == (
+        f"deepviz: {path} is no folder of a run; for files of weights give the images as --source\n"
+    )
 
 
 def test_what_holds_no_run_is_one_line(tmp_path, capsys):

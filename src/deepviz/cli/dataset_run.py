@@ -30,7 +30,7 @@ from deepviz.cli.targets import Target, parsed_targets
 from deepviz.errors import DeepVizError
 from deepviz.models.images import shown
 from deepviz.probe.memory import keep_memory
-from deepviz.remote import path_of
+from deepviz.remote import AnyPath, path_of
 from deepviz.results.outcomes import Skipped
 from deepviz.results.run import Run
 from deepviz.results.shards import library
@@ -140,17 +140,21 @@ def run(
         raise
     except ValueError as error:
         raise UsageError(str(error)) from None
+    return told(explained(asked, path_of(output), plan, retry_failed), json)
+
+
+def explained(asked: Asked, output: AnyPath, plan: Plan, retry_failed: bool = False) -> Run:
+    """The run of what is asked, with its progress on stderr."""
     with progress_bar("images") as bar:
         rate = Rate()
 
         def show(done: int, total: int) -> None:
             bar.show(rate.told(done, total), done, total)
 
-        found = run_asked(
-            asked, path_of(output), plan, retry_failed=retry_failed, progress=show,
+        return run_asked(
+            asked, output, plan, retry_failed=retry_failed, progress=show,
             said=lambda text: print(f"deepviz: note: {text}", file=sys.stderr),
         )  # fmt: skip
-    return told(found, json)
 
 
 class Rate:

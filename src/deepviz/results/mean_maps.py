@@ -88,7 +88,7 @@ class MeanMap:
     def __repr__(self) -> str:
         of = f"{self.name!r}, " if self.name else ""
         shape = "x".join(map(str, self.values.shape))
-        return f"MeanMap({of}{self.method}, {self.images} images, {shape})"
+        return f"MeanMap({of}{self.method}, {self.images} image{'s' if self.images != 1 else ''}, {shape})"
 
 
 def mean_maps_sheet(maps: Mapping[str, MeanMap]) -> Image.Image:

@@ -248,7 +248,7 @@ class Run:
             >>> images = [(torch.rand(3, 8, 8), label) for label in (0, 1, 1)]
             >>> run = deepviz.run(net, images, "gradient", out=tempfile.mkdtemp())
             >>> list(run.mean_maps().values())
-            [MeanMap('class 0', gradient, 1 images, 8x8), MeanMap('class 1', gradient, 2 images, 8x8)]
+            [MeanMap('class 0', gradient, 1 image, 8x8), MeanMap('class 1', gradient, 2 images, 8x8)]
         """
         return mean_maps(self, method, by, where=where, rank=rank, input=input, normalise=normalise)
 

@@ -231,6 +231,8 @@ def _apart(name: str, one: _Rows, other: _Rows) -> float | None:
         return None
     if a.shape != b.shape:
         b = F.interpolate(b[None, None], a.shape, mode="bilinear", align_corners=False)[0, 0]
+    if torch.equal(a, b):
+        return 0.0  # exactly, so that --fail-above 0 holds a model to its reasons
     return max(0.0, 1.0 - float(correlation(a.reshape(1, -1), b.reshape(1, -1))))
 
 
