@@ -1,6 +1,7 @@
 import csv
 import json
 import os
+import weakref
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ from PIL import Image
 
 import deepviz
 from deepviz.cli import run
+from deepviz.cli import sanity as cli_sanity
 from deepviz.models import load_model
 from deepviz.objectives import Channel, Logit
 from deepviz.results.sanity import key_of
@@ -244,3 +246,43 @@ def test_a_budget_is_that_of_every_method_which_takes_one(sanity):
     assert code == 0
     expected = json.loads(sanity(*common, "-m", "rise(cells=3, max_passes=70)")[1])
     assert json.loads(out)["similarities"] == expected["similarities"]
+
+
+def test_the_maps_of_images_that_are_done_are_not_kept(sanity, monkeypatch):
+    """Of each image the numbers remain; its maps, for every stage and method, would fill the memory."""
+    for number in range(5):
+        Image.effect_noise((40, 40), number + 9).save(f"{number}.png")
+    alive, most = [], []
+    randomize = cli_sanity.randomize_items
+
+    def watched(*arguments, **options):
+        for one in randomize(*arguments, **options):
+            alive.append(weakref.ref(one))
+            most.append(sum(ref() is not None for ref in alive))
+            yield one
+
+    monkeypatch.setattr(cli_sanity, "randomize_items", watched)
+    code, out, _ = sanity(*(f"{number}.png" for number in range(5)), *QUICK, "--json")
+    assert (code, len(json.loads(out)["images"])) == (0, 5)
+    assert len(most) == 5
+    assert max(most) <= 2
+
+
+def test_the_images_of_a_run_are_checked_by_its_methods(sanity, tmp_path):
+    pytest.importorskip("zarr", reason="zarr is not installed: pip install 'deepviz[data]'")
+    pytest.importorskip("pyarrow", reason="pyarrow is not installed: pip install 'deepviz[data]'")
+    (tmp_path / "images").mkdir()
+    for number in range(3):
+        Image.effect_noise((40, 40), number + 9).save(f"images/{number}.png")
+    model = load_model("small_models:good")
+    deepviz.run(model, tmp_path / "images", ["gradient", "grad-times-image"], out=tmp_path / "run")
+    code, out, err = sanity("run", *QUICK[:2], "--stages", "2", "--json")
+    assert (code, err) == (0, "")
+    _, direct, _ = sanity("images", *QUICK, "-m", "grad-times-image", "--json", "-o", "other")
+    found, wanted = json.loads(out), json.loads(direct)
+    assert found["methods"] == wanted["methods"]
+    assert found["similarities"] == wanted["similarities"]
+    deepviz.run(model, [np.full((8, 8, 3), 9, np.uint8)] * 2, "gradient", out=tmp_path / "in memory")
+    code, _, err = sanity("in memory", *QUICK)
+    assert code == 2
+    assert "the images of this run are in no files of their own: give the images" in err

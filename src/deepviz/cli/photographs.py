@@ -9,10 +9,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from deepviz.cli import INPUT, OK, PARTLY
+from deepviz.cli import INPUT, OK, PARTLY, UsageError
 from deepviz.errors import DeepVizError, ImageError, MissingExtra
 from deepviz.models import LoadedModel, Prepared, example_photo, find_images
 from deepviz.models.images import NIFTI, FoundImages, Reads, ending, shown
+from deepviz.results.run import Run
+from deepviz.results.shards import MANIFEST
 
 
 @dataclass
@@ -151,3 +153,25 @@ def own_name(stem: str, taken: set[str]) -> str:
 def listed(files: Sequence[Path]) -> str:
     """Files in words: "a, b and c"."""
     return " and ".join(filter(None, [", ".join(map(str, files[:-1])), str(files[-1])]))
+
+
+def images_of_runs(given: Sequence[str]) -> tuple[list[str], list[str]]:
+    """What was named, with the folder of each run (`deepviz run`) as the files of its images; and the runs' methods.
+
+    Raises:
+        UsageError: for a run whose images are in no files.
+        StoredError: for a run that cannot be read.
+    """
+    found: list[str] = []
+    methods: list[str] = []
+    for one in given:
+        if not (Path(one) / MANIFEST).is_file():
+            found.append(one)
+            continue
+        run = Run(one)
+        source = run.manifest["question"]["source"]
+        if source["kind"] != "files":
+            raise UsageError(f"{one}: the images of this run are in no files of their own: give the images")
+        found += [str(Path(source["root"], name)) for name in dict.fromkeys(run.rows["image"].to_pylist())]
+        methods += run.methods
+    return found, list(dict.fromkeys(methods))

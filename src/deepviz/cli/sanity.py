@@ -27,7 +27,7 @@ from deepviz.cli.model_options import (
     check_device,
     loaded_model,
 )
-from deepviz.cli.photographs import Photographs, bundled_example, listed, own_name, stem
+from deepviz.cli.photographs import Photographs, bundled_example, images_of_runs, listed, own_name, stem
 from deepviz.cli.progress import Cost, progress_bar
 from deepviz.cli.records import ImageRecords, asked, own_folder
 from deepviz.cli.targets import Target, parsed_targets
@@ -91,7 +91,8 @@ def sanity(
 ) -> int:
     """Check whether the methods' maps depend on what the network has learned (Adebayo et al. 2018).
 
-    PHOTOS are files or folders; without any, the bundled example image is used. Writes a strip of maps
+    PHOTOS are files or folders; of the folder of a run (deepviz run), its images, by its methods. Without any, the
+    bundled example image is used. Writes a strip of maps
     for each image and target, the curves of all, sanity.json, sanity.csv (the means) and sanity_values.csv (a line for
     each image, method and stage). The verdicts are saved for deepviz explain --check.
     """
@@ -101,10 +102,11 @@ def sanity(
         check_seed(seed)
     except ValueError as error:
         raise UsageError(f"--{error}") from None
-    methods = built(method or catalog.default_set(), options, layer, budget)
+    given, of_runs = images_of_runs(photos)
+    methods = built(method or of_runs or catalog.default_set(), options, layer, budget)
     check_device(device)
     classes, names = read_truth(truth, labels, target)
-    photographs = Photographs.found(photos or (str(bundled_example()),))
+    photographs = Photographs.found(given or (str(bundled_example()),))
     if classes is not None:
         classes.check_names(photographs.paths)
     run = Run(photographs, methods, Randomization(stages, mode == "cascading", seed))
@@ -223,7 +225,11 @@ class Run:
                 mine.append(one)
                 of = asked_of_images[path]
                 if len(mine) == len(of or (None,)):
-                    records.add(path, _plain(of), {"numbers": [numbers_of(each) for each in mine], "strips": strips})
+                    numbers = [numbers_of(one) for one in mine]
+                    records.add(path, _plain(of), {"numbers": numbers, "strips": strips})
+                    # the maps are drawn: kept for all images, they would fill the memory
+                    image = object()
+                    self.examined[path] = [StoredRandomization.from_json(one, image) for one in numbers]
         left_out = {
             f"{name}: {reason}"
             for examined in self.examined.values()
