@@ -27,7 +27,7 @@ import { placeOf, revealing, step, tiling, visible } from "./tiling.js";
  * @property {Record<string, number | null>} metrics
  */
 
-const LEAST = { wide: 148, narrow: 104 };
+const LEAST = { wide: 148, narrow: 132 };
 const NARROW = 520;
 const CAPTION = 42;
 const BEYOND = 1; // rows of tiles that are drawn above and below what is seen

@@ -81,7 +81,7 @@ function offer() {
   $("reload").hidden = done === expected;
   $("method").replaceChildren(...run.methods.map((name) => option(name, name)), ...(run.methods.length > 1 ? [option("", "all methods")] : []));
   $("rank-pair").hidden = run.ranks < 2;
-  $("rank").replaceChildren(...Array.from({ length: run.ranks }, (_, rank) => option(String(rank), rank ? `number ${rank + 1}` : "the best class, or the first")), option("-1", "all"));
+  $("rank").replaceChildren(...Array.from({ length: run.ranks }, (_, rank) => option(String(rank), `number ${rank + 1}`)), option("-1", "all"));
   $("label").replaceChildren(...counts(run.labels));
   $("prediction").replaceChildren(...counts(run.predictions));
   $("label").closest(".pair").hidden = !run.labels.length;
