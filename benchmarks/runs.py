@@ -105,7 +105,7 @@ def throughput(images: int, workers: int) -> list[list[str]]:
             picture.rotate(number).save(source / f"{number:05d}.jpg", quality=92)
         x = torch.stack([loaded.prepare(path).x for path in sorted(source.iterdir())])
         model = loaded.module.eval()
-        best = min(BATCHES, key=lambda batch: min(seconds(lambda: raw(model, x[:64], batch)) for _ in range(2)))
+        best = min(BATCHES, key=lambda batch: min(seconds(lambda: raw(model, x[:32], batch)) for _ in range(2)))
         found: dict[str, list[tuple[float, float]]] = {}
         contestants: dict[str, Callable[[Path], object]] = {
             f"raw model, batches of {best}": lambda _: raw(model, x, best)

@@ -82,6 +82,7 @@ def test_another_question_is_one_line_and_exit_code_3(images, tmp_path, capsys):
         ((), "give a folder of images"),
         (("photos", "--workers", "0"), "workers must be at least 1"),
         (("photos", "--shard-size", "0"), "shard_size must be at least 1"),
+        (("photos", "--gpus", "1"), "(--gpus, --ray-address) are for engine='ray'"),
         (("photos", "--top-k", "0"), "--top-k must be at least 1"),
         (("photos", "--top-k", "2", "--target", "1"), "give it, or --target"),
         (("photos", "-m", "nothing"), "no method 'nothing'"),

@@ -4,6 +4,7 @@ import os
 import signal
 import sys
 import time
+from contextlib import suppress
 
 import pytest
 
@@ -25,8 +26,16 @@ def test_without_ray_the_line_that_installs_it_is_told(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("option", [{"gpus": 0.5}, {"ray_address": "auto"}])
 def test_what_is_for_ray_is_refused_without_it(tmp_path, option):
-    with pytest.raises(ValueError, match="gpus and ray_address are for the workers of engine='ray'"):
+    with pytest.raises(ValueError, match=r"\(--gpus, --ray-address\) are for engine='ray'"):
         deepviz.run(network(), pixels(4), "gradient", out=tmp_path, **option)
+
+
+def patiently(start):
+    """What `start` makes, up to three times: where other tests run, a node may take longer than Ray's 30 s."""
+    for _ in range(2):
+        with suppress(Exception):
+            return start()
+    return start()
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +45,7 @@ def cluster():
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
-        cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+        cluster = patiently(lambda: Cluster(initialize_head=True, head_node_args={"num_cpus": 1}))
         patch.setenv("RAY_ADDRESS", cluster.address)
         yield cluster
         cluster.shutdown()
@@ -50,7 +59,7 @@ def undisturbed(tmp_path_factory):
 
 
 def test_a_node_that_vanishes_changes_nothing(cluster, undisturbed, tmp_path):
-    nodes = [cluster.add_node(num_cpus=1) for _ in range(2)]
+    nodes = [patiently(lambda: cluster.add_node(num_cpus=1)) for _ in range(2)]
     told = []
 
     def vanish(done, total):

@@ -102,7 +102,7 @@ class Plan(Frozen):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.engine != "ray" and (self.gpus or self.ray_address):
-            raise ValueError("gpus and ray_address are for the workers of engine='ray'")
+            raise ValueError("gpus and ray_address (--gpus, --ray-address) are for engine='ray' (--engine ray)")
         if self.engine == "ray":
             import_ray()
 
