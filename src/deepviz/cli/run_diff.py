@@ -26,7 +26,6 @@ from deepviz.cli.targets import Target, parsed_targets
 from deepviz.errors import DeepVizError
 from deepviz.models.images import shown
 from deepviz.probe.memory import keep_memory
-from deepviz.remote import RemotePath, path_of
 from deepviz.results.run import Run
 from deepviz.results.run_diff import Change, Diff
 from deepviz.results.run_diff import diff as compared
@@ -85,8 +84,7 @@ def diff(
 
     def opened(path: str, name: str) -> Run:
         """The run in a folder; or that of a file of weights, which goes on where it stopped."""
-        place = path_of(path)
-        if isinstance(place, RemotePath) or place.is_dir():
+        if not Path(path).is_file():
             return Run(path)
         if source is None:
             raise UsageError(f"{path} is no folder of a run; for files of weights give the images as --source")
