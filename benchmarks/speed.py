@@ -27,7 +27,16 @@ from results import replace_section, table
 from torch import Tensor, nn
 
 from deepviz import catalog
-from deepviz.methods import GradCAM, Gradient, GuidedGradCAM, IntegratedGradients, Method, SmoothGrad
+from deepviz.methods import (
+    GenericAttention,
+    GradCAM,
+    Gradient,
+    GuidedGradCAM,
+    IntegratedGradients,
+    LeGrad,
+    Method,
+    SmoothGrad,
+)
 from deepviz.models import load_model
 from deepviz.models.torchvision_shim import import_timm, import_torchvision
 from deepviz.probe.chunks import chunk_rows
@@ -160,6 +169,13 @@ def contests(name: str, model: nn.Module, x: Tensor) -> dict[str, tuple[str, Con
         },
         1,
     )
+    if name == "vit_b16":
+        for method in (LeGrad(), GenericAttention()):
+            attention: Contestants = {
+                "raw": lambda: raw_gradient(model, x, chunk),
+                "DeepViz": lambda method=method: method(model, x, CLASS),
+            }
+            found[type(method).__name__] = ("forward + backward", attention, 1)
     if name != "vit_b16":
         guided: Contestants = {
             "raw": lambda: raw_gradient(model, x, chunk),
