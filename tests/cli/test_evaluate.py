@@ -13,6 +13,7 @@ from deepviz.objectives import Logit
 from deepviz.runs.places import read_boxes
 from deepviz.runs.truth import GroundTruth, read_classes
 from small_models import good
+from tiny_run import folder_of_images, loaded
 
 QUICK = ["--model", "small_models:good", "-m", "gradient", "--metric", "deletion(steps=4)"]
 
@@ -481,3 +482,42 @@ def test_of_a_plain_function_all_methods_are_those_of_forward_passes_alone(evalu
     assert [one.split(",")[0] for one in json.loads(out)["rows"]] == [
         cls().name for cls in map(deepviz.catalog.find, deepviz.catalog.default_set(black_box=True))
     ]
+
+
+def test_metrics_are_added_to_a_run(tmp_path, capsys):
+    pytest.importorskip("zarr", reason="zarr is not installed: pip install 'deepviz[data]'")
+    pytest.importorskip("pyarrow", reason="pyarrow is not installed: pip install 'deepviz[data]'")
+    images, model = folder_of_images(tmp_path / "images"), ("--model", "tiny_run:loaded")
+    for name, metrics in (("added", []), ("at once", ["sparseness", "deletion(steps=4)"])):
+        deepviz.run(loaded(), images, ["gradient", "grad-cam"], metrics=metrics, out=tmp_path / name, shard_size=4)
+    added, at_once = str(tmp_path / "added"), deepviz.Run(tmp_path / "at once")
+    asked = ["evaluate", added, *model, "--metric", "sparseness", "--metric", "deletion(steps=4)"]
+    assert run([*asked, "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told == [one | {"maps": 6} for one in at_once.scores()]
+    for metric in at_once.metrics:
+        assert deepviz.Run(added).rows[metric].equals(at_once.rows[metric])
+    assert run(asked) == 0
+    assert capsys.readouterr().out.splitlines()[0].split() == [
+        "method",
+        "metric",
+        "mean",
+        "95",
+        "%",
+        "interval",
+        "maps",
+    ]
+    assert run([*asked, "-m", "gradient"]) == 2
+    assert "-m is for images: a run has its own, and deepviz run adds methods to it" in capsys.readouterr().err
+    assert run([*asked[:2], "--model", "small_models:good"]) == 3
+    assert "holds the results of another question: it differs in" in capsys.readouterr().err
+
+
+def test_a_run_that_is_not_complete_is_told_to_go_on(tmp_path, capsys):
+    pytest.importorskip("zarr", reason="zarr is not installed: pip install 'deepviz[data]'")
+    pytest.importorskip("pyarrow", reason="pyarrow is not installed: pip install 'deepviz[data]'")
+    images, out = folder_of_images(tmp_path / "images"), tmp_path / "run"
+    deepviz.run(loaded(), images, "gradient", out=out, shard_size=3)
+    (out / "rows" / "00000001.parquet").unlink()
+    assert run(["evaluate", str(out), "--model", "tiny_run:loaded", "--metric", "sparseness"]) == 3
+    assert "is not complete: the command that it was begun with goes on" in capsys.readouterr().err

@@ -34,6 +34,7 @@ from deepviz.cli.model_options import (
 from deepviz.cli.photographs import Photographs, listed
 from deepviz.cli.progress import Cost, progress_bar
 from deepviz.cli.records import ImageRecords, asked, own_folder
+from deepviz.cli.run_evaluate import evaluate_run
 from deepviz.cli.targets import Target, parsed_targets
 from deepviz.cli.truth import Truth, read_truth
 from deepviz.errors import DeepVizWarning, MissingExtra, TargetError
@@ -47,6 +48,7 @@ from deepviz.objectives import Objective
 from deepviz.probe.memory import keep_memory
 from deepviz.render.figure import as_png
 from deepviz.results.evaluation import Evaluation, ImageScores, with_controls
+from deepviz.results.shards import MANIFEST
 from deepviz.results.tables import Format, aligned, in_format
 from deepviz.runs.asked import Item
 from deepviz.runs.evaluate import DEFAULT_METRICS, Box, evaluate_items, region
@@ -114,9 +116,20 @@ def evaluate(
 
     PHOTOS are files or folders. Writes evaluation.json, evaluation.csv (the table), evaluation_values.csv (a line for
     each image, method and metric) and, for metrics that have one, the curves: evaluation_curves.csv and curves.png.
+    To a run (deepviz run), given by its folder, the metrics of its maps are added, and nothing else is written.
     """
     if not photos:
         raise UsageError("give images or a folder of images: deepviz evaluate photos")
+    if len(photos) == 1 and (Path(photos[0]) / MANIFEST).is_file():
+        given = {"-m": method, "--target": target, "--truth": truth, "--extra": extra, "--layer": layer}
+        for flag, value in (given | {"--budget": budget, "--resume": resume}).items():
+            if value:
+                raise UsageError(f"{flag} is for images: a run has its own, and deepviz run adds methods to it")
+        check_device(device)
+        keep_memory()
+        measures = [built_metric(name) for name in metric] if metric else list(DEFAULT_METRICS)
+        loaded = loaded_model(model, weights, labels, device, output_kind, loading)
+        return evaluate_run(photos[0], loaded, measures, boxes, json)
     methods = built(method or catalog.default_set(), options, layer, budget)
     metrics = [built_metric(name) for name in metric] if metric else list(DEFAULT_METRICS)
     check_device(device)

@@ -13,6 +13,7 @@ from deepviz.cli import INPUT, OK, PARTLY, UsageError
 from deepviz.errors import DeepVizError, ImageError, MissingExtra
 from deepviz.models import LoadedModel, Prepared, example_photo, find_images
 from deepviz.models.images import NIFTI, FoundImages, Reads, ending, shown
+from deepviz.remote import is_url
 from deepviz.results.run import Run
 from deepviz.results.shards import MANIFEST
 
@@ -170,7 +171,7 @@ def images_of_runs(given: Sequence[str]) -> tuple[list[str], list[str]]:
             continue
         run = Run(one)
         source = run.manifest["question"]["source"]
-        if source["kind"] != "files":
+        if source["kind"] != "files" or is_url(source["root"]):
             raise UsageError(f"{one}: the images of this run are in no files of their own: give the images")
         found += [str(Path(source["root"], name)) for name in dict.fromkeys(run.rows["image"].to_pylist())]
         methods += run.methods

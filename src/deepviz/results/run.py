@@ -21,6 +21,7 @@ from deepviz import catalog
 from deepviz.errors import DeepVizError, StoredError
 from deepviz.geometry import Geometry
 from deepviz.methods.method import Method
+from deepviz.metrics.bootstrap import interval
 from deepviz.models.images import photo_of, shown
 from deepviz.objectives.record import from_plain
 from deepviz.remote import AnyPath, RemotePath, below, path_of
@@ -382,6 +383,29 @@ class Run:
             )
         written: Path = import_module("deepviz").report(list(self.explanations()), path, title=title)
         return written
+
+    def scores(self) -> list[dict[str, Any]]:
+        """The mean of each metric over these rows, by method: its interval of 95 % over images, and of how many maps.
+
+        Example:
+            >>> import deepviz, tempfile, torch
+            >>> net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3 * 8 * 8, 5))
+            >>> run = deepviz.run(net, torch.rand(4, 3, 8, 8), "gradient", metrics="sparseness", out=tempfile.mkdtemp())
+            >>> [(one["method"], one["metric"], one["maps"]) for one in run.scores()]
+            [('gradient', 'sparseness', 4)]
+        """
+        compute = library("pyarrow.compute")
+        found = []
+        for method in self.methods:
+            rows = self.rows.filter(compute.equal(self.rows["method"], method))
+            for metric in self.metrics:
+                values = rows[metric].drop_null().to_numpy()
+                low, high = interval(values)
+                mean = float(values.mean()) if len(values) else float("nan")
+                found.append(
+                    {"method": method, "metric": metric, "maps": len(values), "mean": mean, "low": low, "high": high}
+                )
+        return found
 
     def to_pandas(self) -> Any:
         """The table as a pandas `DataFrame`."""
