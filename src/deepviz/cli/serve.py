@@ -118,7 +118,7 @@ def serve(
             token = token or secrets.token_urlsafe(32)
             app = create_run_app(folder, token=token, hosts=_hosts(host, allow_host or []))
             app.state.rows.prepare()  # before the link is there, so that the page is at once
-            _serve(app, bound, host, browser)
+            _serve(app, bound, host, browser, "see the images and maps")
         return
     check_device(device)
     for name in method or []:
@@ -145,7 +145,7 @@ def serve(
             app = create_app(models, files, token=token, hosts=_hosts(host, allow_host or []))
         for warning in caught:
             print("deepviz:", warning.message, file=sys.stderr)
-        _serve(app, bound, host, browser)
+        _serve(app, bound, host, browser, "run models here and see the images")
 
 
 def _run_in(given: list[str]) -> AnyPath | None:
@@ -176,15 +176,15 @@ def _use_one_thread() -> None:
         import_module("threadpoolctl").threadpool_limits(1)
 
 
-def _serve(app: FastAPI, bound: socket.socket, host: str, browser: bool) -> None:
-    """Say where the page is, and serve it until interrupted."""
+def _serve(app: FastAPI, bound: socket.socket, host: str, browser: bool, can: str) -> None:
+    """Say where the page is, and what who has the link can do, and serve it until interrupted."""
     from deepviz.web import address, serve
 
     link = address(_reachable(host), bound.getsockname()[1], app.state.token)
     if not _is_loopback(host):
         print(
-            f"deepviz: listening on {host}, which other machines can reach: whoever has the link can run models "
-            "here and see the images, and traffic is unencrypted; add names of this machine with --allow-host",
+            f"deepviz: listening on {host}, which other machines can reach: whoever has the link can {can}, "
+            "and traffic is unencrypted; add names of this machine with --allow-host",
             file=sys.stderr,
         )
     print(f"DeepViz is at {link}\nPress Ctrl-C to stop", flush=True)
