@@ -10,6 +10,7 @@ import pytest
 
 import deepviz
 from deepviz.errors import MissingExtra, ModelError
+from deepviz.runs import ray_workers
 from tiny_run import IMAGES, METHODS, SHARD, contents, ended, network, pixels, started
 
 pytest.importorskip("zarr", reason="zarr is not installed: pip install 'deepviz[data]'")
@@ -92,6 +93,17 @@ class Deadly:
         if index == 5:
             os.kill(os.getpid(), signal.SIGKILL)
         return pixels(8)[index]
+
+
+def test_a_cluster_that_has_no_room_is_told(cluster, tmp_path, monkeypatch):
+    monkeypatch.setattr(ray_workers, "NOTED", 0.5)
+    monkeypatch.setattr(ray_workers, "PATIENCE", 1.5)
+    asks = r"each asks for 1 CPUs and 3 GPUs, and the cluster has \d+ and 0"
+    with (
+        pytest.warns(deepviz.DeepVizWarning, match=f"no worker has begun yet: {asks}"),
+        pytest.raises(ModelError, match=f"no worker has begun for .* minutes: {asks}"),
+    ):
+        deepviz.run(network(), pixels(4), "gradient", out=tmp_path, gpus=3, **OPTIONS)
 
 
 def test_a_cluster_that_cannot_be_reached_is_told(tmp_path):
