@@ -43,6 +43,9 @@ bench: $(VENV)/bench
 	$(BIN)/python benchmarks/trained_vit.py
 	$(BIN)/python benchmarks/runs.py
 	$(BIN)/python benchmarks/run_page.py
+	$(BIN)/python benchmarks/incremental_occlusion.py
+	$(BIN)/python benchmarks/black_box.py
+	$(BIN)/python benchmarks/low_budget.py $(PHOTOS)
 
 clean:
 	rm -rf $(VENV) $(FLOOR) docs/_build docs/jupyter_execute deepviz-out

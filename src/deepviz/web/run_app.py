@@ -44,7 +44,7 @@ RANGE = 10_000
 OFFERED = 1000
 """Labels, and predictions, that a page offers to choose from."""
 AT_ONCE = 2
-"""Small pictures that are drawn at a time: the others wait, and are not drawn if nobody waits for them any more."""
+"""Small pictures that are drawn at a time: the others wait, and are not drawn once their request has ended."""
 ENDED = 499
 LARGEST_SELECTION = MIB
 
