@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import os
 import warnings
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from importlib import import_module
@@ -279,9 +281,9 @@ def clusters(
     drawn = np.arange(len(maps))
     if len(maps) > options.sample:
         drawn = np.sort(np.random.default_rng(options.seed).permutation(len(maps))[: options.sample])
-    vectors = [_vector(values, grid) for _, of_shard in maps.shards(drawn) for values in of_shard]
-    there = np.array([bool(one.any()) for one in vectors])
-    sample, places = np.stack(vectors)[there], drawn[there]
+    vectors = np.concatenate([_vectors(of_shard, grid) for _, of_shard in maps.shards(drawn)])
+    there = vectors.any(1)
+    sample, places = vectors[there], drawn[there]
     needed = max(FEWEST, options.n or 1)
     if len(sample) < needed:
         raise ValueError(f"{needed} maps are needed at least, and there are {len(sample)}")
@@ -293,8 +295,8 @@ def clusters(
     others = numbers < 0
     for rows, of_shard in maps.shards():
         new = [place for place, row in enumerate(rows) if others[row]]
-        found = np.array([_vector(of_shard[place], grid) for place in new])
-        known = np.array([bool(one.any()) for one in found], bool)
+        found = _vectors([of_shard[place] for place in new], grid)
+        known = found.any(1)
         if known.any():
             mine = rows[new][known]
             numbers[mine], oddness[mine] = space.joined(found[known])
@@ -335,14 +337,19 @@ def _grid(maps: DrawnMaps, size: int) -> Shape:
     return smallest if maps.of_tables else tuple(min(size, side) for side in smallest)
 
 
-def _vector(values: Tensor, grid: Shape) -> NDArray[np.float32]:
-    """A map on the grid, of norm 1; zeros if it is zero there."""
-    flat = resampled(values, grid).flatten().double()
-    norm = torch.linalg.vector_norm(flat)
-    largest = values.abs().max()
-    # what cancels leaves rounding errors
-    found = torch.zeros_like(flat) if norm <= 1e-6 * largest else flat / norm
-    return found.float().numpy()
+def _vectors(maps: Sequence[Tensor], grid: Shape) -> NDArray[np.float32]:
+    """Maps on the grid, each of norm 1, (n, cells); zeros where one is zero there."""
+    found = np.zeros((len(maps), math.prod(grid)), np.float32)
+    shapes = [tuple(one.shape) for one in maps]
+    for shape in set(shapes):  # together: of small maps one at a time, a thread pool costs more than the sums
+        mine = [place for place, other in enumerate(shapes) if other == shape]
+        values = torch.stack([maps[place] for place in mine])
+        flat = resampled(values, grid).flatten(1).double()
+        norm = torch.linalg.vector_norm(flat, dim=1, keepdim=True)
+        largest = values.flatten(1).abs().amax(1, keepdim=True)
+        # what cancels leaves rounding errors
+        found[mine] = torch.where(norm <= 1e-6 * largest, 0.0, flat / norm).float().numpy()
+    return found
 
 
 @dataclass(frozen=True, eq=False)

@@ -150,23 +150,26 @@ class DrawnMaps:
 
 
 def resampled(values: Tensor, shape: Shape) -> Tensor:
-    """Drawn values at another resolution: the mean of each area where they are more, linear between them elsewhere.
+    """Drawn values, of one map or of several (n, *space), at another resolution.
+
+    The mean of each area where they are more, linear between them elsewhere.
 
     Example:
         >>> import torch
         >>> resampled(torch.tensor([0.0, 3.0, 6.0]), (2,)).tolist()  # the means of 0, 3/2 and of 3/2, 6
         [1.0, 5.0]
     """
-    if tuple(values.shape) == shape:
+    maps = values.ndim - len(shape)
+    space = tuple(values.shape[maps:])
+    if space == shape:
         return values
-    if all(new <= old for new, old in zip(shape, values.shape, strict=True)):
-        for axis, cells in enumerate(shape):
-            values = torch.tensordot(values, _shares(values.shape[axis], cells).to(values), ([axis], [1])).movedim(
-                -1, axis
-            )
+    if all(new <= old for new, old in zip(shape, space, strict=True)):
+        for axis, (old, new) in enumerate(zip(space, shape, strict=True), maps):
+            values = (values.movedim(axis, -1) @ _shares(old, new).to(values).T).movedim(-1, axis)
         return values
     mode = {1: "linear", 2: "bilinear", 3: "trilinear"}[len(shape)]
-    return F.interpolate(values[None, None], shape, mode=mode, align_corners=False)[0, 0]
+    found = F.interpolate(values.reshape(-1, 1, *space), shape, mode=mode, align_corners=False)
+    return found.reshape(*values.shape[:maps], *shape)
 
 
 @lru_cache(maxsize=16)
