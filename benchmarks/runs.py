@@ -3,10 +3,10 @@
     python benchmarks/runs.py [--images 256] [--large 100000] [--kills 50] [--ray-kills 10] [--markdown FILE]
 
 Throughput: `deepviz.run` of one method of the bundled model on files, decoding and writing included, against the raw
-model's own forward and backward passes on tensors in memory, in its best batch, in the same process and round by round,
-by CPU time of the process, which other programs on the machine disturb least, and by the clock; the least of the rounds
-counts. Memory: the peak of a process that explains 100 to so many small images with a tiny network, and how long one
-map of the last takes to open and read. Kills: so many times SIGKILL ends the process that leads, or one of its two
+model's own forward and backward passes on tensors in memory, in its best batch, in one thread of the same process and
+round by round, by CPU time, which other programs on the machine disturb least, and by the clock; the least of the
+rounds counts. Memory: the peak of a process that explains 100 to so many small images with a tiny network, and how long
+one map of the last takes to open and read. Kills: so many times SIGKILL ends the process that leads, or one of its two
 workers, at a random moment, and the run is gone on with; in the end each file is compared with one of a run that was
 not disturbed; and the same with actors on a Ray cluster of two nodes. A number of 0 leaves a part out. Needs the extra
 `data`, and for kills of Ray `ray`.
@@ -90,12 +90,13 @@ def seconds(work: Callable[[], object]) -> tuple[float, float]:
     return sum(after[:4]) - sum(before[:4]), time.perf_counter() - started
 
 
-def explained_files(loaded: deepviz.LoadedModel, source: Path, method: str, workers: int, out: Path) -> None:
-    deepviz.run(loaded, source, method, out=out, workers=workers, shard_size=32 if workers > 1 else 256)
+def explained_files(loaded: deepviz.LoadedModel, source: Path, method: str, out: Path) -> None:
+    deepviz.run(loaded, source, method, out=out)
 
 
-def throughput(images: int, workers: int) -> list[list[str]]:
+def throughput(images: int) -> list[list[str]]:
     keep_memory()
+    torch.set_num_threads(1)  # several wait for each other on a busy machine, which counts as CPU time
     loaded = load_model()
     with tempfile.TemporaryDirectory() as folder:
         source = Path(folder, "images")
@@ -111,11 +112,7 @@ def throughput(images: int, workers: int) -> list[list[str]]:
             f"raw model, batches of {best}": lambda _: raw(model, x, best)
         }
         for method in ("gradient", "grad-cam"):
-            contestants[f"deepviz.run, {method}"] = partial(explained_files, loaded, source, method, 1)
-        if workers > 1:
-            contestants[f"deepviz.run, gradient, {workers} workers"] = partial(
-                explained_files, loaded, source, "gradient", workers
-            )
+            contestants[f"deepviz.run, {method}"] = partial(explained_files, loaded, source, method)
         for turn in range(ROUNDS):
             for number, (name, work) in enumerate(contestants.items()):
                 out = Path(folder, f"{turn}-{number}")
@@ -268,14 +265,13 @@ def main() -> None:
     parser.add_argument("--large", type=int, default=100_000)
     parser.add_argument("--kills", type=int, default=50)
     parser.add_argument("--ray-kills", type=int, default=10)
-    parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--markdown", type=Path)
     given = parser.parse_args()
     parts = []
     if given.images:
         head = ["", "CPU time of an image", "of the raw model", "images per second", "of the raw model"]
-        parts.append(f"{torch.get_num_threads()} threads, {given.images} images of 451 x 300 pixels or so:")
-        parts.append(table(head, throughput(given.images, given.workers)))
+        parts.append(f"One thread, {given.images} images of 600 x 400 and 451 x 300 pixels:")
+        parts.append(table(head, throughput(given.images)))
     if given.large:
         counts = [count for count in (100, 1_000, 10_000, 100_000) if count < given.large] + [given.large]
         rows, reading = memory(counts)
@@ -292,4 +288,6 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    import runs  # so that other processes find its classes by name
+
+    runs.main()
