@@ -39,7 +39,7 @@ from deepviz.runs.asked import Item
 from deepviz.runs.look import Look, inputs_of, looked, objectives_of, placed
 from deepviz.runs.runner import OnError, Progress, batches, run
 
-ROWS = 8
+ROWS, ROWS_ON_GPU = 8, 32
 SO_FAR = "so far"
 """The note of a map under way: "320 of 4,000 passes"."""
 UNSEEN = (128, 128, 128)
@@ -90,9 +90,10 @@ def explain_items(
 
 def _rows_together(loaded: LoadedModel, item: Item, sharing: bool) -> int:
     """Items like this one that go through the model together; `sharing`: so that one pass can serve all of them."""
+    most = ROWS if loaded.home[0].type == "cpu" else ROWS_ON_GPU
     if not sharing:
-        return ROWS
-    return min(ROWS, *(chunk_rows(loaded.module, part.x[None]) for part in item.parts))
+        return most
+    return min(most, *(chunk_rows(loaded.module, part.x[None]) for part in item.parts))
 
 
 def _alike(item: Item) -> Hashable:
