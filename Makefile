@@ -44,6 +44,7 @@ bench: $(VENV)/bench
 	$(BIN)/python benchmarks/runs.py
 	$(BIN)/python benchmarks/run_page.py
 	$(BIN)/python benchmarks/incremental_occlusion.py
+	$(BIN)/python benchmarks/growth.py
 	$(BIN)/python benchmarks/black_box.py
 	$(BIN)/python benchmarks/low_budget.py $(PHOTOS)
 
