@@ -80,7 +80,8 @@ SIGNATURES = {
     "load_model": "spec=None, *, weights=None, preprocess=None, labels=None, output=None, num_classes=None, name=None",
     "report": "explanations, path, *, title=None",
     "run": "model, source, methods='grad-cam', *, out, metrics=(), target=None, top_k=1, layer=None, preprocess=None, "
-    "output='auto', workers=1, shard_size=256, retry_failed=False, progress=None",
+    "output='auto', boxes=None, masks=None, workers=1, shard_size=256, engine='local', gpus=0.0, ray_address=None, "
+    "retry_failed=False, progress=None",
     "save_explanations": "explanations, path",
     "save_figure": "explanations, path, *, scale='own'",
     "save_gradcam": "explanation, path",

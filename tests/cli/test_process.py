@@ -222,7 +222,7 @@ def test_ctrl_c_in_the_middle_of_a_map_keeps_what_it_is_so_far(here):
         "    loaded.module.register_forward_hook(seen)\n"
         "    return loaded\n"
     )
-    methods = ["-m", "rise(max_passes=1000000)", "-m", "gradient"]
+    methods = ["-m", "rise(max_passes=1000000)", "-m", "guided-backprop"]
     process = started("explain", *names, *methods, "--model", "mine:watched", "--json", "--format", "npz")
     code, out, err = stopped_after(process, here / "under-way")
     assert code == 130, err
@@ -234,7 +234,7 @@ def test_ctrl_c_in_the_middle_of_a_map_keeps_what_it_is_so_far(here):
         passes = rise["notes"]["forward passes"]
         assert 64 <= passes < 1_000_000
         assert rise["notes"]["interrupted"].endswith("forward passes of at most 1000000")
-        assert entry["left_out"] == {"Gradient": "the work was interrupted before it began"}
+        assert entry["left_out"] == {"Guided backprop": "the work was interrupted before it began"}
         with np.load(rise["file"]) as stored:
             assert np.isfinite(stored["attribution"]).all()
             assert stored["standard_error"].shape == stored["attribution"].shape
