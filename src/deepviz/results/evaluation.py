@@ -225,7 +225,7 @@ class Evaluation(Tabular):
 
     @cached_property
     def intervals(self) -> Values:
-        """(rows, metrics, 2): the 95 % bootstrap interval of the mean over images; NaN for fewer than three."""
+        """The 95 % bootstrap interval of the mean over images, (rows, metrics, 2); NaN for fewer than three."""
         return np.array(
             [[interval(self._of(row, column)) for column in self._columns] for row in self._rows], dtype=np.float64
         )
