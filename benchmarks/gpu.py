@@ -153,16 +153,16 @@ def raw_variants(model: nn.Module, x: Tensor, device: str, compiling: bool) -> C
 
 def speed_rows(given: argparse.Namespace, left: Callable[[], float]) -> tuple[list[list[str]], list[list[str]]]:
     rows, raws = [], []
-    for name in given.models:
-        model = build(name, given.device)
-        for batch in given.batches:
+    for batch in given.batches:
+        for name in given.models:
+            model = build(name, given.device)
             x = images(batch, given.device)
             for kind in PRECISIONS if given.device == "cuda" else ("float32",):
                 if left() < 0:
                     rows.append([name, str(batch), kind, "left out: no time", *[""] * 5])
                     continue
                 with precision(kind, given.device):
-                    compiling = name in given.compile and batch == given.batches[-1] and kind != "TF32"
+                    compiling = name in given.compile and batch == given.batches[-1] and kind == "bfloat16"
                     variants = raw_variants(model, x, given.device, compiling)
                     seconds = measure(variants, given.rounds, given.device)
                     cells = [f"{seconds['eager'] / seconds[one]:.2f}" if one in seconds else "" for one in VARIANTS]
@@ -287,7 +287,7 @@ def main() -> None:
     )
     parser.add_argument("--device", default="cuda")
     parser.add_argument(
-        "--compile", nargs="*", default=[], help="models whose raw pass is compiled too, of the last batch"
+        "--compile", nargs="*", default=[], help="models whose raw pass is compiled too, of the last batch, in bfloat16"
     )
     parser.add_argument("--markdown", type=Path)
     given = parser.parse_args()
@@ -304,8 +304,6 @@ def main() -> None:
     if cuda:
         head = ["model", "raw gradient, 32", "Gradient, 32", "Gradient, 128", "IG, 50 points", "IG, 500 points"]
         parts.append("Peak memory beside the model:\n\n" + table(head, memory_rows(given.models, given.device)))
-        parts.append(recovery(given.device))
-        print(parts[-1], flush=True)
     sizes = (16, 32, 64, 128, 256) if cuda else (1, 2, 4)
     head = ["model", "precision", "best, per image", *(f"{size} rows" for size in sizes)]
     chunks = table(head, chunk_rows_table(given.models, given.device, max(2, given.rounds // 2), sizes))
@@ -326,6 +324,8 @@ def main() -> None:
         "overhead",
     ]
     parts.append(table(head, rows))
+    if cuda:
+        parts.append(recovery(given.device))
     text = "\n\n".join(parts)
     print(text)
     if given.markdown:
