@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from deepviz.errors import DeepVizWarning
+from deepviz.errors import DeepVizWarning, ModelFailed
 from deepviz.methods import RISE, Gradient, IntegratedGradients
 from deepviz.methods.gradients.quadrature import quadrature
 from networks import Case, Small, assert_same
@@ -120,3 +120,9 @@ def test_a_device_without_memory_for_a_full_chunk_takes_as_many_rows_as_fit():
     maps = Gradient()(small, x, 1)
     assert sizes[-2:] == [4, 4]
     assert_same(maps, Gradient()(small.body, x, 1), 1e-12)
+
+
+def test_a_device_without_memory_for_one_row_is_named():
+    case = Case(lambda: Meeting(lambda f: f))
+    with pytest.raises(ModelFailed, match=r"even one row \(3, 12, 12\) does not fit into the memory of cpu"):
+        Gradient()(Small(case.model(), 0), case.images(3), 1)

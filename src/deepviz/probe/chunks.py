@@ -111,6 +111,14 @@ class RowBuffer:
         return self._whole
 
 
+def no_room(x: Tensor) -> ModelFailed:
+    """The error of a device that has no memory for one row of `x` (N, ...)."""
+    return ModelFailed(
+        f"even one row {tuple(x.shape[1:])} does not fit into the memory of {x.device}; use a smaller input or another "
+        "device"
+    )
+
+
 def in_chunks(
     model: nn.Module,
     x: Tensor,
@@ -140,10 +148,7 @@ def in_chunks(
         except torch.OutOfMemoryError as error:
             size = rows.stop - rows.start
             if size == 1:
-                raise ModelFailed(
-                    f"even one row {tuple(x.shape[1:])} does not fit into the memory of {x.device}; "
-                    "use a smaller input or another device"
-                ) from error
+                raise no_room(x) from error
         # outside the handler, so that the failed attempt's tensors are no longer held by its traceback
         torch.cuda.empty_cache()
         _reduced.setdefault(model, {})[x.device, _pixels(x)] = size // 2

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from deepviz.diagnostics import Diagnostics
 from deepviz.errors import DeepVizError, ModelError, ModelFailed, TargetError
-from deepviz.probe.chunks import chunk_rows
+from deepviz.probe.chunks import chunk_rows, no_room
 from deepviz.probe.gradient import differentiate, fresh_leaf
 from deepviz.probe.seeds import generator_of
 from deepviz.probe.state import Memory
@@ -80,6 +80,8 @@ def _found(session: Session) -> Habits:
     pair = session.take(torch.tensor([first, second])).with_notes(one.notes)
     try:
         alone = _values(one)
+    except torch.OutOfMemoryError as error:
+        raise no_room(max(one.x, key=lambda leaf: leaf[0].numel())) from error
     except (ModelError, TargetError):
         if n > 1:
             # what fails as a whole too says so of the whole; in the layout in which it just failed
