@@ -99,7 +99,8 @@ def test_a_model_of_one_row_that_is_random_is_warned_of(method):
         return nn.functional.dropout(f, training=True)
 
     model = Case(lambda: Meeting(dropped)).model()
-    with pytest.warns(DeepVizWarning, match="the model is random in eval mode"):
+    with torch.random.fork_rng(), pytest.warns(DeepVizWarning, match="the model is random in eval mode"):
+        torch.manual_seed(0)  # by other numbers, one of 64 pairs of passes keeps the same six features
         method(model, Case(lambda: None).images(2), 1)
 
 
