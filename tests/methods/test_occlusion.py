@@ -130,3 +130,16 @@ def test_the_probability_is_read_if_asked_for():
     model, x = READABLE.model(), READABLE.images(1)
     found = Occlusion(window=4, stride=4, value="probability")(model, x, 1)
     assert_same(found[0, 0], by_hand(nn.Sequential(model, nn.Softmax(1)), x, 1, 4, 4, 0.0), 1e-12)
+
+
+def test_a_model_that_incremental_passes_do_not_suit_is_tried_once():
+    model = nn.Sequential(nn.Flatten(), nn.Linear(3 * 12 * 12, 4)).double().eval()
+    rows = []
+    model.register_forward_pre_hook(lambda _, inputs: rows.append(len(inputs[0])))
+    method, x = Occlusion(window=4, stride=4), torch.rand(1, 3, 12, 12, dtype=torch.float64)
+    first = method(model, x, 1)
+    rows.clear()
+    second = method.attribute(model, x, 1)
+    assert sum(rows) == 1 + 9  # the image, and each window
+    assert "incremental" not in second.notes.facts
+    assert_same(second.maps, first, 1e-12)

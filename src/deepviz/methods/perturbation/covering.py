@@ -12,20 +12,25 @@ from deepviz.errors import DeepVizError
 from deepviz.methods.perturbation.masking import Masking
 from deepviz.probe.black_box import black_box_of
 from deepviz.probe.incremental import Changed, Trace
+from deepviz.probe.state import Memory
 
 LEAST_GAIN = 1.5
 """Operations that must be saved for it to pay: a plain pass has so many times as many."""
 CHECKED = 4
+"""Windows that are computed in both ways first."""
 TOLERANCE = 1e-4
-"""Of the largest score: by how much the first windows may differ from plain passes, by rounding."""
+"""Of the largest score: by how much windows may differ from plain passes, by rounding."""
+NOT_SO = (DeepVizError, RuntimeError, TypeError, NotImplementedError)
+"""What a model may raise for a tensor that is none in memory."""
 Window = tuple[slice, ...]
+_unfit: Memory[bool] = Memory()
 
 
 class Covering:
     """An image of which windows are covered by its baseline, batch by batch.
 
-    The first few windows are also computed by plain passes. Where these differ, or hardly any operations are saved, all
-    windows are.
+    A few windows are first computed in both ways. Where these differ, or hardly any operations are saved, all are
+    computed by plain passes, of later images too, as long as the model stays as it is.
     """
 
     def __init__(self, image: Masking) -> None:
@@ -36,25 +41,46 @@ class Covering:
 
     def values(self, windows: Sequence[Window]) -> Tensor:
         """f of the image with each window covered, (n, K) in float64 on the CPU."""
+        if self.trace is not None and not self._checked:
+            self._checked = True
+            self._check(windows)
         if self.trace is None:
             return self._plain(windows)
         try:
-            found = self.image.of_copies(len(windows), lambda chunk: self._changed(windows[chunk]))
-        except (DeepVizError, RuntimeError, TypeError, NotImplementedError):
-            # what a model does to a tensor that is none in memory; plain passes tell whether it is the model itself
+            return self._incremental(windows)
+        except NOT_SO:  # plain passes tell whether it is the model itself
             self.trace = None
             return self._plain(windows)
-        if not self._checked:
-            self._checked = True
+
+    def _check(self, windows: Sequence[Window]) -> None:
+        """Go over to plain passes, unless a few of the windows show that less work gives the same."""
+        assert self.trace is not None
+        session = self.image.session
+        sizes = tuple(part.stop - part.start for part in windows[0])
+        key = (session.state, session.inputs.signature(), sizes)
+        if _unfit.get(session.model, key):
+            self.trace = None
+            return
+        last = len(windows) - 1
+        some = [windows[place] for place in sorted({last * k // (CHECKED - 1) for k in range(CHECKED)})]
+        try:
+            found = self._incremental(some)
+        except NOT_SO:
+            fits = False
+        else:
             with FlopCounterMode(display=False) as plain:
-                expected = self._plain(windows[:CHECKED])
-            gain = self.trace.gain(plain.get_total_flops() / len(expected))
-            apart = float((found[:CHECKED] - expected).abs().max())
-            if apart > TOLERANCE * float(expected.abs().max()) or gain < LEAST_GAIN:
-                self.trace = None
-                return torch.cat([expected, self._plain(windows[CHECKED:])]) if windows[CHECKED:] else expected
-            self.image.session.notes.facts["incremental"] = f"{gain:.1f} times fewer operations than whole passes"
-        return found
+                expected = self._plain(some)
+            gain = self.trace.gain(plain.get_total_flops() / len(some))
+            apart = float((found - expected).abs().max())
+            fits = apart <= TOLERANCE * float(expected.abs().max()) and gain >= LEAST_GAIN
+        if not fits:
+            self.trace = None
+            _unfit.put(session.model, key, True)
+            return
+        session.notes.facts["incremental"] = f"{gain:.1f} times fewer operations than whole passes"
+
+    def _incremental(self, windows: Sequence[Window]) -> Tensor:
+        return self.image.of_copies(len(windows), lambda chunk: self._changed(windows[chunk]))
 
     def _changed(self, windows: Sequence[Window]) -> Tensor:
         assert self.trace is not None
