@@ -44,9 +44,9 @@ def habits_of(session: Session) -> Habits:
     Three forward passes (of one row, of two, and of a full chunk that repeats these two in the other order) and one
     backward, once; remembered as long as the model's tensors stay as they are. A row's values must be the same alone,
     beside another and anywhere in a chunk, up to rounding (1e-4 of their scale; 5e-2 in half precision, in TF32 and
-    under autocast, where a smaller mixture that has no gradient is not seen), and the gradient of one row's score (of a class: of all classes at once)
-    with respect to the other row exactly zero; else rows go one at a time. Rows that are told apart by their place in
-    the batch hold side information that does not follow them.
+    under autocast, where a smaller mixture that has no gradient is not seen), and the gradient of one row's score (of a
+    class: of all classes at once) with respect to the other row exactly zero; else rows go one at a time. Rows that are
+    told apart by their place in the batch hold side information that does not follow them.
 
     Branches that depend on values are seen only as far as these rows take them, and those that depend on the number of
     rows only for one, two and a full chunk.
